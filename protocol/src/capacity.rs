@@ -1,0 +1,153 @@
+//! A cluster's capacity as it crosses the wire: columns, a row a node, first whole (`Snapshot`), then only what changed
+//! (`Delta`). A change costs about two bytes: one for the row's distance from the last changed row, one for the value.
+//!
+//! A frame says which of the coordinator's commands it already includes (`watermark`), so that a binding is counted
+//! either by the coordinator or by the frame, never by both and never by neither.
+
+use bincode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{CommandNumber, NodeName};
+use crate::sku::Sku;
+
+/// An activity byte that means unknown; 0 to 100 are percent.
+pub const ACTIVITY_UNKNOWN: u8 = 255;
+/// A memory figure that means unknown.
+pub const MEMORY_UNKNOWN: u32 = u32::MAX;
+/// The most nodes of one cluster.
+pub const MAX_NODES: usize = 250_000;
+
+/// Where a node's devices come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// Read from the GPUs.
+    Measured,
+    /// Written down in `fleet.toml`; activity is that of what was placed there, not of a device.
+    Declared,
+}
+
+/// Whether a node takes members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// It takes members.
+    Ready,
+    /// A person took it out.
+    Cordoned,
+    /// Its readings are older than the bound: shown, never placed on.
+    Stale,
+}
+
+/// What a device is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceState {
+    /// It can be given out.
+    Free,
+    /// An attempt holds it.
+    Held,
+    /// Something that no attempt accounts for holds memory on it.
+    Ghost,
+    /// A fault took it out.
+    Sick,
+}
+
+/// Everything of a cluster's nodes. Node columns have a value a node; device columns have the devices of the first node,
+/// then of the second, and so on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct Columns {
+    /// Names; every other node column is as long.
+    pub name: Vec<NodeName>,
+    /// Models that occur; `sku` points into it.
+    pub skus: Vec<Sku>,
+    /// The node's model: 0 for none, else 1 + its place in `skus`.
+    pub sku: Vec<u16>,
+    /// How many devices the node has.
+    pub devices: Vec<u16>,
+    /// Where they come from.
+    pub source: Vec<Source>,
+    /// Thousandths of a core that can be given out in all.
+    pub cpu_milli: Vec<u64>,
+    /// MiB of memory that can be given out in all.
+    pub memory_mib: Vec<u64>,
+    /// Whether the node takes members.
+    pub state: Vec<NodeState>,
+    /// Thousandths of a core not given out.
+    pub free_cpu_milli: Vec<u64>,
+    /// MiB not given out.
+    pub free_memory_mib: Vec<u64>,
+    /// By device: what it is doing.
+    pub device_state: Vec<DeviceState>,
+    /// By device: percent, or [`ACTIVITY_UNKNOWN`].
+    pub activity: Vec<u8>,
+    /// By device: MiB in use, or [`MEMORY_UNKNOWN`].
+    pub memory_used_mib: Vec<u32>,
+}
+
+/// All of a cluster's capacity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// Grows by one a frame of this session.
+    pub sequence: u64,
+    /// The highest command whose effect the columns include.
+    pub watermark: CommandNumber,
+    /// The capacity.
+    pub columns: Columns,
+}
+
+/// Changed values of one column, in growing order of their rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+pub struct Changes<T> {
+    /// For each change the number of unchanged rows since the one before it.
+    pub gaps: Vec<u32>,
+    /// For each change the new value.
+    pub values: Vec<T>,
+}
+
+impl<T> Default for Changes<T> {
+    fn default() -> Self {
+        Self { gaps: vec![], values: vec![] }
+    }
+}
+
+impl<T> Changes<T> {
+    /// Whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+}
+
+/// What changed since the frame before. Nodes that come or go make a snapshot instead. An empty one is a heartbeat.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct Delta {
+    /// One more than the frame's before; else a frame is missing and a snapshot is asked for.
+    pub sequence: u64,
+    /// The highest command whose effect is included.
+    pub watermark: CommandNumber,
+    /// By node.
+    pub state: Changes<NodeState>,
+    /// By node.
+    pub free_cpu_milli: Changes<u64>,
+    /// By node.
+    pub free_memory_mib: Changes<u64>,
+    /// By device.
+    pub device_state: Changes<DeviceState>,
+    /// By device.
+    pub activity: Changes<u8>,
+    /// By device.
+    pub memory_used_mib: Changes<u32>,
+}
+
+/// One frame of a cluster's capacity stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub enum CapacityFrame {
+    /// Everything: first, after a reconnect, and when asked for.
+    Snapshot(Snapshot),
+    /// What changed.
+    Delta(Delta),
+}

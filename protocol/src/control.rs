@@ -1,0 +1,230 @@
+//! What a coordinator replica and a cluster's agent say to each other on their control stream.
+//!
+//! Commands are numbered for each cluster. The agent makes each durable before it acts and acts on a number at most once,
+//! so a command may be sent again as often as it takes. Reports carry a revision for each attempt and are sent again until
+//! a report of that revision or later is acknowledged, which happens once it is committed.
+
+use bincode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+
+use crate::capacity::CapacityFrame;
+use crate::errors::FailureClass;
+use crate::ids::{
+    AttemptId, ClusterName, CommandNumber, Epoch, GroupName, Incarnation, NodeName, Region, ReplicaId, UnixMs,
+    WorkloadKey,
+};
+use crate::resources::Resources;
+use crate::sku::Sku;
+use crate::workload::{Framework, WorkloadSpec};
+
+/// What a cluster says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterInfo {
+    /// Its name; must be the one in the agent's certificate.
+    pub name: ClusterName,
+    /// Its region.
+    pub region: Region,
+    /// What it can run.
+    pub frameworks: Vec<Framework>,
+    /// Price of a GPU-hour by model, in thousandths of the fleet's currency.
+    pub prices: Vec<Price>,
+}
+
+/// Price of one model in one cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct Price {
+    /// The model.
+    pub sku: Sku,
+    /// Thousandths of the fleet's currency for a GPU-hour.
+    pub milli_per_gpu_hour: u64,
+}
+
+/// Members of one group that go to one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeShare {
+    /// The node.
+    pub node: NodeName,
+    /// How many members.
+    pub members: u32,
+}
+
+/// Where one group of a gang goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupPlacement {
+    /// The group.
+    pub group: GroupName,
+    /// What each member takes.
+    pub each: Resources,
+    /// The model that was chosen, where it needs GPUs.
+    pub sku: Option<Sku>,
+    /// Its members, by node.
+    pub nodes: Vec<NodeShare>,
+}
+
+/// Start this attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct LaunchOrder {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The workload's name, for people and labels.
+    pub key: WorkloadKey,
+    /// What to run.
+    pub spec: WorkloadSpec,
+    /// Where.
+    pub placement: Vec<GroupPlacement>,
+}
+
+/// Why an attempt is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopCause {
+    /// A person cancelled or deleted the workload.
+    Cancelled,
+    /// No live workload owns it.
+    Orphaned,
+}
+
+/// End this attempt and see that it is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct StopOrder {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Why.
+    pub cause: StopCause,
+    /// Between the polite and the hard end, in ms.
+    pub grace_ms: u64,
+}
+
+/// What a command asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub enum Order {
+    /// Start an attempt.
+    Launch(LaunchOrder),
+    /// End an attempt.
+    Stop(StopOrder),
+}
+
+/// How far an attempt is, as its agent sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase", tag = "state")]
+pub enum AttemptState {
+    /// The order is durable at the agent; nothing runs yet.
+    Accepted,
+    /// Its processes are being started.
+    Starting {
+        /// What it waits for.
+        waiting_for: String,
+    },
+    /// Every member of the gang is up.
+    Running,
+    /// It ended well, and is gone.
+    Succeeded,
+    /// It ended badly, and is gone.
+    Failed {
+        /// Whose failure.
+        class: FailureClass,
+        /// What happened.
+        message: String,
+        /// The exit code, where there was one.
+        exit_code: Option<i32>,
+    },
+    /// It was stopped by order, and is gone (or never was).
+    Stopped,
+}
+
+impl AttemptState {
+    /// Whether nothing of the attempt is left and nothing will come after.
+    pub fn is_final(&self) -> bool {
+        matches!(self, AttemptState::Succeeded | AttemptState::Failed { .. } | AttemptState::Stopped)
+    }
+}
+
+/// An agent's word on one attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct AttemptReport {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Grows with each change of this attempt.
+    pub revision: u64,
+    /// How far it is.
+    pub state: AttemptState,
+    /// When, by the agent's clock.
+    pub at: UnixMs,
+}
+
+/// From an agent to a coordinator replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub enum AgentMessage {
+    /// First on every session: who this is and everything that it holds.
+    Hello {
+        /// The cluster.
+        cluster: ClusterInfo,
+        /// Which life of its data directory.
+        incarnation: Incarnation,
+        /// The highest command number that it made durable.
+        last_command: CommandNumber,
+        /// The latest word on every attempt that it has a record of.
+        attempts: Vec<AttemptReport>,
+    },
+    /// Asks to go on acting for the next lease's length, counted from when this was sent.
+    LeaseRequest {
+        /// Names the request; the agent remembers when it sent it.
+        nonce: u64,
+    },
+    /// An attempt's state changed, or was not acknowledged yet.
+    Report(AttemptReport),
+    /// Capacity.
+    Capacity(CapacityFrame),
+}
+
+/// From a coordinator replica to an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub enum CoordinatorMessage {
+    /// Answers the hello.
+    Welcome {
+        /// Who answers.
+        replica: ReplicaId,
+    },
+    /// The agent may act; sent by a leader only, once a quorum confirmed that it leads.
+    Lease {
+        /// The request that it answers.
+        nonce: u64,
+        /// The leader's epoch.
+        epoch: Epoch,
+        /// How long, in ms, from when the agent sent the request.
+        ttl_ms: u64,
+    },
+    /// Carry this out, once.
+    Command {
+        /// Its number in this cluster.
+        number: CommandNumber,
+        /// The leader's epoch.
+        epoch: Epoch,
+        /// What to do.
+        order: Order,
+    },
+    /// A report of this revision, or a later one, is committed.
+    ReportCommitted {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Its revision.
+        revision: u64,
+    },
+    /// A frame is missing: send a snapshot.
+    SnapshotWanted,
+    /// The session ends for this reason; the agent shows it and tries again later.
+    Refused {
+        /// What is wrong and how it is mended.
+        reason: String,
+    },
+}

@@ -106,7 +106,7 @@ pub struct StopOrder {
 #[serde(rename_all = "camelCase")]
 pub enum Order {
     /// Start an attempt.
-    Launch(LaunchOrder),
+    Launch(Box<LaunchOrder>),
     /// End an attempt.
     Stop(StopOrder),
 }

@@ -1,1 +1,1 @@
-//! agent
+//! Tidewater in one cluster: the node role reads GPUs; the cluster role streams capacity and carries out launches.

@@ -3,6 +3,7 @@
 //! Owns the types that cross a process boundary and their codec. Touches no clock, socket or file.
 //! JSON and YAML (serde) are for people and the HTTP API; bincode (`Encode`, `Decode`) is for the wire and the log.
 
+pub mod api;
 pub mod capacity;
 pub mod codec;
 pub mod control;

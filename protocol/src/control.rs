@@ -230,3 +230,14 @@ pub enum CoordinatorMessage {
         reason: String,
     },
 }
+
+/// On a stream of its own, opened by a coordinator: asks for an attempt's log. The answer is the log's bytes, then the end
+/// of the stream; a log that can't be read resets the stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct LogRequest {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Whether to go on until the attempt has ended.
+    pub follow: bool,
+}

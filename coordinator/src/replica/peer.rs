@@ -54,3 +54,10 @@ impl Replica {
         }
     }
 }
+
+impl PeerFrame {
+    /// Whether it carries a snapshot of the state, which may be large.
+    pub fn has_snapshot(&self) -> bool {
+        matches!(self, PeerFrame::Raft(message) if message.snapshot.is_some())
+    }
+}

@@ -2,4 +2,5 @@
 
 pub mod handle;
 pub mod identity;
+pub mod raft;
 pub mod sessions;

@@ -1,1 +1,5 @@
-//! coordinator
+//! The control plane: Raft, log store, agent sessions, fleet, planner loop, API and pages.
+
+pub mod handle;
+pub mod identity;
+pub mod sessions;

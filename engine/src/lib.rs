@@ -1,1 +1,19 @@
-//! engine
+//! The replicated state machine and every decision. Pure: time, randomness and identity come in as inputs, decisions go
+//! out as data with their reasons. Depends on protocol, serde, thiserror and collections alone.
+//!
+//! Two entrances: [`State::apply`] takes one committed command and is run by every replica; [`plan::plan`] reads state and
+//! capacity and proposes bindings, and is run by the leader alone: what it proposes becomes commands, which `apply` checks
+//! again.
+
+pub mod capacity;
+pub mod commands;
+pub mod effects;
+pub mod lifecycle;
+pub mod plan;
+pub mod reasons;
+pub mod state;
+
+pub use commands::{Applied, Command};
+pub use effects::Effect;
+pub use lifecycle::Phase;
+pub use state::State;

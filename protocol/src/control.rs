@@ -222,6 +222,8 @@ pub enum CoordinatorMessage {
     },
     /// A frame is missing: send a snapshot.
     SnapshotWanted,
+    /// A new leader wants to know what the agent holds: say hello again.
+    HelloWanted,
     /// The session ends for this reason; the agent shows it and tries again later.
     Refused {
         /// What is wrong and how it is mended.

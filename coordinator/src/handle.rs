@@ -1,0 +1,188 @@
+//! How the edges (HTTP, pages, tests) talk to a replica's core: requests on a channel, answers on one-shot channels.
+//!
+//! The core is one thread that owns Raft, state, sessions and planner. A read is a closure that the core runs once the
+//! wished consistency is reached, so that no lock is needed; it must be short.
+
+use engine::capacity::Capacity;
+use engine::commands::{Command, Outcome, Refusal};
+use engine::plan::Plan;
+use engine::state::State;
+use protocol::ids::{AttemptId, ClusterName, Epoch, LogIndex, ReplicaId, UnixMs, WorkloadKey};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+/// How recent a read must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consistency {
+    /// Everything acknowledged before the read began is seen (ReadIndex through the leader).
+    Linearizable,
+    /// What this replica has applied, at once.
+    Stale,
+}
+
+/// What a read sees.
+pub struct View<'a> {
+    /// The replicated state as of `state.applied`.
+    pub state: &'a State,
+    /// Capacity as this replica hears it from the agents.
+    pub capacity: &'a Capacity,
+    /// The last plan of this replica, where it leads; else none (compute with `engine::plan` where needed).
+    pub plan: Option<&'a Plan>,
+    /// This replica's place in the cluster.
+    pub status: &'a ReplicaStatus,
+    /// Now, by this replica's clock.
+    pub now: UnixMs,
+}
+
+/// A replica's place in the coordinator cluster.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaStatus {
+    /// This replica.
+    pub id: ReplicaId,
+    /// The leader that it knows, if any.
+    pub leader: Option<ReplicaId>,
+    /// Its Raft term.
+    pub term: Epoch,
+    /// The last entry that it applied.
+    pub applied: LogIndex,
+    /// The last entry that it knows to be committed.
+    pub committed: LogIndex,
+    /// All replicas.
+    pub voters: Vec<ReplicaId>,
+}
+
+impl ReplicaStatus {
+    /// Whether this replica leads.
+    pub fn leads(&self) -> bool {
+        self.leader == Some(self.id)
+    }
+}
+
+/// Why a command came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// The engine refused it; nothing changed.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// No leader took it within the time; it may still take effect. Sending the same command again is safe.
+    #[error("no leader confirmed the command in time; sending it again is safe")]
+    Unconfirmed,
+    /// Too much is in flight; nothing changed.
+    #[error("overloaded: try again in a moment")]
+    Overloaded,
+    /// The process is going away.
+    #[error("this coordinator is shutting down")]
+    ShuttingDown,
+}
+
+/// Why a read got no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// No quorum confirmed within the time.
+    #[error("no quorum of coordinators answered in time")]
+    NoQuorum,
+    /// The process is going away.
+    #[error("this coordinator is shutting down")]
+    ShuttingDown,
+}
+
+/// Something changed in the replicated state, for watchers.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The entry that did it.
+    pub index: LogIndex,
+    /// Workloads that changed or went.
+    pub workloads: Vec<WorkloadKey>,
+    /// Clusters that changed.
+    pub clusters: Vec<ClusterName>,
+}
+
+/// Runs in the core with a view, or with why there is none.
+pub type Job = Box<dyn FnOnce(Result<&View<'_>, ReadError>) + Send>;
+
+/// What an edge asks of the core.
+pub enum Request {
+    /// Commit this command.
+    Propose {
+        /// The command.
+        command: Command,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<Outcome, ProposeError>>,
+    },
+    /// Run this with a view.
+    Read {
+        /// How recent the view must be.
+        consistency: Consistency,
+        /// What to run.
+        job: Job,
+    },
+    /// Read an attempt's log.
+    Logs {
+        /// Which log.
+        question: LogQuestion,
+        /// Where the chunks go; dropping the receiver ends it.
+        chunks: mpsc::Sender<Result<Vec<u8>, String>>,
+    },
+}
+
+/// Which log, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogQuestion {
+    /// Where the attempt is or was.
+    pub cluster: ClusterName,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Whether to go on until the attempt ends.
+    pub follow: bool,
+}
+
+/// A way to a replica's core. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    requests: mpsc::UnboundedSender<Request>,
+    changes: broadcast::Sender<Change>,
+}
+
+impl Handle {
+    /// A handle, and the core's end of it.
+    pub fn new() -> (Handle, mpsc::UnboundedReceiver<Request>, broadcast::Sender<Change>) {
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let (changes, _) = broadcast::channel(4096);
+        (Handle { requests, changes: changes.clone() }, receiver, changes)
+    }
+
+    /// Commits a command and waits for what came of it. On a follower it goes to the leader.
+    pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Propose { command, reply }).map_err(|_| ProposeError::ShuttingDown)?;
+        answer.await.map_err(|_| ProposeError::ShuttingDown)?
+    }
+
+    /// Runs `look` on the core's thread with a view of the wished consistency. Must be short.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        consistency: Consistency,
+        look: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |view| {
+            // A reader that went away wants no answer.
+            let _ = reply.send(view.map(look));
+        });
+        self.requests.send(Request::Read { consistency, job }).map_err(|_| ReadError::ShuttingDown)?;
+        answer.await.map_err(|_| ReadError::ShuttingDown)?
+    }
+
+    /// Changes from now on. A receiver that lags too far is told so and must list again.
+    pub fn watch(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+
+    /// An attempt's log, in chunks.
+    pub fn logs(&self, question: LogQuestion) -> mpsc::Receiver<Result<Vec<u8>, String>> {
+        let (chunks, receiver) = mpsc::channel(16);
+        // If the core is gone, the dropped sender ends the stream.
+        let _ = self.requests.send(Request::Logs { question, chunks });
+        receiver
+    }
+}

@@ -1,0 +1,54 @@
+//! Capacity as the planner reads it: soft state that the coordinator keeps from the agents' frames, never in the log.
+
+use std::collections::BTreeMap;
+
+use protocol::capacity::{NodeState, Source};
+use protocol::ids::{ClusterName, CommandNumber, NodeName};
+use protocol::resources::Resources;
+use protocol::sku::Sku;
+
+/// All clusters' capacity at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Capacity {
+    /// By cluster. A cluster that has joined but is not here has sent no frame yet.
+    pub clusters: BTreeMap<ClusterName, ClusterCapacity>,
+}
+
+/// One cluster's capacity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterCapacity {
+    /// The last frame's number.
+    pub sequence: u64,
+    /// The highest command whose effect the nodes' free figures include. Live attempts with a launch above it are not in
+    /// them and are subtracted by the planner.
+    pub watermark: CommandNumber,
+    /// Time since the last frame, in ms.
+    pub age_ms: u64,
+    /// Whether the last frame is recent enough to place on.
+    pub fresh: bool,
+    /// The nodes, by row.
+    pub nodes: Vec<NodeCapacity>,
+}
+
+/// One node's capacity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeCapacity {
+    /// Its name.
+    pub name: NodeName,
+    /// Its GPU model.
+    pub sku: Option<Sku>,
+    /// Whether it takes members.
+    pub state: NodeState,
+    /// Where its devices come from.
+    pub source: Source,
+    /// What can be given out in all.
+    pub total: Resources,
+    /// What is not given out; devices that are held, ghosts or sick are not in it.
+    pub free: Resources,
+    /// Devices on which something unaccounted for holds memory.
+    pub ghosts: u16,
+    /// Devices with a fault.
+    pub sick: u16,
+    /// Mean activity of its devices in percent, where any is known.
+    pub activity_percent: Option<u8>,
+}

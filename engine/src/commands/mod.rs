@@ -1,0 +1,196 @@
+//! The commands of the log, one file each. `apply` is total: a command that makes no sense is refused with its reason and
+//! changes nothing but `applied` and `now`.
+
+use bincode::{Decode, Encode};
+use protocol::control::{AttemptReport, ClusterInfo, GroupPlacement};
+use protocol::ids::{
+    AttemptId, AttemptNumber, ClusterName, CommandNumber, Epoch, Incarnation, LogIndex, Uid, UnixMs, WorkloadKey,
+};
+use protocol::workload::{SpecError, WorkloadSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::effects::Effect;
+use crate::lifecycle::Phase;
+use crate::reasons::Decision;
+use crate::state::State;
+
+/// One command of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Command {
+    /// A new leader's first: its epoch begins. Binds of earlier epochs are refused from here on.
+    OpenEpoch {
+        /// The leader's Raft term.
+        epoch: Epoch,
+    },
+    /// A workload is submitted. The same uid and name again is the same submission.
+    Submit {
+        /// Its name.
+        key: WorkloadKey,
+        /// Its id.
+        uid: Uid,
+        /// What it needs.
+        spec: Box<WorkloadSpec>,
+    },
+    /// A workload gets its place.
+    Bind(Box<Binding>),
+    /// An agent begins a session with the leader: its cluster joins or returns, with all that it holds.
+    Join {
+        /// The cluster.
+        info: ClusterInfo,
+        /// Which life of the agent's data directory.
+        incarnation: Incarnation,
+        /// The highest command that it made durable.
+        last_command: CommandNumber,
+        /// Its latest word on every attempt that it has a record of.
+        attempts: Vec<AttemptReport>,
+    },
+    /// An agent's word on one attempt.
+    Report {
+        /// The cluster that says so.
+        cluster: ClusterName,
+        /// Its word.
+        report: AttemptReport,
+    },
+    /// A cluster was not heard from for longer than a lease.
+    LoseCluster {
+        /// The cluster.
+        cluster: ClusterName,
+    },
+    /// A workload's end is asked for. Final.
+    Cancel {
+        /// Its name.
+        key: WorkloadKey,
+    },
+    /// A workload's end is asked for, and then that its record goes.
+    Delete {
+        /// Its name.
+        key: WorkloadKey,
+    },
+}
+
+/// A place for a workload, as the planner proposes it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Binding {
+    /// The workload.
+    pub key: WorkloadKey,
+    /// Its id: a workload made anew under the same name is another.
+    pub uid: Uid,
+    /// Which try this is; must be the next.
+    pub attempt: AttemptNumber,
+    /// The epoch in which it was planned; must be the current one.
+    pub epoch: Epoch,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The groups on their nodes; each group whole.
+    pub placement: Vec<GroupPlacement>,
+    /// Why there.
+    pub decision: Decision,
+}
+
+/// What came of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+pub enum Outcome {
+    /// A workload is in the queue.
+    Submitted {
+        /// Its version.
+        version: LogIndex,
+        /// Whether it was there already, from the same submission.
+        existed: bool,
+    },
+    /// A workload has its place.
+    Bound {
+        /// The attempt.
+        attempt: AttemptId,
+        /// The launch's number.
+        launch: CommandNumber,
+    },
+    /// The workload is in this phase now.
+    Ended {
+        /// The phase: `Draining` until its attempt is gone.
+        phase: Phase,
+        /// Its version.
+        version: LogIndex,
+    },
+    /// Noted; nothing more to say.
+    Done,
+}
+
+/// Why a command changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize, Encode, Decode)]
+pub enum Refusal {
+    /// Another workload has the name.
+    #[error("workload {key} exists already (uid {uid}); delete it first or choose another name")]
+    NameTaken {
+        /// The name.
+        key: WorkloadKey,
+        /// Who has it.
+        uid: Uid,
+    },
+    /// The uid was used for another name.
+    #[error("uid {uid} belongs to workload {key}")]
+    UidTaken {
+        /// The name that has it.
+        key: WorkloadKey,
+        /// The uid.
+        uid: Uid,
+    },
+    /// No such workload.
+    #[error("there is no workload {key}")]
+    NoWorkload {
+        /// The name.
+        key: WorkloadKey,
+    },
+    /// No such cluster.
+    #[error("cluster {cluster} has not joined")]
+    NoCluster {
+        /// The name.
+        cluster: ClusterName,
+    },
+    /// The specification has faults.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Invalid(Vec<SpecError>),
+    /// The binding does not fit the state any more.
+    #[error("binding of {key} refused: {why}")]
+    StaleBinding {
+        /// The workload.
+        key: WorkloadKey,
+        /// What changed.
+        why: String,
+    },
+    /// The epoch is not newer.
+    #[error("epoch {epoch} is not above {current}")]
+    OldEpoch {
+        /// The epoch offered.
+        epoch: Epoch,
+        /// The epoch in force.
+        current: Epoch,
+    },
+    /// The report fits no attempt.
+    #[error("cluster {cluster} reported on attempt {attempt}, which it does not hold")]
+    StrayReport {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The attempt.
+        attempt: AttemptId,
+    },
+}
+
+/// Everything that one command did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// What the proposer hears.
+    pub outcome: Result<Outcome, Refusal>,
+    /// What the leader sends.
+    pub effects: Vec<Effect>,
+    /// Workloads that changed or went, for watchers.
+    pub changed: Vec<WorkloadKey>,
+    /// Clusters that changed.
+    pub clusters: Vec<ClusterName>,
+}
+
+impl State {
+    /// Applies the committed command at `index`, which its proposer made at `at`.
+    pub fn apply(&mut self, _index: LogIndex, _command: &Command, _at: UnixMs) -> Applied {
+        todo!()
+    }
+}

@@ -1,0 +1,168 @@
+//! Why: typed, with numbers. `Display` makes the text, at the edge.
+
+use bincode::{Decode, Encode};
+use protocol::ids::{ClusterName, GroupName, Region, UnixMs};
+use protocol::sku::Sku;
+use protocol::workload::Framework;
+use serde::{Deserialize, Serialize};
+
+use crate::lifecycle::Phase;
+
+/// Why a workload was put where it is; kept with its attempt.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct Decision {
+    /// Every cluster that was looked at: the chosen one first, then by score, then those that could not.
+    pub candidates: Vec<Candidate>,
+    /// The capacity frame of the chosen cluster that it rests on.
+    pub sequence: u64,
+    /// That frame's age then, in ms.
+    pub age_ms: u64,
+    /// The engine's version.
+    pub engine: String,
+}
+
+/// One cluster as a place for one workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct Candidate {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The first condition that failed; none: it could hold the gang.
+    pub obstacle: Option<Obstacle>,
+    /// What spoke for it, in the order in which it counts; empty where it could not.
+    pub score: Vec<ScoreTerm>,
+}
+
+/// One term of a score: lower is better.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct ScoreTerm {
+    /// What is judged, such as `region` or `cost`.
+    pub name: String,
+    /// The judgement; lower is better.
+    pub value: i64,
+    /// Its unit, such as `milli/h`; empty for a step.
+    pub unit: String,
+}
+
+/// The first condition that keeps a gang out of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Obstacle {
+    /// The cluster has not been heard from for longer than a lease.
+    ClusterLost {
+        /// Since.
+        since: UnixMs,
+    },
+    /// No capacity frame came yet.
+    NoCapacityYet,
+    /// The last frame is too old to place on.
+    StaleCapacity {
+        /// Its age, in ms.
+        age_ms: u64,
+        /// How old it may be, in ms.
+        bound_ms: u64,
+    },
+    /// Not in a region that the workload requires.
+    WrongRegion {
+        /// The cluster's.
+        region: Region,
+        /// The required ones.
+        required: Vec<Region>,
+    },
+    /// The cluster can't run the framework.
+    NoRuntime {
+        /// The framework.
+        framework: Framework,
+    },
+    /// No node has an accepted model.
+    NoSku {
+        /// The group that needs it.
+        group: GroupName,
+        /// The accepted models.
+        accepted: Vec<Sku>,
+    },
+    /// Even empty, its nodes could not hold the gang.
+    TooSmall {
+        /// The group that does not fit.
+        group: GroupName,
+        /// Members that it needs.
+        needs: u32,
+        /// Members that the empty cluster could hold.
+        holds: u32,
+    },
+    /// Its nodes could hold the gang, but not now.
+    NoRoom {
+        /// The group that does not fit.
+        group: GroupName,
+        /// The model tried, if it needs one.
+        sku: Option<Sku>,
+        /// Members that it needs.
+        needs: u32,
+        /// Members for which there are holes.
+        fits: u32,
+        /// More members that would fit but for ghosts.
+        held_by_ghosts: u32,
+        /// More members that would fit but for sick GPUs.
+        held_by_sick: u32,
+        /// More members that would fit once running attempts end.
+        held_by_attempts: u32,
+    },
+}
+
+/// Why a workload waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    /// Its place in its pool's queue, from 1.
+    pub place: u64,
+    /// How many wait in that queue.
+    pub of: u64,
+    /// The main reason.
+    pub cause: WaitCause,
+    /// Every cluster with the first condition that failed.
+    pub candidates: Vec<Candidate>,
+}
+
+/// The main reason for waiting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum WaitCause {
+    /// No cluster has joined.
+    NoClusters,
+    /// No cluster could ever hold it, even empty.
+    Impossible,
+    /// It failed and waits before the next try.
+    Backoff {
+        /// Until then.
+        until: UnixMs,
+    },
+    /// No cluster has room for the whole gang now.
+    NoRoom,
+    /// One ahead of it in line waits for the same room.
+    BehindOthers {
+        /// How many are ahead.
+        ahead: u64,
+        /// The first of them.
+        first: String,
+    },
+    /// It has a place in the plan; the binding is being committed.
+    BeingPlaced,
+}
+
+/// The whole answer to "why", in any phase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// Where it is.
+    pub phase: Phase,
+    /// Where it is, in one sentence.
+    pub summary: String,
+    /// Why it waits, where it does.
+    pub waiting: Option<Waiting>,
+    /// Why it is where it is, where it has been placed.
+    pub decision: Option<Decision>,
+    /// What would let it start, each in one sentence, where it waits.
+    pub cures: Vec<String>,
+}

@@ -1,0 +1,203 @@
+//! Everything that the Raft log decides: clusters and workloads with their attempts. Every replica has the same.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bincode::{Decode, Encode};
+use protocol::control::{AttemptState, ClusterInfo, GroupPlacement, Order, StopCause};
+use protocol::errors::FailureClass;
+use protocol::ids::{
+    AttemptId, AttemptNumber, ClusterName, CommandNumber, Epoch, Incarnation, LogIndex, Uid, UnixMs, WorkloadKey,
+};
+use protocol::workload::WorkloadSpec;
+use serde::{Deserialize, Serialize};
+
+use crate::lifecycle::Phase;
+use crate::reasons::Decision;
+
+/// How many ended attempts of one workload are kept.
+pub const KEPT_ATTEMPTS: usize = 16;
+/// How many moments of one workload's timeline are kept.
+pub const KEPT_MOMENTS: usize = 64;
+
+/// The replicated state.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct State {
+    /// The current leader's epoch; grows.
+    pub epoch: Epoch,
+    /// The last log entry applied.
+    pub applied: LogIndex,
+    /// The latest time that any command carried; never goes back.
+    pub now: UnixMs,
+    /// Clusters by name.
+    pub clusters: BTreeMap<ClusterName, Cluster>,
+    /// Workloads by name.
+    pub workloads: BTreeMap<WorkloadKey, Workload>,
+    /// Names by uid, for reports and for submissions that come again.
+    pub by_uid: BTreeMap<Uid, WorkloadKey>,
+    /// How many workloads were ever submitted: the next one's place in line.
+    pub submitted: u64,
+}
+
+/// A member cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct Cluster {
+    /// What its agent says of it.
+    pub info: ClusterInfo,
+    /// Which life of its agent's data directory.
+    #[serde(skip)]
+    pub incarnation: Incarnation,
+    /// The highest command number given out for it.
+    pub last_command: CommandNumber,
+    /// Since when it is lost (no word within a lease), if it is.
+    pub lost_since: Option<UnixMs>,
+    /// When it first joined.
+    pub joined_at: UnixMs,
+    /// The log entry that last changed it.
+    pub version: LogIndex,
+}
+
+/// A workload and its attempts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct Workload {
+    /// Its name.
+    pub key: WorkloadKey,
+    /// Its id.
+    pub uid: Uid,
+    /// What was asked for.
+    pub spec: Arc<WorkloadSpec>,
+    /// Place in line among equals, from 0; kept over retries.
+    pub order: u64,
+    /// When it was submitted.
+    pub submitted_at: UnixMs,
+    /// Where it is.
+    pub phase: Phase,
+    /// Its attempts, oldest first; all but the last have ended. At most [`KEPT_ATTEMPTS`] are kept.
+    pub attempts: Vec<Attempt>,
+    /// How many failures of its own count against its retries.
+    pub user_failures: u32,
+    /// It is not placed before this time (backoff).
+    pub not_before: Option<UnixMs>,
+    /// Its cancellation was asked for; final.
+    pub cancel_requested: bool,
+    /// Its deletion was asked for: the record goes once it is terminal.
+    pub delete_requested: bool,
+    /// The log entry that made it.
+    pub created: LogIndex,
+    /// The log entry that last changed it; the API's resourceVersion.
+    pub version: LogIndex,
+    /// What happened to it, oldest first; at most [`KEPT_MOMENTS`].
+    pub timeline: Vec<Moment>,
+}
+
+/// One try of a workload in one cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// Which try, from 1.
+    pub number: AttemptNumber,
+    /// Where.
+    pub cluster: ClusterName,
+    /// On which nodes.
+    pub placement: Vec<GroupPlacement>,
+    /// Why there.
+    pub decision: Decision,
+    /// The launch's number among the cluster's commands.
+    pub launch: CommandNumber,
+    /// The stop's number and cause, once it was asked for.
+    pub stop: Option<(CommandNumber, StopCause)>,
+    /// The latest report's revision; 0 before the first.
+    pub revision: u64,
+    /// The latest reported state; none before the first report.
+    pub reported: Option<AttemptState>,
+    /// When it was bound.
+    pub bound_at: UnixMs,
+    /// When every member was up.
+    pub running_at: Option<UnixMs>,
+    /// When it was seen to be gone.
+    pub ended_at: Option<UnixMs>,
+}
+
+/// Something that happened to a workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct Moment {
+    /// When.
+    pub at: UnixMs,
+    /// The phase that it led to.
+    pub phase: Phase,
+    /// What.
+    pub what: Happening,
+}
+
+/// What happened. Text is made where a person reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Happening {
+    /// It was submitted.
+    Submitted,
+    /// A place was chosen.
+    Bound {
+        /// The try.
+        attempt: AttemptNumber,
+        /// The cluster.
+        cluster: ClusterName,
+    },
+    /// The agent reported.
+    Reported {
+        /// The try.
+        attempt: AttemptNumber,
+        /// What it said.
+        state: AttemptState,
+    },
+    /// It goes back to the queue after a failure.
+    Retried {
+        /// The try that failed.
+        attempt: AttemptNumber,
+        /// Whose failure.
+        class: FailureClass,
+        /// Not before this time.
+        not_before: UnixMs,
+    },
+    /// A person asked for its end.
+    CancelRequested,
+    /// Its cluster was not heard from for longer than a lease.
+    ClusterLost {
+        /// The cluster.
+        cluster: ClusterName,
+    },
+    /// Its cluster is back.
+    ClusterReturned {
+        /// The cluster.
+        cluster: ClusterName,
+    },
+}
+
+impl Workload {
+    /// The attempt that may be alive, if any.
+    pub fn live_attempt(&self) -> Option<&Attempt> {
+        self.attempts.last().filter(|a| a.ended_at.is_none())
+    }
+
+    /// The id of one of its attempts.
+    pub fn attempt_id(&self, number: AttemptNumber) -> AttemptId {
+        AttemptId { workload: self.uid, number }
+    }
+}
+
+impl State {
+    /// Commands to a cluster that its agent has not confirmed, by number: what a new leader, or a new session, sends again.
+    pub fn outstanding(&self, _cluster: &ClusterName) -> Vec<(CommandNumber, Order)> {
+        todo!()
+    }
+
+    /// Live attempts in a cluster.
+    pub fn live_in<'a>(
+        &'a self,
+        _cluster: &'a ClusterName,
+    ) -> Box<dyn Iterator<Item = (&'a Workload, &'a Attempt)> + 'a> {
+        todo!()
+    }
+}

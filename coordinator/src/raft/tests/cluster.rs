@@ -48,6 +48,8 @@ pub struct Cluster {
     history: BTreeMap<u64, (u64, Vec<u8>)>,
     /// What happened, for people.
     pub story: Vec<String>,
+    /// Whether the story has each message that arrives.
+    pub tell_messages: bool,
 }
 
 pub fn id(n: u64) -> ReplicaId {
@@ -67,6 +69,7 @@ impl Cluster {
             leaders: BTreeMap::new(),
             history: BTreeMap::new(),
             story: Vec::new(),
+            tell_messages: false,
         };
         for voter in voters.clone() {
             let mut config = DriverConfig::new(voter, voters.clone());
@@ -191,6 +194,9 @@ impl Cluster {
         if !self.cut.contains(&(message.from, message.to))
             && let Some(replica) = self.up.get_mut(&message.to)
         {
+            if self.tell_messages {
+                self.story.push(describe(&message));
+            }
             replica.driver.receive(message.from, message).unwrap();
         }
         true
@@ -278,4 +284,31 @@ impl Cluster {
             assert_eq!(a.log(low, u64::MAX), b.log(low, u64::MAX));
         }
     }
+}
+
+/// One line for a message: index/term, and what it asks or answers.
+fn describe(message: &PeerMessage) -> String {
+    let PeerMessage { kind, from, to, term, log_term, index, commit, reject, .. } = message;
+    let entries: Vec<_> = message.entries.iter().map(|e| format!("{}/{}", e.index, e.term)).collect();
+    let what = match kind {
+        MessageKind::Append => format!("after {index}/{log_term} [{}] commit {commit}", entries.join(" ")),
+        MessageKind::AppendResponse if *reject => format!("no, {index} does not match; try {}", message.reject_hint),
+        MessageKind::AppendResponse => format!("has {index}"),
+        MessageKind::RequestVote | MessageKind::RequestPreVote => format!("log ends at {index}/{log_term}"),
+        MessageKind::RequestVoteResponse | MessageKind::RequestPreVoteResponse => {
+            if *reject {
+                "no".to_owned()
+            } else {
+                "yes".to_owned()
+            }
+        }
+        MessageKind::Snapshot => {
+            let snapshot = message.snapshot.as_ref().unwrap();
+            format!("at {}/{}", snapshot.index, snapshot.term)
+        }
+        MessageKind::Heartbeat => format!("commit {commit}"),
+        MessageKind::ReadIndexResponse => format!("from {index}"),
+        MessageKind::HeartbeatResponse | MessageKind::TimeoutNow | MessageKind::ReadIndex => String::new(),
+    };
+    format!("{from} -> {to} {kind:?} term {term} {what}").trim_end().to_owned()
 }

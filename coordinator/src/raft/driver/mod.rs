@@ -90,7 +90,6 @@ impl Driver {
             reported: None,
             usable: true,
         };
-        driver.settle_timeout();
         if driver.config.voters.len() == 1 {
             // There is nobody to wait for.
             driver.campaign();
@@ -154,9 +153,9 @@ impl Driver {
         if !self.usable {
             return;
         }
+        self.settle_timeout();
         self.node.tick();
         self.reads.tick();
-        self.settle_timeout();
     }
 
     /// A message came from a peer; `from` is who it is by its certificate. A message that is refused changes nothing.
@@ -165,9 +164,7 @@ impl Driver {
             return Err(ReceiveError::Fatal(Fatal::Stopped));
         }
         self.validate(from, &message)?;
-        let result = self.node.step(message.into());
-        self.settle_timeout();
-        result.map_err(|cause| ReceiveError::Raft { cause: cause.to_string() })
+        self.node.step(message.into()).map_err(|cause| ReceiveError::Raft { cause: cause.to_string() })
     }
 
     /// Proposes an entry, with the next step. `id` is the caller's own number for it: it comes back in [`Committed::own`]
@@ -254,7 +251,6 @@ impl Driver {
         if self.usable {
             // The one error is that of a message which never fails.
             let _ = self.node.campaign();
-            self.settle_timeout();
         }
     }
 
@@ -281,7 +277,7 @@ impl Driver {
     }
 
     /// raft draws its election timeouts from the system's randomness. Where the caller wants the same run again, they are
-    /// replaced after every input, before a tick can look at them.
+    /// replaced before a tick, which is all that looks at them.
     fn settle_timeout(&mut self) {
         if let Some(ticks) = self.config.seeded_timeout(self.node.raft.term) {
             self.node.raft.set_randomized_election_timeout(ticks);

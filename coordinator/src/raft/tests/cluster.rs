@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
-use crate::raft::driver::{Committed, Driver, DriverConfig, ElectionTimeout, Fatal, Ready, Role, SnapshotOutcome};
+use crate::raft::driver::{
+    Committed, Driver, DriverConfig, ElectionTimeout, Fatal, ReadError, Ready, Role, SnapshotOutcome,
+};
 use crate::raft::wire::{MessageKind, PeerMessage};
 
 /// A replica's applied state: (index, payload) of every entry that had one.
@@ -46,6 +48,8 @@ pub struct Cluster {
     pub leaders: BTreeMap<u64, ReplicaId>,
     /// What was committed at each index, by anyone, at any time.
     history: BTreeMap<u64, (u64, Vec<u8>)>,
+    /// What each read must see at least: everything that anyone had applied when it was asked.
+    floors: BTreeMap<(ReplicaId, u64), u64>,
     /// What happened, for people.
     pub story: Vec<String>,
     /// Whether the story has each message that arrives.
@@ -68,6 +72,7 @@ impl Cluster {
             cut: Vec::new(),
             leaders: BTreeMap::new(),
             history: BTreeMap::new(),
+            floors: BTreeMap::new(),
             story: Vec::new(),
             tell_messages: false,
         };
@@ -101,6 +106,7 @@ impl Cluster {
     /// Stops a replica as kill -9 does, or a loss of power that `fate` describes.
     pub fn crash(&mut self, id: ReplicaId, fate: impl FnMut(crate::raft::disk::Piece) -> crate::raft::disk::Fate) {
         let after = self.disks[&id].after_crash(fate);
+        self.story.push(format!("{id} crashes"));
         self.up.remove(&id);
         self.disks.insert(id, after);
     }
@@ -159,6 +165,8 @@ impl Cluster {
         }
         let replica = self.up.get_mut(&id).unwrap();
         for (read, index) in &ready.reads {
+            let floor = self.floors.get(&(id, *read)).copied().unwrap_or(0);
+            assert!(*index >= floor, "read {read} on {id} is from {index} and must see {floor}");
             self.story.push(format!("{id} may serve read {read} from {index}"));
         }
         self.story.extend(ready.failed_reads.iter().map(|read| format!("{id} has no index for read {read}")));
@@ -255,6 +263,13 @@ impl Cluster {
 
     pub fn propose(&mut self, at: ReplicaId, number: u64, payload: &str) {
         self.up.get_mut(&at).unwrap().driver.propose(number, payload.into()).unwrap();
+    }
+
+    /// Asks for a read index; the number must be a new one on that replica.
+    pub fn read(&mut self, at: ReplicaId, number: u64) -> Result<(), ReadError> {
+        let floor = self.history.last_key_value().map_or(0, |(index, _)| *index);
+        self.floors.insert((at, number), floor);
+        self.up.get_mut(&at).unwrap().driver.read_index(number)
     }
 
     /// Compacts to what was applied.

@@ -297,10 +297,10 @@ fn a_compaction_must_lie_between_the_last_one_and_what_was_given_out() {
 }
 
 /// A run of random faults: crashes with torn disks, cut links, lost and swapped messages, proposals, reads, compactions.
-fn chaos(seed: u64, ticks: usize) -> (Vec<String>, usize) {
+fn chaos(seed: u64, ticks: usize) -> Vec<String> {
     let mut random = Random::new(seed);
     let mut cluster = Cluster::new(3, Some(seed));
-    let mut proposed = 0;
+    let (mut proposed, mut asked) = (0, 0);
     for _ in 0..ticks {
         let victim = id(1 + random.below(3));
         match random.below(14) {
@@ -328,10 +328,9 @@ fn chaos(seed: u64, ticks: usize) -> (Vec<String>, usize) {
                     let _ = cluster.up.get_mut(&leader).unwrap().driver.propose(proposed, payload.into());
                 }
             }
-            9 => {
-                if let Some(replica) = cluster.up.get_mut(&victim) {
-                    let _ = replica.driver.read_index(proposed);
-                }
+            9 if cluster.up.contains_key(&victim) => {
+                asked += 1;
+                let _ = cluster.read(victim, asked);
             }
             10 => {
                 // One message is lost, one comes twice.
@@ -381,22 +380,31 @@ fn chaos(seed: u64, ticks: usize) -> (Vec<String>, usize) {
     cluster.ticks(20);
     cluster.assert_converged();
     assert_eq!(cluster.applied(id(2)).last(), Some(&"end"));
-    let installed = cluster.up.values().map(|replica| replica.installed).sum();
-    (cluster.story, installed)
+    cluster.story
 }
 
+/// `SEEDS=5000 cargo test -p coordinator random_faults` looks longer.
 #[test]
 fn random_faults_break_no_promise() {
-    let mut installed = 0;
-    for seed in 0..200 {
-        installed += chaos(seed, 300).1;
+    let seeds = std::env::var("SEEDS").map_or(200, |seeds| seeds.parse().unwrap());
+    let story: Vec<_> = (0..seeds).flat_map(|seed| chaos(seed, 300)).collect();
+    // A run in which nothing happens would pass, too.
+    for (what, least) in [
+        ("leads", 2),
+        ("applies", 50),
+        ("installs the snapshot", 1),
+        ("may serve read", 3),
+        ("has no index for read", 1),
+        ("crashes", 3),
+    ] {
+        let count = story.iter().filter(|line| line.contains(what)).count();
+        assert!(count >= least * seeds as usize / 2, "{count} lines with {what:?} from {seeds} seeds");
     }
-    assert!(installed > 0, "some runs must go through a snapshot");
 }
 
 #[test]
 fn the_same_seed_is_the_same_run() {
-    let (first, again) = (chaos(4, 300).0, chaos(4, 300).0);
+    let (first, again) = (chaos(4, 300), chaos(4, 300));
     assert!(first.len() > 50);
     assert_eq!(first, again);
 }

@@ -5,9 +5,11 @@ mod cluster;
 mod consensus;
 mod hostile;
 mod random;
+mod scripts;
 mod store_crash;
 mod store_damage;
 mod store_model;
+mod store_speed;
 mod wire_bytes;
 
 use ::raft::eraftpb;

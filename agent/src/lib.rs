@@ -1,1 +1,4 @@
 //! Tidewater in one cluster: the node role reads GPUs; the cluster role streams capacity and carries out launches.
+
+pub mod cluster;
+pub mod planted;

@@ -1,0 +1,10 @@
+//! `tidewater agent`. Not part of this slice: the command is declared, and refuses to run.
+
+/// Runs a member cluster's agent.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs the role until it is ended.
+pub async fn run(_args: Args) -> anyhow::Result<()> {
+    anyhow::bail!("agent is not wired yet")
+}

@@ -282,16 +282,19 @@ impl Agent {
 
     fn connected(&mut self, replica: ReplicaId, now: MonotonicMs, out: &mut Vec<Output>) {
         self.disconnected(replica);
-        let hello = AgentMessage::Hello {
+        out.push(Output::Send { replica, message: self.hello() });
+        let nonce = self.lease.request(replica, now);
+        out.push(Output::Send { replica, message: AgentMessage::LeaseRequest { nonce } });
+        self.sessions.insert(replica, Session { uplink: Uplink::new(self.config.pace), lease_asked_at: now });
+    }
+
+    fn hello(&self) -> AgentMessage {
+        AgentMessage::Hello {
             cluster: self.config.cluster.clone(),
             incarnation: self.journal.incarnation(),
             last_command: self.inbox.last(),
             attempts: self.attempts().cloned().collect(),
-        };
-        out.push(Output::Send { replica, message: hello });
-        let nonce = self.lease.request(replica, now);
-        out.push(Output::Send { replica, message: AgentMessage::LeaseRequest { nonce } });
-        self.sessions.insert(replica, Session { uplink: Uplink::new(self.config.pace), lease_asked_at: now });
+        }
     }
 
     fn disconnected(&mut self, replica: ReplicaId) {
@@ -307,6 +310,10 @@ impl Agent {
         };
         match message {
             CoordinatorMessage::SnapshotWanted => session.uplink.want_snapshot(),
+            CoordinatorMessage::HelloWanted => {
+                let message = self.hello();
+                out.push(Output::Send { replica, message });
+            }
             CoordinatorMessage::Lease { nonce, epoch, ttl_ms } => {
                 let old = epoch < self.inbox.epoch() && !planted::is("ignore-epoch");
                 if !old && self.lease.grant(replica, nonce, ttl_ms) {

@@ -22,23 +22,24 @@ pub struct Cli {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Where the coordinators are, such as http://127.0.0.1:7700; several, separated by commas, are tried in turn.
-    /// Left out: the server of the kubeconfig that TIDEWATER_KUBECONFIG names or that `tidewater dev` wrote
+    /// The coordinator, or several with commas between them, tried in turn; left out: the server of the kubeconfig
+    /// that TIDEWATER_KUBECONFIG names, or that `tidewater dev` wrote
     #[arg(long, global = true, env = "TIDEWATER_SERVER", hide_env_values = true, value_name = "URL")]
     pub server: Option<String>,
     /// The namespace; left out: the manifest's, else `default`
     #[arg(long, short, global = true, value_name = "NAME")]
     pub namespace: Option<Namespace>,
-    /// How to print
+    /// How to print: table, wide (more columns), json or yaml (the API's objects)
     #[arg(long, short, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    #[arg(hide_possible_values = true)]
     pub output: Format,
-    /// Never colour; without it colours appear on terminals only (NO_COLOR and CLICOLOR_FORCE are respected)
+    /// Never colour; otherwise terminals get colours (see NO_COLOR and CLICOLOR_FORCE)
     #[arg(long, global = true)]
     pub no_color: bool,
     /// Give up after this long, such as 90s or 10m, with exit code 124
     #[arg(long, global = true, value_name = "TIME")]
     pub timeout: Option<Span>,
-    /// For how long a request that gets no answer is tried again [default: 3s to read, 20s to change something]
+    /// How long to try again where no answer comes [default: 3s to read, 20s to change]
     #[arg(long, global = true, value_name = "TIME")]
     pub retry_for: Option<Span>,
 }
@@ -144,7 +145,7 @@ pub fn command() -> clap::Command {
     let command = Cli::command();
     let groups = groups(&command);
     command.help_template(format!(
-        "{{about}}\n\n{{usage-heading}} tidewater COMMAND [ARGUMENTS] [OPTIONS]\n\n{groups}{{options}}\n\n{EXAMPLES}\n\n{}\n\n\
+        "{{about}}\n\n{{usage-heading}} tidewater COMMAND [ARGUMENTS] [OPTIONS]\n\n{groups}Options:\n{{options}}\n\n{EXAMPLES}\n\n{}\n\n\
          `tidewater COMMAND --help` says more about a command.\n",
         exit::HELP
     ))

@@ -23,7 +23,7 @@ the process runtime shares the submitter's files.\n\n\
 Several workloads in one file are separated by ---. Nothing is sent unless all of them are good.\n\n\
 Examples:\n  tidewater submit -f train.yaml --wait\n  tidewater submit -f a.yaml -f b.yaml\n  \
 generate | tidewater submit -f - --follow\n  \
-tidewater submit --name smoke --framework ray --count 2 --gpus 8 --gpu H100,H200 --wait -- python train.py"
+tidewater submit --name smoke --count 2 --gpus 8 --gpu H100,H200 --wait -- python train.py"
 )]
 pub struct Args {
     /// A manifest, or - for standard input; may be given several times

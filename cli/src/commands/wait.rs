@@ -36,7 +36,7 @@ pub async fn until_ended(client: &Client, keys: &[WorkloadKey], logs: bool, out:
         }
     };
     lines.clear();
-    let failed: Vec<String> = ends.iter().filter_map(|(_, end)| end.as_ref().err().cloned()).collect();
+    let failed: Vec<String> = ends.into_values().filter_map(Result::err).collect();
     match failed.is_empty() {
         true => Ok(()),
         false => Err(Failure::Workload(failed.join("; ")).into()),

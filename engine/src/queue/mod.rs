@@ -3,18 +3,18 @@
 //!
 //! Waiting is bounded by a simple rule: where a workload waits for room in a cluster that could hold it, room there is kept
 //! for it: nobody behind it gets a node of a model that it accepts (nor any node, where a group without GPUs is what finds no
-//! room). Others may use other nodes and clusters. A workload that fits nowhere even when empty, or that waits out a backoff,
-//! keeps no room.
+//! room). Others may use other nodes and clusters. A workload keeps no room where it would not fit even once every attempt has
+//! ended (it is too large, or ghosts, sick devices or cordoned nodes are in its way), nor while it waits out a backoff.
 
 use std::collections::BTreeMap;
 
 use protocol::control::GroupPlacement;
-use protocol::ids::{ClusterName, UnixMs, WorkloadKey};
-use protocol::workload::{Framework, GroupNeed, PlacementSpec, WorkloadSpec};
+use protocol::ids::{ClusterName, Region, UnixMs, WorkloadKey};
+use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
 
 use crate::capacity::Capacity;
-use crate::placement::candidates::{Barred, Place, consider, decision, obstacles, settle};
-use crate::placement::obstacles::{is_permanent, passed};
+use crate::placement::candidates::{Barred, Look, Place, decision, look, obstacles, settle};
+use crate::placement::obstacles::is_permanent;
 use crate::placement::rooms::{Room, rooms};
 use crate::reasons::{Decision, Obstacle, WaitCause, Waiting};
 use crate::state::{State, Workload};
@@ -28,19 +28,19 @@ pub(crate) enum Turn {
 }
 
 /// What makes waiting workloads alike: one that found no room tells of all of them, for room only gets less in a plan.
-type Likeness = (Framework, PlacementSpec, Vec<GroupNeed>);
+/// Framework, required regions, gang.
+type Likeness = (Framework, Vec<Region>, Vec<GroupNeed>);
 
 /// The walk.
 pub(crate) struct Walk<'a> {
     state: &'a State,
     now: UnixMs,
     rooms: BTreeMap<&'a ClusterName, Room<'a>>,
-    found_none: Vec<(Likeness, Verdict)>,
+    found_none: BTreeMap<Likeness, Verdict>,
     place: u64,
 }
 
 /// Why a kind of workload waits.
-#[derive(Clone)]
 struct Verdict {
     cause: WaitCause,
     barred: Vec<Barred>,
@@ -49,13 +49,13 @@ struct Verdict {
 impl<'a> Walk<'a> {
     pub(crate) fn new(state: &'a State, capacity: &'a Capacity, at: UnixMs) -> Self {
         let now = state.now.max(at);
-        Self { state, now, rooms: rooms(state, capacity), found_none: vec![], place: 0 }
+        Self { state, now, rooms: rooms(state, capacity), found_none: BTreeMap::new(), place: 0 }
     }
 
     /// The next in line has its turn.
     pub(crate) fn turn(&mut self, workload: &Workload) -> Turn {
         self.place += 1;
-        if let Some(until) = workload.not_before.filter(|u| !passed(Some(*u), self.now)) {
+        if let Some(until) = workload.not_before.filter(|u| *u > self.now) {
             return self.waits(WaitCause::Backoff { until }, &[]);
         }
         if self.rooms.is_empty() {
@@ -63,8 +63,13 @@ impl<'a> Walk<'a> {
         }
         let spec = &workload.spec;
         let Ok(framework) = spec.framework() else { return self.waits(WaitCause::Impossible, &[]) };
-        let likeness = (framework, spec.placement.clone(), spec.gang());
-        if let Some(verdict) = self.known(&likeness) {
+        let likeness = (framework, spec.placement.regions.require.clone(), spec.gang());
+        if let Some(verdict) = self.found_none.get(&likeness) {
+            for b in verdict.barred.iter().filter(|b| b.waits.is_some()) {
+                if let Some(room) = self.rooms.get_mut(&b.cluster) {
+                    room.kept.ahead += 1;
+                }
+            }
             return self.waits(verdict.cause.clone(), &verdict.barred);
         }
         let (places, barred) = self.look(spec, framework, &likeness.2);
@@ -72,23 +77,19 @@ impl<'a> Walk<'a> {
             let cause = self.cause(&barred);
             self.keep_room(&workload.key, &barred);
             let turn = self.waits(cause.clone(), &barred);
-            self.found_none.push((likeness, Verdict { cause, barred }));
+            self.found_none.insert(likeness, Verdict { cause, barred });
             return turn;
         }
         self.place_first(&likeness.2, places, &barred)
-    }
-
-    fn known(&self, likeness: &Likeness) -> Option<Verdict> {
-        self.found_none.iter().find(|(l, _)| l == likeness).map(|(_, v)| v.clone())
     }
 
     /// Every cluster: those with room, the best first, and those without.
     fn look(&mut self, spec: &WorkloadSpec, framework: Framework, gang: &[GroupNeed]) -> (Vec<Place>, Vec<Barred>) {
         let (mut places, mut barred) = (vec![], vec![]);
         for room in self.rooms.values_mut() {
-            match consider(room, spec, framework, gang) {
-                Ok(place) => places.push(place),
-                Err(b) => barred.push(b),
+            match look(room, spec, framework, gang) {
+                Look::Open(place) => places.push(place),
+                Look::Barred(b) => barred.push(b),
             }
         }
         places.sort_by(|a, b| a.score.cmp(&b.score));

@@ -1,3 +1,5 @@
 //! The control plane: Raft, log store, agent sessions, fleet, planner loop, API and pages.
 
+pub mod api;
 pub mod handle;
+pub mod pages;

@@ -2,4 +2,7 @@
 
 pub mod api;
 pub mod handle;
+pub mod identity;
 pub mod pages;
+pub mod raft;
+pub mod sessions;

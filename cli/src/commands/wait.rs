@@ -1,0 +1,152 @@
+//! Waiting for workloads to end, with a live line for each on terminals and a plain line for each change elsewhere, and
+//! with their logs where they are wanted.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::try_join_all;
+use indicatif::MultiProgress;
+use protocol::api::WorkloadObject;
+use protocol::ids::WorkloadKey;
+
+use super::follow;
+use crate::args::default_namespace;
+use crate::client::{Change, Client, Scope};
+use crate::exit::Failure;
+use crate::render::workload::{is_terminal, phase_of};
+use crate::render::{Out, progress};
+
+/// Waits until every workload has ended. An error unless all of them succeeded.
+pub async fn until_ended(client: &Client, keys: &[WorkloadKey], logs: bool, out: &Out) -> anyhow::Result<()> {
+    let lines = Lines::new(keys);
+    let work = async {
+        let ends = ends(client, keys, &lines, out);
+        let follow =
+            try_join_all(keys.iter().filter(|_| logs).map(|key| show_logs(client, key, keys.len() > 1, &lines, out)));
+        // The status ends the command even where a log does not; but the log's last words come first.
+        let (ends, _) = futures_util::try_join!(ends, follow)?;
+        anyhow::Ok(ends)
+    };
+    let ends = tokio::select! {
+        ends = work => ends?,
+        _ = tokio::signal::ctrl_c() => {
+            lines.clear();
+            let names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
+            let names = names.join(" ");
+            return Err(Failure::Interrupted(format!("not waiting any longer; {names} goes on (`tidewater cancel {names}` ends it)")).into());
+        }
+    };
+    lines.clear();
+    let failed: Vec<String> = ends.iter().filter_map(|(_, end)| end.as_ref().err().cloned()).collect();
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Workload(failed.join("; ")).into()),
+    }
+}
+
+/// How each workload ended; an error says why it was no success.
+type Ends = BTreeMap<WorkloadKey, Result<(), String>>;
+
+async fn ends(client: &Client, keys: &[WorkloadKey], lines: &Lines, out: &Out) -> anyhow::Result<Ends> {
+    let mut namespaces: Vec<_> = keys.iter().map(|key| key.namespace.clone()).collect();
+    namespaces.dedup();
+    let scope = match &namespaces[..] {
+        [one] => Scope::Namespace(one.clone()),
+        _ => Scope::All,
+    };
+    let (mut changes, mut ends) = (client.changes(scope), Ends::new());
+    while ends.len() < keys.len() {
+        let change = changes.next().await?;
+        let (Change::Now(object) | Change::Gone(object)) = &change;
+        let namespace = object.metadata.namespace.clone().unwrap_or_else(default_namespace);
+        let key = WorkloadKey { namespace, name: object.metadata.name.clone() };
+        if !keys.contains(&key) || ends.contains_key(&key) {
+            continue;
+        }
+        let end = match &change {
+            Change::Gone(_) => Some(Err(format!("{} was deleted", key.name))),
+            Change::Now(object) if is_terminal(object) => Some(verdict(object)),
+            Change::Now(_) => None,
+        };
+        lines.show(&key, object, out);
+        if let Some(end) = end {
+            ends.insert(key, end);
+        }
+    }
+    Ok(ends)
+}
+
+fn verdict(object: &WorkloadObject) -> Result<(), String> {
+    let phase = phase_of(object);
+    if phase == "Succeeded" {
+        return Ok(());
+    }
+    let message = object.status.as_ref().map(|s| s.message.as_str()).filter(|m| !m.is_empty());
+    let message = message.map(|m| format!(": {m}")).unwrap_or_default();
+    Err(format!("{} {}{message}", object.metadata.name, phase.to_lowercase()))
+}
+
+async fn show_logs(client: &Client, key: &WorkloadKey, prefixed: bool, lines: &Lines, out: &Out) -> anyhow::Result<()> {
+    let mut pending: Vec<u8> = vec![];
+    let prefix = format!("[{}] ", key.name);
+    follow::logs(client, key, follow::From::First, |bytes| {
+        if !prefixed {
+            return lines.above(|| out.bytes(bytes));
+        }
+        pending.extend_from_slice(bytes);
+        while let Some(end) = pending.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            lines.above(|| out.bytes(&[prefix.as_bytes(), &line].concat()))?;
+        }
+        Ok(())
+    })
+    .await
+    .and_then(|()| match pending.is_empty() {
+        true => Ok(()),
+        false => lines.above(|| out.bytes(&[prefix.as_bytes(), &pending, b"\n"].concat())),
+    })
+}
+
+/// A live line for each workload.
+struct Lines {
+    all: MultiProgress,
+    bars: BTreeMap<WorkloadKey, indicatif::ProgressBar>,
+    told: std::cell::RefCell<BTreeMap<WorkloadKey, String>>,
+}
+
+impl Lines {
+    fn new(keys: &[WorkloadKey]) -> Self {
+        let all = MultiProgress::new();
+        let bar = |key: &WorkloadKey| all.add(progress::spinner(format!("{}: accepted", key.name)));
+        let bars = keys.iter().map(|key| (key.clone(), bar(key))).collect();
+        Self { all, bars, told: Default::default() }
+    }
+
+    /// Shows a workload's state: in its live line, or as a line of its own where that is hidden and the phase is news.
+    fn show(&self, key: &WorkloadKey, object: &WorkloadObject, out: &Out) {
+        let phase = phase_of(object);
+        let message = object.status.as_ref().map(|s| s.message.as_str()).filter(|m| !m.is_empty());
+        let line = format!("{}: {phase}{}", key.name, message.map(|m| format!(": {m}")).unwrap_or_default());
+        if let Some(bar) = self.bars.get(key) {
+            bar.set_message(line.clone());
+            if is_terminal(object) {
+                bar.finish();
+            }
+        }
+        if self.all.is_hidden()
+            && self.told.borrow_mut().insert(key.clone(), phase.to_owned()).as_deref() != Some(phase)
+        {
+            out.note(&line);
+        }
+    }
+
+    /// Writes to standard output without tearing the live lines.
+    fn above(&self, write: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        self.all.suspend(write)
+    }
+
+    fn clear(&self) {
+        self.bars.values().for_each(indicatif::ProgressBar::finish_and_clear);
+        // Lines that are drawn no more; a terminal that cannot be cleared is no reason to fail.
+        let _ = self.all.clear();
+    }
+}

@@ -1,6 +1,8 @@
 //! The control plane: Raft, log store, agent sessions, fleet, planner loop, API and pages.
 
+pub mod api;
 pub mod handle;
 pub mod identity;
+pub mod pages;
 pub mod raft;
 pub mod sessions;

@@ -39,7 +39,7 @@ pub async fn carry_out(
         let (attempt, result) = match order {
             None => return,
             Some(RuntimeOrder::Start(order, assignment)) => {
-                (order.attempt, runtime.start(&order, &devices(assignment)).await)
+                (order.attempt, runtime.start(&order, &Devices::from(&assignment)).await)
             }
             Some(RuntimeOrder::Stop(attempt, grace_ms)) => (attempt, runtime.stop(attempt, grace_ms).await),
             Some(RuntimeOrder::Forget(attempt)) => {
@@ -62,16 +62,6 @@ async fn report_failure(inbox: &mpsc::Sender<Event>, attempt: AttemptId, error: 
     let state =
         AttemptState::Failed { class: FailureClass::Infrastructure, message: error.to_string(), exit_code: None };
     let _ = inbox.send(Event::Input(Input::Runtime { attempt, state })).await;
-}
-
-fn devices(assignment: Assignment) -> Devices {
-    let mut devices = Devices::default();
-    // Members come in the order of their ranks.
-    for member in assignment.members {
-        let indices = member.devices.into_iter().map(u32::from).collect();
-        devices.by_group.entry(member.group).or_default().push(indices);
-    }
-    devices
 }
 
 /// Passes on what the runtime says.

@@ -143,8 +143,8 @@ impl Fleet {
     }
 }
 
-impl crate::handle::NodeSource for super::Fleet {
+impl crate::handle::NodeSource for Fleet {
     fn nodes(&self, cluster: &ClusterName) -> Vec<NodeStatus> {
-        super::Fleet::nodes(self, cluster)
+        Fleet::nodes(self, cluster)
     }
 }

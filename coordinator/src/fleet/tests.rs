@@ -3,6 +3,7 @@
 
 use engine::plan::FRESH_MS;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 use protocol::capacity::*;
 use protocol::control::{ClusterInfo, Price};
 use protocol::ids::*;

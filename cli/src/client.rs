@@ -38,6 +38,8 @@ pub enum Scope {
     All,
     /// One namespace's.
     Namespace(Namespace),
+    /// One alone.
+    Workload(WorkloadKey),
 }
 
 /// What capacity is asked for. Empty: all of it.
@@ -112,13 +114,14 @@ impl Client {
 
     /// All workloads of a scope, with the version from which a watch misses nothing.
     pub async fn list(&self, scope: &Scope) -> Result<List<WorkloadObject>, ClientError> {
-        self.read(&list_path(scope), &[]).await
+        self.read(&list_path(scope), &selector(scope)).await
     }
 
     /// What happens to a scope's workloads after a version, until the connection ends. See [`Client::changes`] for a
     /// watch that survives that.
     pub async fn watch(&self, scope: &Scope, after: &str) -> Result<Watch, ClientError> {
-        let query = [("watch", "true".to_owned()), ("resourceVersion", after.to_owned())];
+        let mut query = vec![("watch", "true".to_owned()), ("resourceVersion", after.to_owned())];
+        query.extend(selector(scope));
         Ok(Watch::new(self.open(&list_path(scope), &query).await?))
     }
 
@@ -168,18 +171,8 @@ impl Client {
     }
 
     /// The nodes of a cluster.
-    pub async fn nodes(&self, cluster: &ClusterName) -> Result<Vec<NodeStatus>, ClientError> {
-        /// A server may answer with a list object or with a plain array.
-        #[derive(serde::Deserialize)]
-        #[serde(untagged)]
-        enum Nodes {
-            Plain(Vec<NodeStatus>),
-            Listed { items: Vec<NodeStatus> },
-        }
-        let path = [ROOT, &["clusters", cluster.as_str(), "nodes"]].concat();
-        Ok(match self.read(&path, &[]).await? {
-            Nodes::Plain(nodes) | Nodes::Listed { items: nodes } => nodes,
-        })
+    pub async fn nodes(&self, cluster: &ClusterName) -> Result<List<NodeStatus>, ClientError> {
+        self.read(&[ROOT, &["clusters", cluster.as_str(), "nodes"]].concat(), &[]).await
     }
 
     /// What is free, and how many gangs fit.
@@ -210,7 +203,16 @@ impl Client {
 fn list_path(scope: &Scope) -> Vec<&str> {
     match scope {
         Scope::All => [ROOT, &["workloads"]].concat(),
-        Scope::Namespace(namespace) => [ROOT, &["namespaces", namespace.as_str(), "workloads"]].concat(),
+        Scope::Namespace(namespace) | Scope::Workload(WorkloadKey { namespace, .. }) => {
+            [ROOT, &["namespaces", namespace.as_str(), "workloads"]].concat()
+        }
+    }
+}
+
+fn selector(scope: &Scope) -> Vec<(&'static str, String)> {
+    match scope {
+        Scope::Workload(key) => vec![("fieldSelector", format!("metadata.name={}", key.name))],
+        Scope::All | Scope::Namespace(_) => vec![],
     }
 }
 

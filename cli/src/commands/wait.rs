@@ -146,7 +146,8 @@ impl Lines {
         Self { all, bars, told: Default::default() }
     }
 
-    /// Shows a workload's state: in its live line, or as a line of its own where that is hidden and the phase is news.
+    /// Shows a workload's state in its live line; its end, and where live lines are hidden each new phase, as a line
+    /// that stays.
     fn show(&self, key: &WorkloadKey, object: &WorkloadObject, out: &Out) {
         let phase = phase_of(object);
         let message = object.status.as_ref().map(|s| s.message.as_str()).filter(|m| !m.is_empty());
@@ -154,13 +155,12 @@ impl Lines {
         if let Some(bar) = self.bars.get(key) {
             bar.set_message(line.clone());
             if is_terminal(object) {
-                bar.finish();
+                bar.finish_and_clear();
             }
         }
-        if self.all.is_hidden()
-            && self.told.borrow_mut().insert(key.clone(), phase.to_owned()).as_deref() != Some(phase)
-        {
-            out.note(&line);
+        let is_news = self.told.borrow_mut().insert(key.clone(), phase.to_owned()).as_deref() != Some(phase);
+        if is_terminal(object) || (self.all.is_hidden() && is_news) {
+            self.all.suspend(|| out.note(&line));
         }
     }
 

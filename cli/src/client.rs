@@ -66,6 +66,11 @@ pub struct Why {
     pub explanation: Option<engine::reasons::Explanation>,
 }
 
+/// The namespace of whatever names none.
+pub fn default_namespace() -> Namespace {
+    Namespace::new("default").expect("a constant name is valid")
+}
+
 impl Client {
     /// A client for a server's URL, or for several with commas between them, tried in turn.
     pub fn new(urls: &str) -> Result<Self, ClientError> {
@@ -89,7 +94,7 @@ impl Client {
     /// Hands in a workload and returns it as it was accepted, with the server's warnings. Its `metadata.uid` makes it
     /// safe to send again: the same uid is the same submission.
     pub async fn submit(&self, workload: &WorkloadObject) -> Result<(WorkloadObject, Vec<String>), ClientError> {
-        let namespace = workload.metadata.namespace.clone().unwrap_or_else(crate::args::default_namespace);
+        let namespace = workload.metadata.namespace.clone().unwrap_or_else(default_namespace);
         let path = [ROOT, &["namespaces", namespace.as_str(), "workloads"]].concat();
         let body = serde_json::to_vec(workload).expect("a workload has only text keys");
         let reply = match self.request(Method::POST, &path, &[], Some(&body)).await {

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::stream::ByteStream;
 use super::{Client, ClientError, url};
 
-/// How long one try may take before it counts as lost.
-const ONE_TRY: Duration = Duration::from_secs(10);
+/// How long one try may take before it counts as lost: longer than the server itself lets one take.
+const ONE_TRY: Duration = Duration::from_secs(15);
 /// The first pause between tries; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between tries.

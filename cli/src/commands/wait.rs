@@ -11,8 +11,7 @@ use protocol::ids::WorkloadKey;
 use tokio::sync::Notify;
 
 use super::follow;
-use crate::args::default_namespace;
-use crate::client::{Change, Client, Scope};
+use crate::client::{Change, Client, Scope, default_namespace};
 use crate::exit::Failure;
 use crate::render::workload::{is_terminal, phase_of};
 use crate::render::{Out, progress};

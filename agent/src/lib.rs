@@ -1,1 +1,8 @@
-//! Tidewater in one cluster: the node role reads GPUs; the cluster role streams capacity and carries out launches.
+//! Tidewater in one cluster: the node role reads GPUs, the cluster role streams capacity and carries out launches.
+
+pub mod cluster;
+pub mod guard;
+pub mod node;
+pub mod planted;
+pub mod run;
+pub mod runtime;

@@ -96,6 +96,8 @@ pub enum Command {
     Agent(roles::agent::Args),
     /// Read this node's GPUs for its cluster's agent
     Node(roles::node::Args),
+    /// Make the certificate of a replica or an agent
+    Identity(roles::identity::Args),
     /// Print a shell's completion script
     Completions(commands::completions::Args),
     /// Supervise one attempt
@@ -108,7 +110,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Workloads", &["submit", "get", "describe", "why", "logs", "cancel", "delete"]),
     ("The pool", &["capacity", "clusters"]),
     ("Try it", &["demo", "dev"]),
-    ("Roles", &["coordinator", "agent", "node"]),
+    ("Roles", &["coordinator", "agent", "node", "identity"]),
     ("Shell", &["completions"]),
 ];
 

@@ -9,7 +9,10 @@ pub mod capacity;
 pub mod commands;
 pub mod effects;
 pub mod lifecycle;
+mod placement;
 pub mod plan;
+pub mod planted;
+mod queue;
 pub mod reasons;
 pub mod state;
 

@@ -1,67 +1,63 @@
 //! From state and capacity to bindings, in named phases. Deterministic: the same inputs give the same plan.
+//!
+//! Run by the leader alone, for its result must become commands; the questions beside it (`explain`, `warnings`, `gangs`) may
+//! be asked anywhere. Free room, fit and score are `placement`'s, the order and the rule of waiting are `queue`'s.
+
+mod explain;
+mod gangs;
+mod warnings;
 
 use std::collections::BTreeMap;
 
-use protocol::ids::{Uid, UnixMs, WorkloadKey};
-use protocol::sku::Sku;
-use protocol::workload::WorkloadSpec;
-use serde::{Deserialize, Serialize};
+use protocol::ids::{Uid, UnixMs};
 
 use crate::capacity::Capacity;
 use crate::commands::Binding;
-use crate::reasons::{Explanation, Waiting};
+use crate::queue::{Turn, Walk};
+use crate::reasons::Waiting;
 use crate::state::State;
+
+pub use explain::explain;
+pub use gangs::{GangAnswer, GangQuestion, gangs};
+pub use warnings::warnings;
 
 /// Frames older than this are not placed on, in ms.
 pub const FRESH_MS: u64 = 10_000;
+/// How many waiting workloads a plan gives its reasons for; [`explain`] gives them for any.
+pub const EXPLAINED: usize = 1_000;
 
 /// What the planner would do now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Places, in the order in which they are to be committed.
     pub bindings: Vec<Binding>,
-    /// Why each other queued workload waits.
+    /// Why each other queued workload waits: the first [`EXPLAINED`] in line, as far as the plan went.
     pub waiting: BTreeMap<Uid, Waiting>,
 }
 
-/// Plans at most `limit` bindings.
-pub fn plan(_state: &State, _capacity: &Capacity, _at: UnixMs, _limit: usize) -> Plan {
-    todo!()
-}
-
-/// The whole answer to "why", in any phase; none where there is no such workload.
-pub fn explain(_state: &State, _capacity: &Capacity, _at: UnixMs, _key: &WorkloadKey) -> Option<Explanation> {
-    todo!()
-}
-
-/// What to warn the submitter of: such as that no cluster could hold the gang even empty. The workload is accepted all the same.
-pub fn warnings(_state: &State, _capacity: &Capacity, _spec: &WorkloadSpec) -> Vec<String> {
-    todo!()
-}
-
-/// A question of capacity: how many gangs of this shape fit now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct GangQuestion {
-    /// Nodes in the gang.
-    pub nodes: u32,
-    /// GPUs on each.
-    pub gpus_per_node: u32,
-    /// The model; any if none.
-    pub sku: Option<Sku>,
-}
-
-/// How many such gangs fit, by cluster, and the largest that would.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct GangAnswer {
-    /// Gangs that fit now, by cluster.
-    pub fits: BTreeMap<String, u32>,
-    /// The most nodes with that many free GPUs in one cluster: the largest gang that would start now.
-    pub largest: u32,
-}
-
-/// Answers a question of capacity from what is free now, bindings in flight subtracted.
-pub fn gangs(_state: &State, _capacity: &Capacity, _question: &GangQuestion) -> GangAnswer {
-    todo!()
+/// Plans at most `limit` bindings. Ends where it has that many: those behind wait for the next plan.
+pub fn plan(state: &State, capacity: &Capacity, at: UnixMs, limit: usize) -> Plan {
+    let mut plan = Plan::default();
+    let mut walk = Walk::new(state, capacity, at);
+    for workload in state.waiting().filter_map(|key| state.workloads.get(key)) {
+        if plan.bindings.len() >= limit {
+            break;
+        }
+        match walk.turn(workload) {
+            Turn::Placed { cluster, placement, decision } => plan.bindings.push(Binding {
+                key: workload.key.clone(),
+                uid: workload.uid,
+                attempt: workload.next_attempt(),
+                epoch: state.epoch,
+                cluster,
+                placement,
+                decision,
+            }),
+            Turn::Waits(waiting) if plan.waiting.len() < EXPLAINED => {
+                plan.waiting.insert(workload.uid, waiting);
+            }
+            Turn::Waits(_) => {}
+        }
+    }
+    plan
 }

@@ -1,12 +1,17 @@
-//! Why: typed, with numbers. `Display` makes the text, at the edge.
+//! Why: typed, with numbers. `Display` makes the text, at the edge (`text`).
+
+mod text;
 
 use bincode::{Decode, Encode};
 use protocol::ids::{ClusterName, GroupName, Region, UnixMs};
+use protocol::resources::Resources;
 use protocol::sku::Sku;
 use protocol::workload::Framework;
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::Phase;
+
+pub use text::state_text;
 
 /// Why a workload was put where it is; kept with its attempt.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
@@ -96,18 +101,25 @@ pub enum Obstacle {
     NoRoom {
         /// The group that does not fit.
         group: GroupName,
+        /// What each member needs.
+        each: Resources,
         /// The model tried, if it needs one.
         sku: Option<Sku>,
         /// Members that it needs.
         needs: u32,
-        /// Members for which there are holes.
+        /// Members for which there are holes, after the gang's larger groups took theirs.
         fits: u32,
-        /// More members that would fit but for ghosts.
+        /// More members of this group alone that would fit but for ghosts.
         held_by_ghosts: u32,
-        /// More members that would fit but for sick GPUs.
+        /// More members of this group alone that would fit but for sick GPUs.
         held_by_sick: u32,
-        /// More members that would fit once running attempts end.
+        /// More members of this group alone that would fit once running attempts end.
         held_by_attempts: u32,
+    },
+    /// It has room, which is kept for workloads ahead in line.
+    BehindOthers {
+        /// The first of them.
+        first: String,
     },
 }
 

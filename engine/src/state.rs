@@ -1,10 +1,17 @@
 //! Everything that the Raft log decides: clusters and workloads with their attempts. Every replica has the same.
+//!
+//! Owns the types of the state, how they are stored (`codec`) and the views that are derived from them (`indices`,
+//! `outstanding`). Changed by `commands` alone; read by the planner, the API and the sessions.
+
+mod codec;
+mod indices;
+pub(crate) mod outstanding;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bincode::{Decode, Encode};
-use protocol::control::{AttemptState, ClusterInfo, GroupPlacement, Order, StopCause};
+use protocol::control::{AttemptState, ClusterInfo, GroupPlacement, StopCause};
 use protocol::errors::FailureClass;
 use protocol::ids::{
     AttemptId, AttemptNumber, ClusterName, CommandNumber, Epoch, Incarnation, LogIndex, Uid, UnixMs, WorkloadKey,
@@ -12,8 +19,10 @@ use protocol::ids::{
 use protocol::workload::WorkloadSpec;
 use serde::{Deserialize, Serialize};
 
-use crate::lifecycle::Phase;
+use crate::lifecycle::{Event, Phase};
 use crate::reasons::Decision;
+
+pub(crate) use indices::Indices;
 
 /// How many ended attempts of one workload are kept.
 pub const KEPT_ATTEMPTS: usize = 16;
@@ -21,7 +30,9 @@ pub const KEPT_ATTEMPTS: usize = 16;
 pub const KEPT_MOMENTS: usize = 64;
 
 /// The replicated state.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+///
+/// The fields are read by everyone and written by [`State::apply`] alone: it keeps the indices in step with them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     /// The current leader's epoch; grows.
     pub epoch: Epoch,
@@ -37,6 +48,8 @@ pub struct State {
     pub by_uid: BTreeMap<Uid, WorkloadKey>,
     /// How many workloads were ever submitted: the next one's place in line.
     pub submitted: u64,
+    /// Views of `workloads`, never stored.
+    pub(crate) indices: Indices,
 }
 
 /// A member cluster.
@@ -104,6 +117,10 @@ pub struct Attempt {
     pub placement: Vec<GroupPlacement>,
     /// Why there.
     pub decision: Decision,
+    /// Which life of the cluster's agent holds it. Another life knows nothing of it: it gets neither its launch nor its
+    /// stop, and its silence proves nothing.
+    #[serde(skip)]
+    pub incarnation: Incarnation,
     /// The launch's number among the cluster's commands.
     pub launch: CommandNumber,
     /// The stop's number and cause, once it was asked for.
@@ -173,6 +190,11 @@ pub enum Happening {
         /// The cluster.
         cluster: ClusterName,
     },
+    /// Its cluster is back with an agent that lost its records: whether the attempt still runs there is not known.
+    ClusterReplaced {
+        /// The cluster.
+        cluster: ClusterName,
+    },
 }
 
 impl Workload {
@@ -185,19 +207,24 @@ impl Workload {
     pub fn attempt_id(&self, number: AttemptNumber) -> AttemptId {
         AttemptId { workload: self.uid, number }
     }
-}
 
-impl State {
-    /// Commands to a cluster that its agent has not confirmed, by number: what a new leader, or a new session, sends again.
-    pub fn outstanding(&self, _cluster: &ClusterName) -> Vec<(CommandNumber, Order)> {
-        todo!()
+    /// The number that its next attempt must have.
+    pub fn next_attempt(&self) -> AttemptNumber {
+        AttemptNumber(self.attempts.last().map_or(0, |a| a.number.0) + 1)
     }
 
-    /// Live attempts in a cluster.
-    pub fn live_in<'a>(
-        &'a self,
-        _cluster: &'a ClusterName,
-    ) -> Box<dyn Iterator<Item = (&'a Workload, &'a Attempt)> + 'a> {
-        todo!()
+    /// Goes on as the lifecycle's table says, and remembers what happened. The first moment is always kept, the others
+    /// make room for newer ones.
+    pub(crate) fn enter(&mut self, event: Event, what: Happening, now: UnixMs) {
+        self.phase = self.phase.after(event).unwrap_or(self.phase);
+        self.remember(what, now);
+    }
+
+    /// Remembers what happened.
+    pub(crate) fn remember(&mut self, what: Happening, now: UnixMs) {
+        if self.timeline.len() >= KEPT_MOMENTS {
+            self.timeline.remove(1);
+        }
+        self.timeline.push(Moment { at: now, phase: self.phase, what });
     }
 }

@@ -222,9 +222,22 @@ pub enum CoordinatorMessage {
     },
     /// A frame is missing: send a snapshot.
     SnapshotWanted,
+    /// A new leader wants to know what the agent holds: say hello again.
+    HelloWanted,
     /// The session ends for this reason; the agent shows it and tries again later.
     Refused {
         /// What is wrong and how it is mended.
         reason: String,
     },
+}
+
+/// On a stream of its own, opened by a coordinator: asks for an attempt's log. The answer is the log's bytes, then the end
+/// of the stream; a log that can't be read resets the stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct LogRequest {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Whether to go on until the attempt has ended.
+    pub follow: bool,
 }

@@ -1,5 +1,6 @@
 //! The commands of the log, one file each. `apply` is total: a command that makes no sense is refused with its reason and
-//! changes nothing but `applied` and `now`.
+//! changes nothing but `applied` and `now` (and, for a stray report of something that still runs, the number of the stop
+//! that answers it).
 
 use bincode::{Decode, Encode};
 use protocol::control::{AttemptReport, ClusterInfo, GroupPlacement};
@@ -13,6 +14,19 @@ use crate::effects::Effect;
 use crate::lifecycle::Phase;
 use crate::reasons::Decision;
 use crate::state::State;
+
+mod bind;
+mod cancel;
+mod end;
+mod join;
+mod lose_cluster;
+mod open_epoch;
+mod report;
+mod step;
+mod submit;
+
+use cancel::Record;
+use step::Step;
 
 /// One command of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -189,8 +203,30 @@ pub struct Applied {
 }
 
 impl State {
-    /// Applies the committed command at `index`, which its proposer made at `at`.
-    pub fn apply(&mut self, _index: LogIndex, _command: &Command, _at: UnixMs) -> Applied {
-        todo!()
+    /// Applies the committed command at `index`, which its proposer made at `at`. Total and deterministic: equal states and
+    /// commands give equal states. `at` only moves `now` forward.
+    pub fn apply(&mut self, index: LogIndex, command: &Command, at: UnixMs) -> Applied {
+        self.applied = index;
+        self.now = self.now.max(at);
+        let mut step = Step::new(self, index);
+        let outcome = match command {
+            Command::OpenEpoch { epoch } => step.open_epoch(*epoch),
+            Command::Submit { key, uid, spec } => step.submit(key, *uid, spec),
+            Command::Bind(binding) => step.bind(binding),
+            Command::Join { info, incarnation, last_command, attempts } => {
+                step.join(info, *incarnation, *last_command, attempts)
+            }
+            Command::Report { cluster, report } => step.report(cluster, report),
+            Command::LoseCluster { cluster } => step.lose_cluster(cluster),
+            Command::Cancel { key } => step.cancel(key, Record::Keep),
+            Command::Delete { key } => step.cancel(key, Record::Remove),
+        };
+        step.finish(outcome)
     }
+}
+
+protocol::limits! {
+    Command: 2 * 1024 * 1024,
+    Outcome: 4 * 1024,
+    Refusal: 256 * 1024,
 }

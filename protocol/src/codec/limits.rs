@@ -3,7 +3,7 @@
 use bincode::Decode;
 
 use crate::capacity::CapacityFrame;
-use crate::control::{AgentMessage, CoordinatorMessage};
+use crate::control::{AgentMessage, CoordinatorMessage, LogRequest};
 use crate::node::NodeFrame;
 use crate::workload::WorkloadSpec;
 
@@ -46,4 +46,5 @@ limits! {
     CapacityFrame: 64 * MIB,
     AgentMessage: 64 * MIB,
     CoordinatorMessage: 4 * MIB,
+    LogRequest: KIB,
 }

@@ -1,0 +1,581 @@
+//! The cluster role as one state machine. [`Agent::step`] reads as the list of what it does; each part is a file beside
+//! this one. The shell calls it for everything that happens and at least every 50 ms with [`Input::Tick`].
+
+use std::collections::BTreeMap;
+
+use protocol::control::{
+    AgentMessage, AttemptReport, AttemptState, ClusterInfo, CoordinatorMessage, LaunchOrder, Order, StopOrder,
+};
+use protocol::errors::FailureClass;
+use protocol::ids::{AttemptId, CommandNumber, Epoch, Incarnation, MonotonicMs, NodeName, ReplicaId, UnixMs};
+use protocol::node::NodeFrame;
+use protocol::sku::Sku;
+
+use super::attempt::{Assignment, Launched, Progress, Record};
+use super::inbox::{Held, Inbox, Verdict};
+use super::journal::{Journal, JournalError};
+use super::lease::Lease;
+use super::reports::Reports;
+use super::table::{FrameOutcome, Table};
+use super::uplink::{Pace, Uplink};
+use crate::planted;
+
+/// Between the polite and the hard end of something that runs without a record, in ms.
+const UNOWNED_GRACE_MS: u64 = 5_000;
+
+/// A node as `fleet.toml` declares it. Where a node role reports under the same name, its devices are what it measures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeclaredNode {
+    /// Its name.
+    pub name: NodeName,
+    /// Its GPU model.
+    pub sku: Option<Sku>,
+    /// How many GPUs it has.
+    pub devices: u16,
+    /// Thousandths of a core that can be given out.
+    pub cpu_milli: u64,
+    /// MiB of memory that can be given out.
+    pub memory_mib: u64,
+}
+
+/// What an agent is told once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentConfig {
+    /// What the cluster says of itself.
+    pub cluster: ClusterInfo,
+    /// Declared nodes.
+    pub nodes: Vec<DeclaredNode>,
+    /// Time between two requests for the lease, in ms.
+    pub lease_every_ms: u64,
+    /// Time after which reports that nobody acknowledged are sent again, in ms.
+    pub resend_every_ms: u64,
+    /// How often capacity goes out.
+    pub pace: Pace,
+}
+
+impl AgentConfig {
+    /// The usual times for this cluster and these nodes.
+    pub fn new(cluster: ClusterInfo, nodes: Vec<DeclaredNode>) -> Self {
+        Self { cluster, nodes, lease_every_ms: 5_000, resend_every_ms: 3_000, pace: Pace::default() }
+    }
+}
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A session to a replica is up. What was sent on an earlier one may be lost.
+    Connected {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// The session is gone.
+    Disconnected {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// A replica said something, in the order in which it was sent.
+    FromCoordinator {
+        /// The replica.
+        replica: ReplicaId,
+        /// What it said.
+        message: CoordinatorMessage,
+    },
+    /// The runtime says how far an attempt is. A final state means that nothing of it is left.
+    Runtime {
+        /// The attempt.
+        attempt: AttemptId,
+        /// How far it is.
+        state: AttemptState,
+    },
+    /// A node role's readings.
+    NodeFrame(NodeFrame),
+    /// Time passed.
+    Tick,
+}
+
+/// What the shell is to do, in order. Everything that an output rests on is durable by the time it is returned.
+// Nearly all outputs are sends, so that boxing them would cost an allocation each and save nothing.
+#[allow(clippy::large_enum_variant)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send this on the replica's session; drop it where the session is gone.
+    Send {
+        /// The replica.
+        replica: ReplicaId,
+        /// What to send.
+        message: AgentMessage,
+    },
+    /// Start this attempt; comes at most once for an attempt in the life of the journal.
+    Start {
+        /// The order.
+        order: Box<LaunchOrder>,
+        /// Its members' nodes and devices.
+        assignment: Assignment,
+    },
+    /// End this attempt and see that it is gone; may come again.
+    Stop {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Between the polite and the hard end, in ms.
+        grace_ms: u64,
+    },
+    /// The attempt's end is committed: the runtime may drop what it keeps of it.
+    Forget {
+        /// The attempt.
+        attempt: AttemptId,
+    },
+    /// A node's frame is missing: ask its node role for a full one.
+    WantFullFrame {
+        /// The node.
+        node: NodeName,
+    },
+}
+
+/// Why an agent cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its journal failed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// Why a step failed. The process must end: only what is in the journal counts, and it is read again at the next start.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The journal failed; nothing of this step's outputs may leave.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A step failed before.
+    #[error("the agent's journal failed before: end the process and start it again")]
+    Dead,
+}
+
+struct Session {
+    uplink: Uplink,
+    lease_asked_at: MonotonicMs,
+}
+
+/// The cluster role.
+pub struct Agent {
+    config: AgentConfig,
+    journal: Journal,
+    records: BTreeMap<AttemptId, Record>,
+    inbox: Inbox,
+    lease: Lease,
+    reports: Reports,
+    table: Table,
+    sessions: BTreeMap<ReplicaId, Session>,
+    dead: bool,
+    /// For the planted bug `ack-before-journal`: progress that is written one step late.
+    late: Vec<AttemptId>,
+}
+
+impl Agent {
+    /// Takes up where the journal left off. `recovered` is everything that the runtime found after the restart, alive or
+    /// ended; what it did not find, it has verified to be gone. The outputs are to be carried out first.
+    pub fn open(
+        mut journal: Journal,
+        config: AgentConfig,
+        recovered: Vec<(AttemptId, AttemptState)>,
+        now: MonotonicMs,
+        unix: UnixMs,
+    ) -> Result<(Self, Vec<Output>), OpenError> {
+        let contents = journal.take_contents();
+        let mut table = Table::new(&config.nodes);
+        for record in contents.records.values().filter(|r| !r.is_final()) {
+            if let Some(launched) = &record.launched {
+                table.hold(&launched.order, &launched.assignment);
+            }
+        }
+        let mut agent = Self {
+            inbox: Inbox::new(contents.last_command, contents.epoch),
+            // Nonces of different lives do not meet unless a life asked 2^20 times a millisecond.
+            lease: Lease::new(unix.0 << 20),
+            reports: Reports::new(now),
+            records: contents.records,
+            sessions: BTreeMap::new(),
+            dead: false,
+            late: Vec::new(),
+            config,
+            journal,
+            table,
+        };
+        let mut out = Vec::new();
+        agent.recover(recovered.into_iter().collect(), unix, &mut out)?;
+        agent.journal.commit()?;
+        Ok((agent, out))
+    }
+
+    fn recover(
+        &mut self,
+        mut found: BTreeMap<AttemptId, AttemptState>,
+        unix: UnixMs,
+        out: &mut Vec<Output>,
+    ) -> Result<(), JournalError> {
+        let known: Vec<AttemptId> = self.records.keys().copied().collect();
+        for attempt in known {
+            let state = found.remove(&attempt);
+            let record = &self.records[&attempt];
+            if record.is_final() {
+                // Ended and gone, by its record; whatever else the runtime holds under its name is nobody's.
+                if state.is_some_and(|s| !s.is_final()) {
+                    out.push(Output::Stop { attempt, grace_ms: UNOWNED_GRACE_MS });
+                }
+                continue;
+            }
+            let stop = record.progress.stop.clone();
+            match state {
+                Some(state) => {
+                    if let Some(stop) = stop
+                        && !state.is_final()
+                        && !planted::is("forget-stop")
+                    {
+                        out.push(Output::Stop { attempt, grace_ms: stop.grace_ms });
+                    }
+                    self.observe(attempt, state, unix, out)?;
+                }
+                None if stop.is_some() => self.observe(attempt, AttemptState::Stopped, unix, out)?,
+                None => self.observe(attempt, lost_in_restart(), unix, out)?,
+            }
+        }
+        for (attempt, state) in found {
+            out.push(unowned(attempt, &state));
+        }
+        Ok(())
+    }
+
+    /// Takes one input. The journal is committed before this returns.
+    pub fn step(&mut self, now: MonotonicMs, unix: UnixMs, input: Input) -> Result<Vec<Output>, StepError> {
+        if self.dead {
+            return Err(StepError::Dead);
+        }
+        let result = self.step_inner(now, unix, input);
+        self.dead = result.is_err();
+        Ok(result?)
+    }
+
+    fn step_inner(&mut self, now: MonotonicMs, unix: UnixMs, input: Input) -> Result<Vec<Output>, JournalError> {
+        let mut out = Vec::new();
+        self.write_late()?;
+        match input {
+            Input::Connected { replica } => self.connected(replica, now, &mut out),
+            Input::Disconnected { replica } => self.disconnected(replica),
+            Input::FromCoordinator { replica, message } => self.heard(replica, message, &mut out),
+            Input::Runtime { attempt, state } => self.observe(attempt, state, unix, &mut out)?,
+            Input::NodeFrame(frame) => {
+                if self.table.node_frame(&frame, now) == FrameOutcome::Gap {
+                    out.push(Output::WantFullFrame { node: frame.node });
+                }
+            }
+            Input::Tick => {}
+        }
+        self.carry_out_commands(now, unix, &mut out)?;
+        self.ask_for_leases(now, &mut out);
+        if self.reports.due(now, self.config.resend_every_ms) {
+            self.reports.send_open(self.records.values(), &mut out);
+        }
+        self.table.tick(now);
+        self.send_capacity(now, &mut out);
+        self.journal.commit()?;
+        Ok(out)
+    }
+
+    fn connected(&mut self, replica: ReplicaId, now: MonotonicMs, out: &mut Vec<Output>) {
+        self.disconnected(replica);
+        out.push(Output::Send { replica, message: self.hello() });
+        let nonce = self.lease.request(replica, now);
+        out.push(Output::Send { replica, message: AgentMessage::LeaseRequest { nonce } });
+        self.sessions.insert(replica, Session { uplink: Uplink::new(self.config.pace), lease_asked_at: now });
+    }
+
+    fn hello(&self) -> AgentMessage {
+        AgentMessage::Hello {
+            cluster: self.config.cluster.clone(),
+            incarnation: self.journal.incarnation(),
+            last_command: self.inbox.last(),
+            attempts: self.attempts().cloned().collect(),
+        }
+    }
+
+    fn disconnected(&mut self, replica: ReplicaId) {
+        self.sessions.remove(&replica);
+        self.lease.disconnected(replica);
+        self.inbox.disconnected(replica);
+        self.reports.disconnected(replica);
+    }
+
+    fn heard(&mut self, replica: ReplicaId, message: CoordinatorMessage, out: &mut Vec<Output>) {
+        let Some(session) = self.sessions.get_mut(&replica) else {
+            return; // Said on a session that is gone.
+        };
+        match message {
+            CoordinatorMessage::SnapshotWanted => session.uplink.want_snapshot(),
+            CoordinatorMessage::HelloWanted => {
+                let message = self.hello();
+                out.push(Output::Send { replica, message });
+            }
+            CoordinatorMessage::Lease { nonce, epoch, ttl_ms } => {
+                let old = epoch < self.inbox.epoch() && !planted::is("ignore-epoch");
+                if !old && self.lease.grant(replica, nonce, ttl_ms) {
+                    self.saw_epoch(epoch);
+                    self.reports.follow(replica, self.records.values(), out);
+                }
+            }
+            CoordinatorMessage::Command { number, epoch, order } => {
+                self.command(Held { replica, number, epoch, order }, out);
+            }
+            CoordinatorMessage::ReportCommitted { attempt, revision } => self.acknowledged(attempt, revision, out),
+            // The shell shows these; they change nothing here.
+            CoordinatorMessage::Welcome { .. } | CoordinatorMessage::Refused { .. } => {}
+        }
+    }
+
+    fn saw_epoch(&mut self, epoch: Epoch) {
+        if self.inbox.saw_epoch(epoch) {
+            self.journal.set_epoch(epoch);
+        }
+    }
+
+    fn command(&mut self, held: Held, out: &mut Vec<Output>) {
+        let (replica, attempt) = (held.replica, attempt_of(&held.order));
+        self.saw_epoch(held.epoch);
+        match self.inbox.offer(held) {
+            Verdict::OldEpoch => {}
+            Verdict::Duplicate => {
+                if let Some(record) = self.records.get(&attempt) {
+                    let message = AgentMessage::Report(record.progress.report.clone());
+                    out.push(Output::Send { replica, message });
+                }
+            }
+            Verdict::Queued => self.reports.follow(replica, self.records.values(), out),
+        }
+    }
+
+    fn carry_out_commands(
+        &mut self,
+        now: MonotonicMs,
+        unix: UnixMs,
+        out: &mut Vec<Output>,
+    ) -> Result<(), JournalError> {
+        let lease_valid = self.lease.is_valid(now);
+        while let Some(held) = self.inbox.next(lease_valid) {
+            if !planted::is("launch-twice") {
+                self.journal.set_last_command(held.number);
+            }
+            match held.order {
+                Order::Launch(order) => self.launch(order, unix, out)?,
+                Order::Stop(order) => self.stop(order, unix, out)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn launch(&mut self, order: Box<LaunchOrder>, unix: UnixMs, out: &mut Vec<Output>) -> Result<(), JournalError> {
+        let attempt = order.attempt;
+        if let Some(record) = self.records.get(&attempt) {
+            if !planted::is("launch-twice") {
+                // Under whatever number it comes: an attempt is started once.
+                self.reports.send(&record.progress.report, out);
+                return Ok(());
+            }
+            self.table.release(attempt);
+        }
+        let (state, launched) = match self.table.reserve(&order) {
+            Ok(assignment) => (AttemptState::Accepted, Some(Launched { order: *order, assignment })),
+            Err(message) => (AttemptState::Failed { class: FailureClass::Capacity, message, exit_code: None }, None),
+        };
+        if let Some(launched) = &launched {
+            self.journal.put_launched(attempt, launched)?;
+            let (order, assignment) = (Box::new(launched.order.clone()), launched.assignment.clone());
+            out.push(Output::Start { order, assignment });
+        }
+        self.enter(attempt, state, launched, None, unix, out)
+    }
+
+    fn stop(&mut self, order: StopOrder, unix: UnixMs, out: &mut Vec<Output>) -> Result<(), JournalError> {
+        let attempt = order.attempt;
+        match self.records.get_mut(&attempt) {
+            None => self.enter(attempt, AttemptState::Stopped, None, Some(order), unix, out),
+            Some(record) if record.is_final() => {
+                self.reports.send(&record.progress.report, out);
+                Ok(())
+            }
+            Some(record) => {
+                out.push(Output::Stop { attempt, grace_ms: order.grace_ms });
+                record.progress.stop = Some(order);
+                self.journal.put_progress(&record.progress)
+            }
+        }
+    }
+
+    /// Makes an attempt's first record, durable with this step, and reports it.
+    fn enter(
+        &mut self,
+        attempt: AttemptId,
+        state: AttemptState,
+        launched: Option<Launched>,
+        stop: Option<StopOrder>,
+        unix: UnixMs,
+        out: &mut Vec<Output>,
+    ) -> Result<(), JournalError> {
+        let revision = self.records.get(&attempt).map_or(0, |r| r.progress.report.revision) + 1;
+        let report = AttemptReport { attempt, revision, state, at: unix };
+        self.records.insert(attempt, Record { launched, progress: Progress { report, acked: 0, stop } });
+        self.say(attempt, out)
+    }
+
+    /// Takes in how far an attempt is.
+    fn observe(
+        &mut self,
+        attempt: AttemptId,
+        state: AttemptState,
+        unix: UnixMs,
+        out: &mut Vec<Output>,
+    ) -> Result<(), JournalError> {
+        let Some(record) = self.records.get_mut(&attempt) else {
+            out.push(unowned(attempt, &state));
+            return Ok(());
+        };
+        if record.is_final() {
+            if !state.is_final() {
+                out.push(Output::Stop { attempt, grace_ms: UNOWNED_GRACE_MS });
+            }
+            return Ok(());
+        }
+        let report = &mut record.progress.report;
+        if state == report.state || state == AttemptState::Accepted {
+            return Ok(());
+        }
+        report.revision += 1;
+        report.state = state;
+        report.at = unix;
+        if record.is_final() {
+            self.table.release(attempt);
+        }
+        self.say(attempt, out)
+    }
+
+    /// Journals an attempt's progress and reports it to the leader.
+    fn say(&mut self, attempt: AttemptId, out: &mut Vec<Output>) -> Result<(), JournalError> {
+        let progress = &self.records[&attempt].progress;
+        self.reports.send(&progress.report, out);
+        if planted::is("ack-before-journal") {
+            self.late.push(attempt);
+            return Ok(());
+        }
+        self.journal.put_progress(progress)
+    }
+
+    fn write_late(&mut self) -> Result<(), JournalError> {
+        for attempt in std::mem::take(&mut self.late) {
+            if let Some(record) = self.records.get(&attempt) {
+                self.journal.put_progress(&record.progress)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn acknowledged(&mut self, attempt: AttemptId, revision: u64, out: &mut Vec<Output>) {
+        let Some(record) = self.records.get_mut(&attempt) else { return };
+        let progress = &mut record.progress;
+        // No further than what was said: a later revision must not count as acknowledged before it exists.
+        progress.acked = progress.acked.max(revision.min(progress.report.revision));
+        if record.is_final() && record.is_acked() {
+            self.records.remove(&attempt);
+            self.journal.remove(attempt);
+            out.push(Output::Forget { attempt });
+        }
+    }
+
+    fn ask_for_leases(&mut self, now: MonotonicMs, out: &mut Vec<Output>) {
+        for (&replica, session) in &mut self.sessions {
+            if now.since(session.lease_asked_at) >= self.config.lease_every_ms {
+                session.lease_asked_at = now;
+                let nonce = self.lease.request(replica, now);
+                out.push(Output::Send { replica, message: AgentMessage::LeaseRequest { nonce } });
+            }
+        }
+    }
+
+    fn send_capacity(&mut self, now: MonotonicMs, out: &mut Vec<Output>) {
+        // Every command up to here has its effect in the table: its launch is held there, or was refused.
+        let watermark = self.inbox.last();
+        for (&replica, session) in &mut self.sessions {
+            session.uplink.note(&self.table);
+            if let Some(frame) = session.uplink.poll(&self.table, watermark, now) {
+                out.push(Output::Send { replica, message: AgentMessage::Capacity(frame) });
+            }
+        }
+        self.table.clear_changed();
+    }
+
+    /// The latest word on every attempt that there is a record of.
+    pub fn attempts(&self) -> impl Iterator<Item = &AttemptReport> {
+        self.records.values().map(|r| &r.progress.report)
+    }
+
+    /// Where an attempt's members run and on which devices, while there is a record of its launch.
+    pub fn assignment(&self, attempt: AttemptId) -> Option<&Assignment> {
+        Some(&self.records.get(&attempt)?.launched.as_ref()?.assignment)
+    }
+
+    /// Whether it may launch at this moment.
+    pub fn lease_valid(&self, now: MonotonicMs) -> bool {
+        self.lease.is_valid(now)
+    }
+
+    /// When its lease ends or ended.
+    pub fn lease_until(&self) -> Option<MonotonicMs> {
+        self.lease.until()
+    }
+
+    /// Which life of its data directory this is.
+    pub fn incarnation(&self) -> Incarnation {
+        self.journal.incarnation()
+    }
+
+    /// The highest command that it acted upon.
+    pub fn last_command(&self) -> CommandNumber {
+        self.inbox.last()
+    }
+
+    /// The highest epoch that it saw.
+    pub fn epoch(&self) -> Epoch {
+        self.inbox.epoch()
+    }
+
+    /// How many commands wait for a lease.
+    pub fn commands_waiting(&self) -> usize {
+        self.inbox.waiting()
+    }
+
+    /// The replica that it takes for the leader.
+    pub fn leader(&self) -> Option<ReplicaId> {
+        self.reports.leader()
+    }
+
+    /// The capacity table.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+}
+
+fn attempt_of(order: &Order) -> AttemptId {
+    match order {
+        Order::Launch(launch) => launch.attempt,
+        Order::Stop(stop) => stop.attempt,
+    }
+}
+
+fn lost_in_restart() -> AttemptState {
+    AttemptState::Failed {
+        class: FailureClass::Infrastructure,
+        message: "the agent restarted in mid-launch and nothing of the attempt was left running".into(),
+        exit_code: None,
+    }
+}
+
+/// What to do about something that the runtime holds and nobody ordered.
+fn unowned(attempt: AttemptId, state: &AttemptState) -> Output {
+    if state.is_final() { Output::Forget { attempt } } else { Output::Stop { attempt, grace_ms: UNOWNED_GRACE_MS } }
+}

@@ -1,0 +1,26 @@
+//! The cluster role: joins node frames into the capacity table, streams it to every coordinator replica, and carries out
+//! what the leader commands, each command once.
+//!
+//! [`Agent`] is a state machine: it is stepped with (now, input) and gives outputs back. It touches no clock, socket or
+//! task; its one side effect is the journal, which commits inside the step, before the outputs that depend on it exist for
+//! anyone else. The shell around it owns the connections, the runtime and the clocks.
+
+mod agent;
+mod attempt;
+mod bits;
+mod inbox;
+mod journal;
+mod lease;
+mod reports;
+mod reservations;
+mod table;
+mod uplink;
+
+#[cfg(test)]
+mod tests;
+
+pub use agent::{Agent, AgentConfig, DeclaredNode, Input, OpenError, Output, StepError};
+pub use attempt::{Assignment, MemberAssignment};
+pub use journal::{Journal, JournalError};
+pub use table::{IDLE_MEMORY_MIB, STALE_AFTER_MS, Table};
+pub use uplink::{Pace, Uplink};

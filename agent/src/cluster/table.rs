@@ -1,0 +1,460 @@
+//! The cluster's capacity table: a row a node, declared or measured, with what attempts hold subtracted. Owned by
+//! [`super::Agent`]; uplinks read it. It remembers which values changed since they were last asked for, so that nothing
+//! ever compares ten thousand nodes to find one change.
+
+use std::collections::BTreeMap;
+
+use protocol::capacity::{ACTIVITY_UNKNOWN, Columns, DeviceState, MEMORY_UNKNOWN, NodeState, Source};
+use protocol::control::LaunchOrder;
+use protocol::ids::{AttemptId, MonotonicMs, NodeName};
+use protocol::node::{DeviceHealth, DeviceReport, DriverState, NodeFrame};
+use protocol::sku::Sku;
+
+use super::DeclaredNode;
+use super::attempt::Assignment;
+use super::bits::Bits;
+use super::reservations::{Reservations, Room, assign};
+
+/// A measured node whose last frame is older than this is stale, in ms.
+pub const STALE_AFTER_MS: u64 = 5_000;
+/// Memory in use on a GPU that nobody uses, in MiB: the driver's own (480 MiB on an H100). More than this on a device
+/// that no attempt holds is somebody's.
+pub const IDLE_MEMORY_MIB: u64 = 512;
+/// The most devices of one node: far above any machine, and low enough that a wrong frame cannot take all memory.
+const MAX_DEVICES: u32 = 1024;
+
+/// One device: what is published of it, and what that follows from.
+#[derive(Debug, Clone)]
+struct Device {
+    state: DeviceState,
+    activity: u8,
+    memory_used_mib: u32,
+    /// Out for a fault, lost, or not read at all.
+    sick: bool,
+    /// Somebody uses it: a ghost, unless an attempt holds it.
+    used: bool,
+}
+
+impl Device {
+    const UNREAD: Device = Device {
+        state: DeviceState::Sick,
+        activity: ACTIVITY_UNKNOWN,
+        memory_used_mib: MEMORY_UNKNOWN,
+        sick: true,
+        used: false,
+    };
+
+    fn declared() -> Self {
+        Device { state: DeviceState::Free, sick: false, ..Device::UNREAD }
+    }
+}
+
+/// Frames of a measured node.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    sequence: u64,
+    heard_at: MonotonicMs,
+    stalled: bool,
+}
+
+/// One node.
+#[derive(Debug, Clone)]
+struct Row {
+    name: NodeName,
+    sku: Option<Sku>,
+    cpu_milli: u64,
+    memory_mib: u64,
+    /// Its devices are `devices[first..first + count]` of the table.
+    first: usize,
+    count: usize,
+    measured: Option<Measured>,
+    state: NodeState,
+    free_cpu_milli: u64,
+    free_memory_mib: u64,
+}
+
+/// Values that changed, by column.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Changed {
+    pub state: Bits,
+    pub free_cpu_milli: Bits,
+    pub free_memory_mib: Bits,
+    pub device_state: Bits,
+    pub activity: Bits,
+    pub memory_used_mib: Bits,
+}
+
+impl Changed {
+    pub fn new(nodes: usize, devices: usize) -> Self {
+        Self {
+            state: Bits::new(nodes),
+            free_cpu_milli: Bits::new(nodes),
+            free_memory_mib: Bits::new(nodes),
+            device_state: Bits::new(devices),
+            activity: Bits::new(devices),
+            memory_used_mib: Bits::new(devices),
+        }
+    }
+
+    fn columns(&self) -> [&Bits; 6] {
+        let Self { state, free_cpu_milli, free_memory_mib, device_state, activity, memory_used_mib } = self;
+        [state, free_cpu_milli, free_memory_mib, device_state, activity, memory_used_mib]
+    }
+
+    fn columns_mut(&mut self) -> [&mut Bits; 6] {
+        let Self { state, free_cpu_milli, free_memory_mib, device_state, activity, memory_used_mib } = self;
+        [state, free_cpu_milli, free_memory_mib, device_state, activity, memory_used_mib]
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.columns().iter().all(|c| c.is_empty())
+    }
+
+    pub fn join(&mut self, other: &Changed) {
+        for (mine, theirs) in self.columns_mut().into_iter().zip(other.columns()) {
+            mine.join(theirs);
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.columns_mut().into_iter().for_each(Bits::clear);
+    }
+}
+
+/// What became of a node's frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameOutcome {
+    /// It is in the table.
+    Joined,
+    /// A frame before it is missing: nothing was taken, a full frame is needed.
+    Gap,
+}
+
+/// The capacity table.
+#[derive(Debug, Default)]
+pub struct Table {
+    rows: Vec<Row>,
+    by_name: BTreeMap<NodeName, usize>,
+    devices: Vec<Device>,
+    reservations: Reservations,
+    /// Grows when nodes or device counts change, which only a snapshot can carry.
+    generation: u64,
+    changed: Changed,
+}
+
+impl Table {
+    /// A table of declared nodes. A name that occurs twice counts once, as last declared.
+    pub fn new(nodes: &[DeclaredNode]) -> Self {
+        let mut table = Self::default();
+        for node in nodes {
+            let row = table.row_named(&node.name);
+            table.rows[row].sku = node.sku.clone();
+            table.rows[row].cpu_milli = node.cpu_milli;
+            table.rows[row].memory_mib = node.memory_mib;
+            table.rows[row].count = usize::from(node.devices);
+        }
+        let mut first = 0;
+        for row in &mut table.rows {
+            row.first = first;
+            first += row.count;
+            (row.free_cpu_milli, row.free_memory_mib) = (row.cpu_milli, row.memory_mib);
+        }
+        table.devices = vec![Device::declared(); first];
+        table.shape_changed();
+        table
+    }
+
+    /// How many nodes there are.
+    pub fn nodes(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(crate) fn changed(&self) -> &Changed {
+        &self.changed
+    }
+
+    /// Every uplink has taken note of what changed.
+    pub fn clear_changed(&mut self) {
+        self.changed.clear();
+    }
+
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.rows.len(), self.devices.len())
+    }
+
+    /// Joins a node's frame. A node that was declared is measured from now on, with the declared cpu and memory; one that
+    /// was not has none of either until it is declared, so nothing is placed on it.
+    pub fn node_frame(&mut self, frame: &NodeFrame, now: MonotonicMs) -> FrameOutcome {
+        let known = self.by_name.get(&frame.node).and_then(|&row| self.rows[row].measured);
+        if !frame.full && known.is_none_or(|m| m.sequence + 1 != frame.sequence) {
+            return FrameOutcome::Gap;
+        }
+        let row = self.row_named(&frame.node);
+        if known.is_none() {
+            // Its source changes, which only a snapshot can say.
+            self.generation += 1;
+        }
+        let stalled = matches!(frame.driver, DriverState::Stalled { .. });
+        self.rows[row].measured = Some(Measured { sequence: frame.sequence, heard_at: now, stalled });
+        if matches!(frame.driver, DriverState::Missing { .. }) {
+            // What was read before is not known any more. The devices stay listed, and out.
+            let fresh = known.is_none();
+            let count = if fresh { 0 } else { self.rows[row].count };
+            self.resize(row, count);
+            let first = self.rows[row].first;
+            for at in first..first + count {
+                self.set_reading(at, &Device::UNREAD);
+            }
+        } else {
+            self.join_devices(row, frame);
+        }
+        self.refresh(row);
+        self.refresh_state(row, now);
+        FrameOutcome::Joined
+    }
+
+    fn join_devices(&mut self, row: usize, frame: &NodeFrame) {
+        let listed =
+            frame.devices.iter().map(|d| d.index.saturating_add(1)).filter(|n| *n <= MAX_DEVICES).max().unwrap_or(0)
+                as usize;
+        let count = if frame.full { listed } else { listed.max(self.rows[row].count) };
+        self.resize(row, count);
+        let first = self.rows[row].first;
+        if frame.full {
+            let read: Vec<u32> = frame.devices.iter().map(|d| d.index).collect();
+            for index in (0..count).filter(|i| !read.contains(&(*i as u32))) {
+                self.set_reading(first + index, &Device::UNREAD);
+            }
+        }
+        for report in frame.devices.iter().filter(|d| (d.index as usize) < count) {
+            self.set_reading(first + report.index as usize, &reading(report));
+        }
+        if let Some(report) = frame.devices.first()
+            && self.rows[row].sku.as_ref() != Some(&report.sku)
+        {
+            self.rows[row].sku = Some(report.sku.clone());
+            self.generation += 1;
+            self.shape_changed();
+        }
+    }
+
+    /// Marks measured nodes stale that have not been heard for too long. Called each tick.
+    pub fn tick(&mut self, now: MonotonicMs) {
+        for row in 0..self.rows.len() {
+            if self.rows[row].measured.is_some() {
+                self.refresh_state(row, now);
+            }
+        }
+    }
+
+    /// Finds devices for a launch and holds them; or says with numbers what is missing, and holds nothing.
+    pub(crate) fn reserve(&mut self, order: &LaunchOrder) -> Result<Assignment, String> {
+        let assignment = assign(order, |node| {
+            let row = &self.rows[*self.by_name.get(node)?];
+            let devices = &self.devices[row.first..row.first + row.count];
+            Some(Room {
+                sku: row.sku.as_ref(),
+                cpu_milli: row.free_cpu_milli,
+                memory_mib: row.free_memory_mib,
+                devices: (0u16..).zip(devices).filter(|(_, d)| d.state == DeviceState::Free).map(|(i, _)| i).collect(),
+                taken: 0,
+            })
+        })?;
+        self.hold(order, &assignment);
+        Ok(assignment)
+    }
+
+    /// Holds what an attempt was given, also on nodes that are not here yet.
+    pub(crate) fn hold(&mut self, order: &LaunchOrder, assignment: &Assignment) {
+        let touched = self.reservations.insert(order, assignment);
+        self.refresh_named(&touched);
+    }
+
+    /// Nothing of the attempt is left: what it held can be given out again.
+    pub(crate) fn release(&mut self, attempt: AttemptId) {
+        let touched = self.reservations.remove(attempt);
+        self.refresh_named(&touched);
+    }
+
+    fn refresh_named(&mut self, nodes: &[NodeName]) {
+        for node in nodes {
+            if let Some(&row) = self.by_name.get(node) {
+                self.refresh(row);
+            }
+        }
+    }
+
+    /// The row of this name, made where there is none.
+    fn row_named(&mut self, name: &NodeName) -> usize {
+        if let Some(&row) = self.by_name.get(name) {
+            return row;
+        }
+        let row = self.rows.len();
+        self.by_name.insert(name.clone(), row);
+        self.rows.push(Row {
+            name: name.clone(),
+            sku: None,
+            cpu_milli: 0,
+            memory_mib: 0,
+            first: self.devices.len(),
+            count: 0,
+            measured: None,
+            state: NodeState::Ready,
+            free_cpu_milli: 0,
+            free_memory_mib: 0,
+        });
+        self.generation += 1;
+        self.shape_changed();
+        row
+    }
+
+    /// Gives a row this many devices, new ones unread.
+    fn resize(&mut self, row: usize, count: usize) {
+        let Row { first, count: before, .. } = self.rows[row];
+        if before == count {
+            return;
+        }
+        self.devices.splice(first..first + before, std::iter::repeat_n(Device::UNREAD, count));
+        self.rows[row].count = count;
+        for later in &mut self.rows[row + 1..] {
+            later.first = later.first - before + count;
+        }
+        self.generation += 1;
+        self.shape_changed();
+    }
+
+    fn shape_changed(&mut self) {
+        self.changed = Changed::new(self.rows.len(), self.devices.len());
+    }
+
+    /// Enters a reading; the state follows in `refresh`.
+    fn set_reading(&mut self, at: usize, read: &Device) {
+        let device = &mut self.devices[at];
+        device.sick = read.sick;
+        device.used = read.used;
+        if device.activity != read.activity {
+            device.activity = read.activity;
+            self.changed.activity.mark(at);
+        }
+        if device.memory_used_mib != read.memory_used_mib {
+            device.memory_used_mib = read.memory_used_mib;
+            self.changed.memory_used_mib.mark(at);
+        }
+    }
+
+    /// Works out a row's free figures and device states from readings and reservations.
+    fn refresh(&mut self, row: usize) {
+        let at = &mut self.rows[row];
+        let (mut cpu, mut memory) = (at.cpu_milli, at.memory_mib);
+        let mut held = vec![false; at.count];
+        for hold in self.reservations.on(&at.name) {
+            cpu = cpu.saturating_sub(hold.cpu_milli);
+            memory = memory.saturating_sub(hold.memory_mib);
+            for &device in &hold.devices {
+                if let Some(held) = held.get_mut(usize::from(device)) {
+                    *held = true;
+                }
+            }
+        }
+        if at.free_cpu_milli != cpu {
+            at.free_cpu_milli = cpu;
+            self.changed.free_cpu_milli.mark(row);
+        }
+        if at.free_memory_mib != memory {
+            at.free_memory_mib = memory;
+            self.changed.free_memory_mib.mark(row);
+        }
+        for (device, held) in held.into_iter().enumerate() {
+            let index = at.first + device;
+            let device = &mut self.devices[index];
+            let state = match (device.sick, held, device.used) {
+                (true, ..) => DeviceState::Sick,
+                (_, true, _) => DeviceState::Held,
+                (.., true) => DeviceState::Ghost,
+                _ => DeviceState::Free,
+            };
+            if device.state != state {
+                device.state = state;
+                self.changed.device_state.mark(index);
+            }
+        }
+    }
+
+    fn refresh_state(&mut self, row: usize, now: MonotonicMs) {
+        let at = &mut self.rows[row];
+        let state = match at.measured {
+            Some(m) if m.stalled || now.since(m.heard_at) > STALE_AFTER_MS => NodeState::Stale,
+            _ => NodeState::Ready,
+        };
+        if at.state != state {
+            at.state = state;
+            self.changed.state.mark(row);
+        }
+    }
+
+    /// Values by row, for a delta.
+    pub(crate) fn node_value(&self, row: usize) -> (NodeState, u64, u64) {
+        let row = &self.rows[row];
+        (row.state, row.free_cpu_milli, row.free_memory_mib)
+    }
+
+    /// Values by device, for a delta.
+    pub(crate) fn device_value(&self, at: usize) -> (DeviceState, u8, u32) {
+        let device = &self.devices[at];
+        (device.state, device.activity, device.memory_used_mib)
+    }
+
+    /// Everything, for a snapshot.
+    pub fn columns(&self) -> Columns {
+        let mut columns = Columns::default();
+        let mut places: BTreeMap<&Sku, u16> = BTreeMap::new();
+        for row in &self.rows {
+            columns.name.push(row.name.clone());
+            columns.sku.push(row.sku.as_ref().map_or(0, |sku| {
+                *places.entry(sku).or_insert_with(|| {
+                    columns.skus.push(sku.clone());
+                    u16::try_from(columns.skus.len()).unwrap_or(0)
+                })
+            }));
+            columns.devices.push(u16::try_from(row.count).unwrap_or(u16::MAX));
+            columns.source.push(if row.measured.is_some() { Source::Measured } else { Source::Declared });
+            columns.cpu_milli.push(row.cpu_milli);
+            columns.memory_mib.push(row.memory_mib);
+            columns.state.push(row.state);
+            columns.free_cpu_milli.push(row.free_cpu_milli);
+            columns.free_memory_mib.push(row.free_memory_mib);
+        }
+        columns.device_state = self.devices.iter().map(|d| d.state).collect();
+        columns.activity = self.devices.iter().map(|d| d.activity).collect();
+        columns.memory_used_mib = self.devices.iter().map(|d| d.memory_used_mib).collect();
+        columns
+    }
+}
+
+/// What a device's report says. Its state follows once it is known who holds it.
+fn reading(report: &DeviceReport) -> Device {
+    let lost = matches!(report.health, DeviceHealth::Lost { .. });
+    // Under MIG the whole device's activity means nothing, and a lost device's last reading is over: unknown, not 0.
+    let activity = match report.activity {
+        Some(a) if !lost && report.mig != Some(true) => a.percent.min(100),
+        _ => ACTIVITY_UNKNOWN,
+    };
+    let memory = report.memory_used_mib.filter(|_| !lost);
+    // Memory is read each second, processes each ten: what an attempt's processes held is gone with it, and so is not
+    // taken for a ghost by an old list. The list decides only where memory is not known.
+    let used = match memory {
+        Some(mib) => mib > IDLE_MEMORY_MIB,
+        None => report.processes.as_ref().is_some_and(|p| !p.is_empty()),
+    };
+    Device {
+        state: DeviceState::Free,
+        activity,
+        memory_used_mib: memory.map_or(MEMORY_UNKNOWN, |mib| u32::try_from(mib).unwrap_or(MEMORY_UNKNOWN - 1)),
+        sick: !matches!(report.health, DeviceHealth::Ok),
+        used,
+    }
+}

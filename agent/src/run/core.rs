@@ -1,0 +1,130 @@
+//! The thread that owns the cluster role: gathers inputs, steps it, hands its outputs on.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use protocol::control::{AgentMessage, AttemptState};
+use protocol::ids::{AttemptId, MonotonicMs, ReplicaId, UnixMs};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::orders::RuntimeOrder;
+use crate::cluster::{Agent, AgentConfig, Input, Journal, OpenError, Output, StepError};
+
+/// Time between two ticks.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What the links and the runtime tell the core.
+pub enum Event {
+    /// A link is up; what the role sends goes here.
+    LinkUp(ReplicaId, mpsc::Sender<AgentMessage>),
+    /// An input for the role.
+    Input(Input),
+}
+
+/// The cluster role and everything that it answers to.
+pub struct Core {
+    agent: Agent,
+    first: Vec<Output>,
+    events: mpsc::Receiver<Event>,
+    orders: mpsc::UnboundedSender<RuntimeOrder>,
+    links: BTreeMap<ReplicaId, mpsc::Sender<AgentMessage>>,
+    started: Instant,
+}
+
+impl Core {
+    /// Takes up where the journal left off.
+    pub fn open(
+        journal: Journal,
+        config: AgentConfig,
+        recovered: Vec<(AttemptId, AttemptState)>,
+        events: mpsc::Receiver<Event>,
+        orders: mpsc::UnboundedSender<RuntimeOrder>,
+    ) -> Result<Self, OpenError> {
+        let started = Instant::now();
+        let (agent, first) = Agent::open(journal, config, recovered, MonotonicMs(0), unix_now())?;
+        Ok(Self { agent, first, events, orders, links: BTreeMap::new(), started })
+    }
+
+    /// Starts the thread. A journal that fails ends the whole process: only what is durable counts, and the next start reads
+    /// it.
+    pub fn start(mut self, stop: CancellationToken) -> std::io::Result<std::thread::JoinHandle<()>> {
+        std::thread::Builder::new().name("agent-core".into()).spawn(move || {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.run(&stop)));
+            match outcome {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    eprintln!("the agent cannot go on: {error}");
+                    std::process::abort();
+                }
+                Err(_) => std::process::abort(),
+            }
+        })
+    }
+
+    fn run(&mut self, stop: &CancellationToken) -> Result<(), StepError> {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(runtime) => runtime,
+            Err(error) => panic!("no timer for the agent's core: {error}"),
+        };
+        runtime.block_on(self.turn_until_stopped(stop))
+    }
+
+    async fn turn_until_stopped(&mut self, stop: &CancellationToken) -> Result<(), StepError> {
+        for output in std::mem::take(&mut self.first) {
+            self.carry_out(output);
+        }
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        while !stop.is_cancelled() {
+            let input = tokio::select! {
+                biased;
+                _ = ticks.tick() => Input::Tick,
+                event = self.events.recv() => match event {
+                    None => return Ok(()),
+                    Some(Event::LinkUp(replica, queue)) => {
+                        self.links.insert(replica, queue);
+                        Input::Connected { replica }
+                    }
+                    Some(Event::Input(input)) => {
+                        if let Input::Disconnected { replica } = &input {
+                            self.links.remove(replica);
+                        }
+                        input
+                    }
+                },
+                () = stop.cancelled() => return Ok(()),
+            };
+            let now = MonotonicMs(self.started.elapsed().as_millis() as u64);
+            for output in self.agent.step(now, unix_now(), input)? {
+                self.carry_out(output);
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        let order = match output {
+            Output::Send { replica, message } => {
+                // A link that is too far behind ends; the next session begins with a hello and a snapshot.
+                if let Some(queue) = self.links.get(&replica)
+                    && queue.try_send(message).is_err()
+                {
+                    self.links.remove(&replica);
+                }
+                return;
+            }
+            Output::Start { order, assignment } => RuntimeOrder::Start(order, assignment),
+            Output::Stop { attempt, grace_ms } => RuntimeOrder::Stop(attempt, grace_ms),
+            Output::Forget { attempt } => RuntimeOrder::Forget(attempt),
+            Output::WantFullFrame { node } => RuntimeOrder::FullFrame(node),
+        };
+        // The receiver ends only with the process.
+        let _ = self.orders.send(order);
+    }
+}
+
+fn unix_now() -> UnixMs {
+    UnixMs(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64))
+}

@@ -1,0 +1,159 @@
+//! The agent's link to one coordinator replica: one control stream each way, and a stream for each log that it asks for.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest};
+use protocol::ids::ReplicaId;
+use protocol::quic::{read_frame, write_frame};
+use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::core::Event;
+use crate::cluster::Input;
+use crate::runtime::process::ProcessRuntime;
+
+/// Messages that may wait for a link.
+const QUEUE: usize = 1024;
+/// First and longest time between two tries to connect.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// What a link needs.
+pub struct Link {
+    /// The socket.
+    pub endpoint: Endpoint,
+    /// TLS.
+    pub config: ClientConfig,
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The way to the core.
+    pub inbox: mpsc::Sender<Event>,
+    /// Whose logs are read.
+    pub runtime: ProcessRuntime,
+    /// Where log readers run.
+    pub tasks: TaskTracker,
+}
+
+impl Link {
+    /// Connects, serves, and connects again, for ever.
+    pub async fn run(self) {
+        let mut wait = RETRY.0;
+        loop {
+            match self.connect().await {
+                Ok((connection, send, receive)) => {
+                    wait = RETRY.0;
+                    self.serve(connection, send, receive).await;
+                    let _ = self.inbox.send(Event::Input(Input::Disconnected { replica: self.replica })).await;
+                }
+                Err(error) => tracing::debug!(replica = %self.replica, error, "no link to a coordinator"),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY.1);
+        }
+    }
+
+    async fn connect(&self) -> Result<(Connection, SendStream, RecvStream), String> {
+        // The name in the replica's certificate, wherever it runs.
+        let name = format!("replica-{}.tidewater.internal", self.replica);
+        let connection = self
+            .endpoint
+            .connect_with(self.config.clone(), self.address, &name)
+            .map_err(|e| e.to_string())?
+            .await
+            .map_err(|e| e.to_string())?;
+        let (send, receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
+        Ok((connection, send, receive))
+    }
+
+    async fn serve(&self, connection: Connection, send: SendStream, receive: RecvStream) {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        if self.inbox.send(Event::LinkUp(self.replica, queue)).await.is_err() {
+            return;
+        }
+        let ended = tokio::select! {
+            ended = self.read(receive) => ended,
+            ended = write(send, waiting) => ended,
+            ended = self.serve_logs(&connection) => ended,
+        };
+        tracing::debug!(replica = %self.replica, reason = ended, "a link to a coordinator ended");
+        connection.close(0u32.into(), b"ended");
+    }
+
+    async fn read(&self, mut stream: RecvStream) -> String {
+        loop {
+            match read_frame::<CoordinatorMessage>(&mut stream).await {
+                Ok(Some(message)) => {
+                    if let CoordinatorMessage::Refused { reason } = &message {
+                        tracing::error!(replica = %self.replica, reason, "the coordinator refused this agent");
+                    }
+                    let input = Input::FromCoordinator { replica: self.replica, message };
+                    if self.inbox.send(Event::Input(input)).await.is_err() {
+                        return "shutting down".into();
+                    }
+                }
+                Ok(None) => return "the coordinator ended it".into(),
+                Err(error) => return error.to_string(),
+            }
+        }
+    }
+
+    async fn serve_logs(&self, connection: &Connection) -> String {
+        loop {
+            match connection.accept_bi().await {
+                Ok((send, receive)) => {
+                    self.tasks.spawn(serve_log(self.runtime.clone(), connection.clone(), send, receive));
+                }
+                Err(error) => return error.to_string(),
+            }
+        }
+    }
+}
+
+async fn write(mut stream: SendStream, mut waiting: mpsc::Receiver<AgentMessage>) -> String {
+    while let Some(message) = waiting.recv().await {
+        if let Err(error) = write_frame(&mut stream, &message).await {
+            return error.to_string();
+        }
+    }
+    "this end was too far behind".into()
+}
+
+/// Answers one request for a log, until its end or until the coordinator stops reading.
+async fn serve_log(runtime: ProcessRuntime, connection: Connection, mut send: SendStream, mut receive: RecvStream) {
+    let Ok(Some(request)) = read_frame::<LogRequest>(&mut receive).await else { return };
+    let mut stream = match runtime.logs(request.attempt, None, request.follow) {
+        Ok(stream) => stream,
+        Err(error) => {
+            // A reader sees this instead of the log.
+            let _ = send.write_all(format!("(no log: {error})\n").as_bytes()).await;
+            let _ = send.finish();
+            return;
+        }
+    };
+    loop {
+        let piece = tokio::select! {
+            piece = stream.next() => piece,
+            _ = send.stopped() => return,
+            _ = connection.closed() => return,
+        };
+        match piece {
+            None => break,
+            Some(Ok(bytes)) => {
+                if send.write_chunk(bytes).await.is_err() {
+                    return;
+                }
+            }
+            Some(Err(error)) => {
+                tracing::warn!(attempt = %request.attempt, %error, "a log broke off");
+                let _ = send.reset(1u32.into());
+                return;
+            }
+        }
+    }
+    let _ = send.finish();
+    // The stream is delivered, or the connection is gone; either way it may be dropped now.
+    let _ = send.stopped().await;
+}

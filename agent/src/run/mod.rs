@@ -1,0 +1,210 @@
+//! An agent's process, from top to bottom: open the journal, find what runs, read the GPUs, connect to every coordinator
+//! replica, step the cluster role for all that happens; stop in the other order.
+
+mod core;
+mod link;
+mod orders;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use protocol::control::ClusterInfo;
+use protocol::ids::{Incarnation, ReplicaId};
+use protocol::quic::{AGENT_ALPN, Credentials, TlsError, client_config};
+use quinn::Endpoint;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cluster::{AgentConfig, DeclaredNode, Journal, JournalError, OpenError};
+use crate::node::{NodeConfig, NodeSampler};
+use crate::runtime::process::{ProcessConfig, ProcessRuntime};
+use crate::runtime::{Runtime, RuntimeError};
+
+/// What an agent needs to start.
+pub struct Config {
+    /// What the cluster says of itself; `frameworks` are those wanted, of which only those that can run here are offered.
+    pub cluster: ClusterInfo,
+    /// Nodes that are declared, not measured.
+    pub nodes: Vec<DeclaredNode>,
+    /// Its certificate, and the CA.
+    pub credentials: Credentials,
+    /// Where the coordinators listen.
+    pub coordinators: BTreeMap<ReplicaId, SocketAddr>,
+    /// Where its journal and its attempts lie.
+    pub data_dir: PathBuf,
+    /// Where Python environments are kept.
+    pub cache_dir: PathBuf,
+    /// Where sockets with short paths go.
+    pub runtime_dir: PathBuf,
+    /// The guard's program and leading arguments.
+    pub guard: Vec<OsString>,
+    /// Reads this machine's GPUs as a node of the cluster.
+    pub node: Option<NodeConfig>,
+}
+
+/// Why an agent did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its folder.
+    #[error("{place}: {cause}")]
+    Folder {
+        /// The file or folder.
+        place: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// Its journal's file is in use or damaged.
+    #[error("{place}: {cause}")]
+    Journal {
+        /// The file.
+        place: PathBuf,
+        /// What is wrong with it.
+        cause: JournalError,
+    },
+    /// Its journal could not be brought up to date.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Its runtime.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// Its certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Its GPUs.
+    #[error("reading GPUs: {0}")]
+    Node(#[from] crate::node::StartError),
+    /// Its sockets or thread.
+    #[error("{what}: {cause}")]
+    System {
+        /// What could not be had.
+        what: &'static str,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+}
+
+/// An agent that runs.
+pub struct Running {
+    /// Its runtime, for provisioning ahead of time.
+    pub runtime: ProcessRuntime,
+    /// What it offers.
+    pub cluster: ClusterInfo,
+    /// What it can't run, and why.
+    pub missing: Vec<(protocol::workload::Framework, String)>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    sampler: Option<NodeSampler>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// Events of runtime and links that may wait for the core.
+const INBOX: usize = 4096;
+
+/// Starts an agent: what ran before is found again first.
+pub async fn start(mut config: Config) -> Result<Running, StartError> {
+    let system = |what| move |cause| StartError::System { what, cause };
+    let (events, runtime_events) = mpsc::channel(INBOX);
+    let runtime = ProcessRuntime::new(
+        ProcessConfig {
+            data_dir: config.data_dir.clone(),
+            cache_dir: config.cache_dir,
+            runtime_dir: config.runtime_dir,
+            guard: config.guard,
+            cluster: config.cluster.name.clone(),
+            log_retention: Duration::from_secs(24 * 3600),
+        },
+        events,
+    )?;
+    let journal = open_journal(&config.data_dir.join("agent.redb"))?;
+    let mut missing = Vec::new();
+    for check in runtime.frameworks().await {
+        if let Some(why) = check.missing {
+            config.cluster.frameworks.retain(|f| *f != check.framework);
+            missing.push((check.framework, why));
+        }
+    }
+    let recovered = runtime.recover().await?;
+    let (sampler, frames) = match config.node.map(NodeSampler::start).transpose()? {
+        Some((sampler, frames)) => (Some(sampler), Some(frames)),
+        None => (None, None),
+    };
+
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let (inbox, inputs) = mpsc::channel(INBOX);
+    let bind = if config.coordinators.values().any(SocketAddr::is_ipv6) { "[::]:0" } else { "0.0.0.0:0" };
+    let bind =
+        if config.coordinators.values().all(|a| a.ip().is_loopback() && a.is_ipv4()) { "127.0.0.1:0" } else { bind };
+    let endpoint = Endpoint::client(bind.parse().expect("a constant address parses")).map_err(system("QUIC socket"))?;
+    let client = client_config(&config.credentials, AGENT_ALPN)?;
+    for (replica, address) in &config.coordinators {
+        let link = link::Link {
+            endpoint: endpoint.clone(),
+            config: client.clone(),
+            replica: *replica,
+            address: *address,
+            inbox: inbox.clone(),
+            runtime: runtime.clone(),
+            tasks: tasks.clone(),
+        };
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = link.run() => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+    tasks.spawn(orders::forward_runtime(runtime_events, inbox.clone(), stop.clone()));
+    if let Some(frames) = frames {
+        tasks.spawn(orders::forward_frames(frames, inbox.clone(), stop.clone()));
+    }
+    let (orders, waiting) = mpsc::unbounded_channel();
+    tasks.spawn(orders::carry_out(runtime.clone(), waiting, inbox, stop.clone()));
+    let cluster = config.cluster.clone();
+    let core = core::Core::open(journal, AgentConfig::new(config.cluster, config.nodes), recovered, inputs, orders)?;
+    let thread = core.start(stop.clone()).map_err(system("the core's thread"))?;
+    tracing::info!(cluster = %cluster.name, "agent runs");
+    Ok(Running { runtime, cluster, missing, stop, tasks, sampler, thread: Some(thread) })
+}
+
+fn open_journal(place: &std::path::Path) -> Result<Journal, StartError> {
+    let folder = |cause| StartError::Folder { place: place.to_owned(), cause };
+    if let Some(parent) = place.parent() {
+        std::fs::create_dir_all(parent).map_err(folder)?;
+    }
+    let file =
+        std::fs::OpenOptions::new().create(true).truncate(false).read(true).write(true).open(place).map_err(folder)?;
+    let backend = redb::backends::FileBackend::new(file).map_err(|e| folder(std::io::Error::other(e)))?;
+    let incarnation = Incarnation(uuid::Uuid::new_v4().as_u128());
+    Journal::open(backend, incarnation).map_err(|cause| StartError::Journal { place: place.to_owned(), cause })
+}
+
+impl Running {
+    /// Stops the agent and leaves its attempts running: the next start finds them again.
+    pub async fn stop(mut self) {
+        self.stop_roles().await;
+    }
+
+    /// Ends every attempt, sees that all are gone, and stops.
+    pub async fn stop_with_attempts(mut self, grace_ms: u64) -> Result<(), RuntimeError> {
+        // First, so that no order that is under way starts anything new.
+        self.stop_roles().await;
+        self.runtime.shutdown(grace_ms).await
+    }
+
+    async fn stop_roles(&mut self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        if let Some(sampler) = self.sampler.take() {
+            sampler.stop();
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}

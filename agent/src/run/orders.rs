@@ -1,0 +1,111 @@
+//! Between the cluster role and what it commands: its outputs as calls of the runtime, in order, and what comes back.
+
+use protocol::control::{AttemptState, LaunchOrder};
+use protocol::errors::FailureClass;
+use protocol::ids::{AttemptId, NodeName};
+use protocol::node::NodeFrame;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::core::Event;
+use crate::cluster::{Assignment, Input};
+use crate::runtime::process::ProcessRuntime;
+use crate::runtime::{Devices, Runtime, RuntimeError, RuntimeEvent};
+
+/// Something that the cluster role wants done.
+pub enum RuntimeOrder {
+    /// Start an attempt.
+    Start(Box<LaunchOrder>, Assignment),
+    /// End an attempt within this grace, in ms.
+    Stop(AttemptId, u64),
+    /// Drop an attempt's record.
+    Forget(AttemptId),
+    /// Ask a node role for a full frame.
+    FullFrame(NodeName),
+}
+
+/// Carries orders out one after the other: a stop never overtakes its start.
+pub async fn carry_out(
+    runtime: ProcessRuntime,
+    mut orders: mpsc::UnboundedReceiver<RuntimeOrder>,
+    inbox: mpsc::Sender<Event>,
+    stop: CancellationToken,
+) {
+    loop {
+        let order = tokio::select! {
+            order = orders.recv() => order,
+            () = stop.cancelled() => None,
+        };
+        let (attempt, result) = match order {
+            None => return,
+            Some(RuntimeOrder::Start(order, assignment)) => {
+                (order.attempt, runtime.start(&order, &devices(assignment)).await)
+            }
+            Some(RuntimeOrder::Stop(attempt, grace_ms)) => (attempt, runtime.stop(attempt, grace_ms).await),
+            Some(RuntimeOrder::Forget(attempt)) => {
+                if let Err(error) = runtime.forget(attempt).await {
+                    tracing::warn!(%attempt, %error, "an ended attempt's record stays");
+                }
+                continue;
+            }
+            // The sampler of this process sends full frames whenever it starts; a gap can't come between.
+            Some(RuntimeOrder::FullFrame(_)) => continue,
+        };
+        if let Err(error) = result {
+            report_failure(&inbox, attempt, error).await;
+        }
+    }
+}
+
+/// The runtime took no order for an attempt, and started nothing.
+async fn report_failure(inbox: &mpsc::Sender<Event>, attempt: AttemptId, error: RuntimeError) {
+    let state =
+        AttemptState::Failed { class: FailureClass::Infrastructure, message: error.to_string(), exit_code: None };
+    let _ = inbox.send(Event::Input(Input::Runtime { attempt, state })).await;
+}
+
+fn devices(assignment: Assignment) -> Devices {
+    let mut devices = Devices::default();
+    // Members come in the order of their ranks.
+    for member in assignment.members {
+        let indices = member.devices.into_iter().map(u32::from).collect();
+        devices.by_group.entry(member.group).or_default().push(indices);
+    }
+    devices
+}
+
+/// Passes on what the runtime says.
+pub async fn forward_runtime(
+    mut events: mpsc::Receiver<RuntimeEvent>,
+    inbox: mpsc::Sender<Event>,
+    stop: CancellationToken,
+) {
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = stop.cancelled() => None,
+        };
+        let Some(RuntimeEvent { attempt, state }) = event else { return };
+        if inbox.send(Event::Input(Input::Runtime { attempt, state })).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Passes on what the node role reads.
+pub async fn forward_frames(
+    mut frames: mpsc::Receiver<NodeFrame>,
+    inbox: mpsc::Sender<Event>,
+    stop: CancellationToken,
+) {
+    loop {
+        let frame = tokio::select! {
+            frame = frames.recv() => frame,
+            () = stop.cancelled() => None,
+        };
+        let Some(frame) = frame else { return };
+        if inbox.send(Event::Input(Input::NodeFrame(frame))).await.is_err() {
+            return;
+        }
+    }
+}

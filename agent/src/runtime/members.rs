@@ -1,0 +1,102 @@
+//! A placement laid out member by member: who has which rank, node and GPUs. Pure.
+
+use std::collections::BTreeMap;
+
+use protocol::control::LaunchOrder;
+use protocol::ids::{GroupName, NodeName};
+use protocol::resources::Resources;
+
+use super::Devices;
+
+/// One member of a gang.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its group.
+    pub group: GroupName,
+    /// Its index in its group, from 0.
+    pub index: u32,
+    /// Its index in the gang, from 0, in the placement's order.
+    pub rank: u32,
+    /// Its index among the gang's members on its node, from 0.
+    pub local_rank: u32,
+    /// Its node.
+    pub node: NodeName,
+    /// What it takes.
+    pub each: Resources,
+    /// Its GPUs' indices on the node.
+    pub devices: Vec<u32>,
+}
+
+impl Member {
+    /// Its name within the attempt, such as `workers-0`; a group of one fixed member, such as Ray's head, goes by its
+    /// group's name alone.
+    pub fn name(&self) -> String {
+        match self.group.as_str() {
+            fixed @ ("head" | "driver") => fixed.to_owned(),
+            group => format!("{group}-{}", self.index),
+        }
+    }
+
+    /// Its GPUs as `CUDA_VISIBLE_DEVICES` has them; empty hides all.
+    pub fn visible_devices(&self) -> String {
+        self.devices.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// Every member, in rank order.
+pub fn members(order: &LaunchOrder, devices: &Devices) -> Vec<Member> {
+    let mut found: Vec<Member> = Vec::new();
+    let mut on_node: BTreeMap<NodeName, u32> = BTreeMap::new();
+    for placement in &order.placement {
+        let mut index = 0;
+        for share in &placement.nodes {
+            for _ in 0..share.members {
+                let local = on_node.entry(share.node.clone()).or_default();
+                found.push(Member {
+                    group: placement.group.clone(),
+                    index,
+                    rank: found.len() as u32,
+                    local_rank: *local,
+                    node: share.node.clone(),
+                    each: placement.each,
+                    devices: devices.of(&placement.group, index).to_vec(),
+                });
+                *local += 1;
+                index += 1;
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use protocol::control::{GroupPlacement, NodeShare};
+    use protocol::ids::{AttemptId, AttemptNumber, Uid};
+
+    #[test]
+    fn ranks_run_through_the_gang_and_local_ranks_through_each_node() {
+        let group = |name: &str, nodes: &[(&str, u32)]| GroupPlacement {
+            group: GroupName::new(name).unwrap(),
+            each: Resources::ZERO,
+            sku: None,
+            nodes: nodes
+                .iter()
+                .map(|(node, members)| NodeShare { node: NodeName::new(node).unwrap(), members: *members })
+                .collect(),
+        };
+        let order = LaunchOrder {
+            attempt: AttemptId { workload: Uid(1), number: AttemptNumber(1) },
+            key: protocol::ids::WorkloadKey { namespace: "a".parse().unwrap(), name: "b".parse().unwrap() },
+            spec: Default::default(),
+            placement: vec![group("head", &[("n1", 1)]), group("train", &[("n1", 1), ("n2", 2)])],
+        };
+        let by_group = BTreeMap::from([(GroupName::new("train").unwrap(), vec![vec![0], vec![4, 5]])]);
+        let all = members(&order, &Devices { by_group });
+        let seen: Vec<_> = all.iter().map(|m| (m.name(), m.rank, m.local_rank, m.visible_devices())).collect();
+        let want = [("head", 0, 0, ""), ("train-0", 1, 1, "0"), ("train-1", 2, 0, "4,5"), ("train-2", 3, 1, "")];
+        assert_eq!(seen, want.map(|(n, r, l, d)| (n.to_owned(), r, l, d.to_owned())));
+    }
+}

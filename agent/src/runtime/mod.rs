@@ -1,0 +1,91 @@
+//! Running attempts: what the cluster role asks of a runtime, whichever carries it out.
+//!
+//! A runtime starts an attempt at most once, ends it on order, says what became of it, and finds everything again after
+//! its agent was killed. [`process`] runs attempts as processes of this machine.
+
+pub mod members;
+pub mod process;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+
+use protocol::control::{AttemptState, LaunchOrder};
+use protocol::ids::{AttemptId, GroupName};
+use protocol::workload::Framework;
+
+/// A change of an attempt's state, sent on the channel that the runtime was made with. The same state may be sent twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeEvent {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// How far it is now.
+    pub state: AttemptState,
+}
+
+/// Which GPUs each member gets: the devices' indices on the member's node, by group and by the member's index in its
+/// group (in the order of the placement's nodes). A member that is absent gets none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Devices {
+    /// By group, then by member.
+    pub by_group: BTreeMap<GroupName, Vec<Vec<u32>>>,
+}
+
+impl Devices {
+    /// The devices of one member.
+    pub fn of(&self, group: &GroupName, member: u32) -> &[u32] {
+        self.by_group.get(group).and_then(|members| members.get(member as usize)).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Whether a framework can run here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrameworkCheck {
+    /// The framework.
+    pub framework: Framework,
+    /// Why it cannot run here and what to do about it; `None` where it can.
+    pub missing: Option<String>,
+}
+
+/// Why a runtime could not take an order. Nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The attempt's record could not be written or read.
+    #[error("the record of attempt {attempt} in {place}: {source}; check the disk and the folder's owner")]
+    Record {
+        /// The attempt.
+        attempt: String,
+        /// The folder.
+        place: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The runtime's data folder cannot be used.
+    #[error("the folder {place} cannot be used: {source}; check that it exists and belongs to this user")]
+    DataDir {
+        /// The folder.
+        place: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// What the cluster role asks of a runtime.
+pub trait Runtime: Send + Sync + 'static {
+    /// Takes an attempt: returns once its record is durable; what becomes of it follows as events. An attempt that was
+    /// taken (or stopped) before is not started again: its state is sent once more.
+    fn start(&self, order: &LaunchOrder, devices: &Devices) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Ends an attempt: returns once the order is durable; a final state follows once it is gone. An attempt that was
+    /// never taken becomes `Stopped` and can never be started.
+    fn stop(&self, attempt: AttemptId, grace_ms: u64) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Finds every attempt that is not forgotten, with its state, and goes on watching those that live. Called once,
+    /// before any other order.
+    fn recover(&self) -> impl Future<Output = Result<Vec<(AttemptId, AttemptState)>, RuntimeError>> + Send;
+
+    /// Drops the record of an attempt whose final state is acknowledged; its logs are kept for a while.
+    fn forget(&self, attempt: AttemptId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Which frameworks can run here, and what the others lack.
+    fn frameworks(&self) -> impl Future<Output = Vec<FrameworkCheck>> + Send;
+}

@@ -1,0 +1,151 @@
+//! From Raft's ready parts to the state: apply what is committed, answer who waits, and send effects while this replica
+//! reigns. Also snapshots of the state.
+
+use bincode::{Decode, Encode};
+use engine::commands::Command;
+use engine::state::State;
+use protocol::ids::{Epoch, LogIndex};
+
+use super::proposals::Entry;
+use super::{Fatal, Now, Output, PeerFrame, Replica};
+use crate::handle::Change;
+use crate::raft::driver::Committed;
+
+/// The format of a state snapshot.
+const SNAPSHOT_FORMAT: u16 = 1;
+
+#[derive(Encode, Decode)]
+struct StateSnapshot {
+    format: u16,
+    /// Of the encoded state: a replica that installs it holds what the sender held.
+    hash: u32,
+    state: Vec<u8>,
+}
+
+protocol::limits! {
+    StateSnapshot: 1024 * 1024 * 1024,
+}
+
+pub(super) fn read_snapshot(index: LogIndex, bytes: &[u8]) -> Result<State, Fatal> {
+    let unreadable = |cause: String| Fatal::Unreadable { index, cause };
+    let snapshot: StateSnapshot = protocol::codec::decode_body(bytes).map_err(|e| unreadable(e.to_string()))?;
+    if snapshot.format != SNAPSHOT_FORMAT {
+        return Err(unreadable(format!("snapshot format {} (this build reads {SNAPSHOT_FORMAT})", snapshot.format)));
+    }
+    if crc32fast::hash(&snapshot.state) != snapshot.hash {
+        return Err(unreadable("the snapshot's state does not have the hash that it names".into()));
+    }
+    protocol::codec::decode_body(&snapshot.state).map_err(|e| unreadable(e.to_string()))
+}
+
+impl Replica {
+    /// One round of Raft's Ready; false when there was nothing to do.
+    pub(super) fn ready(&mut self, now: Now) -> Result<bool, Fatal> {
+        let Some(ready) = self.driver.ready()? else { return Ok(false) };
+        for (to, message) in ready.messages {
+            self.outputs.push(Output::Peer(to, PeerFrame::Raft(message)));
+        }
+        if let Some(role) = ready.role {
+            let leader_changed = self.status.leader != role.leader || self.status.term != Epoch(role.term);
+            self.status.leader = role.leader;
+            self.status.term = Epoch(role.term);
+            if leader_changed {
+                self.role_changed(now);
+            }
+        }
+        if let Some(snapshot) = ready.installed_snapshot {
+            self.state = read_snapshot(LogIndex(snapshot.index), &snapshot.bytes)?;
+            self.last_snapshot = LogIndex(snapshot.index);
+            self.status.applied = self.state.applied;
+        }
+        for committed in ready.committed {
+            self.apply(now, committed)?;
+        }
+        self.status.committed = self.status.applied.max(LogIndex(self.driver.commit_index()));
+        for (id, index) in ready.reads {
+            self.read_confirmed(now, id, LogIndex(index));
+        }
+        for id in ready.failed_reads {
+            self.read_lost(id);
+        }
+        self.finish_reads();
+        Ok(true)
+    }
+
+    fn role_changed(&mut self, now: Now) {
+        let leads = self.status.leads();
+        if self.reign.is_some() && (!leads || self.reign != Some(self.status.term)) {
+            self.end_reign();
+        }
+        self.leader_changed(now);
+        self.ask_again();
+        if leads && self.epoch_proposed != Some(self.status.term) {
+            self.epoch_proposed = Some(self.status.term);
+            self.propose_own(now, Command::OpenEpoch { epoch: self.status.term });
+        }
+    }
+
+    fn end_reign(&mut self) {
+        self.reign = None;
+        self.binding.clear();
+        self.sessions.end_reign();
+        self.planner.forget();
+    }
+
+    fn apply(&mut self, now: Now, committed: Committed) -> Result<(), Fatal> {
+        let index = LogIndex(committed.index);
+        if committed.payload.is_empty() {
+            self.state.applied = index;
+            self.status.applied = index;
+            return Ok(());
+        }
+        let entry: Entry = protocol::codec::decode_body(&committed.payload)
+            .map_err(|e| Fatal::Unreadable { index, cause: e.to_string() })?;
+        let applied = self.state.apply(index, &entry.command, entry.at);
+        self.status.applied = index;
+        if let Command::Bind(binding) = &entry.command {
+            self.binding.remove(&binding.uid);
+        }
+        if let Command::OpenEpoch { epoch } = &entry.command
+            && self.status.leads()
+            && *epoch == self.status.term
+            && applied.outcome.is_ok()
+        {
+            self.reign = Some(*epoch);
+            let asks = self.sessions.begin_reign(*epoch, now.mono);
+            self.carry_out(now, asks);
+        }
+        self.planner.state_changed();
+        let asks = self.sessions.committed(&entry.command, applied.effects);
+        self.carry_out(now, asks);
+        self.answer(entry.id, applied.outcome.map_err(Into::into));
+        if !applied.changed.is_empty() || !applied.clusters.is_empty() {
+            self.outputs.push(Output::Changed(Change {
+                index,
+                workloads: applied.changed,
+                clusters: applied.clusters,
+            }));
+        }
+        Ok(())
+    }
+
+    pub(super) fn snapshot_if_due(&mut self) -> Result<(), Fatal> {
+        let applied = self.state.applied;
+        if applied.0 < self.last_snapshot.0 + self.settings.snapshot_every {
+            return Ok(());
+        }
+        let unwritable = |cause: String| Fatal::Unreadable { index: applied, cause };
+        let state = protocol::codec::encode_body(&self.state).map_err(|e| unwritable(e.to_string()))?;
+        let snapshot = StateSnapshot { format: SNAPSHOT_FORMAT, hash: crc32fast::hash(&state), state };
+        let bytes = protocol::codec::encode_body(&snapshot).map_err(|e| unwritable(e.to_string()))?;
+        self.driver.compact(applied.0, bytes, self.settings.keep_entries)?;
+        self.last_snapshot = applied;
+        Ok(())
+    }
+
+    /// A hash of the replicated state, to compare replicas at the same index.
+    pub fn state_hash(&self) -> u32 {
+        let bytes = protocol::codec::encode_body(&self.state).expect("a state within its limit encodes");
+        crc32fast::hash(&bytes)
+    }
+}

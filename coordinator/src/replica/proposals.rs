@@ -1,0 +1,159 @@
+//! Commands on their way into the log, and who waits for what comes of them.
+
+use std::collections::BTreeMap;
+
+use bincode::{Decode, Encode};
+use engine::commands::{Command, Outcome};
+use protocol::ids::{MonotonicMs, ReplicaId, UnixMs};
+
+use super::{Now, Output, PeerFrame, Replica, RequestId};
+use crate::handle::ProposeError;
+use crate::raft::driver::ProposeError as AppendError;
+
+/// Names a proposal in the whole coordinator cluster, over restarts too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct ProposalId {
+    /// Whose client waits.
+    pub replica: ReplicaId,
+    /// Which run of that replica's process.
+    pub boot: u64,
+    /// Its number there.
+    pub number: u64,
+}
+
+/// What an entry of the log holds.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Entry {
+    pub id: ProposalId,
+    pub at: UnixMs,
+    pub command: Command,
+}
+
+protocol::limits! {
+    Entry: 4 * 1024 * 1024,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    request: RequestId,
+    deadline: MonotonicMs,
+    /// Kept until a leader is known.
+    unsent: Option<Command>,
+}
+
+/// Proposals of this replica's clients that are not applied yet.
+#[derive(Debug)]
+pub struct Proposals {
+    replica: ReplicaId,
+    boot: u64,
+    next: u64,
+    waiters: BTreeMap<ProposalId, Waiter>,
+}
+
+/// The most requests that may wait at once; more are told to come again.
+const MOST_WAITING: usize = 100_000;
+
+impl Proposals {
+    pub(super) fn new(replica: ReplicaId, boot: u64) -> Self {
+        Self { replica, boot, next: 0, waiters: BTreeMap::new() }
+    }
+
+    fn id(&mut self) -> ProposalId {
+        self.next += 1;
+        ProposalId { replica: self.replica, boot: self.boot, number: self.next }
+    }
+}
+
+impl Replica {
+    /// A client's command: into the log here if this replica leads, else to the leader, else kept until there is one.
+    pub(super) fn propose_for(&mut self, now: Now, request: RequestId, command: Command) {
+        if self.proposals.waiters.len() >= MOST_WAITING {
+            self.outputs.push(Output::Proposed(request, Err(ProposeError::Overloaded)));
+            return;
+        }
+        let id = self.proposals.id();
+        let deadline = now.mono.plus(self.settings.patience_ms);
+        let unsent = self.send_on(now, id, command);
+        if let Some(Err(error)) = unsent {
+            self.outputs.push(Output::Proposed(request, Err(error)));
+            return;
+        }
+        let unsent = unsent.and_then(Result::ok);
+        self.proposals.waiters.insert(id, Waiter { request, deadline, unsent });
+    }
+
+    /// Tries to get a command on its way. None: done. Some(Ok(command)): no leader is known yet.
+    fn send_on(&mut self, now: Now, id: ProposalId, command: Command) -> Option<Result<Command, ProposeError>> {
+        match self.status.leader {
+            Some(leader) if leader == self.settings.id => self.append(now, id, command).err().map(Err),
+            Some(leader) => {
+                self.outputs.push(Output::Peer(leader, PeerFrame::Forward { id, command }));
+                None
+            }
+            None => Some(Ok(command)),
+        }
+    }
+
+    /// This leader's own command (sessions, planner). If it is lost, its maker makes it again.
+    pub(super) fn propose_own(&mut self, now: Now, command: Command) {
+        let id = self.proposals.id();
+        if self.append(now, id, command.clone()).is_err() {
+            self.own_lost(&command);
+        }
+    }
+
+    pub(super) fn own_lost(&mut self, command: &Command) {
+        self.sessions.proposal_lost(command);
+        if let Command::Bind(binding) = command {
+            self.binding.remove(&binding.uid);
+        }
+    }
+
+    /// Appends to the log of this leader.
+    pub(super) fn append(&mut self, now: Now, id: ProposalId, command: Command) -> Result<(), ProposeError> {
+        let entry = Entry { id, at: now.unix, command };
+        let bytes = protocol::codec::encode_body(&entry).map_err(|_| ProposeError::Overloaded)?;
+        self.driver.propose(id.number, bytes).map_err(|error| match error {
+            AppendError::NotLeader { .. } => ProposeError::Unconfirmed,
+            AppendError::Stopped => ProposeError::ShuttingDown,
+            AppendError::Overloaded | AppendError::TooLarge { .. } => ProposeError::Overloaded,
+        })
+    }
+
+    /// Tells a waiting client what came of its command.
+    pub(super) fn answer(&mut self, id: ProposalId, result: Result<Outcome, ProposeError>) {
+        if let Some(waiter) = self.proposals.waiters.remove(&id) {
+            self.outputs.push(Output::Proposed(waiter.request, result));
+        }
+    }
+
+    /// The leader changed. What went to the old one may be lost: clients hear so and may send again; what waited goes on.
+    pub(super) fn leader_changed(&mut self, now: Now) {
+        let ids: Vec<ProposalId> = self.proposals.waiters.keys().copied().collect();
+        for id in ids {
+            let Some(waiter) = self.proposals.waiters.get_mut(&id) else { continue };
+            match waiter.unsent.take() {
+                None => self.answer(id, Err(ProposeError::Unconfirmed)),
+                Some(command) => match self.send_on(now, id, command) {
+                    None => {}
+                    Some(Ok(command)) => {
+                        if let Some(waiter) = self.proposals.waiters.get_mut(&id) {
+                            waiter.unsent = Some(command);
+                        }
+                    }
+                    Some(Err(error)) => self.answer(id, Err(error)),
+                },
+            }
+        }
+    }
+
+    /// Requests whose time is over are answered.
+    pub(super) fn expire(&mut self, now: Now) {
+        let over: Vec<ProposalId> =
+            self.proposals.waiters.iter().filter(|(_, w)| now.mono >= w.deadline).map(|(id, _)| *id).collect();
+        for id in over {
+            self.answer(id, Err(ProposeError::Unconfirmed));
+        }
+        self.expire_reads(now);
+    }
+}

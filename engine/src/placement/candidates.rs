@@ -1,0 +1,118 @@
+//! Every cluster as a place for one gang: where it fits with its score, where it does not with the first obstacle.
+
+use std::collections::BTreeMap;
+
+use protocol::control::{GroupPlacement, NodeShare};
+use protocol::ids::ClusterName;
+use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
+
+use super::fit::{Everywhere, Fit, Shape, Spot, fit};
+use super::obstacles::{bars, no_room, stale, too_small};
+use super::rooms::Room;
+use super::score::Score;
+use crate::reasons::{Candidate, Decision, Obstacle};
+
+/// The most candidates that a decision keeps: it goes into the log.
+const KEPT_CANDIDATES: usize = 64;
+
+/// A cluster that could hold the gang now.
+pub(crate) struct Place {
+    pub(crate) cluster: ClusterName,
+    pub(crate) score: Score,
+    pub(crate) spots: Vec<Spot>,
+}
+
+/// A cluster that could not.
+#[derive(Debug, Clone)]
+pub(crate) struct Barred {
+    pub(crate) cluster: ClusterName,
+    pub(crate) obstacle: Obstacle,
+    /// Whether room is kept for it: it could hold the gang once attempts end.
+    pub(crate) waits: Option<Waits>,
+}
+
+/// A gang that waits for room in a cluster.
+#[derive(Debug, Clone)]
+pub(crate) struct Waits {
+    pub(crate) shapes: Vec<Shape>,
+    /// Whether what finds no room could sit on any node.
+    pub(crate) any_node: bool,
+}
+
+/// What came of looking at a cluster.
+pub(crate) enum Look {
+    /// It could hold the gang now.
+    Open(Place),
+    /// It could not.
+    Barred(Barred),
+}
+
+/// Looks at one cluster.
+pub(crate) fn look(room: &mut Room<'_>, spec: &WorkloadSpec, framework: Framework, gang: &[GroupNeed]) -> Look {
+    let cluster = room.cluster.info.name.clone();
+    let barred = |obstacle, waits| Look::Barred(Barred { cluster: cluster.clone(), obstacle, waits });
+    if let Some(obstacle) = bars(room, spec, framework, gang) {
+        return barred(obstacle, None);
+    }
+    let shapes = room.shapes(gang);
+    let stale = stale(room);
+    if stale.is_none()
+        && let Fit::Fits(spots) = fit(&mut room.holes, &room.kept, &shapes)
+    {
+        return Look::Open(Place { score: Score::new(room, spec, gang, &spots), cluster, spots });
+    }
+    if let Some(obstacle) = too_small(room, gang, &shapes).or(stale) {
+        return barred(obstacle, None);
+    }
+    if let Some(first) = room.kept.first.as_ref().map(ToString::to_string)
+        && matches!(fit(&mut room.holes, &Everywhere, &shapes), Fit::Fits(_))
+    {
+        return barred(Obstacle::BehindOthers { first }, Some(Waits { shapes, any_node: false }));
+    }
+    let (group, obstacle) = no_room(room, gang);
+    let any_node = gang[group].each.gpu_milli == 0;
+    // Where even the end of every attempt would make no room, keeping room would only leave it idle.
+    let worth = fit(room.healthy(), &Everywhere, &shapes) != Fit::No;
+    barred(obstacle, worth.then_some(Waits { shapes, any_node }))
+}
+
+/// Takes the room for good.
+pub(crate) fn settle(room: &mut Room<'_>, gang: &[GroupNeed], spots: &[Spot]) -> Vec<GroupPlacement> {
+    for (need, spot) in gang.iter().zip(spots) {
+        for (node, members) in &spot.nodes {
+            room.holes.take(*node, &need.each, *members);
+        }
+    }
+    gang.iter().zip(spots).map(|(need, spot)| placement(room, need, spot)).collect()
+}
+
+fn placement(room: &Room<'_>, need: &GroupNeed, spot: &Spot) -> GroupPlacement {
+    let share = |(node, members): (&u32, &u64)| {
+        let node = room.node(*node)?.name.clone();
+        Some(NodeShare { node, members: u32::try_from(*members).ok()? })
+    };
+    GroupPlacement {
+        group: need.name.clone(),
+        each: need.each,
+        sku: room.sku(spot.sku).cloned(),
+        nodes: spot.nodes.iter().filter_map(share).collect(),
+    }
+}
+
+/// Why there: the chosen place, then the others by score, then those that could not.
+pub(crate) fn decision(rooms: &BTreeMap<&ClusterName, Room<'_>>, places: &[Place], barred: &[Barred]) -> Decision {
+    let frame = places.first().and_then(|p| rooms.get(&p.cluster)?.capacity);
+    let could = places.iter().map(|p| Candidate { cluster: p.cluster.clone(), obstacle: None, score: p.score.terms() });
+    let candidates = could.chain(obstacles(barred)).take(KEPT_CANDIDATES).collect();
+    Decision {
+        candidates,
+        sequence: frame.map_or(0, |f| f.sequence),
+        age_ms: frame.map_or(0, |f| f.age_ms),
+        engine: env!("CARGO_PKG_VERSION").into(),
+    }
+}
+
+/// The clusters that could not, as data.
+pub(crate) fn obstacles(barred: &[Barred]) -> impl Iterator<Item = Candidate> + '_ {
+    barred.iter().map(|b| Candidate { cluster: b.cluster.clone(), obstacle: Some(b.obstacle.clone()), score: vec![] })
+}

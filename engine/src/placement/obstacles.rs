@@ -1,0 +1,130 @@
+//! What keeps a gang out of a cluster: the first condition that fails, with its numbers.
+
+use protocol::capacity::NodeState;
+use protocol::resources::Resources;
+use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
+
+use super::fit::{Allowed, Everywhere, Fit, Shape, Spot, count, fit, packing_order, place_group};
+use super::holes::{Holes, SkuId, members_in};
+use super::rooms::{Room, healthy};
+use crate::capacity::NodeCapacity;
+use crate::plan::FRESH_MS;
+use crate::reasons::Obstacle;
+
+/// What bars the cluster before its room is looked at.
+pub(crate) fn bars(room: &Room<'_>, spec: &WorkloadSpec, framework: Framework, gang: &[GroupNeed]) -> Option<Obstacle> {
+    let info = &room.cluster.info;
+    let required = &spec.placement.regions.require;
+    if !required.is_empty() && !required.contains(&info.region) {
+        return Some(Obstacle::WrongRegion { region: info.region.clone(), required: required.clone() });
+    }
+    if !info.frameworks.contains(&framework) {
+        return Some(Obstacle::NoRuntime { framework });
+    }
+    if let Some(since) = room.cluster.lost_since {
+        return Some(Obstacle::ClusterLost { since });
+    }
+    if room.capacity.is_none() {
+        return Some(Obstacle::NoCapacityYet);
+    }
+    let shapes = room.shapes(gang);
+    let without = gang.iter().zip(&shapes).find(|(need, shape)| need.each.gpu_milli > 0 && shape.skus.is_empty());
+    without.map(|(need, _)| Obstacle::NoSku { group: need.name.clone(), accepted: need.skus.clone() })
+}
+
+/// Where the last frame is too old.
+pub(crate) fn stale(room: &Room<'_>) -> Option<Obstacle> {
+    let frame = room.capacity.filter(|c| !c.fresh)?;
+    Some(Obstacle::StaleCapacity { age_ms: frame.age_ms, bound_ms: FRESH_MS })
+}
+
+/// Whether an obstacle stays until the cluster itself changes.
+pub(crate) fn is_permanent(obstacle: &Obstacle) -> bool {
+    matches!(
+        obstacle,
+        Obstacle::WrongRegion { .. } | Obstacle::NoRuntime { .. } | Obstacle::NoSku { .. } | Obstacle::TooSmall { .. }
+    )
+}
+
+/// Only where it is certain that the empty cluster could not hold the gang.
+pub(crate) fn too_small(room: &mut Room<'_>, gang: &[GroupNeed], shapes: &[Shape]) -> Option<Obstacle> {
+    let empty = room.empty();
+    if fit(empty, &Everywhere, shapes) != Fit::No {
+        return None;
+    }
+    let (group, _, holds) = first_without_room(empty, &Everywhere, shapes);
+    let need = &gang[group];
+    Some(Obstacle::TooSmall { group: need.name.clone(), needs: need.count, holds: narrow(holds) })
+}
+
+/// Why the gang does not fit now, with its numbers. `fits` counts holes for the group after the groups before it took
+/// theirs; each `held_by_…` counts for this group alone how many more members would fit if only that were gone.
+pub(crate) fn no_room(room: &mut Room<'_>, gang: &[GroupNeed]) -> (usize, Obstacle) {
+    let shapes = room.shapes(gang);
+    let (group, sku, fits) = first_without_room(&mut room.holes, &Everywhere, &shapes);
+    let need = &gang[group];
+    let each = &need.each;
+    let nodes = || (0u32..).zip(room.capacity.map_or(&[][..], |c| &c.nodes));
+    let usable =
+        |n: &NodeCapacity| n.state == NodeState::Ready && (each.gpu_milli == 0 || n.sku.as_ref() == room.sku(sku));
+    let more = |would: &dyn Fn(&NodeCapacity, Resources) -> Resources| -> u32 {
+        let gained = nodes().filter(|(_, n)| usable(n)).map(|(i, n)| {
+            let free = room.holes.free(i);
+            members_in(&would(n, free), each).saturating_sub(members_in(&free, each))
+        });
+        narrow(gained.fold(0, u64::saturating_add))
+    };
+    let devices =
+        |free: Resources, devices: u16| Resources { gpu_milli: free.gpu_milli + u64::from(devices) * 1000, ..free };
+    let obstacle = Obstacle::NoRoom {
+        group: need.name.clone(),
+        each: need.each,
+        sku: room.sku(sku).cloned(),
+        needs: need.count,
+        fits: narrow(fits),
+        held_by_ghosts: more(&|n, free| devices(free, n.ghosts)),
+        held_by_sick: more(&|n, free| devices(free, n.sick)),
+        held_by_attempts: more(&|n, free| healthy(n).unwrap_or(free)),
+    };
+    (group, obstacle)
+}
+
+/// The first group, in packing order, for which there is no room after those before it: its place in the gang, the model of
+/// which there is most, and how many members fit. Where each has room (only together they have not), the last.
+fn first_without_room(holes: &mut Holes, allowed: &dyn Allowed, shapes: &[Shape]) -> (usize, SkuId, u64) {
+    let mark = holes.mark();
+    let mut found = (0, None, 0);
+    for g in packing_order(shapes) {
+        let shape = &shapes[g];
+        let (sku, fits) = best_model(holes, allowed, shape);
+        found = (g, sku, fits.min(shape.count));
+        if fits < shape.count {
+            break;
+        }
+        place_group(holes, allowed, shape, &mut Spot { sku, nodes: Default::default() });
+    }
+    holes.undo_to(mark);
+    found
+}
+
+/// The first model with room for the whole group, else that with the most.
+fn best_model(holes: &Holes, allowed: &dyn Allowed, shape: &Shape) -> (SkuId, u64) {
+    if shape.each.gpu_milli == 0 {
+        return (None, count(holes, allowed, &shape.each, None, shape.count));
+    }
+    let mut best = (None, 0);
+    for &sku in &shape.skus {
+        let fits = count(holes, allowed, &shape.each, Some(sku), shape.count);
+        if best.0.is_none() || fits > best.1 {
+            best = (Some(sku), fits);
+        }
+        if fits >= shape.count {
+            break;
+        }
+    }
+    best
+}
+
+fn narrow(members: u64) -> u32 {
+    u32::try_from(members).unwrap_or(u32::MAX)
+}

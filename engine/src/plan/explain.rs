@@ -1,0 +1,159 @@
+//! The whole answer to "why", in any phase.
+
+use protocol::control::AttemptState;
+use protocol::ids::{UnixMs, WorkloadKey};
+use protocol::resources::Span;
+
+use crate::capacity::Capacity;
+use crate::lifecycle::Phase;
+use crate::queue::{Turn, Walk};
+use crate::reasons::{Candidate, Explanation, Obstacle, WaitCause, Waiting, state_text};
+use crate::state::{Attempt, Happening, State, Workload};
+
+/// The whole answer to "why", in any phase; none where there is no such workload.
+///
+/// For a waiting workload the line is walked up to it, so that its reason is the one that the planner would give.
+pub fn explain(state: &State, capacity: &Capacity, at: UnixMs, key: &WorkloadKey) -> Option<Explanation> {
+    let workload = state.workloads.get(key)?;
+    let waiting = (workload.phase == Phase::Queued).then(|| waiting(state, capacity, at, workload));
+    Some(Explanation {
+        phase: workload.phase,
+        summary: summary(workload, waiting.as_ref(), state.now.max(at)),
+        cures: waiting.as_ref().map(|w| cures(w, state.now.max(at))).unwrap_or_default(),
+        decision: workload.attempts.last().filter(|_| waiting.is_none()).map(|a| a.decision.clone()),
+        waiting,
+    })
+}
+
+fn waiting(state: &State, capacity: &Capacity, at: UnixMs, asked: &Workload) -> Waiting {
+    let mut walk = Walk::new(state, capacity, at);
+    let of = state.waiting().len() as u64;
+    for (place, key) in (1u64..).zip(state.waiting()) {
+        let Some(workload) = state.workloads.get(key) else { continue };
+        let turn = walk.turn(workload);
+        if workload.uid != asked.uid {
+            continue;
+        }
+        return match turn {
+            Turn::Waits(waiting) => waiting,
+            Turn::Placed { decision, .. } => {
+                Waiting { place, of, cause: WaitCause::BeingPlaced, candidates: decision.candidates }
+            }
+        };
+    }
+    // Every queued workload is in line, and only those are asked for.
+    Waiting { place: of, of, cause: WaitCause::NoRoom, candidates: vec![] }
+}
+
+fn summary(workload: &Workload, waiting: Option<&Waiting>, now: UnixMs) -> String {
+    let attempt = workload.attempts.last();
+    match workload.phase {
+        Phase::Queued => {
+            let why = match waiting {
+                Some(Waiting { place, of, cause: WaitCause::Backoff { until }, .. }) => {
+                    format!("waits, {place} of {of} in line: it is tried again in {}", left(*until, now))
+                }
+                Some(waiting) => waiting.to_string(),
+                None => String::new(),
+            };
+            match last_failure(workload) {
+                Some(failure) => format!("{why}; {failure}"),
+                None => why,
+            }
+        }
+        Phase::Bound => at(attempt, "is bound: its agent has not confirmed yet"),
+        Phase::Launching => at(attempt, "is being launched: its agent has the order"),
+        Phase::Starting | Phase::Succeeded | Phase::Failed => at(attempt, &word(attempt)),
+        Phase::Running => at(attempt, "is running: every member is up"),
+        Phase::Draining => draining(workload),
+        Phase::Unknown => unknown(workload),
+        Phase::Cancelled if attempt.is_none() => "it was cancelled before it was placed".into(),
+        Phase::Cancelled => format!("it was cancelled; {}", at(attempt, &word(attempt))),
+    }
+}
+
+fn left(until: UnixMs, now: UnixMs) -> Span {
+    Span(until.0.saturating_sub(now.0))
+}
+
+fn at(attempt: Option<&Attempt>, does: &str) -> String {
+    match attempt {
+        Some(a) => format!("attempt {} in {} {does}", a.number, a.cluster),
+        None => format!("no attempt {does}"),
+    }
+}
+
+fn word(attempt: Option<&Attempt>) -> String {
+    attempt.and_then(|a| a.reported.as_ref()).map_or_else(|| "has not reported".into(), state_text)
+}
+
+fn draining(workload: &Workload) -> String {
+    let lost = workload.timeline.iter().rev().find_map(|m| match &m.what {
+        Happening::ClusterReplaced { .. } | Happening::ClusterLost { .. } => Some(m.what.to_string()),
+        Happening::ClusterReturned { .. } | Happening::Bound { .. } => Some(String::new()),
+        _ => None,
+    });
+    let more = match lost {
+        Some(lost) if !lost.is_empty() => format!(" ({lost})"),
+        _ => String::new(),
+    };
+    at(workload.attempts.last(), &format!("is being ended, and is not seen to be gone yet{more}"))
+}
+
+fn unknown(workload: &Workload) -> String {
+    let why = workload.timeline.iter().rev().find_map(|m| match &m.what {
+        Happening::ClusterLost { .. } | Happening::ClusterReplaced { .. } => Some(m.what.to_string()),
+        _ => None,
+    });
+    let why = why.unwrap_or_else(|| "its cluster is not heard from".into());
+    let does = format!("may still run: {why}; it is not started elsewhere, so that it never runs twice");
+    at(workload.attempts.last(), &does)
+}
+
+/// The last attempt's failure, where it goes back to the queue after one.
+fn last_failure(workload: &Workload) -> Option<String> {
+    let attempt = workload.attempts.last()?;
+    let state = attempt.reported.as_ref().filter(|s| !matches!(s, AttemptState::Succeeded))?;
+    Some(at(Some(attempt), &state_text(state)))
+}
+
+/// What would let it start.
+fn cures(waiting: &Waiting, now: UnixMs) -> Vec<String> {
+    match &waiting.cause {
+        WaitCause::NoClusters => vec!["a cluster joins".into()],
+        WaitCause::Backoff { until } => vec![format!("the wait after its failure ends, in {}", left(*until, now))],
+        WaitCause::BeingPlaced => vec![],
+        WaitCause::BehindOthers { first, .. } => {
+            let mut cures = vec![format!("{first}, which is ahead of it, is placed or cancelled")];
+            cures.extend(waiting.candidates.iter().filter_map(cure));
+            cures
+        }
+        WaitCause::Impossible | WaitCause::NoRoom => waiting.candidates.iter().filter_map(cure).collect(),
+    }
+}
+
+fn cure(candidate: &Candidate) -> Option<String> {
+    let cluster = &candidate.cluster;
+    Some(match candidate.obstacle.as_ref()? {
+        Obstacle::ClusterLost { .. } => format!("{cluster} is heard from again"),
+        Obstacle::NoCapacityYet => format!("{cluster} sends its capacity"),
+        Obstacle::StaleCapacity { .. } => format!("{cluster} sends fresh capacity"),
+        Obstacle::WrongRegion { region, .. } => format!("{region} is added to its required regions"),
+        Obstacle::NoRuntime { framework } => format!("{cluster} gets a runtime for {framework}"),
+        Obstacle::NoSku { group, .. } => format!("{cluster} gets nodes of a model that group {group} accepts"),
+        Obstacle::TooSmall { group, needs, holds } => {
+            format!("group {group} is made smaller: {cluster} could hold {holds} of its {needs} members")
+        }
+        Obstacle::NoRoom { group, needs, fits, held_by_ghosts, held_by_sick, .. } => {
+            let more = needs.saturating_sub(*fits).max(1);
+            let mend = match (held_by_ghosts, held_by_sick) {
+                (0, 0) => "",
+                (_, 0) => " (what holds memory on its ghost GPUs ends)",
+                (0, _) => " (its sick GPUs are repaired)",
+                _ => " (what holds memory on its ghost GPUs ends, its sick GPUs are repaired)",
+            };
+            format!("room for {more} more of group {group} is made in {cluster}{mend}")
+        }
+        Obstacle::BehindOthers { .. } => return None,
+    })
+}

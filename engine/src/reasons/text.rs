@@ -1,0 +1,145 @@
+//! Reasons as people read them. Codes and numbers are decided elsewhere; only their words are here.
+
+use std::fmt;
+
+use protocol::control::AttemptState;
+use protocol::resources::{Cpu, Gpus, Memory, Resources};
+use protocol::sku::Sku;
+
+use super::{Candidate, Obstacle, ScoreTerm, WaitCause, Waiting};
+use crate::state::Happening;
+
+fn list<T: fmt::Display>(items: &[T], between: &str) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(between)
+}
+
+fn members(count: u32) -> &'static str {
+    if count == 1 { "member" } else { "members" }
+}
+
+/// What a member needs, by its scarcest: `8 free H100`, `4 cpu and 16Gi`.
+fn amount(each: &Resources, sku: Option<&Sku>) -> String {
+    match sku {
+        Some(sku) => {
+            format!("{} free {sku} ({} cpu, {})", Gpus(each.gpu_milli), Cpu(each.cpu_milli), Memory(each.memory_mib))
+        }
+        None => format!("{} cpu and {}", Cpu(each.cpu_milli), Memory(each.memory_mib)),
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Obstacle::ClusterLost { .. } => f.write_str("not heard from for longer than a lease"),
+            Obstacle::NoCapacityYet => f.write_str("has not sent its capacity yet"),
+            Obstacle::StaleCapacity { age_ms, bound_ms } => {
+                write!(f, "its capacity is {age_ms} ms old; at most {bound_ms} ms is placed on")
+            }
+            Obstacle::WrongRegion { region, required } => {
+                write!(f, "is in {region}; {} is required", list(required, " or "))
+            }
+            Obstacle::NoRuntime { framework } => write!(f, "does not run {framework}"),
+            Obstacle::NoSku { group, accepted } if accepted.is_empty() => {
+                write!(f, "has no GPUs, which group {group} needs")
+            }
+            Obstacle::NoSku { group, accepted } => {
+                write!(f, "has no {}, which group {group} needs", list(accepted, " or "))
+            }
+            Obstacle::TooSmall { group, needs, holds } => {
+                write!(f, "too small: group {group} needs {needs} {}; empty, it could hold {holds}", members(*needs))
+            }
+            Obstacle::NoRoom { group, each, sku, needs, fits, held_by_ghosts, held_by_sick, held_by_attempts } => {
+                write!(f, "group {group} needs {needs} x {}; has {fits}", amount(each, sku.as_ref()))?;
+                let held = [
+                    (held_by_ghosts, "held by ghosts"),
+                    (held_by_sick, "held by sick GPUs"),
+                    (held_by_attempts, "held by running attempts"),
+                ];
+                held.iter().filter(|(n, _)| **n > 0).try_for_each(|(n, by)| write!(f, "; {n} more {by}"))
+            }
+            Obstacle::BehindOthers { first } => write!(f, "its room is kept for {first}, which is ahead in line"),
+        }
+    }
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.obstacle {
+            Some(obstacle) => write!(f, "{}: {obstacle}", self.cluster),
+            None => write!(f, "{}: {}", self.cluster, list(&self.score, ", ")),
+        }
+    }
+}
+
+impl fmt::Display for ScoreTerm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, value, unit } = self;
+        if *value == i64::MAX {
+            return write!(f, "{name} unknown");
+        }
+        write!(f, "{name} {value}")?;
+        if unit.is_empty() { Ok(()) } else { write!(f, " {unit}") }
+    }
+}
+
+impl fmt::Display for WaitCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WaitCause::NoClusters => f.write_str("no cluster has joined"),
+            WaitCause::Impossible => f.write_str("no cluster could hold it, even empty"),
+            WaitCause::Backoff { until } => write!(f, "it waits until {until} (ms since 1970) before the next try"),
+            WaitCause::NoRoom => f.write_str("no cluster has room for the whole gang"),
+            WaitCause::BehindOthers { ahead: 1, first } => write!(f, "{first} is ahead and waits for the same room"),
+            WaitCause::BehindOthers { ahead, first } => {
+                write!(f, "{ahead} are ahead and wait for the same room, {first} first")
+            }
+            WaitCause::BeingPlaced => f.write_str("it has a place; the binding is being committed"),
+        }
+    }
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "waits, {} of {} in line: {}", self.place, self.of, self.cause)?;
+        if self.cause == WaitCause::BeingPlaced || self.candidates.is_empty() {
+            return Ok(());
+        }
+        write!(f, " ({})", list(&self.candidates, "; "))
+    }
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Happening::Submitted => f.write_str("submitted"),
+            Happening::Bound { attempt, cluster } => write!(f, "attempt {attempt} bound to {cluster}"),
+            Happening::Reported { attempt, state } => write!(f, "attempt {attempt} {}", state_text(state)),
+            Happening::Retried { attempt, class, .. } => {
+                write!(f, "back in the queue after the {class} failure of attempt {attempt}")
+            }
+            Happening::CancelRequested => f.write_str("cancel requested"),
+            Happening::ClusterLost { cluster } => write!(f, "{cluster} was not heard from for longer than a lease"),
+            Happening::ClusterReturned { cluster } => write!(f, "{cluster} is back"),
+            Happening::ClusterReplaced { cluster } => write!(
+                f,
+                "the agent of {cluster} came back without its records: whether the attempt still runs there is not known"
+            ),
+        }
+    }
+}
+
+/// An attempt's state as the end of a sentence that begins with the attempt.
+pub fn state_text(state: &AttemptState) -> String {
+    match state {
+        AttemptState::Accepted => "was accepted".into(),
+        AttemptState::Starting { waiting_for } if waiting_for.is_empty() => "is starting".into(),
+        AttemptState::Starting { waiting_for } => format!("is starting, waiting for {waiting_for}"),
+        AttemptState::Running => "is running".into(),
+        AttemptState::Succeeded => "succeeded".into(),
+        AttemptState::Failed { class, message, exit_code } => {
+            let code = exit_code.map(|c| format!(", exit code {c}")).unwrap_or_default();
+            format!("failed ({class}{code}): {message}")
+        }
+        AttemptState::Stopped => "was stopped".into(),
+    }
+}

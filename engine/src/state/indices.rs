@@ -1,0 +1,104 @@
+//! Views of the workloads by what is asked for most: who waits, in order, and what lives in a cluster. Kept in step by
+//! `State::change` and never stored: a snapshot's reader makes them again.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use protocol::ids::{ClusterName, CommandNumber, WorkloadKey};
+
+use super::{Attempt, State, Workload};
+use crate::lifecycle::Phase;
+
+/// A place in line: higher priority first, then earlier submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Line {
+    priority: Reverse<i32>,
+    order: u64,
+}
+
+impl Line {
+    /// A workload's place in line.
+    pub(crate) fn of(workload: &Workload) -> Self {
+        Self { priority: Reverse(workload.spec.priority), order: workload.order }
+    }
+}
+
+/// The views.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Indices {
+    /// Queued workloads, in the order in which they are placed.
+    pub(crate) queue: BTreeMap<Line, WorkloadKey>,
+    /// Workloads with a live attempt, by its cluster and launch.
+    pub(crate) live: BTreeMap<ClusterName, BTreeMap<CommandNumber, WorkloadKey>>,
+}
+
+impl Indices {
+    /// Makes the views from the workloads alone.
+    pub(crate) fn rebuilt<'a>(workloads: impl Iterator<Item = &'a Workload>) -> Self {
+        let mut indices = Self::default();
+        workloads.for_each(|w| indices.insert(w));
+        indices
+    }
+
+    pub(super) fn insert(&mut self, workload: &Workload) {
+        if workload.phase == Phase::Queued {
+            self.queue.insert(Line::of(workload), workload.key.clone());
+        }
+        if let Some(attempt) = workload.live_attempt() {
+            self.live.entry(attempt.cluster.clone()).or_default().insert(attempt.launch, workload.key.clone());
+        }
+    }
+
+    pub(super) fn remove(&mut self, workload: &Workload) {
+        if workload.phase == Phase::Queued {
+            self.queue.remove(&Line::of(workload));
+        }
+        if let Some(attempt) = workload.live_attempt()
+            && let Some(there) = self.live.get_mut(&attempt.cluster)
+        {
+            there.remove(&attempt.launch);
+            if there.is_empty() {
+                self.live.remove(&attempt.cluster);
+            }
+        }
+    }
+}
+
+impl State {
+    /// Changes one workload and everything that is derived from it. A terminal workload whose deletion was asked for goes.
+    pub(crate) fn change(&mut self, key: &WorkloadKey, change: impl FnOnce(&mut Workload)) {
+        let Some(workload) = self.workloads.get_mut(key) else { return };
+        self.indices.remove(workload);
+        change(workload);
+        if workload.delete_requested && workload.phase.is_terminal() {
+            self.by_uid.remove(&workload.uid);
+            self.workloads.remove(key);
+        } else {
+            self.indices.insert(workload);
+        }
+    }
+
+    /// Adds a new workload.
+    pub(crate) fn add(&mut self, workload: Workload) {
+        self.indices.insert(&workload);
+        self.by_uid.insert(workload.uid, workload.key.clone());
+        self.workloads.insert(workload.key.clone(), workload);
+    }
+
+    /// Queued workloads, in the order in which they are placed.
+    pub fn waiting(&self) -> impl ExactSizeIterator<Item = &WorkloadKey> {
+        self.indices.queue.values()
+    }
+
+    /// Live attempts in a cluster, by launch.
+    pub fn live_in<'a>(
+        &'a self,
+        cluster: &'a ClusterName,
+    ) -> Box<dyn Iterator<Item = (&'a Workload, &'a Attempt)> + 'a> {
+        let keys = self.indices.live.get(cluster).into_iter().flat_map(BTreeMap::values);
+        Box::new(keys.filter_map(|key| {
+            let workload = self.workloads.get(key)?;
+            Some((workload, workload.live_attempt()?))
+        }))
+    }
+}

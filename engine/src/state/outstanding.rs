@@ -1,0 +1,47 @@
+//! What a cluster's agent was told and has not confirmed: derived from state, so that any leader can say it again.
+
+use protocol::control::{LaunchOrder, Order, StopOrder};
+use protocol::ids::{ClusterName, CommandNumber};
+
+use super::{Attempt, State, Workload};
+
+/// How long a stopped attempt has between the polite and the hard end, in ms.
+pub const GRACE_MS: u64 = 10_000;
+
+impl State {
+    /// Commands to a cluster that its agent has not confirmed, by number: what a new leader, or a new session, sends again.
+    ///
+    /// A launch is outstanding until the first report, a stop until the attempt is gone. An attempt that was stopped before
+    /// it was accepted has both: the agent carries them out in order. Attempts of another life of the agent have neither: this
+    /// one could start what still runs, or call gone what it never knew.
+    pub fn outstanding(&self, cluster: &ClusterName) -> Vec<(CommandNumber, Order)> {
+        let Some(member) = self.clusters.get(cluster) else { return vec![] };
+        let mut orders: Vec<(CommandNumber, Order)> = self
+            .live_in(cluster)
+            .filter(|(_, attempt)| attempt.incarnation == member.incarnation)
+            .flat_map(|(workload, attempt)| {
+                let launch = (attempt.revision == 0).then(|| (attempt.launch, launch_order(workload, attempt)));
+                launch.into_iter().chain(stop_order(workload, attempt))
+            })
+            .collect();
+        orders.sort_by_key(|(number, _)| *number);
+        orders
+    }
+}
+
+/// The order that starts an attempt.
+pub(crate) fn launch_order(workload: &Workload, attempt: &Attempt) -> Order {
+    Order::Launch(Box::new(LaunchOrder {
+        attempt: workload.attempt_id(attempt.number),
+        key: workload.key.clone(),
+        spec: (*workload.spec).clone(),
+        placement: attempt.placement.clone(),
+    }))
+}
+
+/// The order that ends an attempt, where that was asked for.
+pub(crate) fn stop_order(workload: &Workload, attempt: &Attempt) -> Option<(CommandNumber, Order)> {
+    let (number, cause) = attempt.stop?;
+    let attempt = workload.attempt_id(attempt.number);
+    Some((number, Order::Stop(StopOrder { attempt, cause, grace_ms: GRACE_MS })))
+}

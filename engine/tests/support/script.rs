@@ -1,0 +1,284 @@
+//! The script language: a command a line, `#` for remarks. What each did is written below it.
+//!
+//! ```text
+//! nodes CLUSTER COUNTxGPUS SKU ...     declares nodes (SKU `-`: none); each GPU brings 8 cpu and 64Gi, a node without has 32 and 128Gi
+//! ghosts|sick CLUSTER NODE N           takes N devices of a node out
+//! stale CLUSTER                        its capacity is too old
+//! join CLUSTER [region=R] [life=N] [last=N] [only=FRAMEWORK] [price=SKU:MILLI] [WORKLOAD/ATTEMPT:REVISION:STATE ...]
+//! epoch N · at MS · lose CLUSTER · cancel NAME · delete NAME · why NAME · outstanding CLUSTER · show NAME · warn ...
+//! submit NAME [priority=N] [require=R] [prefer=R] [retries=N] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
+//! plan [limit=N]                       plans and commits what it proposes
+//! propose, commit                      plans without committing; commits that
+//! report CLUSTER WORKLOAD/ATTEMPT:REVISION:STATE
+//! catchup CLUSTER                      its capacity frame includes every command so far
+//! ```
+
+use std::fmt::Write;
+
+use engine::commands::{Applied, Binding, Command, Outcome};
+use engine::{Effect, State, plan};
+use protocol::control::{AttemptReport, AttemptState, Order};
+use protocol::errors::FailureClass;
+use protocol::ids::*;
+use protocol::workload::{Framework, GroupSpec, WorkloadSpec};
+
+use super::*;
+
+#[derive(Default)]
+pub struct World {
+    pub state: State,
+    pub fleet: Fleet,
+    now: u64,
+    index: u64,
+    proposed: Vec<Binding>,
+}
+
+/// Runs a script and tells its story.
+pub fn run(text: &str) -> String {
+    let mut world = World::default();
+    let mut story = String::new();
+    for line in text.lines().map(str::trim_end) {
+        writeln!(story, "{line}").unwrap();
+        let words: Vec<&str> = line.split('#').next().unwrap().split_whitespace().collect();
+        if let Some((verb, rest)) = words.split_first() {
+            world.line(verb, rest).lines().for_each(|l| writeln!(story, "    {l}").unwrap());
+        }
+    }
+    story
+}
+
+fn option<'a>(words: &[&'a str], name: &str) -> Option<&'a str> {
+    words.iter().find_map(|w| w.strip_prefix(name)?.strip_prefix('='))
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> T {
+    text.parse().unwrap_or_else(|_| panic!("{text:?} is no number"))
+}
+
+pub fn state_of(text: &str) -> AttemptState {
+    let failed = |class| AttemptState::Failed { class, message: "it broke".into(), exit_code: None };
+    match text {
+        "accepted" => AttemptState::Accepted,
+        "starting" => AttemptState::Starting { waiting_for: "2 of 4 members".into() },
+        "running" => AttemptState::Running,
+        "succeeded" => AttemptState::Succeeded,
+        "stopped" => AttemptState::Stopped,
+        "user" => {
+            AttemptState::Failed { class: FailureClass::User, message: "exit status 3".into(), exit_code: Some(3) }
+        }
+        "infrastructure" => failed(FailureClass::Infrastructure),
+        "capacity" => failed(FailureClass::Capacity),
+        _ => panic!("{text:?} is no state"),
+    }
+}
+
+fn word(text: &str) -> AttemptReport {
+    let parts: Vec<&str> = text.split([':', '/']).collect();
+    report(parts[0], number(parts[1]), number(parts[2]), state_of(parts[3]))
+}
+
+/// `GROUP=COUNTxGPUSxSKU|SKU` or `GROUP=COUNTxCPUcpu`.
+fn group_of(text: &str) -> Option<GroupSpec> {
+    let (name, shape) = text.split_once('=')?;
+    let (count, each) = shape.split_once('x')?;
+    if let Some(cpu) = each.strip_suffix("cpu") {
+        return Some(group(name, number(count), number(cpu), 16, 0, &[]));
+    }
+    let (gpus, skus) = each.split_once('x').unwrap_or((each, ""));
+    let skus: Vec<&str> = skus.split('|').filter(|s| !s.is_empty()).collect();
+    let gpus: u64 = number(gpus);
+    Some(group(name, number(count), gpus * 8, gpus * 64, gpus, &skus))
+}
+
+pub fn spec_of(words: &[&str]) -> WorkloadSpec {
+    let mut spec = batch(words.iter().filter_map(|w| group_of(w)).collect());
+    spec.priority = option(words, "priority").map_or(0, number);
+    spec.retries.limit = option(words, "retries").map_or(0, number);
+    spec.placement.regions.require = option(words, "require").map(|r| Region::new(r).unwrap()).into_iter().collect();
+    spec.placement.regions.prefer = option(words, "prefer").map(|r| Region::new(r).unwrap()).into_iter().collect();
+    spec
+}
+
+impl World {
+    fn line(&mut self, verb: &str, words: &[&str]) -> String {
+        match verb {
+            "nodes" => self.nodes(words),
+            "ghosts" | "sick" => self.devices(verb, words),
+            "stale" => {
+                let there = self.fleet.capacity.clusters.get_mut(&cluster(words[0])).unwrap();
+                (there.fresh, there.age_ms) = (false, 12_000);
+                String::new()
+            }
+            "catchup" => {
+                self.fleet.catch_up(&self.state, words[0]);
+                String::new()
+            }
+            "at" => {
+                self.now = number(words[0]);
+                String::new()
+            }
+            "plan" => {
+                let told = self.propose(words);
+                told + &self.commit()
+            }
+            "propose" => self.propose(words),
+            "commit" => self.commit(),
+            "why" => self.why(words[0]),
+            "warn" => plan::warnings(&self.state, &self.fleet.capacity, &spec_of(words)).join("\n"),
+            "show" => self.show(words[0]),
+            "outstanding" => {
+                let orders = self.state.outstanding(&cluster(words[0]));
+                orders.iter().map(|(n, o)| format!("{n}: {}\n", self.order(o))).collect()
+            }
+            _ => {
+                let command = self.command(verb, words);
+                self.apply(&command)
+            }
+        }
+    }
+
+    fn command(&self, verb: &str, words: &[&str]) -> Command {
+        match verb {
+            "epoch" => Command::OpenEpoch { epoch: Epoch(number(words[0])) },
+            "submit" => {
+                Command::Submit { key: key(words[0]), uid: uid(words[0]), spec: Box::new(spec_of(&words[1..])) }
+            }
+            "steal" => Command::Submit { key: key(words[0]), uid: Uid(1), spec: Box::new(spec_of(&words[1..])) },
+            "report" => Command::Report { cluster: cluster(words[0]), report: word(words[1]) },
+            "lose" => Command::LoseCluster { cluster: cluster(words[0]) },
+            "cancel" => Command::Cancel { key: key(words[0]) },
+            "delete" => Command::Delete { key: key(words[0]) },
+            "join" => self.join(words),
+            _ => panic!("{verb:?} is no command"),
+        }
+    }
+
+    fn join(&self, words: &[&str]) -> Command {
+        let mut info = info(words[0], option(words, "region").unwrap_or("eu-west"));
+        if let Some(only) = option(words, "only") {
+            info.frameworks.retain(|f: &Framework| f.to_string() == only);
+        }
+        if let Some((sku, milli)) = option(words, "price").and_then(|p| p.split_once(':')) {
+            info.prices.push(price(sku, number(milli)));
+        }
+        Command::Join {
+            info,
+            incarnation: Incarnation(option(words, "life").map_or(1, number)),
+            last_command: CommandNumber(option(words, "last").map_or(0, number)),
+            attempts: words[1..].iter().filter(|w| w.contains('/')).map(|w| word(w)).collect(),
+        }
+    }
+
+    fn nodes(&mut self, words: &[&str]) -> String {
+        let mut nodes = vec![];
+        for pair in words[1..].chunks(2) {
+            let (count, gpus) = pair[0].split_once('x').unwrap();
+            let (count, gpus): (u64, u64) = (number(count), number(gpus));
+            let sku = Some(pair[1]).filter(|s| *s != "-");
+            let total = if gpus == 0 { resources(32, 128, 0) } else { resources(gpus * 8 + 4, gpus * 64 + 32, gpus) };
+            for _ in 0..count {
+                nodes.push(node(&format!("n{}", nodes.len()), sku, total));
+            }
+        }
+        self.fleet.set(words[0], nodes);
+        String::new()
+    }
+
+    fn devices(&mut self, verb: &str, words: &[&str]) -> String {
+        let there = self.fleet.capacity.clusters.get_mut(&cluster(words[0])).unwrap();
+        let node = there.nodes.iter_mut().find(|n| n.name.as_str() == words[1]).unwrap();
+        let count: u16 = number(words[2]);
+        *(if verb == "sick" { &mut node.sick } else { &mut node.ghosts }) = count;
+        node.free.gpu_milli -= u64::from(count) * 1000;
+        String::new()
+    }
+
+    pub fn apply(&mut self, command: &Command) -> String {
+        self.index += 1;
+        let applied = self.state.apply(LogIndex(self.index), command, UnixMs(self.now));
+        self.tell(&applied)
+    }
+
+    fn tell(&self, applied: &Applied) -> String {
+        let mut told = match &applied.outcome {
+            Ok(Outcome::Submitted { existed: true, .. }) => "ok: was there already\n".into(),
+            Ok(Outcome::Ended { phase, .. }) => format!("ok: {phase}\n"),
+            Ok(_) => "ok\n".into(),
+            Err(refusal) => format!("refused: {refusal}\n"),
+        };
+        for effect in &applied.effects {
+            let line = match effect {
+                Effect::Command { cluster, number, order } => format!("-> {cluster} #{number}: {}", self.order(order)),
+                Effect::ReportCommitted { cluster, attempt, revision } => {
+                    format!("-> {cluster}: report {revision} on {} committed", self.attempt(*attempt))
+                }
+            };
+            writeln!(told, "{line}").unwrap();
+        }
+        for key in &applied.changed {
+            match self.state.workloads.get(key) {
+                Some(w) => writeln!(told, "{} is {}", key.name, w.phase).unwrap(),
+                None => writeln!(told, "{} is gone", key.name).unwrap(),
+            }
+        }
+        told
+    }
+
+    /// Ids are shown by the workload's name, where it still has one.
+    fn attempt(&self, id: AttemptId) -> String {
+        let name = self.state.by_uid.get(&id.workload).map_or_else(|| "?".into(), |k| k.name.to_string());
+        format!("{name}/{}", id.number)
+    }
+
+    fn order(&self, order: &Order) -> String {
+        match order {
+            Order::Launch(l) => format!("launch {}", self.attempt(l.attempt)),
+            Order::Stop(s) => format!("stop {} ({:?}, {} ms)", self.attempt(s.attempt), s.cause, s.grace_ms),
+        }
+    }
+
+    fn propose(&mut self, words: &[&str]) -> String {
+        let limit = option(words, "limit").map_or(100, number);
+        let plan = plan::plan(&self.state, &self.fleet.capacity, UnixMs(self.now), limit);
+        let mut told = String::new();
+        for b in &plan.bindings {
+            let groups: Vec<String> = b.placement.iter().map(placement).collect();
+            writeln!(told, "{}/{} to {}: {}", b.key.name, b.attempt, b.cluster, groups.join("; ")).unwrap();
+        }
+        for key in self.state.waiting() {
+            if let Some(waiting) = plan.waiting.get(&self.state.workloads[key].uid) {
+                writeln!(told, "{} {waiting}", key.name).unwrap();
+            }
+        }
+        self.proposed = plan.bindings;
+        told
+    }
+
+    fn commit(&mut self) -> String {
+        let commands: Vec<Command> =
+            std::mem::take(&mut self.proposed).into_iter().map(|b| Command::Bind(Box::new(b))).collect();
+        commands.iter().map(|c| self.apply(c)).collect()
+    }
+
+    fn why(&self, name: &str) -> String {
+        let why = plan::explain(&self.state, &self.fleet.capacity, UnixMs(self.now), &key(name));
+        let Some(why) = why else { return "there is no such workload".into() };
+        let mut told = format!("{}: {}\n", why.phase, why.summary);
+        for candidate in why.decision.iter().flat_map(|d| &d.candidates) {
+            writeln!(told, "considered {candidate}").unwrap();
+        }
+        why.cures.iter().for_each(|c| writeln!(told, "starts when {c}").unwrap());
+        told
+    }
+
+    fn show(&self, name: &str) -> String {
+        let Some(w) = self.state.workloads.get(&key(name)) else { return "there is no such workload".into() };
+        w.timeline.iter().map(|m| format!("{} {}: {}\n", m.at, m.phase, m.what)).collect()
+    }
+}
+
+fn placement(group: &protocol::control::GroupPlacement) -> String {
+    let nodes: Vec<String> = group.nodes.iter().map(|n| format!("{} on {}", n.members, n.node)).collect();
+    let sku = group.sku.as_ref().map(|s| format!(" [{s}]")).unwrap_or_default();
+    format!("{}{sku} {}", group.group, nodes.join(" + "))
+}

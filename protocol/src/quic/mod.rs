@@ -1,0 +1,11 @@
+//! What both ends of a QUIC link share: mutual TLS with one CA, the identity in a certificate, frames on streams.
+//!
+//! The one room of this crate that touches sockets; behind the feature `quic`. Used by coordinator and agent.
+
+mod frames;
+mod identity;
+mod tls;
+
+pub use frames::{FrameError, read_frame, write_frame};
+pub use identity::{Identity, IdentityError, peer_identity};
+pub use tls::{AGENT_ALPN, Credentials, PEER_ALPN, TlsError, client_config, server_config, transport};

@@ -1,0 +1,130 @@
+//! TLS 1.3 both ways with one CA, and QUIC's own settings. The crypto provider (ring) is passed, never installed.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use rustls::RootCertStore;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+/// Between coordinator replicas.
+pub const PEER_ALPN: &[u8] = b"tidewater-peer/1";
+/// From an agent to a coordinator replica.
+pub const AGENT_ALPN: &[u8] = b"tidewater-agent/1";
+
+/// A connection without a word for this long is over.
+const IDLE: Duration = Duration::from_secs(10);
+/// A word is said at least this often.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// Most bytes in flight on one stream, and on all of a connection.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// A certificate with its key, and the CA that the other end must have.
+#[derive(Debug)]
+pub struct Credentials {
+    /// The CA's certificate.
+    pub ca: CertificateDer<'static>,
+    /// This end's certificate.
+    pub certificate: CertificateDer<'static>,
+    /// Its key.
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// Why TLS can't be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file is missing or is no PEM.
+    #[error("{file}: {cause}; it must be a PEM file (ca.pem, cert.pem and key.pem make an identity)")]
+    File {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// rustls or quinn refused the settings.
+    #[error("TLS set-up: {0}")]
+    Setup(String),
+}
+
+impl Clone for Credentials {
+    fn clone(&self) -> Self {
+        Self { ca: self.ca.clone(), certificate: self.certificate.clone(), key: self.key.clone_key() }
+    }
+}
+
+impl Credentials {
+    /// Reads `ca.pem`, `cert.pem` and `key.pem` of a folder.
+    pub fn load(folder: &Path) -> Result<Self, TlsError> {
+        let bad = |file: &Path, e: rustls_pki_types::pem::Error| TlsError::File {
+            file: file.display().to_string(),
+            cause: e.to_string(),
+        };
+        let (ca, cert, key) = (folder.join("ca.pem"), folder.join("cert.pem"), folder.join("key.pem"));
+        Ok(Self {
+            ca: CertificateDer::from_pem_file(&ca).map_err(|e| bad(&ca, e))?,
+            certificate: CertificateDer::from_pem_file(&cert).map_err(|e| bad(&cert, e))?,
+            key: PrivateKeyDer::from_pem_file(&key).map_err(|e| bad(&key, e))?,
+        })
+    }
+
+    fn roots(&self) -> Result<Arc<RootCertStore>, TlsError> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.ca.clone()).map_err(|e| TlsError::Setup(format!("the CA's certificate: {e}")))?;
+        Ok(Arc::new(roots))
+    }
+}
+
+fn setup(error: impl ToString) -> TlsError {
+    TlsError::Setup(error.to_string())
+}
+
+/// QUIC's settings: modest windows, so that an idle connection costs tens of KiB.
+pub fn transport() -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE).expect("10 s fits a varint")))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .send_window(u64::from(CONNECTION_WINDOW))
+        .max_concurrent_bidi_streams(VarInt::from_u32(64))
+        .max_concurrent_uni_streams(VarInt::from_u32(64));
+    config
+}
+
+/// For the end that accepts connections. Both ALPNs come in on one socket.
+pub fn server_config(credentials: &Credentials) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(credentials.roots()?, provider.clone()).build().map_err(setup)?;
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(setup)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![credentials.certificate.clone()], credentials.key.clone_key())
+        .map_err(setup)?;
+    tls.alpn_protocols = vec![PEER_ALPN.to_vec(), AGENT_ALPN.to_vec()];
+    let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).map_err(setup)?));
+    config.transport_config(Arc::new(transport())).migration(false).max_incoming(256);
+    Ok(config)
+}
+
+/// For the end that opens connections.
+pub fn client_config(credentials: &Credentials, alpn: &[u8]) -> Result<ClientConfig, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(setup)?
+        .with_root_certificates(credentials.roots()?)
+        .with_client_auth_cert(vec![credentials.certificate.clone()], credentials.key.clone_key())
+        .map_err(setup)?;
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).map_err(setup)?));
+    config.transport_config(Arc::new(transport()));
+    Ok(config)
+}

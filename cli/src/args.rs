@@ -4,6 +4,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use protocol::ids::Namespace;
 use protocol::resources::Span;
 
+use crate::client::default_namespace;
 use crate::{commands, demo, dev, exit, guard, roles};
 
 /// Tidewater makes many Kubernetes clusters work as one pool of GPUs.
@@ -49,11 +50,6 @@ impl Global {
     pub fn namespace(&self) -> Namespace {
         self.namespace.clone().unwrap_or_else(default_namespace)
     }
-}
-
-/// The namespace of whatever names none.
-pub fn default_namespace() -> Namespace {
-    Namespace::new("default").expect("a constant name is valid")
 }
 
 /// How to print.

@@ -6,8 +6,8 @@ use protocol::ids::{Uid, WorkloadKey};
 
 use super::inline::Inline;
 use super::wait;
-use crate::args::{Global, default_namespace};
-use crate::client::Client;
+use crate::args::{Format, Global};
+use crate::client::{Client, default_namespace};
 use crate::exit::Failure;
 use crate::manifest;
 use crate::render::{Out, progress};
@@ -74,6 +74,9 @@ async fn send(client: &Client, workloads: Vec<WorkloadObject>, out: &Out) -> any
         })?;
         for warning in warnings {
             out.warn(&format!("{name}: {warning}"));
+        }
+        if out.format == Format::Yaml && !accepted.is_empty() {
+            out.print("---\n")?;
         }
         out.object(&workload, || format!("workload/{name} created\n"))?;
         let namespace = workload.metadata.namespace.clone().unwrap_or_else(default_namespace);

@@ -49,6 +49,18 @@ fn an_unknown_field_names_the_nearest() {
 }
 
 #[test]
+fn a_colon_without_a_blank_and_a_field_without_a_value_say_what_to_write() {
+    assert_eq!(
+        with("cpu: 1", "cpu:1"),
+        "error: m.yaml:8:18: spec.batch.groups[0][\"cpu:1\"]: unknown field: write a blank after the colon of cpu\n"
+    );
+    assert_eq!(
+        with("cpu: 1", "cpu: "),
+        "error: m.yaml:8:18: spec.batch.groups[0].cpu: it has no value: write cores, such as 4, 0.5 or 500m\n"
+    );
+}
+
+#[test]
 fn a_missing_field_says_what_to_write() {
     assert_eq!(
         with(" cpu: 1,", ""),

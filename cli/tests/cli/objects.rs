@@ -140,9 +140,10 @@ pub fn clusters() -> Value {
 
 /// Nodes of a cluster.
 pub fn nodes() -> Value {
-    json!([{"name": "gpu-1", "sku": "H100", "state": "ready", "source": "measured",
+    let node = json!({"name": "gpu-1", "sku": "H100", "state": "ready", "source": "measured",
         "devices": [{"state": "held", "activityPercent": 93, "memoryUsedMib": 70000}, {"state": "ghost", "activityPercent": null, "memoryUsedMib": 4000}],
-        "free": {"cpuMilli": 32000, "memoryMib": 262144, "gpuMilli": 0}, "total": {"cpuMilli": 64000, "memoryMib": 524288, "gpuMilli": 2000}}])
+        "free": {"cpuMilli": 32000, "memoryMib": 262144, "gpuMilli": 0}, "total": {"cpuMilli": 64000, "memoryMib": 524288, "gpuMilli": 2000}});
+    json!({"apiVersion": "tidewater.dev/v1", "kind": "NodeStatusList", "metadata": {"resourceVersion": "9"}, "items": [node]})
 }
 
 /// Capacity with a gang's fit.

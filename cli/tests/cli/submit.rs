@@ -244,3 +244,60 @@ fn an_interrupt_says_that_the_workload_goes_on() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.ends_with("not waiting any longer; w goes on (`tidewater cancel w` ends it)\n"), "{said}");
 }
+
+#[test]
+fn a_log_that_ends_before_its_attempt_is_taken_up_again_where_it_stopped() {
+    let mut going_on = workload_with("w", "Running", 1);
+    going_on["status"]["attempts"][0]["endedAt"] = Value::Null;
+    let fake = Fake::start(move |request| match request.path.split('?').next().unwrap() {
+        "/logs/default/w" if request.nth == 0 => Answer::Stream(vec![(0, "one\n".into())], End::Well),
+        "/logs/default/w" => Answer::Stream(vec![(0, "one\ntwo\n".into())], End::Well),
+        // Asked at the start, after the first stream, after the second, and for the next attempt.
+        _ if request.nth < 2 => ok(going_on.clone()),
+        _ => ok(workload_with("w", "Succeeded", 1)),
+    });
+    let ran = run(&fake.url, &["logs", "w", "-f", "--attempt", "1"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "one\ntwo\n"), "{ran:?}");
+}
+
+#[test]
+fn a_log_that_can_not_be_had_is_told_and_the_wait_goes_on() {
+    let fake = Fake::start(|request| match (request.method.as_str(), request.path.split('?').next().unwrap()) {
+        ("POST", _) => accept(request),
+        (_, "/logs/default/w") => refuse(404, "NotFound", "the log is gone"),
+        (_, WORKLOADS) if request.path.contains("watch") => {
+            Answer::Stream(vec![(300, event("MODIFIED", &workload_with("w", "Succeeded", 1)))], End::Well)
+        }
+        (_, WORKLOADS) => ok(list(5, &[workload_with("w", "Running", 1)])),
+        _ => ok(workload_with("w", "Running", 1)),
+    });
+    let ran = run(&fake.url, &["submit", "--name", "w", "--follow", "--", "true"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("warning: w: its log can't be followed: the log is gone\n"), "{ran:?}");
+    assert!(ran.stderr.ends_with("w: Succeeded: it is Succeeded\n"), "{ran:?}");
+    let watched = fake.requests().into_iter().find(|r| r.path.contains("watch")).unwrap();
+    assert_eq!(watched.path, format!("{WORKLOADS}?watch=true&resourceVersion=5&fieldSelector=metadata.name%3Dw"));
+}
+
+#[test]
+fn logs_of_several_workloads_are_told_apart_line_by_line() {
+    let fake = Fake::start(|request| {
+        let name = if request.path.contains("job-2") { "job-2" } else { "job" };
+        match (request.method.as_str(), request.path.split('?').next().unwrap()) {
+            ("POST", _) => accept(request),
+            (_, path) if path.starts_with("/logs/") => {
+                Answer::Stream(vec![(0, format!("{name} sa")), (20, "ys hi".into())], End::Well)
+            }
+            (_, WORKLOADS) => {
+                ok(list(5, &[workload_with("job", "Succeeded", 1), workload_with("job-2", "Succeeded", 1)]))
+            }
+            _ => ok(workload_with(name, "Succeeded", 1)),
+        }
+    });
+    let two = format!("{MANIFEST}---\n{}", MANIFEST.replace("job", "job-2"));
+    let ran = run_with_input(&fake.url, &["submit", "-f", "-", "--follow"], two.as_bytes());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let mut lines: Vec<&str> = ran.stdout.lines().skip(2).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["[job-2] job-2 says hi", "[job] job says hi"]);
+}

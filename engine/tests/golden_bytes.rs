@@ -10,6 +10,7 @@ use std::fmt::Write;
 use engine::commands::{Binding, Command, Outcome, Refusal};
 use engine::reasons::{Candidate, Decision, Obstacle, ScoreTerm};
 use engine::{Phase, State};
+use proptest::prelude::*;
 use protocol::codec::{CodecError, decode_body, encode_body};
 use protocol::control::{AttemptState, GroupPlacement, NodeShare};
 use protocol::ids::*;
@@ -139,5 +140,21 @@ fn a_cut_or_lengthened_command_is_refused() {
         assert!(decode_body::<Command>(&bytes[..bytes.len() - 1]).is_err(), "{name} cut short");
         let longer: Vec<u8> = bytes.iter().copied().chain([0]).collect();
         assert!(matches!(decode_body::<Command>(&longer), Err(CodecError::LeftOver { .. })), "{name} lengthened");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Bytes that were damaged on disk are read as something else or refused; reading never panics.
+    #[test]
+    fn damaged_bytes_never_panic(which in 0..8usize, at in any::<prop::sample::Index>(), value in any::<u8>()) {
+        let mut bytes = encode_body(&commands()[which].1).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] = value;
+        if let Ok(command) = decode_body::<Command>(&bytes) {
+            State::default().apply(LogIndex(1), &command, UnixMs(0));
+        }
+        let _state = decode_body::<State>(&bytes);
     }
 }

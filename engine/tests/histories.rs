@@ -9,7 +9,7 @@ use support::histories::{op, run};
 
 #[cfg(not(feature = "planted"))]
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_invariant_holds_in_every_history(ops in prop::collection::vec(op(), 1..80)) {

@@ -143,7 +143,7 @@ fn check_bindings(bindings: &[Binding], state: &State, fleet: &Fleet) -> Result<
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_gang_is_placed_exactly_where_brute_force_places_it(

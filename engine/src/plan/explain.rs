@@ -35,7 +35,7 @@ fn waiting(state: &State, capacity: &Capacity, at: UnixMs, asked: &Workload) -> 
             continue;
         }
         return match turn {
-            Turn::Waits(waiting) => waiting,
+            Turn::Waits(verdict) => walk.waiting(&verdict),
             Turn::Placed { decision, .. } => {
                 Waiting { place, of, cause: WaitCause::BeingPlaced, candidates: decision.candidates }
             }

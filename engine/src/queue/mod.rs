@@ -7,6 +7,7 @@
 //! ended (it is too large, or ghosts, sick devices or cordoned nodes are in its way), nor while it waits out a backoff.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use protocol::control::GroupPlacement;
 use protocol::ids::{ClusterName, Region, UnixMs, WorkloadKey};
@@ -23,8 +24,8 @@ use crate::state::{State, Workload};
 pub(crate) enum Turn {
     /// It gets this place.
     Placed { cluster: ClusterName, placement: Vec<GroupPlacement>, decision: Decision },
-    /// It waits.
-    Waits(Waiting),
+    /// It waits; [`Walk::waiting`] has the words.
+    Waits(Rc<Verdict>),
 }
 
 /// What makes waiting workloads alike: one that found no room tells of all of them, for room only gets less in a plan.
@@ -36,12 +37,12 @@ pub(crate) struct Walk<'a> {
     state: &'a State,
     now: UnixMs,
     rooms: BTreeMap<&'a ClusterName, Room<'a>>,
-    found_none: BTreeMap<Likeness, Verdict>,
+    found_none: BTreeMap<Likeness, Rc<Verdict>>,
     place: u64,
 }
 
 /// Why a kind of workload waits.
-struct Verdict {
+pub(crate) struct Verdict {
     cause: WaitCause,
     barred: Vec<Barred>,
 }
@@ -55,14 +56,15 @@ impl<'a> Walk<'a> {
     /// The next in line has its turn.
     pub(crate) fn turn(&mut self, workload: &Workload) -> Turn {
         self.place += 1;
+        let waits = |cause| Turn::Waits(Rc::new(Verdict { cause, barred: vec![] }));
         if let Some(until) = workload.not_before.filter(|u| *u > self.now) {
-            return self.waits(WaitCause::Backoff { until }, &[]);
+            return waits(WaitCause::Backoff { until });
         }
         if self.rooms.is_empty() {
-            return self.waits(WaitCause::NoClusters, &[]);
+            return waits(WaitCause::NoClusters);
         }
         let spec = &workload.spec;
-        let Ok(framework) = spec.framework() else { return self.waits(WaitCause::Impossible, &[]) };
+        let Ok(framework) = spec.framework() else { return waits(WaitCause::Impossible) };
         let likeness = (framework, spec.placement.regions.require.clone(), spec.gang());
         if let Some(verdict) = self.found_none.get(&likeness) {
             for b in verdict.barred.iter().filter(|b| b.waits.is_some()) {
@@ -70,17 +72,24 @@ impl<'a> Walk<'a> {
                     room.kept.ahead += 1;
                 }
             }
-            return self.waits(verdict.cause.clone(), &verdict.barred);
+            return Turn::Waits(Rc::clone(verdict));
         }
         let (places, barred) = self.look(spec, framework, &likeness.2);
-        if places.is_empty() {
-            let cause = self.cause(&barred);
-            self.keep_room(&workload.key, &barred);
-            let turn = self.waits(cause.clone(), &barred);
-            self.found_none.insert(likeness, Verdict { cause, barred });
-            return turn;
+        if !places.is_empty() {
+            return self.place_first(&likeness.2, places, &barred);
         }
-        self.place_first(&likeness.2, places, &barred)
+        let cause = self.cause(&barred);
+        self.keep_room(&workload.key, &barred);
+        let verdict = Rc::new(Verdict { cause, barred });
+        self.found_none.insert(likeness, Rc::clone(&verdict));
+        Turn::Waits(verdict)
+    }
+
+    /// Why the one that just had its turn waits. Apart from the turn, for most of a long line is never asked about.
+    pub(crate) fn waiting(&self, verdict: &Verdict) -> Waiting {
+        let of = self.state.waiting().len() as u64;
+        let candidates = obstacles(&verdict.barred).collect();
+        Waiting { place: self.place, of, cause: verdict.cause.clone(), candidates }
     }
 
     /// Every cluster: those with room, the best first, and those without.
@@ -122,10 +131,5 @@ impl<'a> Walk<'a> {
             Some((ahead, first)) => WaitCause::BehindOthers { ahead, first: first.to_string() },
             None => WaitCause::NoRoom,
         }
-    }
-
-    fn waits(&self, cause: WaitCause, barred: &[Barred]) -> Turn {
-        let of = self.state.waiting().len() as u64;
-        Turn::Waits(Waiting { place: self.place, of, cause, candidates: obstacles(barred).collect() })
     }
 }

@@ -4,6 +4,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use protocol::ids::Namespace;
 use protocol::resources::Span;
 
+use crate::client::default_namespace;
 use crate::{commands, demo, dev, exit, guard, roles};
 
 /// Tidewater makes many Kubernetes clusters work as one pool of GPUs.
@@ -22,23 +23,24 @@ pub struct Cli {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Where the coordinators are, such as http://127.0.0.1:7700; several, separated by commas, are tried in turn.
-    /// Left out: the server of the kubeconfig that TIDEWATER_KUBECONFIG names or that `tidewater dev` wrote
+    /// The coordinator, or several with commas between them, tried in turn; left out: the server of the kubeconfig
+    /// that TIDEWATER_KUBECONFIG names, or that `tidewater dev` wrote
     #[arg(long, global = true, env = "TIDEWATER_SERVER", hide_env_values = true, value_name = "URL")]
     pub server: Option<String>,
     /// The namespace; left out: the manifest's, else `default`
     #[arg(long, short, global = true, value_name = "NAME")]
     pub namespace: Option<Namespace>,
-    /// How to print
+    /// How to print: table, wide (more columns), json or yaml (the API's objects)
     #[arg(long, short, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    #[arg(hide_possible_values = true)]
     pub output: Format,
-    /// Never colour; without it colours appear on terminals only (NO_COLOR and CLICOLOR_FORCE are respected)
+    /// Never colour; otherwise terminals get colours (see NO_COLOR and CLICOLOR_FORCE)
     #[arg(long, global = true)]
     pub no_color: bool,
     /// Give up after this long, such as 90s or 10m, with exit code 124
     #[arg(long, global = true, value_name = "TIME")]
     pub timeout: Option<Span>,
-    /// For how long a request that gets no answer is tried again [default: 3s to read, 20s to change something]
+    /// How long to try again where no answer comes [default: 3s to read, 20s to change]
     #[arg(long, global = true, value_name = "TIME")]
     pub retry_for: Option<Span>,
 }
@@ -48,11 +50,6 @@ impl Global {
     pub fn namespace(&self) -> Namespace {
         self.namespace.clone().unwrap_or_else(default_namespace)
     }
-}
-
-/// The namespace of whatever names none.
-pub fn default_namespace() -> Namespace {
-    Namespace::new("default").expect("a constant name is valid")
 }
 
 /// How to print.
@@ -99,6 +96,8 @@ pub enum Command {
     Agent(roles::agent::Args),
     /// Read this node's GPUs for its cluster's agent
     Node(roles::node::Args),
+    /// Make the certificate of a replica or an agent
+    Identity(roles::identity::Args),
     /// Print a shell's completion script
     Completions(commands::completions::Args),
     /// Supervise one attempt
@@ -111,7 +110,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Workloads", &["submit", "get", "describe", "why", "logs", "cancel", "delete"]),
     ("The pool", &["capacity", "clusters"]),
     ("Try it", &["demo", "dev"]),
-    ("Roles", &["coordinator", "agent", "node"]),
+    ("Roles", &["coordinator", "agent", "node", "identity"]),
     ("Shell", &["completions"]),
 ];
 
@@ -142,7 +141,7 @@ pub fn command() -> clap::Command {
     let command = Cli::command();
     let groups = groups(&command);
     command.help_template(format!(
-        "{{about}}\n\n{{usage-heading}} tidewater COMMAND [ARGUMENTS] [OPTIONS]\n\n{groups}{{options}}\n\n{EXAMPLES}\n\n{}\n\n\
+        "{{about}}\n\n{{usage-heading}} tidewater COMMAND [ARGUMENTS] [OPTIONS]\n\n{groups}Options:\n{{options}}\n\n{EXAMPLES}\n\n{}\n\n\
          `tidewater COMMAND --help` says more about a command.\n",
         exit::HELP
     ))

@@ -38,6 +38,8 @@ pub enum Scope {
     All,
     /// One namespace's.
     Namespace(Namespace),
+    /// One alone.
+    Workload(WorkloadKey),
 }
 
 /// What capacity is asked for. Empty: all of it.
@@ -64,6 +66,11 @@ pub struct Why {
     pub explanation: Option<engine::reasons::Explanation>,
 }
 
+/// The namespace of whatever names none.
+pub fn default_namespace() -> Namespace {
+    Namespace::new("default").expect("a constant name is valid")
+}
+
 impl Client {
     /// A client for a server's URL, or for several with commas between them, tried in turn.
     pub fn new(urls: &str) -> Result<Self, ClientError> {
@@ -87,7 +94,7 @@ impl Client {
     /// Hands in a workload and returns it as it was accepted, with the server's warnings. Its `metadata.uid` makes it
     /// safe to send again: the same uid is the same submission.
     pub async fn submit(&self, workload: &WorkloadObject) -> Result<(WorkloadObject, Vec<String>), ClientError> {
-        let namespace = workload.metadata.namespace.clone().unwrap_or_else(crate::args::default_namespace);
+        let namespace = workload.metadata.namespace.clone().unwrap_or_else(default_namespace);
         let path = [ROOT, &["namespaces", namespace.as_str(), "workloads"]].concat();
         let body = serde_json::to_vec(workload).expect("a workload has only text keys");
         let reply = match self.request(Method::POST, &path, &[], Some(&body)).await {
@@ -112,13 +119,14 @@ impl Client {
 
     /// All workloads of a scope, with the version from which a watch misses nothing.
     pub async fn list(&self, scope: &Scope) -> Result<List<WorkloadObject>, ClientError> {
-        self.read(&list_path(scope), &[]).await
+        self.read(&list_path(scope), &selector(scope)).await
     }
 
     /// What happens to a scope's workloads after a version, until the connection ends. See [`Client::changes`] for a
     /// watch that survives that.
     pub async fn watch(&self, scope: &Scope, after: &str) -> Result<Watch, ClientError> {
-        let query = [("watch", "true".to_owned()), ("resourceVersion", after.to_owned())];
+        let mut query = vec![("watch", "true".to_owned()), ("resourceVersion", after.to_owned())];
+        query.extend(selector(scope));
         Ok(Watch::new(self.open(&list_path(scope), &query).await?))
     }
 
@@ -168,18 +176,8 @@ impl Client {
     }
 
     /// The nodes of a cluster.
-    pub async fn nodes(&self, cluster: &ClusterName) -> Result<Vec<NodeStatus>, ClientError> {
-        /// A server may answer with a list object or with a plain array.
-        #[derive(serde::Deserialize)]
-        #[serde(untagged)]
-        enum Nodes {
-            Plain(Vec<NodeStatus>),
-            Listed { items: Vec<NodeStatus> },
-        }
-        let path = [ROOT, &["clusters", cluster.as_str(), "nodes"]].concat();
-        Ok(match self.read(&path, &[]).await? {
-            Nodes::Plain(nodes) | Nodes::Listed { items: nodes } => nodes,
-        })
+    pub async fn nodes(&self, cluster: &ClusterName) -> Result<List<NodeStatus>, ClientError> {
+        self.read(&[ROOT, &["clusters", cluster.as_str(), "nodes"]].concat(), &[]).await
     }
 
     /// What is free, and how many gangs fit.
@@ -210,7 +208,16 @@ impl Client {
 fn list_path(scope: &Scope) -> Vec<&str> {
     match scope {
         Scope::All => [ROOT, &["workloads"]].concat(),
-        Scope::Namespace(namespace) => [ROOT, &["namespaces", namespace.as_str(), "workloads"]].concat(),
+        Scope::Namespace(namespace) | Scope::Workload(WorkloadKey { namespace, .. }) => {
+            [ROOT, &["namespaces", namespace.as_str(), "workloads"]].concat()
+        }
+    }
+}
+
+fn selector(scope: &Scope) -> Vec<(&'static str, String)> {
+    match scope {
+        Scope::Workload(key) => vec![("fieldSelector", format!("metadata.name={}", key.name))],
+        Scope::All | Scope::Namespace(_) => vec![],
     }
 }
 

@@ -64,7 +64,8 @@ async fn dispatch(command: Command, global: Global, out: Out) -> anyhow::Result<
         Command::Demo(args) => demo::run(args).await,
         Command::Coordinator(args) => roles::coordinator::run(args).await,
         Command::Agent(args) => roles::agent::run(args).await,
-        Command::Node(args) => roles::node::run(args).await,
+        Command::Node(args) => roles::node::run(args, global.output).await,
+        Command::Identity(args) => roles::identity::run(args).await,
         Command::Guard(_) => unreachable!("main runs a guard before any runtime exists"),
     }
 }

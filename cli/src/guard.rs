@@ -13,6 +13,6 @@ pub struct Args {
 
 /// Becomes a guard.
 pub fn run(args: Args) -> ExitCode {
-    eprintln!("error: this build has no guard ({} arguments were given)", args.rest.len());
-    ExitCode::from(2)
+    let code = agent::guard::run_from_args(args.rest.into_iter());
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }

@@ -25,7 +25,14 @@ fn main() -> ExitCode {
     if let Command::Guard(guard) = cli.command {
         return guard::run(guard);
     }
+    trace();
     let out = render::Out::new(&cli.global);
     let ended = commands::runtime(&cli.command).and_then(|runtime| runtime.block_on(commands::run(cli, out.clone())));
     exit::report(ended, &out)
+}
+
+/// What the roles note as they run goes to stderr, where RUST_LOG asks for it; by default only what needs a person.
+fn trace() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

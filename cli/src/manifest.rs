@@ -12,7 +12,7 @@ use std::path::Path;
 use protocol::api::{API_VERSION, WorkloadObject};
 use protocol::ids::Namespace;
 
-use crate::args::default_namespace;
+use crate::client::default_namespace;
 use crate::exit::Failure;
 use locate::Tree;
 pub use source::settle;
@@ -97,13 +97,24 @@ fn workload(
         problems.push(Problem { at: at("metadata.namespace"), field: "metadata.namespace".into(), what });
     }
     workload.metadata.namespace.get_or_insert_with(default_namespace);
-    workload.status = None;
+    forget_server(&mut workload);
     if let Err(what) = source::settle(&mut workload.spec.working_dir, directory) {
         problems.push(Problem { at: at("spec.workingDir"), field: "spec.workingDir".into(), what });
     }
     let line = tree.start().0 + document.first_line;
     problems.sort_by_key(|problem| problem.at);
     if problems.is_empty() { Ok((workload, line)) } else { Err(problems) }
+}
+
+/// Drops what only the server writes, so that what `get -o yaml` printed can be handed in again: as a new submission. A
+/// uid in a manifest that was never the server's is its writer's own, and stays.
+fn forget_server(workload: &mut WorkloadObject) {
+    workload.status = None;
+    let metadata = &mut workload.metadata;
+    if metadata.resource_version.take().is_some() | metadata.creation_timestamp.take().is_some() {
+        metadata.uid = None;
+    }
+    metadata.deletion_timestamp = None;
 }
 
 /// Whether it is a workload at all: told before its fields are looked at, since those of another kind make no sense.
@@ -129,4 +140,56 @@ fn kind(tree: &Tree, document: &Document<'_>) -> Result<(), Vec<Problem>> {
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const GOOD: &str = "apiVersion: tidewater.dev/v1\nkind: Workload\nmetadata: {name: good}\nspec:\n  env: {A: b}\n  batch:\n    \
+                        command: [echo, 'hi']\n    groups:\n    - {count: 2, cpu: 1, memory: 1Gi, gpus: 1, gpu: [H100]}\n";
+
+    fn check(text: &str) -> Result<WorkloadObject, Vec<String>> {
+        let document = Document { text, first_line: 0 };
+        let read = workload(&document, None, Path::new("/here")).map(|(workload, _)| workload);
+        read.map_err(|problems| problems.into_iter().map(|p| p.in_file("m")).collect())
+    }
+
+    #[test]
+    fn whatever_one_slip_makes_of_a_manifest_is_read_or_told_in_single_lines_with_their_place() {
+        let mut told = 0;
+        for i in 0..GOOD.len() {
+            for slip in ["", "\t", ":", "- ", "{", "]", "'", "&a ", "*a", "!!x ", "\n", "\u{0}", "9", "ß"] {
+                let text = format!("{}{slip}{}", &GOOD[..i], &GOOD[i + 1..]);
+                let Err(problems) = check(&text) else { continue };
+                assert!(!problems.is_empty(), "{text}");
+                for problem in problems {
+                    told += 1;
+                    assert!(!problem.contains('\n'), "{problem:?} for {text}");
+                    assert!(problem.starts_with("m:"), "{problem:?} for {text}");
+                }
+            }
+        }
+        assert!(told > 1_000, "the slips hardly hurt: {told}");
+    }
+
+    #[test]
+    fn a_manifest_cut_anywhere_is_no_workload_or_a_whole_one() {
+        for i in 0..GOOD.len() {
+            if let Ok(workload) = check(&GOOD[..i]) {
+                assert!(workload.spec.problems().is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_server_wrote_is_dropped_and_what_the_writer_wrote_stays() {
+        let uid = "0190a0b0-0000-7000-8000-000000000001";
+        let own = check(&GOOD.replace("name: good", &format!("name: good, uid: {uid}"))).unwrap();
+        assert_eq!(own.metadata.uid.unwrap().to_string(), uid);
+        let printed =
+            check(&GOOD.replace("name: good", &format!("name: good, uid: {uid}, resourceVersion: '7'"))).unwrap();
+        assert_eq!((printed.metadata.uid, printed.metadata.resource_version), (None, None));
+    }
 }

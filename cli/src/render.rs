@@ -104,7 +104,7 @@ impl Out {
     }
 
     fn say(&self, label: &str, colour: AnsiColor, text: &str) {
-        let style = if self.error_colour { colour.on_default().bold() } else { Style::new() };
+        let style = if self.error_colour && !label.is_empty() { colour.on_default().bold() } else { Style::new() };
         // Nobody is left to be told where standard error is gone too.
         let _ = writeln!(std::io::stderr().lock(), "{style}{label}{style:#}{text}");
     }

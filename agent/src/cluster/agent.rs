@@ -260,7 +260,7 @@ impl Agent {
         match input {
             Input::Connected { replica } => self.connected(replica, now, &mut out),
             Input::Disconnected { replica } => self.disconnected(replica),
-            Input::FromCoordinator { replica, message } => self.heard(replica, message, &mut out),
+            Input::FromCoordinator { replica, message } => self.heard(replica, message, now, &mut out),
             Input::Runtime { attempt, state } => self.observe(attempt, state, unix, &mut out)?,
             Input::NodeFrame(frame) => {
                 if self.table.node_frame(&frame, now) == FrameOutcome::Gap {
@@ -282,6 +282,12 @@ impl Agent {
 
     fn connected(&mut self, replica: ReplicaId, now: MonotonicMs, out: &mut Vec<Output>) {
         self.disconnected(replica);
+        self.sessions.insert(replica, Session { uplink: Uplink::new(self.config.pace), lease_asked_at: now });
+        self.greet(replica, now, out);
+    }
+
+    /// Says who this is and what it holds, and asks for a lease at once: a new leader's is wanted soonest.
+    fn greet(&mut self, replica: ReplicaId, now: MonotonicMs, out: &mut Vec<Output>) {
         let hello = AgentMessage::Hello {
             cluster: self.config.cluster.clone(),
             incarnation: self.journal.incarnation(),
@@ -289,9 +295,7 @@ impl Agent {
             attempts: self.attempts().cloned().collect(),
         };
         out.push(Output::Send { replica, message: hello });
-        let nonce = self.lease.request(replica, now);
-        out.push(Output::Send { replica, message: AgentMessage::LeaseRequest { nonce } });
-        self.sessions.insert(replica, Session { uplink: Uplink::new(self.config.pace), lease_asked_at: now });
+        self.ask_for_lease(replica, now, out);
     }
 
     fn disconnected(&mut self, replica: ReplicaId) {
@@ -301,12 +305,13 @@ impl Agent {
         self.reports.disconnected(replica);
     }
 
-    fn heard(&mut self, replica: ReplicaId, message: CoordinatorMessage, out: &mut Vec<Output>) {
+    fn heard(&mut self, replica: ReplicaId, message: CoordinatorMessage, now: MonotonicMs, out: &mut Vec<Output>) {
         let Some(session) = self.sessions.get_mut(&replica) else {
             return; // Said on a session that is gone.
         };
         match message {
             CoordinatorMessage::SnapshotWanted => session.uplink.want_snapshot(),
+            CoordinatorMessage::HelloWanted => self.greet(replica, now, out),
             CoordinatorMessage::Lease { nonce, epoch, ttl_ms } => {
                 let old = epoch < self.inbox.epoch() && !planted::is("ignore-epoch");
                 if !old && self.lease.grant(replica, nonce, ttl_ms) {
@@ -481,12 +486,18 @@ impl Agent {
     }
 
     fn ask_for_leases(&mut self, now: MonotonicMs, out: &mut Vec<Output>) {
-        for (&replica, session) in &mut self.sessions {
-            if now.since(session.lease_asked_at) >= self.config.lease_every_ms {
-                session.lease_asked_at = now;
-                let nonce = self.lease.request(replica, now);
-                out.push(Output::Send { replica, message: AgentMessage::LeaseRequest { nonce } });
-            }
+        let every = self.config.lease_every_ms;
+        let due = self.sessions.iter().filter(|(_, s)| now.since(s.lease_asked_at) >= every);
+        for replica in due.map(|(r, _)| *r).collect::<Vec<_>>() {
+            self.ask_for_lease(replica, now, out);
+        }
+    }
+
+    fn ask_for_lease(&mut self, replica: ReplicaId, now: MonotonicMs, out: &mut Vec<Output>) {
+        if let Some(session) = self.sessions.get_mut(&replica) {
+            session.lease_asked_at = now;
+            let nonce = self.lease.request(replica, now);
+            out.push(Output::Send { replica, message: AgentMessage::LeaseRequest { nonce } });
         }
     }
 

@@ -5,6 +5,8 @@ use bincode::{Decode, Encode};
 use protocol::control::{AttemptReport, LaunchOrder, StopOrder};
 use protocol::ids::{GroupName, NodeName};
 
+use crate::runtime::Devices;
+
 /// Where one member runs, and on which of its node's devices.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct MemberAssignment {
@@ -23,6 +25,18 @@ pub struct MemberAssignment {
 pub struct Assignment {
     /// The members.
     pub members: Vec<MemberAssignment>,
+}
+
+impl From<&Assignment> for Devices {
+    fn from(assignment: &Assignment) -> Self {
+        let mut devices = Devices::default();
+        // Ranks grow within a group, so that each lands at its own place.
+        for member in &assignment.members {
+            let indices = member.devices.iter().map(|d| u32::from(*d)).collect();
+            devices.by_group.entry(member.group.clone()).or_default().push(indices);
+        }
+        devices
+    }
 }
 
 /// What was ordered, written once when the launch is accepted.

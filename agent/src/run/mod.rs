@@ -136,7 +136,8 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let (inbox, inputs) = mpsc::channel(INBOX);
     let bind = if config.coordinators.values().any(SocketAddr::is_ipv6) { "[::]:0" } else { "0.0.0.0:0" };
-    let bind = if config.coordinators.values().all(|a| a.ip().is_loopback() && a.is_ipv4()) { "127.0.0.1:0" } else { bind };
+    let bind =
+        if config.coordinators.values().all(|a| a.ip().is_loopback() && a.is_ipv4()) { "127.0.0.1:0" } else { bind };
     let endpoint = Endpoint::client(bind.parse().expect("a constant address parses")).map_err(system("QUIC socket"))?;
     let client = client_config(&config.credentials, AGENT_ALPN)?;
     for (replica, address) in &config.coordinators {
@@ -159,7 +160,7 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
     }
     tasks.spawn(orders::forward_runtime(runtime_events, inbox.clone(), stop.clone()));
     if let Some(frames) = frames {
-        orders::forward_frames(frames, inbox.clone());
+        tasks.spawn(orders::forward_frames(frames, inbox.clone(), stop.clone()));
     }
     let (orders, waiting) = mpsc::unbounded_channel();
     tasks.spawn(orders::carry_out(runtime.clone(), waiting, inbox, stop.clone()));
@@ -175,13 +176,8 @@ fn open_journal(place: &std::path::Path) -> Result<Journal, StartError> {
     if let Some(parent) = place.parent() {
         std::fs::create_dir_all(parent).map_err(folder)?;
     }
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(place)
-        .map_err(folder)?;
+    let file =
+        std::fs::OpenOptions::new().create(true).truncate(false).read(true).write(true).open(place).map_err(folder)?;
     let backend = redb::backends::FileBackend::new(file).map_err(|e| folder(std::io::Error::other(e)))?;
     let incarnation = Incarnation(uuid::Uuid::new_v4().as_u128());
     Journal::open(backend, incarnation).map_err(|cause| StartError::Journal { place: place.to_owned(), cause })

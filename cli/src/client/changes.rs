@@ -70,8 +70,10 @@ impl Changes {
             Event::Changed(object) => self.now(*object),
             Event::Deleted(object) => {
                 self.advance(object.metadata.resource_version.clone());
-                self.known.remove(&key(&object));
-                self.pending.push_back(Change::Gone(object));
+                // A watch may begin by telling the last event once more.
+                if self.known.remove(&key(&object)).is_some() {
+                    self.pending.push_back(Change::Gone(object));
+                }
             }
             Event::Bookmark(version) => self.advance(Some(version).filter(|v| !v.is_empty())),
             Event::Expired => {

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::stream::ByteStream;
 use super::{Client, ClientError, url};
 
-/// How long one try may take before it counts as lost.
-const ONE_TRY: Duration = Duration::from_secs(10);
+/// How long one try may take before it counts as lost: longer than the server itself lets one take.
+const ONE_TRY: Duration = Duration::from_secs(15);
 /// The first pause between tries; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between tries.
@@ -189,8 +189,12 @@ fn lost<T>(server: &Url, e: &reqwest::Error) -> Try<T> {
     Try::Lost { error: unreachable(server, cause), pause: None, arrived: !e.is_connect() }
 }
 
-/// The server's own wish, in seconds, held to at most our longest pause times five.
+/// The server's own wish where it is overloaded, in seconds, within reason. What is merely unavailable for the moment
+/// (an election takes less than the second that such wishes count in) is asked again as soon as we like.
 fn retry_after(answer: &Response) -> Option<Duration> {
+    if answer.status() != StatusCode::TOO_MANY_REQUESTS {
+        return None;
+    }
     let seconds: u64 = answer.headers().get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).clamp(FIRST_PAUSE, LONGEST_PAUSE * 5))
 }

@@ -23,7 +23,7 @@ pub struct Args {
     /// Would a gang of N nodes start now, and how many of them?
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     gang: Option<u32>,
-    /// GPUs on each node of that gang [default: 1]
+    /// GPUs on each node of that gang [default: as many as the largest such node has]
     #[arg(long, value_name = "G", requires = "gang")]
     gpus_per_node: Option<u32>,
 }
@@ -31,8 +31,8 @@ pub struct Args {
 /// Runs the command.
 pub async fn run(args: Args, global: &Global, out: &Out) -> anyhow::Result<()> {
     let client = connect(global, PATIENCE_TO_READ)?;
-    let gpus_per_node = args.gang.map(|_| args.gpus_per_node.unwrap_or(1));
-    let question = CapacityQuestion { sku: args.sku, region: args.region, gang: args.gang, gpus_per_node };
+    let question =
+        CapacityQuestion { sku: args.sku, region: args.region, gang: args.gang, gpus_per_node: args.gpus_per_node };
     let answer = progress::patiently("waiting for the server", client.capacity(&question)).await?;
     out.object(&answer, || capacity::text(&answer, out))
 }

@@ -21,7 +21,7 @@ pub async fn run(args: Args, global: &Global, out: &Out) -> anyhow::Result<()> {
         None => list(&client, out).await,
         Some(name) => {
             let nodes = progress::patiently("waiting for the server", client.nodes(&name)).await?;
-            out.object(&nodes, || clusters::nodes(&nodes, out))
+            out.object(&nodes, || clusters::nodes(&nodes.items, out))
         }
     }
 }

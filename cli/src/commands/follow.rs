@@ -1,11 +1,18 @@
 //! Following a workload's output through lost connections and from attempt to attempt, each byte once.
 
+use std::time::Duration;
+
 use protocol::api::WorkloadObject;
 use protocol::ids::WorkloadKey;
 
 use crate::client::{Change, Changes, Client, ClientError, Scope};
 use crate::exit::Failure;
 use crate::render::workload::is_terminal;
+
+/// The pause before a stream that ended early is opened again; doubled each time that it brings nothing new.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,9 +34,10 @@ pub async fn logs(
 ) -> anyhow::Result<()> {
     // A name that does not exist is told now; a watch would wait for it for ever.
     let mut object = client.get(key).await?;
-    let mut changes = client.changes(Scope::Namespace(key.namespace.clone()));
+    let mut changes = client.changes(Scope::Workload(key.clone()));
     let mut attempt = match from {
-        From::First => 1,
+        // The oldest may no longer be kept.
+        From::First => numbers(&object).next().unwrap_or(1),
         From::Last => last(&object).max(1),
         From::Only(n) => n,
     };
@@ -54,7 +62,18 @@ pub async fn logs(
 
 /// The number of the last attempt; 0 before the first.
 fn last(object: &WorkloadObject) -> u32 {
-    object.status.as_ref().and_then(|status| status.attempts.last()).map_or(0, |attempt| attempt.id.number.0)
+    numbers(object).last().unwrap_or(0)
+}
+
+/// The numbers of the attempts that are kept, oldest first.
+fn numbers(object: &WorkloadObject) -> impl Iterator<Item = u32> {
+    object.status.iter().flat_map(|status| &status.attempts).map(|attempt| attempt.id.number.0)
+}
+
+/// Whether nothing more comes out of an attempt.
+fn has_ended(object: &WorkloadObject, number: u32) -> bool {
+    let attempt = object.status.iter().flat_map(|s| &s.attempts).find(|a| a.id.number.0 == number);
+    is_terminal(object) || attempt.is_none_or(|attempt| attempt.ended_at.is_some())
 }
 
 /// The next state of one workload.
@@ -70,14 +89,15 @@ async fn next(changes: &mut Changes, key: &WorkloadKey) -> anyhow::Result<Worklo
     }
 }
 
-/// One attempt's output to its end. After a lost connection it is read again from the start, less what was had.
+/// One attempt's output to its end. After a lost connection it is read again from the start, less what was had; so it is
+/// after a stream that ended while the attempt goes on, as a server's does that is being stopped.
 async fn whole(
     client: &Client,
     key: &WorkloadKey,
     attempt: u32,
     write: &mut impl FnMut(&[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut had: u64 = 0;
+    let (mut had, mut pause) = (0_u64, FIRST_PAUSE);
     loop {
         let mut stream = client.logs(key, Some(attempt), true).await?;
         let mut skip = had;
@@ -91,13 +111,16 @@ async fn whole(
                     had += fresh.len() as u64;
                     if !fresh.is_empty() {
                         write(fresh)?;
+                        pause = FIRST_PAUSE;
                     }
                 }
-                Ok(None) => return Ok(()),
+                Ok(None) if has_ended(&client.get(key).await?, attempt) => return Ok(()),
+                Ok(None) => break,
                 Err(ClientError::Unreachable { .. }) => break,
                 Err(e) => return Err(e.into()),
             }
         }
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

@@ -54,6 +54,10 @@ pub async fn run(args: Args, global: &Global, out: &Out) -> anyhow::Result<()> {
     }
     let scope = if args.all_namespaces { Scope::All } else { Scope::Namespace(global.namespace()) };
     if args.watch {
+        let scope = match &names[..] {
+            [one] => Scope::Workload(key(one, global)),
+            _ => scope,
+        };
         return watch(&connect(global, PATIENCE_TO_CHANGE)?, scope, &names, out).await;
     }
     let client = connect(global, PATIENCE_TO_READ)?;
@@ -64,7 +68,7 @@ async fn list(client: &Client, scope: Scope, out: &Out) -> anyhow::Result<()> {
     let list = progress::patiently("waiting for the server", client.list(&scope)).await?;
     if list.items.is_empty() && out.for_people() {
         out.note(&match &scope {
-            Scope::All => "No workloads.".to_owned(),
+            Scope::All | Scope::Workload(_) => "No workloads.".to_owned(),
             Scope::Namespace(namespace) => format!("No workloads in namespace {namespace}."),
         });
         return Ok(());

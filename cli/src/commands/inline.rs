@@ -22,8 +22,9 @@ pub struct Inline {
     /// Its name
     #[arg(long, value_name = "NAME", conflicts_with = "file")]
     name: Option<WorkloadName>,
-    /// What runs it [default: batch]
-    #[arg(long, value_enum, value_name = "FRAMEWORK", requires = "name")]
+    /// What runs it: batch (plain processes), ray (the command is the job's driver) or spark (the command is the
+    /// application's file and its arguments) [default: batch]
+    #[arg(long, value_enum, value_name = "FRAMEWORK", requires = "name", hide_possible_values = true)]
     framework: Option<Kind>,
     /// Members: processes of a batch, workers of Ray, executors of Spark [default: 1]
     #[arg(long, value_name = "N", requires = "name", value_parser = clap::value_parser!(u32).range(1..))]

@@ -6,8 +6,8 @@ use protocol::ids::{Uid, WorkloadKey};
 
 use super::inline::Inline;
 use super::wait;
-use crate::args::{Global, default_namespace};
-use crate::client::Client;
+use crate::args::{Format, Global};
+use crate::client::{Client, default_namespace};
 use crate::exit::Failure;
 use crate::manifest;
 use crate::render::{Out, progress};
@@ -23,7 +23,7 @@ the process runtime shares the submitter's files.\n\n\
 Several workloads in one file are separated by ---. Nothing is sent unless all of them are good.\n\n\
 Examples:\n  tidewater submit -f train.yaml --wait\n  tidewater submit -f a.yaml -f b.yaml\n  \
 generate | tidewater submit -f - --follow\n  \
-tidewater submit --name smoke --framework ray --count 2 --gpus 8 --gpu H100,H200 --wait -- python train.py"
+tidewater submit --name smoke --count 2 --gpus 8 --gpu H100,H200 --wait -- python train.py"
 )]
 pub struct Args {
     /// A manifest, or - for standard input; may be given several times
@@ -74,6 +74,9 @@ async fn send(client: &Client, workloads: Vec<WorkloadObject>, out: &Out) -> any
         })?;
         for warning in warnings {
             out.warn(&format!("{name}: {warning}"));
+        }
+        if out.format == Format::Yaml && !accepted.is_empty() {
+            out.print("---\n")?;
         }
         out.object(&workload, || format!("workload/{name} created\n"))?;
         let namespace = workload.metadata.namespace.clone().unwrap_or_else(default_namespace);

@@ -2,32 +2,48 @@
 //! with their logs where they are wanted.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use indicatif::MultiProgress;
 use protocol::api::WorkloadObject;
 use protocol::ids::WorkloadKey;
+use tokio::sync::Notify;
 
 use super::follow;
-use crate::args::default_namespace;
-use crate::client::{Change, Client, Scope};
+use crate::client::{Change, Client, Scope, default_namespace};
 use crate::exit::Failure;
 use crate::render::workload::{is_terminal, phase_of};
 use crate::render::{Out, progress};
 
+/// How long logs may go on after their workloads have ended.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
 /// Waits until every workload has ended. An error unless all of them succeeded.
 pub async fn until_ended(client: &Client, keys: &[WorkloadKey], logs: bool, out: &Out) -> anyhow::Result<()> {
     let lines = Lines::new(keys);
-    let work = async {
-        let ends = ends(client, keys, &lines, out);
-        let follow =
-            try_join_all(keys.iter().filter(|_| logs).map(|key| show_logs(client, key, keys.len() > 1, &lines, out)));
-        // The status ends the command even where a log does not; but the log's last words come first.
-        let (ends, _) = futures_util::try_join!(ends, follow)?;
-        anyhow::Ok(ends)
+    let over = Notify::new();
+    let status = async {
+        let ends = ends(client, keys, &lines, out).await;
+        over.notify_one();
+        ends
     };
+    let logs = async {
+        let several = keys.len() > 1;
+        let all = try_join_all(keys.iter().filter(|_| logs).map(|key| show_logs(client, key, several, &lines, out)));
+        // The status ends the command even where a log does not; but the log's last words may come first.
+        let overdue = async {
+            over.notified().await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            shown = all => shown.map(|_| ()),
+            () = overdue => Ok(()),
+        }
+    };
+    let work = futures_util::future::try_join(status, logs);
     let ends = tokio::select! {
-        ends = work => ends?,
+        done = work => done?.0,
         _ = tokio::signal::ctrl_c() => {
             lines.clear();
             let names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
@@ -36,7 +52,7 @@ pub async fn until_ended(client: &Client, keys: &[WorkloadKey], logs: bool, out:
         }
     };
     lines.clear();
-    let failed: Vec<String> = ends.iter().filter_map(|(_, end)| end.as_ref().err().cloned()).collect();
+    let failed: Vec<String> = ends.into_values().filter_map(Result::err).collect();
     match failed.is_empty() {
         true => Ok(()),
         false => Err(Failure::Workload(failed.join("; ")).into()),
@@ -47,10 +63,11 @@ pub async fn until_ended(client: &Client, keys: &[WorkloadKey], logs: bool, out:
 type Ends = BTreeMap<WorkloadKey, Result<(), String>>;
 
 async fn ends(client: &Client, keys: &[WorkloadKey], lines: &Lines, out: &Out) -> anyhow::Result<Ends> {
-    let mut namespaces: Vec<_> = keys.iter().map(|key| key.namespace.clone()).collect();
-    namespaces.dedup();
-    let scope = match &namespaces[..] {
-        [one] => Scope::Namespace(one.clone()),
+    let scope = match keys {
+        [one] => Scope::Workload(one.clone()),
+        [first, rest @ ..] if rest.iter().all(|key| key.namespace == first.namespace) => {
+            Scope::Namespace(first.namespace.clone())
+        }
         _ => Scope::All,
     };
     let (mut changes, mut ends) = (client.changes(scope), Ends::new());
@@ -85,10 +102,11 @@ fn verdict(object: &WorkloadObject) -> Result<(), String> {
     Err(format!("{} {}{message}", object.metadata.name, phase.to_lowercase()))
 }
 
+/// Prints a workload's logs above the live lines. A log that can't be had is told, and does not end the wait.
 async fn show_logs(client: &Client, key: &WorkloadKey, prefixed: bool, lines: &Lines, out: &Out) -> anyhow::Result<()> {
     let mut pending: Vec<u8> = vec![];
     let prefix = format!("[{}] ", key.name);
-    follow::logs(client, key, follow::From::First, |bytes| {
+    let shown = follow::logs(client, key, follow::From::First, |bytes| {
         if !prefixed {
             return lines.above(|| out.bytes(bytes));
         }
@@ -99,11 +117,17 @@ async fn show_logs(client: &Client, key: &WorkloadKey, prefixed: bool, lines: &L
         }
         Ok(())
     })
-    .await
-    .and_then(|()| match pending.is_empty() {
-        true => Ok(()),
-        false => lines.above(|| out.bytes(&[prefix.as_bytes(), &pending, b"\n"].concat())),
-    })
+    .await;
+    if !pending.is_empty() {
+        lines.above(|| out.bytes(&[prefix.as_bytes(), &pending, b"\n"].concat()))?;
+    }
+    match shown {
+        Err(e) if !matches!(e.downcast_ref(), Some(Failure::ReaderGone)) => lines.above(|| {
+            out.warn(&format!("{}: its log can't be followed: {e:#}", key.name));
+            Ok(())
+        }),
+        shown => shown,
+    }
 }
 
 /// A live line for each workload.
@@ -121,7 +145,8 @@ impl Lines {
         Self { all, bars, told: Default::default() }
     }
 
-    /// Shows a workload's state: in its live line, or as a line of its own where that is hidden and the phase is news.
+    /// Shows a workload's state in its live line; its end, and where live lines are hidden each new phase, as a line
+    /// that stays.
     fn show(&self, key: &WorkloadKey, object: &WorkloadObject, out: &Out) {
         let phase = phase_of(object);
         let message = object.status.as_ref().map(|s| s.message.as_str()).filter(|m| !m.is_empty());
@@ -129,13 +154,12 @@ impl Lines {
         if let Some(bar) = self.bars.get(key) {
             bar.set_message(line.clone());
             if is_terminal(object) {
-                bar.finish();
+                bar.finish_and_clear();
             }
         }
-        if self.all.is_hidden()
-            && self.told.borrow_mut().insert(key.clone(), phase.to_owned()).as_deref() != Some(phase)
-        {
-            out.note(&line);
+        let is_news = self.told.borrow_mut().insert(key.clone(), phase.to_owned()).as_deref() != Some(phase);
+        if is_terminal(object) || (self.all.is_hidden() && is_news) {
+            self.all.suspend(|| out.note(&line));
         }
     }
 

@@ -100,9 +100,9 @@ impl Federation {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(START_WITHIN, ready)
-            .await
-            .with_context(|| format!("not ready within {} s; run with RUST_LOG=info to see why", START_WITHIN.as_secs()))
+        tokio::time::timeout(START_WITHIN, ready).await.with_context(|| {
+            format!("not ready within {} s; run with RUST_LOG=info to see why", START_WITHIN.as_secs())
+        })
     }
 
     async fn start_coordinator(&mut self, id: ReplicaId, quic: UdpSocket, http: TcpListener) -> anyhow::Result<()> {
@@ -242,7 +242,6 @@ pub fn guard() -> anyhow::Result<Vec<OsString>> {
 
 /// The file of an identity's folder is there: for roles that are given one.
 pub fn credentials(folder: &Path) -> anyhow::Result<Credentials> {
-    Credentials::load(folder).with_context(|| {
-        format!("--identity {}: make one with `tidewater identity --ca DIR …`", folder.display())
-    })
+    Credentials::load(folder)
+        .with_context(|| format!("--identity {}: make one with `tidewater identity --ca DIR …`", folder.display()))
 }

@@ -164,11 +164,14 @@ mod tests {
             format!("{:#}", Fleet::load(Some(file.path())).unwrap_err())
         };
         let cluster = "[[cluster]]\nname = \"a\"\nregion = \"r\"\n";
-        let unknown = bad(&format!("{cluster}nodes = [{{ name = \"n\", count = 1, sku = \"H10O\", gpus = 8, cpu = 1, memory = \"1Gi\" }}]"));
+        let unknown = bad(&format!(
+            "{cluster}nodes = [{{ name = \"n\", count = 1, sku = \"H10O\", gpus = 8, cpu = 1, memory = \"1Gi\" }}]"
+        ));
         assert!(unknown.contains("did you mean H100?"), "{unknown}");
         let twice = bad(&format!("{cluster}nodes = []\n{cluster}nodes = []"));
         assert!(twice.contains("stands there twice"), "{twice}");
-        let half = bad(&format!("{cluster}nodes = [{{ name = \"n\", count = 1, gpus = 8, cpu = 1, memory = \"1Gi\" }}]"));
+        let half =
+            bad(&format!("{cluster}nodes = [{{ name = \"n\", count = 1, gpus = 8, cpu = 1, memory = \"1Gi\" }}]"));
         assert!(half.contains("sku and gpus go together"), "{half}");
         let typo = bad(&format!("{cluster}nodez = []"));
         assert!(typo.contains("nodez"), "{typo}");

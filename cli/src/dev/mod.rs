@@ -36,7 +36,9 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let data_dir = match args.data_dir {
         Some(dir) => dir,
-        None => place::default_data_dir().context("there is no home folder: say where to keep things with --data-dir")?,
+        None => {
+            place::default_data_dir().context("there is no home folder: say where to keep things with --data-dir")?
+        }
     };
     let fleet = fleet::Fleet::load(args.fleet.as_deref())?;
     let settings = Settings { data_dir, port: args.port, fleet, nvml_lib: args.nvml_lib };

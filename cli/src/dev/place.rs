@@ -24,7 +24,8 @@ impl Lock {
     /// Makes the folder and takes its lock.
     pub fn take(dir: &Path) -> anyhow::Result<Self> {
         let shown = dir.display();
-        std::fs::create_dir_all(dir).with_context(|| format!("{shown} cannot be made; choose another with --data-dir"))?;
+        std::fs::create_dir_all(dir)
+            .with_context(|| format!("{shown} cannot be made; choose another with --data-dir"))?;
         let path = dir.join("lock");
         let mut file = File::options()
             .create(true)
@@ -37,7 +38,10 @@ impl Lock {
             let mut pid = String::new();
             // Only for the message.
             let _ = file.read_to_string(&mut pid);
-            bail!("{shown} is in use by process {}: stop that one, or choose another folder with --data-dir", pid.trim());
+            bail!(
+                "{shown} is in use by process {}: stop that one, or choose another folder with --data-dir",
+                pid.trim()
+            );
         }
         file.set_len(0)?;
         file.rewind()?;
@@ -55,6 +59,8 @@ pub fn write_kubeconfig(dir: &Path, server: &str) -> anyhow::Result<PathBuf> {
     );
     let path = dir.join("kubeconfig");
     let half = dir.join("kubeconfig.half");
-    std::fs::write(&half, text).and_then(|()| std::fs::rename(&half, &path)).with_context(|| path.display().to_string())?;
+    std::fs::write(&half, text)
+        .and_then(|()| std::fs::rename(&half, &path))
+        .with_context(|| path.display().to_string())?;
     Ok(path)
 }

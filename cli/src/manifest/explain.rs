@@ -52,7 +52,8 @@ pub fn yaml(error: &Error, tree: Option<&Tree>, document: &Document<'_>) -> Prob
             }
             None => {
                 let path = tree.zip(place).map(|(tree, place)| tree.field_at(place)).unwrap_or_default();
-                (path, value(error))
+                let what = nothing(error, &path).unwrap_or_else(|| value(error));
+                (path, what)
             }
         },
     };
@@ -62,11 +63,14 @@ pub fn yaml(error: &Error, tree: Option<&Tree>, document: &Document<'_>) -> Prob
 /// An unknown field's path and place: of the fields of that name the one nearest to where the parser stood.
 fn parent_of(tree: &Tree, field: &str, place: Option<Place>) -> Option<(String, Place)> {
     let path = tree.field_at(place?);
-    let own = path.rsplit('.').next() == Some(field);
+    let own = path.rsplit('.').next() == Some(field) || path.ends_with(&format!("[{field:?}]"));
     own.then(|| tree.find(&path).map(|at| (path, at))).flatten()
 }
 
 fn unknown(field: &str, expected: &[&str]) -> String {
+    if let Some((known, _)) = field.split_once(':').filter(|(known, _)| expected.contains(known)) {
+        return format!("unknown field: write a blank after the colon of {known}");
+    }
     let nearest = expected
         .iter()
         .map(|known| (strsim::damerau_levenshtein(&field.to_lowercase(), &known.to_lowercase()), *known))
@@ -87,6 +91,14 @@ fn unknown_sku(error: &Error, tree: Option<&Tree>) -> Option<(String, Place, Str
         let unknown = Sku::parse(&text).err()?;
         (unknown.to_string() == *msg).then(|| (path, place, unknown.to_string()))
     })
+}
+
+/// A field without a value.
+fn nothing(error: &Error, path: &str) -> Option<String> {
+    let Error::SerdeInvalidType { unexpected, .. } = error else { return None };
+    let field = path.rsplit('.').next()?;
+    let (_, expected) = EXPECTED.iter().find(|(name, _)| *name == field)?;
+    (unexpected == "unit value").then(|| format!("it has no value: write {expected}"))
 }
 
 fn value(error: &Error) -> String {

@@ -54,9 +54,13 @@ impl Tree {
     /// Where the field of a path such as `spec.ray.workers[1].gpus` stands; where it is not written, the nearest thing
     /// around it that is.
     pub fn find(&self, path: &str) -> Option<Place> {
-        let mut found = None;
+        // A map's entries may be written with or without brackets: `spec.env["A"]` and `spec.env.A`.
+        let plain = |path: &str| path.replace("[\"", ".").replace("\"]", "");
+        let (path, mut found) = (plain(path), None);
         walk(&self.0.value, "", &mut |at, key, _| {
-            let inside = path.strip_prefix(at).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+            let inside = path
+                .strip_prefix(plain(at).as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
             if inside {
                 found = Some(key);
             }
@@ -208,7 +212,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const TEXT: &str = "a: 1\nb:\n  c: [x, y]\n  d:\n  - {e: 2}\n  - e: 3\n    f: 4\n  m:\n    k.l: 1\n";
+    const TEXT: &str = "a: 1\nb:\n  c: [x, y]\n  d:\n  - {e: 2}\n  - e: 3\n    f: 4\n  m:\n    k.l: 1\n    n: 2\n";
 
     #[test]
     fn a_path_leads_to_its_line_and_a_missing_one_to_what_surrounds_it() {
@@ -219,6 +223,7 @@ mod tests {
         assert_eq!(line("b.d[1].f"), Some(7));
         assert_eq!(line("b.d[1].gone"), Some(6));
         assert_eq!(line("b.m[\"k.l\"]"), Some(9));
+        assert_eq!(line("b.m[\"n\"]"), Some(10));
         assert_eq!(line("nowhere"), None);
     }
 

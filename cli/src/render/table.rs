@@ -1,8 +1,13 @@
 //! Tables without borders: columns that line up, wrapped to the terminal; into a pipe one line a row, as it is.
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, presets};
 
 use super::Out;
+
+/// Blanks between columns.
+const GAP: u16 = 3;
+/// The least that a long text in the last column is squeezed to.
+const SHORTEST_LAST: usize = 16;
 
 /// How a cell stands out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +75,17 @@ impl Table {
         self.rows.is_empty()
     }
 
+    /// Columns that a terminal leaves to the last one, which holds the long texts and alone is wrapped. None: it leaves
+    /// too few, and the lines are better left to the terminal to break.
+    fn room_for_last(&self, width: u16) -> Option<usize> {
+        let (last, others) = self.headers.split_last()?;
+        let content = |i: usize| self.rows.iter().map(|row| row[i].0.chars().count()).max().unwrap_or(0);
+        let gap = usize::from(GAP);
+        let taken: usize = others.iter().enumerate().map(|(i, header)| header.len().max(content(i)) + gap).sum();
+        let needed = content(others.len()).max(last.len()).min(SHORTEST_LAST);
+        usize::from(width).checked_sub(taken + gap).filter(|room| *room >= needed)
+    }
+
     /// The table as text within a section: two columns further right.
     pub fn indented(&self, out: &Out) -> String {
         let narrower = Out { width: out.width.map(|width| width.saturating_sub(2)), ..out.clone() };
@@ -80,10 +96,7 @@ impl Table {
     pub fn text(&self, out: &Out) -> String {
         let mut table = comfy_table::Table::new();
         table.load_style(presets::NOTHING).force_no_tty();
-        match out.width {
-            Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
-            None => table.set_content_arrangement(ContentArrangement::Disabled),
-        };
+        table.set_content_arrangement(ContentArrangement::Disabled);
         if out.colour {
             table.enforce_styling();
         }
@@ -101,8 +114,16 @@ impl Table {
                 }
             }));
         }
+        let last_fits = out.width.and_then(|width| self.room_for_last(width));
+        if let (Some(width), Some(_)) = (out.width, last_fits) {
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+        }
+        let last = self.headers.len().saturating_sub(1);
         for (i, column) in table.column_iter_mut().enumerate() {
-            column.set_padding((0, 3));
+            column.set_padding((0, GAP));
+            if last_fits.is_some() && i < last {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
             if self.numbers.contains(&i) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
@@ -142,6 +163,14 @@ mod tests {
         let text = table().text(&out(Some(40), false));
         assert!(text.lines().count() > 3, "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
+    }
+
+    #[test]
+    fn only_the_last_column_wraps_and_a_terminal_too_narrow_for_that_breaks_the_lines_itself() {
+        let wrapped = table().text(&out(Some(40), false));
+        assert!(wrapped.contains("longer-name"), "{wrapped}");
+        assert_eq!(table().text(&out(Some(30), false)), table().text(&out(None, false)));
+        assert_eq!(table().text(&out(Some(0), false)), table().text(&out(None, false)));
     }
 
     #[test]

@@ -42,19 +42,20 @@ pub async fn run(args: Args, format: Format) -> anyhow::Result<()> {
         return print(&frame, format);
     }
     let mut ended = Ended::new()?;
-    let (sampler, frames) = NodeSampler::start(config)?;
-    let printing = std::thread::spawn(move || -> anyhow::Result<()> {
-        while let Ok(frame) = frames.recv() {
-            let mut out = std::io::stdout().lock();
-            serde_json::to_writer(&mut out, &frame)?;
-            writeln!(out)?;
-            out.flush()?;
-        }
-        Ok(())
-    });
-    ended.wait().await;
+    let (sampler, mut frames) = NodeSampler::start(config)?;
+    loop {
+        let frame = tokio::select! {
+            frame = frames.recv() => frame,
+            () = ended.wait() => None,
+        };
+        let Some(frame) = frame else { break };
+        let mut out = std::io::stdout().lock();
+        serde_json::to_writer(&mut out, &frame)?;
+        writeln!(out)?;
+        out.flush()?;
+    }
     sampler.stop();
-    printing.join().map_err(|_| anyhow::anyhow!("printing failed"))?
+    Ok(())
 }
 
 fn print(frame: &NodeFrame, format: Format) -> anyhow::Result<()> {

@@ -14,6 +14,8 @@ fn a_launch_starts_once_with_its_devices_and_is_reported() {
     assert_eq!(starts(&out), [attempt(1)]);
     let devices: Vec<_> = a.assignment(attempt(1)).unwrap().members.iter().map(|m| m.devices.clone()).collect();
     assert_eq!(devices, [vec![0, 1, 2], vec![3, 4, 5]]);
+    let for_runtime = crate::runtime::Devices::from(a.assignment(attempt(1)).unwrap());
+    assert_eq!(for_runtime.of(&GroupName::new("workers").unwrap(), 1), [3, 4, 5]);
     let (to, report) = &reports(&out)[0];
     assert_eq!((*to, report.revision, &report.state), (R1, 1, &AttemptState::Accepted));
 
@@ -143,6 +145,20 @@ fn reports_go_to_the_leader_until_it_commits_them_and_then_the_attempt_is_forgot
     assert!(step(&mut a, 5_103, committed(2)).contains(&Output::Forget { attempt: attempt(1) }));
     assert_eq!(a.attempts().count(), 0);
     assert!(reports(&step(&mut a, 9_000, Input::Tick)).is_empty());
+}
+
+#[test]
+fn a_new_leader_that_wants_a_hello_gets_what_is_held_and_a_request_for_its_lease() {
+    let mut a = agent();
+    connect(&mut a, 0, R1, 1, 30_000);
+    step(&mut a, 1, command(R1, 4, 1, launch(1, 1, 1)));
+    let out = step(&mut a, 2, Input::FromCoordinator { replica: R1, message: CoordinatorMessage::HelloWanted });
+    let Output::Send { message: AgentMessage::Hello { last_command, attempts, .. }, .. } = &out[0] else {
+        panic!("{out:?}")
+    };
+    assert_eq!((*last_command, attempts[0].attempt), (CommandNumber(4), attempt(1)));
+    step(&mut a, 3, lease(R1, nonce(&out), 2, 30_000));
+    assert_eq!(a.epoch(), Epoch(2));
 }
 
 mod properties {

@@ -4,6 +4,7 @@ use super::cluster::{Cluster, id};
 use super::random::Random;
 use super::*;
 use crate::raft::driver::{CompactError, ProposeError, ReadError, TransferError};
+use crate::raft::wire::{MessageKind, PeerMessage};
 
 #[test]
 fn one_leader_is_elected_and_what_it_takes_is_applied_by_all() {
@@ -188,6 +189,56 @@ fn a_read_is_answered_on_leader_and_follower_with_an_index_that_holds_all_before
 }
 
 #[test]
+fn a_read_that_comes_before_the_leader_committed_in_its_term_waits_for_that() {
+    let mut cluster = Cluster::new(3, None);
+    cluster.up.get_mut(&id(1)).unwrap().driver.campaign();
+    while cluster.leader().is_none() {
+        for replica in 1..=3 {
+            cluster.step(id(replica)).unwrap();
+        }
+        cluster.deliver();
+    }
+    cluster.read(id(1), 1).unwrap();
+    // raft would drop the question here without a word.
+    cluster.step(id(1)).unwrap();
+    cluster.settle();
+    assert_eq!((&cluster.up[&id(1)].reads[..], cluster.up[&id(1)].failed_reads.len()), (&[(1, 1)][..], 0));
+}
+
+#[test]
+fn a_replica_that_lost_power_keeps_its_vote() {
+    let mut cluster = Cluster::new(3, None);
+    let asks = |from: u64| PeerMessage {
+        kind: MessageKind::RequestVote,
+        from: id(from),
+        to: id(3),
+        term: 5,
+        log_term: 0,
+        index: 0,
+        entries: vec![],
+        commit: 0,
+        commit_term: 0,
+        snapshot: None,
+        request_snapshot: 0,
+        reject: false,
+        reject_hint: 0,
+        context: vec![],
+        priority: 0,
+    };
+    let refuses = |cluster: &mut Cluster, from| {
+        let driver = &mut cluster.up.get_mut(&id(3)).unwrap().driver;
+        driver.receive(id(from), asks(from)).unwrap();
+        driver.ready().unwrap().unwrap().messages[0].1.reject
+    };
+    assert!(!refuses(&mut cluster, 1));
+    cluster.crash(id(3), |_| crate::raft::disk::Fate::Lost);
+    cluster.start(id(3)).unwrap();
+    assert!(refuses(&mut cluster, 2));
+    // The same candidate may ask again.
+    assert!(!refuses(&mut cluster, 1));
+}
+
+#[test]
 fn a_read_that_nobody_can_confirm_fails() {
     let mut cluster = Cluster::new(3, None);
     let leader = cluster.elect();
@@ -254,13 +305,7 @@ fn a_proposal_that_waits_when_leadership_goes_is_told_as_dropped() {
     let new_term = cluster.up[&old].driver.role().term + 1;
     cluster.propose(old, 5, "waits");
     let mut vote = cluster.network.pop_front().unwrap();
-    vote = crate::raft::wire::PeerMessage {
-        kind: crate::raft::wire::MessageKind::Heartbeat,
-        to: old,
-        term: new_term,
-        commit: 0,
-        ..vote
-    };
+    vote = PeerMessage { kind: MessageKind::Heartbeat, to: old, term: new_term, commit: 0, ..vote };
     let driver = &mut cluster.up.get_mut(&old).unwrap().driver;
     driver.receive(id(3), vote).unwrap();
     let ready = driver.ready().unwrap().unwrap();

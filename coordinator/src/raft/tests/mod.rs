@@ -64,3 +64,9 @@ fn contents(store: &Store) -> Contents {
         bytes: store.log_bytes(),
     }
 }
+
+#[test]
+fn a_driver_can_be_made_in_one_thread_and_owned_by_another() {
+    fn assert_send<T: Send>() {}
+    assert_send::<crate::raft::Driver>();
+}

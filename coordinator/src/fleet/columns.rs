@@ -1,0 +1,149 @@
+//! One cluster's capacity in columns, as it came over the wire, with marks on the rows that the planner has not seen yet.
+//! Filled by `intake`, read by `query` and by the planner's view.
+
+use engine::capacity::NodeCapacity;
+use protocol::capacity::{Columns, DeviceState, Snapshot};
+use protocol::ids::CommandNumber;
+use protocol::resources::Resources;
+use protocol::sku::Sku;
+
+/// A cluster's columns.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub sequence: u64,
+    pub watermark: CommandNumber,
+    pub columns: Columns,
+    /// The devices of row r are `first[r]..first[r + 1]` of the device columns.
+    first: Vec<u32>,
+    /// By device, its row: a change of a device marks a row.
+    row_of: Vec<u32>,
+    /// A bit a row: the planner's view of it is old.
+    pub dirty: Vec<u64>,
+    pub any_dirty: bool,
+    /// The whole view is old.
+    rebuilt: bool,
+}
+
+impl Table {
+    /// Takes a snapshot whose columns were checked.
+    pub fn new(snapshot: Snapshot) -> Self {
+        let Snapshot { sequence, watermark, columns } = snapshot;
+        let mut first = Vec::with_capacity(columns.name.len() + 1);
+        let mut row_of = Vec::with_capacity(columns.device_state.len());
+        first.push(0);
+        for (row, count) in (0u32..).zip(&columns.devices) {
+            row_of.extend(std::iter::repeat_n(row, usize::from(*count)));
+            first
+                .push(u32::try_from(row_of.len()).expect(
+                    "250,000 nodes of 65,535 devices are fewer than 2^34, and a frame's limit holds far fewer",
+                ));
+        }
+        let words = columns.name.len().div_ceil(64);
+        Self { sequence, watermark, first, row_of, dirty: vec![0; words], any_dirty: false, rebuilt: true, columns }
+    }
+
+    pub fn nodes(&self) -> usize {
+        self.columns.name.len()
+    }
+
+    pub fn devices(&self) -> usize {
+        self.row_of.len()
+    }
+
+    pub fn devices_of(&self, row: usize) -> std::ops::Range<usize> {
+        self.first[row] as usize..self.first[row + 1] as usize
+    }
+
+    pub fn sku(&self, row: usize) -> Option<&Sku> {
+        self.columns.skus.get(usize::from(self.columns.sku[row]).checked_sub(1)?)
+    }
+
+    /// The columns and, for marking while they are written, the row of each device and the marks.
+    pub fn parts(&mut self) -> (&mut Columns, &[u32], &mut [u64]) {
+        (&mut self.columns, &self.row_of, &mut self.dirty)
+    }
+
+    pub fn total(&self, row: usize) -> Resources {
+        Resources {
+            cpu_milli: self.columns.cpu_milli[row],
+            memory_mib: self.columns.memory_mib[row],
+            gpu_milli: 1000 * u64::from(self.columns.devices[row]),
+        }
+    }
+
+    pub fn free(&self, row: usize) -> Resources {
+        let states = &self.columns.device_state[self.devices_of(row)];
+        let gpus = states.iter().filter(|s| **s == DeviceState::Free).count() as u64;
+        Resources {
+            cpu_milli: self.columns.free_cpu_milli[row],
+            memory_mib: self.columns.free_memory_mib[row],
+            gpu_milli: 1000 * gpus,
+        }
+    }
+
+    /// Mean activity of the devices of these rows in percent, where any is known.
+    pub fn activity_percent(&self, devices: std::ops::Range<usize>) -> Option<u8> {
+        let known = self.columns.activity[devices].iter().filter(|a| **a <= 100);
+        let (sum, count) = known.fold((0u32, 0u32), |(sum, count), a| (sum + u32::from(*a), count + 1));
+        u8::try_from(sum.checked_div(count)?).ok()
+    }
+
+    fn node(&self, row: usize) -> NodeCapacity {
+        let devices = self.devices_of(row);
+        let states = &self.columns.device_state[devices.clone()];
+        let count = |state| u16::try_from(states.iter().filter(|s| **s == state).count()).unwrap_or(u16::MAX);
+        NodeCapacity {
+            name: self.columns.name[row].clone(),
+            sku: self.sku(row).cloned(),
+            state: self.columns.state[row],
+            source: self.columns.source[row],
+            total: self.total(row),
+            free: self.free(row),
+            ghosts: count(DeviceState::Ghost),
+            sick: count(DeviceState::Sick),
+            activity_percent: self.activity_percent(devices),
+        }
+    }
+
+    /// Brings the planner's rows up to date.
+    pub fn refresh(&mut self, nodes: &mut Vec<NodeCapacity>) {
+        if self.rebuilt {
+            nodes.clear();
+            nodes.extend((0..self.nodes()).map(|row| self.node(row)));
+        } else if self.any_dirty {
+            for word in 0..self.dirty.len() {
+                let mut left = self.dirty[word];
+                while left != 0 {
+                    let row = word * 64 + left.trailing_zeros() as usize;
+                    left &= left - 1;
+                    self.refresh_row(row, &mut nodes[row]);
+                }
+            }
+        }
+        self.rebuilt = false;
+        self.any_dirty = false;
+        self.dirty.fill(0);
+    }
+
+    /// Name, model, source and totals change with a snapshot only: the rest is written in place.
+    fn refresh_row(&self, row: usize, node: &mut NodeCapacity) {
+        let range = self.devices_of(row);
+        let (mut free, mut ghosts, mut sick) = (0u64, 0u16, 0u16);
+        for state in &self.columns.device_state[range.clone()] {
+            match state {
+                DeviceState::Free => free += 1,
+                DeviceState::Ghost => ghosts += 1,
+                DeviceState::Sick => sick += 1,
+                DeviceState::Held => {}
+            }
+        }
+        node.state = self.columns.state[row];
+        node.free = Resources {
+            cpu_milli: self.columns.free_cpu_milli[row],
+            memory_mib: self.columns.free_memory_mib[row],
+            gpu_milli: 1000 * free,
+        };
+        (node.ghosts, node.sick) = (ghosts, sick);
+        node.activity_percent = self.activity_percent(range);
+    }
+}

@@ -153,7 +153,12 @@ async fn wait_for_phase(client: &Client, key: &WorkloadKey, phases: &[&str]) -> 
 async fn still_holds(client: &Client, key: &WorkloadKey) -> anyhow::Result<()> {
     let status = client.get(key).await?.status.context("it has no status")?;
     let over = matches!(status.phase.as_str(), "Succeeded" | "Failed" | "Cancelled");
-    anyhow::ensure!(!over, "{key} should hold its GPUs until it is cancelled, but is {}: {}", status.phase, status.message);
+    anyhow::ensure!(
+        !over,
+        "{key} should hold its GPUs until it is cancelled, but is {}: {}",
+        status.phase,
+        status.message
+    );
     Ok(())
 }
 

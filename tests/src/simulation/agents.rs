@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use agent::cluster::{Agent, AgentConfig, Input, Journal, Output};
 use protocol::control::{AgentMessage, AttemptState, CoordinatorMessage, Order};
-use protocol::ids::{AttemptId, CommandNumber, Epoch, Incarnation};
+use protocol::ids::{AttemptId, CommandNumber, Epoch, Incarnation, ReplicaId};
 
 use super::clock::Clock;
 use super::facts::Fact;
@@ -23,7 +23,11 @@ pub(crate) struct AgentProcess {
 }
 
 /// What an agent heard that counts as a leader's word.
-type Heard = (Epoch, Option<(CommandNumber, Order)>);
+struct Heard {
+    replica: ReplicaId,
+    epoch: Epoch,
+    command: Option<(CommandNumber, Order)>,
+}
 
 /// Opens a journal and the role on it.
 pub(crate) fn open(
@@ -87,10 +91,13 @@ impl World {
         let Some(core) = process.core.as_mut() else { return };
         match guarded(|| core.step(clock.mono(at_us), clock.unix(at_us), input)) {
             Ok(Ok(outputs)) => {
-                if let Some((epoch, command)) = heard {
+                let leader = core.leader();
+                if let Some(Heard { replica, epoch, command }) = &heard {
                     let command = command.as_ref().map(|(number, order)| (*number, order));
-                    self.judge.hear(at_us, &Fact::AgentHeard { agent, epoch, command });
+                    let (replica, epoch) = (*replica, *epoch);
+                    self.judge.hear(at_us, &Fact::AgentHeard { agent, replica, epoch, command });
                 }
+                self.judge.hear(at_us, &Fact::AgentFollows { agent, leader });
                 self.carry_out_agent(agent, outputs);
             }
             Ok(Err(error)) => self.dies(Process::Agent(agent), error.to_string()),
@@ -100,11 +107,12 @@ impl World {
 
     fn heard(&mut self, agent: usize, input: &Input) -> Option<Heard> {
         match input {
-            Input::FromCoordinator { message: CoordinatorMessage::Command { number, epoch, order }, .. } => {
-                Some((*epoch, Some((*number, order.clone()))))
+            Input::FromCoordinator { replica, message: CoordinatorMessage::Command { number, epoch, order } } => {
+                Some(Heard { replica: *replica, epoch: *epoch, command: Some((*number, order.clone())) })
             }
             Input::FromCoordinator { replica, message: CoordinatorMessage::Lease { nonce, epoch, .. } } => {
-                self.answers_request(agent, *replica, *nonce).then_some((*epoch, None))
+                let answers = self.answers_request(agent, *replica, *nonce);
+                answers.then_some(Heard { replica: *replica, epoch: *epoch, command: None })
             }
             _ => None,
         }

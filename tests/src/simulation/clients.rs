@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use coordinator::handle::{ProposeError, ReadError};
+use coordinator::handle::ProposeError;
 use engine::commands::{Binding, Command, Outcome, Refusal};
 use protocol::ids::{AttemptId, GroupName, Namespace, Uid, WorkloadKey, WorkloadName};
 use protocol::resources::{Cpu, Gpus, Memory, Span};
@@ -11,6 +11,7 @@ use protocol::workload::{BatchSpec, GroupSpec, RetrySpec, WorkloadSpec};
 
 use super::clock::{MS, SECOND};
 use super::facts::{Attempt, Fact};
+use super::faults::Schedule;
 use super::process::REPLICAS;
 use super::queue::Event;
 use super::random::Random;
@@ -22,7 +23,7 @@ pub(crate) enum Answer {
     /// To a command.
     Proposed(Result<Outcome, ProposeError>),
     /// A read failed. (What one sees is told to the judge where it is seen.)
-    ReadFailed(ReadError),
+    ReadFailed,
     /// A read was served.
     ReadServed,
     /// Nobody is there.
@@ -33,7 +34,10 @@ pub(crate) enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wish {
     Submit(usize),
-    End { job: usize, delete: bool },
+    End {
+        job: usize,
+        delete: bool,
+    },
     Read,
     /// Not a client's: what a leader that was deposed had planned.
     Late(Box<Binding>),
@@ -65,6 +69,9 @@ pub(crate) struct Operation {
     attempt: u32,
 }
 
+/// GPUs of the smallest cluster that a world may have.
+const SMALLEST_CLUSTER_GPUS: u64 = 8;
+
 /// All clients.
 pub(crate) struct Clients {
     pub jobs: Vec<Job>,
@@ -85,7 +92,13 @@ fn spec(random: &mut Random) -> WorkloadSpec {
         gpus: Gpus([0, 1, 2, 2, 4][random.index(5)] * 1000),
         gpu: vec![],
     });
-    let batch = BatchSpec { command: vec!["train".into()], image: None, groups: groups.collect() };
+    let mut groups: Vec<GroupSpec> = groups.collect();
+    let gpus: u64 = groups.iter().map(|g| u64::from(g.count) * g.gpus.0).sum();
+    if gpus > SMALLEST_CLUSTER_GPUS * 1000 {
+        // Each job must fit somewhere, or the world never comes to rest.
+        groups.truncate(1);
+    }
+    let batch = BatchSpec { command: vec!["train".into()], image: None, groups };
     WorkloadSpec {
         priority: random.below(3) as i32,
         batch: Some(batch),
@@ -94,10 +107,10 @@ fn spec(random: &mut Random) -> WorkloadSpec {
     }
 }
 
-fn job(number: u64, random: &mut Random) -> Job {
+fn job(number: u64, longest_us: u64, random: &mut Random) -> Job {
     let name = WorkloadName::new(format!("job-{number}")).expect("it is a name");
     let namespace = Namespace::new("sim").expect("it is a name");
-    let runs_us = (!random.chance(200)).then(|| random.between(SECOND, 12 * SECOND));
+    let runs_us = (!random.chance(200)).then(|| random.between(SECOND, longest_us));
     Job {
         uid: Uid((u128::from(random.number()) << 64) | u128::from(number)),
         key: WorkloadKey { namespace, name },
@@ -111,8 +124,11 @@ fn job(number: u64, random: &mut Random) -> Job {
 
 impl Clients {
     /// Draws all that they will do until `until_us`; gives the events.
-    pub fn new(random: &mut Random, until_us: u64) -> (Self, Vec<(u64, Event)>) {
-        let jobs: Vec<Job> = (1..=random.between(8, 16)).map(|number| job(number, random)).collect();
+    pub fn new(random: &mut Random, schedule: Schedule) -> (Self, Vec<(u64, Event)>) {
+        let until_us = schedule.calm_us;
+        // Where leases lapse, some jobs must outlive them.
+        let longest_us = if schedule.long { 80 * SECOND } else { 12 * SECOND };
+        let jobs: Vec<Job> = (1..=random.between(8, 16)).map(|number| job(number, longest_us, random)).collect();
         let mut plan = Vec::new();
         let mut events = Vec::new();
         let mut add = |at_us, wish| {
@@ -122,7 +138,7 @@ impl Clients {
         for (number, job) in jobs.iter().enumerate() {
             let at = random.between(SECOND / 2, until_us * 3 / 4);
             add(at, Wish::Submit(number));
-            let end = at + random.between(10 * MS, 20 * SECOND);
+            let end = at + random.between(10 * MS, 2 * longest_us);
             if job.runs_us.is_none() || random.chance(200) {
                 add(end, Wish::End { job: number, delete: random.chance(300) });
             }
@@ -200,7 +216,7 @@ impl World {
         let random = &mut self.dice.clients;
         let replica = replica.unwrap_or_else(|| random.index(REPLICAS));
         let at = self.now_us + random.between(100, 2 * MS);
-        self.queue.add(at, Event::Ask { operation, attempt, replica });
+        self.queue.add(at, Event::Ask { operation, replica });
         let patience = random.between(2, 5) * SECOND;
         self.queue.add(self.now_us + patience, Event::GiveUp { operation, attempt });
     }
@@ -235,7 +251,7 @@ impl World {
         let Some(begun) = self.clients.operations.get(&operation) else { return };
         let wish = begun.wish.clone();
         let done = match (&wish, answer) {
-            (_, Answer::Unreachable | Answer::ReadFailed(_)) => false,
+            (_, Answer::Unreachable | Answer::ReadFailed) => false,
             (_, Answer::ReadServed) => true,
             (_, Answer::Proposed(Ok(outcome))) => {
                 self.acknowledged(&wish, &outcome);

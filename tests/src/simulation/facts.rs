@@ -8,7 +8,7 @@ use coordinator::raft::Store;
 use coordinator::raft::wire::{HardState, PeerMessage};
 use engine::state::State;
 use protocol::control::{AgentMessage, AttemptState, LaunchOrder, Order};
-use protocol::ids::{AttemptId, CommandNumber, Epoch, Uid, WorkloadKey};
+use protocol::ids::{AttemptId, CommandNumber, Epoch, ReplicaId, Uid, WorkloadKey};
 use protocol::workload::WorkloadSpec;
 
 use super::process::Process;
@@ -39,7 +39,7 @@ pub(crate) enum Fact<'a> {
     /// A client's linearizable read, begun at `since_us`, sees this.
     Read { since_us: u64, state: &'a State },
     /// A replica's state after entries were applied.
-    Applied { replica: usize, state: &'a State, changed: &'a [WorkloadKey] },
+    Applied { state: &'a State, changed: &'a [WorkloadKey] },
     /// The hash of a replica's state after an index.
     Hash { replica: usize, index: u64, hash: u32 },
     /// A replica holds this to be committed.
@@ -57,7 +57,9 @@ pub(crate) enum Fact<'a> {
     /// Bits were turned over on a copy of a disk.
     Aged { process: Process, damage: Damage },
     /// A command, or a lease that answers an open request, reached an agent, which made it its own.
-    AgentHeard { agent: usize, epoch: Epoch, command: Option<(CommandNumber, &'a Order)> },
+    AgentHeard { agent: usize, replica: ReplicaId, epoch: Epoch, command: Option<(CommandNumber, &'a Order)> },
+    /// Whom an agent takes for the leader now.
+    AgentFollows { agent: usize, leader: Option<ReplicaId> },
     /// An agent says this on a session.
     AgentSays { agent: usize, session: u64, message: &'a AgentMessage },
     /// An agent orders its runtime to start an attempt.
@@ -96,10 +98,13 @@ impl Fact<'_> {
             Fact::Elected { replica, term, .. } => format!("replica {} leads in term {term}", replica + 1),
             Fact::Reopened { replica, hard, last } => format!("replica {} found {hard:?}, log to {last}", replica + 1),
             Fact::LateBinding { planned_in, taken } => {
-                format!("a binding of epoch {planned_in} came late and was {}", if *taken { "taken" } else { "refused" })
+                format!(
+                    "a binding of epoch {planned_in} came late and was {}",
+                    if *taken { "taken" } else { "refused" }
+                )
             }
             Fact::Aged { process, damage } => format!("bits of {process}'s disk turned over: {damage:?}"),
-            Fact::AgentHeard { agent, epoch, command: Some((number, order)) } => {
+            Fact::AgentHeard { agent, epoch, command: Some((number, order)), .. } => {
                 let what = match order {
                     Order::Launch(launch) => format!("launch {}", Attempt(launch.attempt)),
                     Order::Stop(stop) => format!("stop {}", Attempt(stop.attempt)),
@@ -114,8 +119,12 @@ impl Fact<'_> {
                 let held = attempts.len();
                 format!("agent {} says hello on session {session}: command {last_command}, {held} attempts", agent + 1)
             }
-            Fact::StartOrdered { agent, attempt } => format!("agent {} orders the start of {}", agent + 1, Attempt(*attempt)),
-            Fact::StopOrdered { agent, attempt } => format!("agent {} orders the end of {}", agent + 1, Attempt(*attempt)),
+            Fact::StartOrdered { agent, attempt } => {
+                format!("agent {} orders the start of {}", agent + 1, Attempt(*attempt))
+            }
+            Fact::StopOrdered { agent, attempt } => {
+                format!("agent {} orders the end of {}", agent + 1, Attempt(*attempt))
+            }
             Fact::Taken { cluster, order, .. } => format!("runtime {} takes {}", cluster + 1, Attempt(order.attempt)),
             Fact::Gone { cluster, attempt, state } => {
                 format!("runtime {}: {} is gone: {state:?}", cluster + 1, Attempt(*attempt))
@@ -134,6 +143,7 @@ impl Fact<'_> {
             | Fact::Says { .. }
             | Fact::Durable { .. }
             | Fact::AgentHeard { command: None, .. }
+            | Fact::AgentFollows { .. }
             | Fact::AgentSays { .. } => return None,
         };
         Some(text)

@@ -20,6 +20,8 @@ pub(crate) enum Fault {
     Bridge,
     /// The leader is cut off from its peers, and its agents' streams stall.
     IsolateLeader,
+    /// The leader's streams to agents stall; then it is cut off from its peers; then what it said as a leader arrives.
+    StaleLeader,
     /// A cluster's agent is cut off from every replica.
     IsolateAgent,
     /// Loss, delay, duplication, reordering.
@@ -43,11 +45,12 @@ pub(crate) enum Fault {
 use Fault as F;
 
 /// Kinds and how often each comes, relative to the others.
-const KINDS: [(Fault, u64); 12] = [
+const KINDS: [(Fault, u64); 13] = [
     (F::Partition, 3),
     (F::OneWay, 2),
     (F::Bridge, 1),
     (F::IsolateLeader, 3),
+    (F::StaleLeader, 2),
     (F::IsolateAgent, 2),
     (F::Weather, 3),
     (F::Crash, 8),
@@ -152,6 +155,7 @@ impl World {
                 self.block("a bridge", vec![(a, b), (b, a)]);
             }
             F::IsolateLeader => self.isolate_leader(),
+            F::StaleLeader => self.stale_leader(),
             F::IsolateAgent => {
                 let agent = Process::Agent(self.dice.faults.index(AGENTS));
                 let replicas: Vec<Process> = (0..REPLICAS).map(Process::Replica).collect();
@@ -214,6 +218,30 @@ impl World {
         self.block("the leader is cut off", pairs);
     }
 
+    fn stale_leader(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let me = Process::Replica(leader);
+        let agents = (0..AGENTS).map(|n| (me, Process::Agent(n))).collect();
+        let peers: Vec<Process> = (0..REPLICAS).filter(|n| *n != leader).map(Process::Replica).collect();
+        self.judge.hear(self.now_us, &Fact::Fault { what: format!("what {me} says as a leader comes late") });
+        let random = &mut self.dice.faults;
+        let deposed_us = self.now_us + random.between(2 * SECOND, 6 * SECOND);
+        let heard_us = deposed_us + random.between(SECOND, 4 * SECOND);
+        let back_us = heard_us + random.between(SECOND, 10 * SECOND);
+        let stall = self.net.add(Trouble::Blocked(agents));
+        self.queue.add(heard_us, Event::Heal(stall));
+        let apart = both_ways(&[me], &peers);
+        self.queue.add(deposed_us, Event::Trouble { trouble: Trouble::Blocked(apart), until_us: back_us });
+    }
+
+    /// Trouble that a fault put off begins.
+    pub(super) fn trouble(&mut self, trouble: Trouble, until_us: u64) {
+        if !self.calm {
+            let number = self.net.add(trouble);
+            self.queue.add(until_us, Event::Heal(number));
+        }
+    }
+
     fn weather(&mut self) {
         let random = &mut self.dice.faults;
         let weather = Weather {
@@ -255,8 +283,7 @@ impl World {
             None => self.any_process(),
         };
         let random = &mut self.dice.faults;
-        let length =
-            if self.schedule.long { random.between(5, 60) * SECOND } else { random.between(100, 8_000) * MS };
+        let length = if self.schedule.long { random.between(5, 60) * SECOND } else { random.between(100, 8_000) * MS };
         let what = format!("{process} pauses for {:.1} s", length as f64 / SECOND as f64);
         self.judge.hear(self.now_us, &Fact::Fault { what });
         self.pause(process, length);

@@ -55,13 +55,7 @@ pub(crate) struct Judge {
 
 impl Judge {
     pub fn new(layout: &Layout, trace: bool) -> Self {
-        Self {
-            invariants: all(layout),
-            story: VecDeque::new(),
-            trace,
-            digest: Digest::default(),
-            violation: None,
-        }
+        Self { invariants: all(layout), story: VecDeque::new(), trace, digest: Digest::default(), violation: None }
     }
 
     /// Something was seen.

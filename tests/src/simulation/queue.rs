@@ -10,6 +10,7 @@ use protocol::ids::AttemptId;
 
 use super::clients::Answer;
 use super::faults::Fault;
+use super::network::Trouble;
 use super::process::Process;
 
 /// Something that will happen. Replicas, agents, clusters and clients are named by their place, from 0.
@@ -39,13 +40,15 @@ pub(crate) enum Event {
     /// A client begins an operation.
     Client { client: usize },
     /// An operation reaches a replica.
-    Ask { operation: u64, attempt: u32, replica: usize },
+    Ask { operation: u64, replica: usize },
     /// A client hears an answer.
     Hear { operation: u64, answer: Answer },
     /// A client has waited long enough for this try.
     GiveUp { operation: u64, attempt: u32 },
     /// A fault begins.
     Fault(Fault),
+    /// Trouble that a fault put off begins.
+    Trouble { trouble: Trouble, until_us: u64 },
     /// A partition or weather of this number is over.
     Heal(u64),
     /// A paused process goes on.

@@ -263,25 +263,20 @@ impl World {
                         self.answer(operation, Answer::Proposed(result));
                     }
                 }
-                Output::ReadReady(request, result) => self.read_ready(replica, request, result.err()),
+                Output::ReadReady(request, result) => self.read_ready(replica, request, result.is_ok()),
                 Output::Changed(change) => {
                     let Some(core) = self.replicas[replica].core.as_ref() else { return };
-                    let fact = Fact::Applied { replica, state: core.state(), changed: &change.workloads };
+                    let fact = Fact::Applied { state: core.state(), changed: &change.workloads };
                     self.judge.hear(self.now_us, &fact);
                 }
             }
         }
     }
 
-    fn read_ready(
-        &mut self,
-        replica: usize,
-        request: RequestId,
-        error: Option<coordinator::handle::ReadError>,
-    ) {
+    fn read_ready(&mut self, replica: usize, request: RequestId, served: bool) {
         let Some(operation) = self.replicas[replica].requests.remove(&request) else { return };
-        if let Some(error) = error {
-            return self.answer(operation, Answer::ReadFailed(error));
+        if !served {
+            return self.answer(operation, Answer::ReadFailed);
         }
         // The first try of a read may have been long ago; what it must see is what was acknowledged before that.
         let since_us = self.clients.operations.get(&operation).map(|operation| operation.since_us);

@@ -10,7 +10,6 @@ use protocol::ids::AttemptId;
 
 use super::clock::{MS, SECOND};
 use super::facts::Fact;
-use super::process::Process;
 use super::queue::Event;
 use super::world::World;
 
@@ -149,10 +148,5 @@ impl World {
             let input = Input::Runtime { attempt, state };
             self.queue.add(runtime.told_us, Event::Agent { agent: cluster, life: machine.life, input });
         }
-    }
-
-    /// The runtime's agent, as a process.
-    pub(super) fn agent_of(cluster: usize) -> Process {
-        Process::Agent(cluster)
     }
 }

@@ -110,7 +110,7 @@ impl World {
         });
         let agents = agents.collect();
         let schedule = Schedule::new(&mut dice.faults);
-        let (clients, acts) = Clients::new(&mut dice.clients, schedule.calm_us);
+        let (clients, acts) = Clients::new(&mut dice.clients, schedule);
         let mut queue = Queue::default();
         for (at, event) in acts {
             queue.add(at, event);
@@ -179,10 +179,11 @@ impl World {
                 }
             }
             Event::Client { client } => self.client_acts(client),
-            Event::Ask { operation, attempt: _, replica } => self.replica_takes(replica, ReplicaInbox::Ask(operation)),
+            Event::Ask { operation, replica } => self.replica_takes(replica, ReplicaInbox::Ask(operation)),
             Event::Hear { operation, answer } => self.client_hears(operation, answer),
             Event::GiveUp { operation, attempt } => self.gives_up(operation, attempt),
             Event::Fault(fault) => self.strike(fault),
+            Event::Trouble { trouble, until_us } => self.trouble(trouble, until_us),
             Event::Heal(number) => self.net.heal(number),
             Event::Resume { process, life } => self.resume(process, life),
             Event::Restart { process } => self.restart(process),
@@ -216,10 +217,15 @@ impl World {
         }
         let ended = |phase| matches!(phase, Phase::Succeeded | Phase::Failed | Phase::Cancelled);
         for (place, state) in states.iter().enumerate() {
-            let open: Vec<String> = state.workloads.values().filter(|w| !ended(w.phase)).map(|w| {
-                let attempt = w.attempts.last().map(|a| (a.number, &a.cluster, &a.reported, a.stop.is_some()));
-                format!("{} is {} ({attempt:?}, not before {:?})", Short(w.uid), w.phase, w.not_before)
-            }).collect();
+            let open: Vec<String> = state
+                .workloads
+                .values()
+                .filter(|w| !ended(w.phase))
+                .map(|w| {
+                    let attempt = w.attempts.last().map(|a| (a.number, &a.cluster, &a.reported, a.stop.is_some()));
+                    format!("{} is {} ({attempt:?}, not before {:?})", Short(w.uid), w.phase, w.not_before)
+                })
+                .collect();
             if !open.is_empty() {
                 return Some(format!("replica {} at {}: {}", place + 1, state.applied, open.join("; ")));
             }
@@ -228,4 +234,3 @@ impl World {
         (indices.iter().any(|index| *index != indices[0])).then(|| format!("replicas have applied to {indices:?}"))
     }
 }
-

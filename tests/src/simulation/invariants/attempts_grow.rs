@@ -38,7 +38,10 @@ impl Invariant for AttemptsGrow {
                     if state.applied.0 >= seen.0 {
                         if last < seen.1 {
                             let uid = Short(workload.uid);
-                            return Err(format!("{uid} had attempt {} at index {} and has {last} later", seen.1, seen.0));
+                            return Err(format!(
+                                "{uid} had attempt {} at index {} and has {last} later",
+                                seen.1, seen.0
+                            ));
                         }
                         *seen = (state.applied.0, last);
                     }

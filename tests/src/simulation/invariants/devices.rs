@@ -73,7 +73,11 @@ impl Invariant for OneOwner {
                 for member in &assignment.members {
                     let nodes = &self.layout[*cluster].1;
                     let Some(node) = nodes.iter().position(|n| n.name == member.node) else {
-                        return Err(format!("{} is on node {}, which is not there", Attempt(order.attempt), member.node));
+                        return Err(format!(
+                            "{} is on node {}, which is not there",
+                            Attempt(order.attempt),
+                            member.node
+                        ));
                     };
                     let hold = self.held.entry((*cluster, node)).or_default().entry(order.attempt).or_default();
                     hold.devices.extend_from_slice(&member.devices);

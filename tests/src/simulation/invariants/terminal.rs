@@ -29,7 +29,10 @@ impl Invariant for Terminal {
                     match (self.ended.get(&workload.uid), ended) {
                         (Some((index, phase)), _) if state.applied >= *index && workload.phase != *phase => {
                             let (uid, now) = (Short(workload.uid), workload.phase);
-                            return Err(format!("{uid} was {phase} at index {index} and is {now} at {}", state.applied));
+                            return Err(format!(
+                                "{uid} was {phase} at index {index} and is {now} at {}",
+                                state.applied
+                            ));
                         }
                         (None, Some(ended)) => {
                             self.ended.insert(workload.uid, ended);

@@ -8,7 +8,7 @@ use protocol::ids::{AttemptId, CommandNumber, Epoch, Incarnation, ReplicaId};
 
 use super::clock::Clock;
 use super::facts::Fact;
-use super::process::{Machine, Process, guarded};
+use super::process::{Machine, OrderBoundary, Process, guarded};
 use super::runtime::RuntimeOrder;
 use super::world::World;
 
@@ -138,10 +138,16 @@ impl World {
                 Output::Start { order, assignment } => {
                     let attempt = order.attempt;
                     self.judge.hear(self.now_us, &Fact::StartOrdered { agent, attempt });
+                    if self.dies_at_order(agent, OrderBoundary::BeforeGiven) {
+                        return;
+                    }
                     self.give_order(agent, RuntimeOrder::Start(order, assignment));
                 }
                 Output::Stop { attempt, grace_ms } => {
                     self.judge.hear(self.now_us, &Fact::StopOrdered { agent, attempt });
+                    if self.dies_at_order(agent, OrderBoundary::BeforeGiven) {
+                        return;
+                    }
                     self.give_order(agent, RuntimeOrder::Stop(attempt, grace_ms));
                 }
                 Output::Forget { attempt } => self.give_order(agent, RuntimeOrder::Forget(attempt)),

@@ -8,7 +8,7 @@ use super::agents::{self, AgentProcess};
 use super::clock::{MS, SECOND};
 use super::disk;
 use super::facts::{Damage, Fact};
-use super::process::{Boundary, Machine, Process, guarded};
+use super::process::{Boundary, Machine, OrderBoundary, Process, guarded};
 use super::queue::Event;
 use super::replicas::ReplicaInbox;
 use super::world::World;
@@ -61,6 +61,16 @@ impl World {
         }
     }
 
+    /// Whether an agent dies at this point of an order's way.
+    pub(super) fn dies_at_order(&mut self, agent: usize, at: OrderBoundary) -> bool {
+        let process = Process::Agent(agent);
+        let dies = self.machine(process).dies_at_order == Some(at);
+        if dies {
+            self.crash(process, "on the way of an order");
+        }
+        dies
+    }
+
     /// A process is to die at this boundary, and to be down for so long.
     pub(super) fn arm_crash(&mut self, process: Process, boundary: Boundary, down_us: u64, loses_power: bool) {
         if self.is_down(process) {
@@ -73,6 +83,7 @@ impl World {
             Boundary::Now => self.crash(process, "killed"),
             Boundary::Persist(n) => machine.disk.arm_crash(n),
             Boundary::Send(n) => machine.dies_after_sending = Some(n),
+            Boundary::Order(at) => machine.dies_at_order = Some(at),
         }
     }
 
@@ -103,6 +114,7 @@ impl World {
         machine.life += 1;
         machine.paused = false;
         machine.dies_after_sending = None;
+        machine.dies_at_order = None;
         let at = now_us + machine.down_us;
         self.queue.add(at, Event::Restart { process });
     }
@@ -148,7 +160,7 @@ impl World {
             Ok(held) => held,
             Err(cause) => return self.judge.hear(self.now_us, &Fact::Died { process, cause }),
         };
-        for _ in 0..4 {
+        for _ in 0..8 {
             let aged = disk::aged(&clean, &mut self.dice.disk);
             let damage = match self.contents(process, aged) {
                 Err(_) => Damage::Refused,

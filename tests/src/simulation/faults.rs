@@ -4,7 +4,7 @@
 use super::clock::{MS, SECOND};
 use super::facts::Fact;
 use super::network::{Trouble, Weather};
-use super::process::{AGENTS, Boundary, Process, REPLICAS};
+use super::process::{AGENTS, Boundary, OrderBoundary, Process, REPLICAS};
 use super::queue::Event;
 use super::random::Random;
 use super::world::World;
@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     Crash,
     /// The leader dies at some boundary.
     CrashLeader,
+    /// An agent dies on the way of an order to its runtime.
+    CrashAtOrder,
     /// Everything dies at once.
     CrashAll,
     /// A process stands still.
@@ -45,7 +47,7 @@ pub(crate) enum Fault {
 use Fault as F;
 
 /// Kinds and how often each comes, relative to the others.
-const KINDS: [(Fault, u64); 13] = [
+const KINDS: [(Fault, u64); 14] = [
     (F::Partition, 3),
     (F::OneWay, 2),
     (F::Bridge, 1),
@@ -55,10 +57,11 @@ const KINDS: [(Fault, u64); 13] = [
     (F::Weather, 3),
     (F::Crash, 8),
     (F::CrashLeader, 3),
+    (F::CrashAtOrder, 4),
     (F::CrashAll, 1),
     (F::Pause, 3),
     (F::BreakLinks, 3),
-    (F::FlipBits, 1),
+    (F::FlipBits, 2),
 ];
 
 /// When things happen in a world.
@@ -81,7 +84,7 @@ impl Schedule {
     /// The faults of a world, each with its time.
     pub fn faults(&self, random: &mut Random) -> Vec<(u64, Fault)> {
         let all: u64 = KINDS.iter().map(|(_, weight)| weight).sum();
-        let count = random.between(2, if self.long { 16 } else { 10 });
+        let count = random.between(3, if self.long { 24 } else { 14 });
         let mut faults = Vec::new();
         for _ in 0..count {
             let mut at = random.below(all);
@@ -171,6 +174,13 @@ impl World {
                     self.crash_somewhere(Process::Replica(leader));
                 }
             }
+            F::CrashAtOrder => {
+                let process = Process::Agent(self.dice.faults.index(AGENTS));
+                let at = [OrderBoundary::BeforeGiven, OrderBoundary::Taken][self.dice.faults.index(2)];
+                let (down, loses_power) = (self.down_time(), self.dice.faults.chance(500));
+                self.judge.hear(self.now_us, &Fact::Fault { what: format!("{process} is to crash: {at:?}") });
+                self.arm_crash(process, Boundary::Order(at), down, loses_power);
+            }
             F::CrashAll => self.crash_all(),
             F::Pause => self.pause_one(),
             F::BreakLinks => {
@@ -257,10 +267,12 @@ impl World {
 
     fn crash_somewhere(&mut self, process: Process) {
         let random = &mut self.dice.faults;
-        let boundary = match random.index(5) {
-            0 => Boundary::Now,
-            1 | 2 => Boundary::Persist(random.below(40)),
-            _ => Boundary::Send(random.index(8)),
+        let boundary = match (random.index(6), process) {
+            (0, _) => Boundary::Now,
+            (1 | 2, _) => Boundary::Persist(random.below(40)),
+            (3, _) | (_, Process::Replica(_)) => Boundary::Send(random.index(8)),
+            (4, _) => Boundary::Order(OrderBoundary::BeforeGiven),
+            _ => Boundary::Order(OrderBoundary::Taken),
         };
         let loses_power = random.chance(500);
         let down = self.down_time();
@@ -298,6 +310,7 @@ impl World {
             let machine = self.machine_mut(process);
             machine.disk.disarm();
             machine.dies_after_sending = None;
+            machine.dies_at_order = None;
             let (life, paused) = (machine.life, machine.paused);
             if paused {
                 self.resume(process, life);

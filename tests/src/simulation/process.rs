@@ -57,6 +57,17 @@ pub(crate) enum Boundary {
     Persist(u64),
     /// Once it has sent this many of a step's outputs.
     Send(usize),
+    /// At the next order from an agent to its runtime.
+    Order(OrderBoundary),
+}
+
+/// Where on the way of an order an agent dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OrderBoundary {
+    /// It is durable, and the runtime never hears of it.
+    BeforeGiven,
+    /// The runtime took it, and the agent never hears of that.
+    Taken,
 }
 
 /// Everything of a process but the code that it runs.
@@ -68,6 +79,8 @@ pub(crate) struct Machine {
     pub paused: bool,
     /// It dies once it has sent this many more outputs.
     pub dies_after_sending: Option<usize>,
+    /// It dies at the next order to its runtime.
+    pub dies_at_order: Option<OrderBoundary>,
     /// Its disk is to be searched for undetected damage when it starts next.
     pub flip_bits: bool,
     /// How long it stays down after a crash that has not happened yet.
@@ -84,6 +97,7 @@ impl Machine {
             life: 1,
             paused: false,
             dies_after_sending: None,
+            dies_at_order: None,
             flip_bits: false,
             down_us: 0,
             loses_power: false,

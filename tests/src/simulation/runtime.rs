@@ -10,6 +10,7 @@ use protocol::ids::AttemptId;
 
 use super::clock::{MS, SECOND};
 use super::facts::Fact;
+use super::process::OrderBoundary;
 use super::queue::Event;
 use super::world::World;
 
@@ -76,8 +77,9 @@ impl World {
                     runtime.runs.remove(&attempt);
                 }
             }
-            None => {}
+            None => return,
         }
+        self.dies_at_order(cluster, OrderBoundary::Taken);
     }
 
     fn take_start(&mut self, cluster: usize, order: &LaunchOrder, assignment: &Assignment) {

@@ -313,7 +313,7 @@ fn a_log_is_not_asked_for_before_its_attempt_runs() {
         WORKLOADS if request.path.contains("watch") => {
             Answer::Stream(vec![(100, event("MODIFIED", &workload_with("w", "Succeeded", 1)))], End::Well)
         }
-        WORKLOADS => ok(list(5, &[listed.clone()])),
+        WORKLOADS => ok(list(5, std::slice::from_ref(&listed))),
         _ if request.nth == 0 => ok(bound.clone()),
         _ => ok(workload_with("w", "Succeeded", 1)),
     });

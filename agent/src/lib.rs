@@ -4,4 +4,5 @@ pub mod cluster;
 pub mod guard;
 pub mod node;
 pub mod planted;
+pub mod run;
 pub mod runtime;

@@ -7,6 +7,7 @@ use engine::capacity::Capacity;
 use engine::commands::{Command, Outcome, Refusal};
 use engine::plan::Plan;
 use engine::state::State;
+use protocol::api::NodeStatus;
 use protocol::ids::{AttemptId, ClusterName, Epoch, LogIndex, ReplicaId, UnixMs, WorkloadKey};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -27,10 +28,25 @@ pub struct View<'a> {
     pub capacity: &'a Capacity,
     /// The last plan of this replica, where it leads; else none (compute with `engine::plan` where needed).
     pub plan: Option<&'a Plan>,
+    /// Nodes and their devices one by one, where this replica keeps them.
+    pub fleet: Option<&'a dyn NodeSource>,
     /// This replica's place in the cluster.
     pub status: &'a ReplicaStatus,
     /// Now, by this replica's clock.
     pub now: UnixMs,
+}
+
+/// Where a view finds nodes with their devices one by one; [`Capacity`] has only sums.
+pub trait NodeSource {
+    /// All nodes of a cluster, in row order; empty for a cluster that is not known.
+    fn nodes(&self, cluster: &ClusterName) -> Vec<NodeStatus>;
+
+    /// At most `limit` of them, the first ones: a page shows no more, and a read must be short.
+    fn first_nodes(&self, cluster: &ClusterName, limit: usize) -> Vec<NodeStatus> {
+        let mut nodes = self.nodes(cluster);
+        nodes.truncate(limit);
+        nodes
+    }
 }
 
 /// A replica's place in the coordinator cluster.
@@ -87,6 +103,10 @@ pub enum ReadError {
 }
 
 /// Something changed in the replicated state, for watchers.
+///
+/// The core sends it before it serves any read that sees the change, so that a read can take in everything up to
+/// `state.applied` by draining its receiver. A replica whose state was replaced by a snapshot sends one change that names
+/// every workload and cluster of the old and of the new state.
 #[derive(Debug, Clone)]
 pub struct Change {
     /// The entry that did it.

@@ -53,8 +53,8 @@ pub fn plan(state: &State, capacity: &Capacity, at: UnixMs, limit: usize) -> Pla
                 placement,
                 decision,
             }),
-            Turn::Waits(waiting) if plan.waiting.len() < EXPLAINED => {
-                plan.waiting.insert(workload.uid, waiting);
+            Turn::Waits(verdict) if plan.waiting.len() < EXPLAINED => {
+                plan.waiting.insert(workload.uid, walk.waiting(&verdict));
             }
             Turn::Waits(_) => {}
         }

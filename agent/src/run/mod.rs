@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::control::ClusterInfo;
@@ -97,7 +98,7 @@ pub struct Running {
     pub missing: Vec<(protocol::workload::Framework, String)>,
     stop: CancellationToken,
     tasks: TaskTracker,
-    sampler: Option<NodeSampler>,
+    sampler: Option<Arc<NodeSampler>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -129,14 +130,15 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
     }
     let recovered = runtime.recover().await?;
     let (sampler, frames) = match config.node.map(NodeSampler::start).transpose()? {
-        Some((sampler, frames)) => (Some(sampler), Some(frames)),
+        Some((sampler, frames)) => (Some(Arc::new(sampler)), Some(frames)),
         None => (None, None),
     };
 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let (inbox, inputs) = mpsc::channel(INBOX);
     let bind = if config.coordinators.values().any(SocketAddr::is_ipv6) { "[::]:0" } else { "0.0.0.0:0" };
-    let bind = if config.coordinators.values().all(|a| a.ip().is_loopback() && a.is_ipv4()) { "127.0.0.1:0" } else { bind };
+    let bind =
+        if config.coordinators.values().all(|a| a.ip().is_loopback() && a.is_ipv4()) { "127.0.0.1:0" } else { bind };
     let endpoint = Endpoint::client(bind.parse().expect("a constant address parses")).map_err(system("QUIC socket"))?;
     let client = client_config(&config.credentials, AGENT_ALPN)?;
     for (replica, address) in &config.coordinators {
@@ -159,10 +161,10 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
     }
     tasks.spawn(orders::forward_runtime(runtime_events, inbox.clone(), stop.clone()));
     if let Some(frames) = frames {
-        orders::forward_frames(frames, inbox.clone());
+        tasks.spawn(orders::forward_frames(frames, inbox.clone(), stop.clone()));
     }
     let (orders, waiting) = mpsc::unbounded_channel();
-    tasks.spawn(orders::carry_out(runtime.clone(), waiting, inbox, stop.clone()));
+    tasks.spawn(orders::carry_out(runtime.clone(), waiting, inbox, sampler.clone(), stop.clone()));
     let cluster = config.cluster.clone();
     let core = core::Core::open(journal, AgentConfig::new(config.cluster, config.nodes), recovered, inputs, orders)?;
     let thread = core.start(stop.clone()).map_err(system("the core's thread"))?;
@@ -175,13 +177,8 @@ fn open_journal(place: &std::path::Path) -> Result<Journal, StartError> {
     if let Some(parent) = place.parent() {
         std::fs::create_dir_all(parent).map_err(folder)?;
     }
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(place)
-        .map_err(folder)?;
+    let file =
+        std::fs::OpenOptions::new().create(true).truncate(false).read(true).write(true).open(place).map_err(folder)?;
     let backend = redb::backends::FileBackend::new(file).map_err(|e| folder(std::io::Error::other(e)))?;
     let incarnation = Incarnation(uuid::Uuid::new_v4().as_u128());
     Journal::open(backend, incarnation).map_err(|cause| StartError::Journal { place: place.to_owned(), cause })
@@ -204,7 +201,8 @@ impl Running {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        if let Some(sampler) = self.sampler.take() {
+        // The task that shared it has ended above.
+        if let Some(sampler) = self.sampler.take().and_then(Arc::into_inner) {
             sampler.stop();
         }
         if let Some(thread) = self.thread.take() {

@@ -1,5 +1,7 @@
 //! Between the cluster role and what it commands: its outputs as calls of the runtime, in order, and what comes back.
 
+use std::sync::Arc;
+
 use protocol::control::{AttemptState, LaunchOrder};
 use protocol::errors::FailureClass;
 use protocol::ids::{AttemptId, NodeName};
@@ -9,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::core::Event;
 use crate::cluster::{Assignment, Input};
+use crate::node::NodeSampler;
 use crate::runtime::process::ProcessRuntime;
 use crate::runtime::{Devices, Runtime, RuntimeError, RuntimeEvent};
 
@@ -29,6 +32,7 @@ pub async fn carry_out(
     runtime: ProcessRuntime,
     mut orders: mpsc::UnboundedReceiver<RuntimeOrder>,
     inbox: mpsc::Sender<Event>,
+    sampler: Option<Arc<NodeSampler>>,
     stop: CancellationToken,
 ) {
     loop {
@@ -39,7 +43,7 @@ pub async fn carry_out(
         let (attempt, result) = match order {
             None => return,
             Some(RuntimeOrder::Start(order, assignment)) => {
-                (order.attempt, runtime.start(&order, &devices(assignment)).await)
+                (order.attempt, runtime.start(&order, &Devices::from(&assignment)).await)
             }
             Some(RuntimeOrder::Stop(attempt, grace_ms)) => (attempt, runtime.stop(attempt, grace_ms).await),
             Some(RuntimeOrder::Forget(attempt)) => {
@@ -48,8 +52,13 @@ pub async fn carry_out(
                 }
                 continue;
             }
-            // The sampler of this process sends full frames whenever it starts; a gap can't come between.
-            Some(RuntimeOrder::FullFrame(_)) => continue,
+            Some(RuntimeOrder::FullFrame(node)) => {
+                match &sampler {
+                    Some(sampler) => sampler.request_full(),
+                    None => tracing::warn!(%node, "a frame is missing, and no node role runs here"),
+                }
+                continue;
+            }
         };
         if let Err(error) = result {
             report_failure(&inbox, attempt, error).await;
@@ -59,22 +68,9 @@ pub async fn carry_out(
 
 /// The runtime took no order for an attempt, and started nothing.
 async fn report_failure(inbox: &mpsc::Sender<Event>, attempt: AttemptId, error: RuntimeError) {
-    let state = AttemptState::Failed {
-        class: FailureClass::Infrastructure,
-        message: error.to_string(),
-        exit_code: None,
-    };
+    let state =
+        AttemptState::Failed { class: FailureClass::Infrastructure, message: error.to_string(), exit_code: None };
     let _ = inbox.send(Event::Input(Input::Runtime { attempt, state })).await;
-}
-
-fn devices(assignment: Assignment) -> Devices {
-    let mut devices = Devices::default();
-    // Members come in the order of their ranks.
-    for member in assignment.members {
-        let indices = member.devices.into_iter().map(u32::from).collect();
-        devices.by_group.entry(member.group).or_default().push(indices);
-    }
-    devices
 }
 
 /// Passes on what the runtime says.
@@ -95,13 +91,20 @@ pub async fn forward_runtime(
     }
 }
 
-/// Passes on what the node role reads, from its thread.
-pub fn forward_frames(frames: std::sync::mpsc::Receiver<NodeFrame>, inbox: mpsc::Sender<Event>) {
-    std::thread::spawn(move || {
-        while let Ok(frame) = frames.recv() {
-            if inbox.blocking_send(Event::Input(Input::NodeFrame(frame))).is_err() {
-                return;
-            }
+/// Passes on what the node role reads.
+pub async fn forward_frames(
+    mut frames: mpsc::Receiver<NodeFrame>,
+    inbox: mpsc::Sender<Event>,
+    stop: CancellationToken,
+) {
+    loop {
+        let frame = tokio::select! {
+            frame = frames.recv() => frame,
+            () = stop.cancelled() => None,
+        };
+        let Some(frame) = frame else { return };
+        if inbox.send(Event::Input(Input::NodeFrame(frame))).await.is_err() {
+            return;
         }
-    });
+    }
 }

@@ -142,3 +142,9 @@ impl Fleet {
         (0..table.nodes()).map(node).collect()
     }
 }
+
+impl crate::handle::NodeSource for Fleet {
+    fn nodes(&self, cluster: &ClusterName) -> Vec<NodeStatus> {
+        Fleet::nodes(self, cluster)
+    }
+}

@@ -91,11 +91,7 @@ impl From<&eraftpb::Entry> for Entry {
 
 impl From<HardState> for eraftpb::HardState {
     fn from(ours: HardState) -> Self {
-        let mut raft = eraftpb::HardState::default();
-        raft.term = ours.term;
-        raft.vote = ours.vote;
-        raft.commit = ours.commit;
-        raft
+        Self { term: ours.term, vote: ours.vote, commit: ours.commit, ..Self::default() }
     }
 }
 
@@ -115,13 +111,14 @@ fn ids_from_raft(ids: &[u64]) -> Vec<ReplicaId> {
 
 impl From<ConfState> for eraftpb::ConfState {
     fn from(ours: ConfState) -> Self {
-        let mut raft = eraftpb::ConfState::default();
-        raft.voters = ids_to_raft(ours.voters);
-        raft.learners = ids_to_raft(ours.learners);
-        raft.voters_outgoing = ids_to_raft(ours.voters_outgoing);
-        raft.learners_next = ids_to_raft(ours.learners_next);
-        raft.auto_leave = ours.auto_leave;
-        raft
+        Self {
+            voters: ids_to_raft(ours.voters),
+            learners: ids_to_raft(ours.learners),
+            voters_outgoing: ids_to_raft(ours.voters_outgoing),
+            learners_next: ids_to_raft(ours.learners_next),
+            auto_leave: ours.auto_leave,
+            ..Self::default()
+        }
     }
 }
 
@@ -139,8 +136,7 @@ impl From<&eraftpb::ConfState> for ConfState {
 
 impl From<Snapshot> for eraftpb::Snapshot {
     fn from(ours: Snapshot) -> Self {
-        let mut raft = eraftpb::Snapshot::default();
-        raft.data = ours.data.into();
+        let mut raft = Self { data: ours.data.into(), ..Self::default() };
         let metadata = raft.mut_metadata();
         metadata.index = ours.index;
         metadata.term = ours.term;

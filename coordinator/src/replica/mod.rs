@@ -262,6 +262,7 @@ impl Replica {
             state: &self.state,
             capacity: self.fleet.last_capacity(),
             plan: self.planner.last_plan().filter(|_| self.reign.is_some()),
+            fleet: Some(&self.fleet),
             status: &self.status,
             now: now.unix,
         })

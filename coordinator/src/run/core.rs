@@ -101,10 +101,14 @@ impl Core {
                 () = self.stop.cancelled() => return Ok(()),
             }
             // Whatever else is there already shares the batch.
-            while events.len() < GATHER && let Ok(event) = self.events.try_recv() {
+            while events.len() < GATHER
+                && let Ok(event) = self.events.try_recv()
+            {
                 events.push(event);
             }
-            while requests.len() < GATHER && let Ok(request) = self.requests.try_recv() {
+            while requests.len() < GATHER
+                && let Ok(request) = self.requests.try_recv()
+            {
                 requests.push(request);
             }
             let now = self.now();

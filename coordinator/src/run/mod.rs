@@ -111,7 +111,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let core = core::Core::new(replica, events, requests, changes, peers, spawner, stop.clone());
     let thread = core.start(config.id, tick_ms).map_err(system("the core's thread"))?;
     tasks.spawn(accept(endpoint.clone(), voters.into_iter().collect(), inbox, tasks.clone(), stop.clone()));
-    tasks.spawn(crate::api::serve(listener, crate::api::router(handle.clone()), stop.clone()));
+    let router = crate::api::router(
+        handle.clone(),
+        crate::api::Settings { stopping: stop.clone(), ..crate::api::Settings::default() },
+    );
+    tasks.spawn(crate::api::serve(listener, router, stop.clone()));
     tracing::info!(id = %config.id, %quic, %http, "coordinator runs");
     Ok(Running { id: config.id, handle, http, quic, endpoint, stop, tasks, thread: Some(thread) })
 }

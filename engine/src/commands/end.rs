@@ -5,7 +5,7 @@ use protocol::control::AttemptState;
 use protocol::errors::FailureClass;
 use protocol::ids::UnixMs;
 
-use crate::lifecycle::Event;
+use crate::lifecycle::{Event, Phase};
 use crate::planted;
 use crate::state::{Attempt, Happening, Workload};
 
@@ -23,7 +23,11 @@ pub(super) fn end_attempt(workload: &mut Workload, state: &AttemptState, now: Un
     let number = attempt.number;
     let reported = Happening::Reported { attempt: number, state: state.clone() };
     // A cancel that was acknowledged is final: even an attempt that ended well before the stop reached it ends Cancelled.
-    if workload.cancel_requested && !planted::is("cancel-not-final") {
+    if workload.cancel_requested {
+        if planted::is("cancel-not-final") {
+            (workload.cancel_requested, workload.phase) = (false, Phase::Running);
+            return requeue(workload, reported, FailureClass::Infrastructure, now, now);
+        }
         return workload.enter(Event::Gone, reported, now);
     }
     let class = match state {
@@ -49,10 +53,6 @@ pub(super) fn end_attempt(workload: &mut Workload, state: &AttemptState, now: Un
 
 fn requeue(workload: &mut Workload, reported: Happening, class: FailureClass, not_before: UnixMs, now: UnixMs) {
     let attempt = workload.attempts.last().map_or_else(Default::default, |a| a.number);
-    if planted::is("cancel-not-final") {
-        workload.cancel_requested = false;
-        workload.phase = crate::lifecycle::Phase::Queued;
-    }
     workload.not_before = Some(not_before);
     workload.enter(Event::Retry, reported, now);
     workload.remember(Happening::Retried { attempt, class, not_before }, now);

@@ -7,7 +7,7 @@ use protocol::ids::ClusterName;
 use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
 
 use super::fit::{Everywhere, Fit, Shape, Spot, fit};
-use super::obstacles::{no_room, standing};
+use super::obstacles::{bars, no_room, stale, too_small};
 use super::rooms::Room;
 use super::score::Score;
 use crate::reasons::{Candidate, Decision, Obstacle};
@@ -27,7 +27,7 @@ pub(crate) struct Place {
 pub(crate) struct Barred {
     pub(crate) cluster: ClusterName,
     pub(crate) obstacle: Obstacle,
-    /// Whether it could hold the gang at another time, so that room is kept for it: the gang as the cluster sees it.
+    /// Whether room is kept for it: it could hold the gang once attempts end.
     pub(crate) waits: Option<Waits>,
 }
 
@@ -39,33 +39,41 @@ pub(crate) struct Waits {
     pub(crate) any_node: bool,
 }
 
+/// What came of looking at a cluster.
+pub(crate) enum Look {
+    /// It could hold the gang now.
+    Open(Place),
+    /// It could not.
+    Barred(Barred),
+}
+
 /// Looks at one cluster.
-pub(crate) fn consider(
-    room: &mut Room<'_>,
-    spec: &WorkloadSpec,
-    framework: Framework,
-    gang: &[GroupNeed],
-) -> Result<Place, Barred> {
+pub(crate) fn look(room: &mut Room<'_>, spec: &WorkloadSpec, framework: Framework, gang: &[GroupNeed]) -> Look {
     let cluster = room.cluster.info.name.clone();
-    if let Some(obstacle) = standing(room, spec, framework, gang) {
-        return Err(Barred { cluster, obstacle, waits: None });
+    let barred = |obstacle, waits| Look::Barred(Barred { cluster: cluster.clone(), obstacle, waits });
+    if let Some(obstacle) = bars(room, spec, framework, gang) {
+        return barred(obstacle, None);
     }
     let shapes = room.shapes(gang);
-    if let Fit::Fits(spots) = fit(&mut room.holes, &room.kept, &shapes) {
-        return Ok(Place { score: Score::new(room, spec, gang, &spots), cluster, spots });
+    let stale = stale(room);
+    if stale.is_none()
+        && let Fit::Fits(spots) = fit(&mut room.holes, &room.kept, &shapes)
+    {
+        return Look::Open(Place { score: Score::new(room, spec, gang, &spots), cluster, spots });
     }
-    // Would it fit if nobody were ahead?
-    let behind = match &room.kept.first {
-        Some(first) if matches!(fit(&mut room.holes, &Everywhere, &shapes), Fit::Fits(_)) => Some(first.to_string()),
-        _ => None,
-    };
-    if let Some(first) = behind {
-        let waits = Some(Waits { shapes, any_node: false });
-        return Err(Barred { cluster, obstacle: Obstacle::BehindOthers { first }, waits });
+    if let Some(obstacle) = too_small(room, gang, &shapes).or(stale) {
+        return barred(obstacle, None);
+    }
+    if let Some(first) = room.kept.first.as_ref().map(ToString::to_string)
+        && matches!(fit(&mut room.holes, &Everywhere, &shapes), Fit::Fits(_))
+    {
+        return barred(Obstacle::BehindOthers { first }, Some(Waits { shapes, any_node: false }));
     }
     let (group, obstacle) = no_room(room, gang);
     let any_node = gang[group].each.gpu_milli == 0;
-    Err(Barred { cluster, obstacle, waits: Some(Waits { shapes, any_node }) })
+    // Where even the end of every attempt would make no room, keeping room would only leave it idle.
+    let worth = fit(room.healthy(), &Everywhere, &shapes) != Fit::No;
+    barred(obstacle, worth.then_some(Waits { shapes, any_node }))
 }
 
 /// Takes the room for good.

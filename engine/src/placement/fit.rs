@@ -3,8 +3,9 @@
 //! - One group: exact. The members that each node can hold are counted; nothing else can be said about it.
 //! - Several groups: bin packing. First the groups are packed one after the other, the largest first, each onto the fullest
 //!   nodes that will do. Where that fails, every way of placing all groups but the most numerous is tried, and the most
-//!   numerous is counted: exact within [`EXACT_STEPS`] steps, which a Ray head or a Spark driver beside many workers never
-//!   comes near. Beyond them the answer is [`Fit::NotFound`]: it may be wrong to say no, never to say yes.
+//!   numerous is counted: exact as long as the search looks at no more than [`EXACT_LOOKS`] classes in all. A Ray head or a
+//!   Spark driver beside any number of workers of one model is exact up to 900 classes. Beyond that the answer is
+//!   [`Fit::NotFound`]: it may be wrong to say no, never to say yes.
 //!
 //! Models are tried in the order that each group gives, the first group's outermost; all members of a group get one model.
 
@@ -15,8 +16,8 @@ use protocol::resources::Resources;
 
 use super::holes::{Class, Holes, SkuId, members_in};
 
-/// How many steps the exact search takes for one gang in one cluster.
-pub(crate) const EXACT_STEPS: u32 = 20_000;
+/// How many classes the exact search looks at for one gang in one cluster.
+pub(crate) const EXACT_LOOKS: u64 = 1_000_000;
 /// How many combinations of models are tried for one gang in one cluster.
 const MAX_COMBINATIONS: usize = 64;
 
@@ -86,13 +87,13 @@ pub(crate) fn fit(holes: &mut Holes, allowed: &dyn Allowed, gang: &[Shape]) -> F
         return Fit::No;
     }
     let mut answer = Fit::No;
-    let mut steps = EXACT_STEPS;
+    let mut looks = EXACT_LOOKS;
     let combinations = Combinations::new(gang);
     for (tried, models) in combinations.enumerate() {
         if tried >= MAX_COMBINATIONS {
             return Fit::NotFound;
         }
-        match fit_models(holes, allowed, gang, &models, &mut steps) {
+        match fit_models(holes, allowed, gang, &models, &mut looks) {
             Fit::Fits(spots) => return Fit::Fits(spots),
             Fit::NotFound => answer = Fit::NotFound,
             Fit::No => {}
@@ -101,7 +102,7 @@ pub(crate) fn fit(holes: &mut Holes, allowed: &dyn Allowed, gang: &[Shape]) -> F
     answer
 }
 
-fn fit_models(holes: &mut Holes, allowed: &dyn Allowed, gang: &[Shape], models: &[SkuId], steps: &mut u32) -> Fit {
+fn fit_models(holes: &mut Holes, allowed: &dyn Allowed, gang: &[Shape], models: &[SkuId], looks: &mut u64) -> Fit {
     // Each group on its own must fit: cheap, and most that do not fit fail here.
     let alone = |(g, sku): (&Shape, &SkuId)| count(holes, allowed, &g.each, *sku, g.count) >= g.count;
     if !gang.iter().zip(models).all(alone) {
@@ -113,10 +114,10 @@ fn fit_models(holes: &mut Holes, allowed: &dyn Allowed, gang: &[Shape], models: 
     if gang.len() == 1 {
         return Fit::No;
     }
-    let mut search = Search::new(holes, allowed, gang, models, steps);
+    let mut search = Search::new(holes, allowed, gang, models, looks);
     match search.run() {
         true => Fit::Fits(search.spots),
-        false if *steps == 0 => Fit::NotFound,
+        false if *looks == 0 => Fit::NotFound,
         false => Fit::No,
     }
 }
@@ -201,7 +202,7 @@ struct Search<'a> {
     allowed: &'a dyn Allowed,
     gang: &'a [Shape],
     order: Vec<usize>,
-    steps: &'a mut u32,
+    looks: &'a mut u64,
     spots: Vec<Spot>,
 }
 
@@ -211,12 +212,12 @@ impl<'a> Search<'a> {
         allowed: &'a dyn Allowed,
         gang: &'a [Shape],
         models: &[SkuId],
-        steps: &'a mut u32,
+        looks: &'a mut u64,
     ) -> Self {
         let spots = models.iter().map(|sku| Spot { sku: *sku, nodes: BTreeMap::new() }).collect();
         let mut order: Vec<usize> = (0..gang.len()).collect();
         order.sort_by_key(|&g| (gang[g].count, g));
-        Self { holes, allowed, gang, order, steps, spots }
+        Self { holes, allowed, gang, order, looks, spots }
     }
 
     fn run(&mut self) -> bool {
@@ -226,12 +227,21 @@ impl<'a> Search<'a> {
         found
     }
 
+    /// Pays for one look at every class; false once all looks are spent.
+    fn look(&mut self) -> bool {
+        *self.looks = self.looks.saturating_sub(self.holes.len());
+        *self.looks > 0
+    }
+
     fn group(&mut self, depth: usize) -> bool {
         let g = self.order[depth];
         if depth + 1 < self.order.len() {
             return self.member(depth, self.gang[g].count, None);
         }
         let group = &self.gang[g];
+        if !self.look() {
+            return false;
+        }
         if count(self.holes, self.allowed, &group.each, self.spots[g].sku, group.count) < group.count {
             return false;
         }
@@ -244,6 +254,9 @@ impl<'a> Search<'a> {
         if left == 0 {
             return self.group(depth + 1);
         }
+        if !self.look() {
+            return false;
+        }
         let g = self.order[depth];
         let (each, sku) = (self.gang[g].each, self.spots[g].sku);
         let classes: Vec<Class> = self
@@ -254,10 +267,9 @@ impl<'a> Search<'a> {
             .filter(|c| members_in(&c.free(), &each) > 0)
             .collect();
         for class in classes {
-            if *self.steps == 0 {
+            if *self.looks == 0 {
                 return false;
             }
-            *self.steps -= 1;
             let mark = self.holes.mark();
             let Some(node) = self.holes.first(&class) else { continue };
             self.holes.take(node, &each, 1);

@@ -71,6 +71,11 @@ impl Holes {
         self.classes.iter().map(|(class, nodes)| (*class, nodes.len() as u64))
     }
 
+    /// How many classes there are.
+    pub(crate) fn len(&self) -> u64 {
+        self.classes.len() as u64
+    }
+
     /// The first node of a class.
     pub(crate) fn first(&self, class: &Class) -> Option<u32> {
         self.classes.get(class).and_then(|nodes| nodes.first().copied())

@@ -1,25 +1,18 @@
 //! What keeps a gang out of a cluster: the first condition that fails, with its numbers.
 
 use protocol::capacity::NodeState;
-use protocol::ids::UnixMs;
 use protocol::resources::Resources;
 use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
 
 use super::fit::{Allowed, Everywhere, Fit, Shape, Spot, count, fit, packing_order, place_group};
 use super::holes::{Holes, SkuId, members_in};
-use super::rooms::Room;
+use super::rooms::{Room, healthy};
 use crate::capacity::NodeCapacity;
 use crate::plan::FRESH_MS;
 use crate::reasons::Obstacle;
 
-/// What can be said without looking at what is free: `permanent` holds until the cluster itself changes, `passing` until it
-/// is heard from.
-pub(crate) fn standing(
-    room: &mut Room<'_>,
-    spec: &WorkloadSpec,
-    framework: Framework,
-    gang: &[GroupNeed],
-) -> Option<Obstacle> {
+/// What bars the cluster before its room is looked at.
+pub(crate) fn bars(room: &Room<'_>, spec: &WorkloadSpec, framework: Framework, gang: &[GroupNeed]) -> Option<Obstacle> {
     let info = &room.cluster.info;
     let required = &spec.placement.regions.require;
     if !required.is_empty() && !required.contains(&info.region) {
@@ -31,16 +24,18 @@ pub(crate) fn standing(
     if let Some(since) = room.cluster.lost_since {
         return Some(Obstacle::ClusterLost { since });
     }
-    let Some(capacity) = room.capacity else { return Some(Obstacle::NoCapacityYet) };
+    if room.capacity.is_none() {
+        return Some(Obstacle::NoCapacityYet);
+    }
     let shapes = room.shapes(gang);
     let without = gang.iter().zip(&shapes).find(|(need, shape)| need.each.gpu_milli > 0 && shape.skus.is_empty());
-    if let Some((need, _)) = without {
-        return Some(Obstacle::NoSku { group: need.name.clone(), accepted: need.skus.clone() });
-    }
-    if let Some(obstacle) = too_small(room, gang, &shapes) {
-        return Some(obstacle);
-    }
-    (!capacity.fresh).then_some(Obstacle::StaleCapacity { age_ms: capacity.age_ms, bound_ms: FRESH_MS })
+    without.map(|(need, _)| Obstacle::NoSku { group: need.name.clone(), accepted: need.skus.clone() })
+}
+
+/// Where the last frame is too old.
+pub(crate) fn stale(room: &Room<'_>) -> Option<Obstacle> {
+    let frame = room.capacity.filter(|c| !c.fresh)?;
+    Some(Obstacle::StaleCapacity { age_ms: frame.age_ms, bound_ms: FRESH_MS })
 }
 
 /// Whether an obstacle stays until the cluster itself changes.
@@ -52,11 +47,12 @@ pub(crate) fn is_permanent(obstacle: &Obstacle) -> bool {
 }
 
 /// Only where it is certain that the empty cluster could not hold the gang.
-fn too_small(room: &mut Room<'_>, gang: &[GroupNeed], shapes: &[Shape]) -> Option<Obstacle> {
-    if fit(&mut room.empty, &Everywhere, shapes) != Fit::No {
+pub(crate) fn too_small(room: &mut Room<'_>, gang: &[GroupNeed], shapes: &[Shape]) -> Option<Obstacle> {
+    let empty = room.empty();
+    if fit(empty, &Everywhere, shapes) != Fit::No {
         return None;
     }
-    let (group, _, holds) = first_without_room(&mut room.empty, &Everywhere, shapes);
+    let (group, _, holds) = first_without_room(empty, &Everywhere, shapes);
     let need = &gang[group];
     Some(Obstacle::TooSmall { group: need.name.clone(), needs: need.count, holds: narrow(holds) })
 }
@@ -80,10 +76,6 @@ pub(crate) fn no_room(room: &mut Room<'_>, gang: &[GroupNeed]) -> (usize, Obstac
     };
     let devices =
         |free: Resources, devices: u16| Resources { gpu_milli: free.gpu_milli + u64::from(devices) * 1000, ..free };
-    let healthy = |n: &NodeCapacity, _: Resources| Resources {
-        gpu_milli: n.total.gpu_milli.saturating_sub((u64::from(n.ghosts) + u64::from(n.sick)) * 1000),
-        ..n.total
-    };
     let obstacle = Obstacle::NoRoom {
         group: need.name.clone(),
         each: need.each,
@@ -92,7 +84,7 @@ pub(crate) fn no_room(room: &mut Room<'_>, gang: &[GroupNeed]) -> (usize, Obstac
         fits: narrow(fits),
         held_by_ghosts: more(&|n, free| devices(free, n.ghosts)),
         held_by_sick: more(&|n, free| devices(free, n.sick)),
-        held_by_attempts: more(&healthy),
+        held_by_attempts: more(&|n, free| healthy(n).unwrap_or(free)),
     };
     (group, obstacle)
 }
@@ -135,9 +127,4 @@ fn best_model(holes: &Holes, allowed: &dyn Allowed, shape: &Shape) -> (SkuId, u6
 
 fn narrow(members: u64) -> u32 {
     u32::try_from(members).unwrap_or(u32::MAX)
-}
-
-/// Whether a moment has come.
-pub(crate) fn passed(until: Option<UnixMs>, now: UnixMs) -> bool {
-    until.is_none_or(|u| u <= now)
 }

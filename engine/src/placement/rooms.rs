@@ -24,8 +24,8 @@ pub(crate) struct Room<'a> {
     pub(crate) skus: Vec<Sku>,
     /// What is free now.
     pub(crate) holes: Holes,
-    /// What would be free if it were empty and healthy.
-    pub(crate) empty: Holes,
+    empty: Option<Holes>,
+    healthy: Option<Holes>,
     /// What is kept free for those ahead in line.
     pub(crate) kept: Kept,
 }
@@ -60,17 +60,28 @@ impl Kept {
 
 impl<'a> Room<'a> {
     pub(crate) fn new(state: &'a State, cluster: &'a Cluster, capacity: Option<&'a ClusterCapacity>) -> Self {
-        let nodes = capacity.map_or(&[][..], |c| &c.nodes);
-        let skus: BTreeSet<&Sku> = nodes.iter().filter_map(|n| n.sku.as_ref()).collect();
+        let skus: BTreeSet<&Sku> = capacity.iter().flat_map(|c| &c.nodes).filter_map(|n| n.sku.as_ref()).collect();
         let skus: Vec<Sku> = skus.into_iter().cloned().collect();
         let taken = capacity.map(|c| in_flight(state, cluster, c)).unwrap_or_default();
         let free = |n: &NodeCapacity| {
             let taken = taken.get(&n.name).copied().unwrap_or(Resources::ZERO);
             (n.state == NodeState::Ready).then(|| n.free.saturating_sub(&taken))
         };
-        let holes = Holes::new(nodes.iter().map(|n| (sku_id(&skus, n.sku.as_ref()), free(n))));
-        let empty = Holes::new(nodes.iter().map(|n| (sku_id(&skus, n.sku.as_ref()), Some(n.total))));
-        Self { cluster, capacity, skus, holes, empty, kept: Kept::default() }
+        let holes = holes_of(capacity, &skus, free);
+        Self { cluster, capacity, skus, holes, empty: None, healthy: None, kept: Kept::default() }
+    }
+
+    /// What there would be if every node were empty, healthy and taking members. Made when first asked for.
+    pub(crate) fn empty(&mut self) -> &mut Holes {
+        let (capacity, skus) = (self.capacity, &self.skus);
+        self.empty.get_or_insert_with(|| holes_of(capacity, skus, |n| Some(n.total)))
+    }
+
+    /// What there would be once every attempt has ended, with ghosts, sick devices and cordoned nodes as they are now. Made
+    /// when first asked for.
+    pub(crate) fn healthy(&mut self) -> &mut Holes {
+        let (capacity, skus) = (self.capacity, &self.skus);
+        self.healthy.get_or_insert_with(|| holes_of(capacity, skus, healthy))
     }
 
     /// The gang as this cluster sees it.
@@ -106,6 +117,22 @@ impl<'a> Room<'a> {
     pub(crate) fn node(&self, node: u32) -> Option<&'a NodeCapacity> {
         self.capacity.and_then(|c| c.nodes.get(node as usize))
     }
+}
+
+fn holes_of(
+    capacity: Option<&ClusterCapacity>,
+    skus: &[Sku],
+    free: impl Fn(&NodeCapacity) -> Option<Resources>,
+) -> Holes {
+    let nodes = capacity.map_or(&[][..], |c| &c.nodes);
+    Holes::new(nodes.iter().map(|n| (sku_id(skus, n.sku.as_ref()), free(n))))
+}
+
+/// A node once nothing runs on it, its ghosts and sick devices left out; none where it takes no members.
+pub(crate) fn healthy(node: &NodeCapacity) -> Option<Resources> {
+    let out = (u64::from(node.ghosts) + u64::from(node.sick)) * 1000;
+    let left = Resources { gpu_milli: node.total.gpu_milli.saturating_sub(out), ..node.total };
+    (node.state == NodeState::Ready).then_some(left)
 }
 
 fn sku_id(skus: &[Sku], sku: Option<&Sku>) -> SkuId {

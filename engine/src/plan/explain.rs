@@ -2,11 +2,12 @@
 
 use protocol::control::AttemptState;
 use protocol::ids::{UnixMs, WorkloadKey};
+use protocol::resources::Span;
 
 use crate::capacity::Capacity;
 use crate::lifecycle::Phase;
 use crate::queue::{Turn, Walk};
-use crate::reasons::{Explanation, Obstacle, WaitCause, Waiting};
+use crate::reasons::{Candidate, Explanation, Obstacle, WaitCause, Waiting, state_text};
 use crate::state::{Attempt, Happening, State, Workload};
 
 /// The whole answer to "why", in any phase; none where there is no such workload.
@@ -17,9 +18,9 @@ pub fn explain(state: &State, capacity: &Capacity, at: UnixMs, key: &WorkloadKey
     let waiting = (workload.phase == Phase::Queued).then(|| waiting(state, capacity, at, workload));
     Some(Explanation {
         phase: workload.phase,
-        summary: summary(workload, waiting.as_ref()),
-        cures: waiting.as_ref().map(cures).unwrap_or_default(),
-        decision: workload.attempts.last().map(|a| a.decision.clone()),
+        summary: summary(workload, waiting.as_ref(), state.now.max(at)),
+        cures: waiting.as_ref().map(|w| cures(w, state.now.max(at))).unwrap_or_default(),
+        decision: workload.attempts.last().filter(|_| waiting.is_none()).map(|a| a.decision.clone()),
         waiting,
     })
 }
@@ -34,7 +35,7 @@ fn waiting(state: &State, capacity: &Capacity, at: UnixMs, asked: &Workload) -> 
             continue;
         }
         return match turn {
-            Turn::Waits(waiting) => waiting,
+            Turn::Waits(verdict) => walk.waiting(&verdict),
             Turn::Placed { decision, .. } => {
                 Waiting { place, of, cause: WaitCause::BeingPlaced, candidates: decision.candidates }
             }
@@ -44,38 +45,46 @@ fn waiting(state: &State, capacity: &Capacity, at: UnixMs, asked: &Workload) -> 
     Waiting { place: of, of, cause: WaitCause::NoRoom, candidates: vec![] }
 }
 
-fn summary(workload: &Workload, waiting: Option<&Waiting>) -> String {
+fn summary(workload: &Workload, waiting: Option<&Waiting>, now: UnixMs) -> String {
     let attempt = workload.attempts.last();
     match workload.phase {
         Phase::Queued => {
-            let why = waiting.map(ToString::to_string).unwrap_or_default();
+            let why = match waiting {
+                Some(Waiting { place, of, cause: WaitCause::Backoff { until }, .. }) => {
+                    format!("waits, {place} of {of} in line: it is tried again in {}", left(*until, now))
+                }
+                Some(waiting) => waiting.to_string(),
+                None => String::new(),
+            };
             match last_failure(workload) {
                 Some(failure) => format!("{why}; {failure}"),
                 None => why,
             }
         }
-        Phase::Bound => at(attempt, "is bound to", "its agent has not confirmed yet"),
-        Phase::Launching => at(attempt, "is being launched in", "its agent has the order"),
-        Phase::Starting => at(attempt, "starts in", &word(attempt)),
-        Phase::Running => at(attempt, "runs in", "every member is up"),
+        Phase::Bound => at(attempt, "is bound: its agent has not confirmed yet"),
+        Phase::Launching => at(attempt, "is being launched: its agent has the order"),
+        Phase::Starting | Phase::Succeeded | Phase::Failed => at(attempt, &word(attempt)),
+        Phase::Running => at(attempt, "is running: every member is up"),
         Phase::Draining => draining(workload),
         Phase::Unknown => unknown(workload),
-        Phase::Succeeded => at(attempt, "succeeded in", &word(attempt)),
-        Phase::Failed => at(attempt, "failed in", &word(attempt)),
-        Phase::Cancelled if attempt.is_none() => "was cancelled before it was placed".into(),
-        Phase::Cancelled => at(attempt, "was cancelled; its last attempt was in", &word(attempt)),
+        Phase::Cancelled if attempt.is_none() => "it was cancelled before it was placed".into(),
+        Phase::Cancelled => format!("it was cancelled; {}", at(attempt, &word(attempt))),
     }
 }
 
-fn at(attempt: Option<&Attempt>, does: &str, more: &str) -> String {
+fn left(until: UnixMs, now: UnixMs) -> Span {
+    Span(until.0.saturating_sub(now.0))
+}
+
+fn at(attempt: Option<&Attempt>, does: &str) -> String {
     match attempt {
-        Some(a) => format!("attempt {} {does} {}: {more}", a.number, a.cluster),
-        None => format!("{does} no cluster: {more}"),
+        Some(a) => format!("attempt {} in {} {does}", a.number, a.cluster),
+        None => format!("no attempt {does}"),
     }
 }
 
 fn word(attempt: Option<&Attempt>) -> String {
-    attempt.and_then(|a| a.reported.as_ref()).map_or_else(|| "nothing was reported".into(), crate::reasons::state_text)
+    attempt.and_then(|a| a.reported.as_ref()).map_or_else(|| "has not reported".into(), state_text)
 }
 
 fn draining(workload: &Workload) -> String {
@@ -85,10 +94,10 @@ fn draining(workload: &Workload) -> String {
         _ => None,
     });
     let more = match lost {
-        Some(lost) if !lost.is_empty() => format!("it is not seen to be gone yet ({lost})"),
-        _ => "it is not seen to be gone yet".into(),
+        Some(lost) if !lost.is_empty() => format!(" ({lost})"),
+        _ => String::new(),
     };
-    at(workload.attempts.last(), "is being ended in", &more)
+    at(workload.attempts.last(), &format!("is being ended, and is not seen to be gone yet{more}"))
 }
 
 fn unknown(workload: &Workload) -> String {
@@ -97,25 +106,22 @@ fn unknown(workload: &Workload) -> String {
         _ => None,
     });
     let why = why.unwrap_or_else(|| "its cluster is not heard from".into());
-    at(
-        workload.attempts.last(),
-        "may still run in",
-        &format!("{why}; it is not started elsewhere, so that it never runs twice"),
-    )
+    let does = format!("may still run: {why}; it is not started elsewhere, so that it never runs twice");
+    at(workload.attempts.last(), &does)
 }
 
 /// The last attempt's failure, where it goes back to the queue after one.
 fn last_failure(workload: &Workload) -> Option<String> {
     let attempt = workload.attempts.last()?;
     let state = attempt.reported.as_ref().filter(|s| !matches!(s, AttemptState::Succeeded))?;
-    Some(format!("attempt {} in {} {}", attempt.number, attempt.cluster, crate::reasons::state_text(state)))
+    Some(at(Some(attempt), &state_text(state)))
 }
 
 /// What would let it start.
-fn cures(waiting: &Waiting) -> Vec<String> {
+fn cures(waiting: &Waiting, now: UnixMs) -> Vec<String> {
     match &waiting.cause {
         WaitCause::NoClusters => vec!["a cluster joins".into()],
-        WaitCause::Backoff { until } => vec![format!("the wait after its failure ends at {until} (ms since 1970)")],
+        WaitCause::Backoff { until } => vec![format!("the wait after its failure ends, in {}", left(*until, now))],
         WaitCause::BeingPlaced => vec![],
         WaitCause::BehindOthers { first, .. } => {
             let mut cures = vec![format!("{first}, which is ahead of it, is placed or cancelled")];
@@ -126,7 +132,7 @@ fn cures(waiting: &Waiting) -> Vec<String> {
     }
 }
 
-fn cure(candidate: &crate::reasons::Candidate) -> Option<String> {
+fn cure(candidate: &Candidate) -> Option<String> {
     let cluster = &candidate.cluster;
     Some(match candidate.obstacle.as_ref()? {
         Obstacle::ClusterLost { .. } => format!("{cluster} is heard from again"),
@@ -138,11 +144,15 @@ fn cure(candidate: &crate::reasons::Candidate) -> Option<String> {
         Obstacle::TooSmall { group, needs, holds } => {
             format!("group {group} is made smaller: {cluster} could hold {holds} of its {needs} members")
         }
-        Obstacle::NoRoom { group, needs, fits, .. } => {
-            format!(
-                "room for {} more members of group {group} is made in {cluster}",
-                needs.saturating_sub(*fits).max(1)
-            )
+        Obstacle::NoRoom { group, needs, fits, held_by_ghosts, held_by_sick, .. } => {
+            let more = needs.saturating_sub(*fits).max(1);
+            let mend = match (held_by_ghosts, held_by_sick) {
+                (0, 0) => "",
+                (_, 0) => " (what holds memory on its ghost GPUs ends)",
+                (0, _) => " (its sick GPUs are repaired)",
+                _ => " (what holds memory on its ghost GPUs ends, its sick GPUs are repaired)",
+            };
+            format!("room for {more} more of group {group} is made in {cluster}{mend}")
         }
         Obstacle::BehindOthers { .. } => return None,
     })

@@ -3,7 +3,7 @@
 use protocol::workload::WorkloadSpec;
 
 use crate::capacity::Capacity;
-use crate::placement::obstacles::{is_permanent, standing};
+use crate::placement::obstacles::{bars, is_permanent, too_small};
 use crate::placement::rooms::rooms;
 use crate::state::State;
 
@@ -17,7 +17,8 @@ pub fn warnings(state: &State, capacity: &Capacity, spec: &WorkloadSpec) -> Vec<
     }
     let mut obstacles = vec![];
     for (name, room) in &mut rooms {
-        match standing(room, spec, framework, &gang) {
+        let shapes = room.shapes(&gang);
+        match bars(room, spec, framework, &gang).or_else(|| too_small(room, &gang, &shapes)) {
             Some(obstacle) if is_permanent(&obstacle) => obstacles.push(format!("{name}: {obstacle}")),
             _ => return vec![],
         }

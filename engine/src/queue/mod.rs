@@ -3,18 +3,19 @@
 //!
 //! Waiting is bounded by a simple rule: where a workload waits for room in a cluster that could hold it, room there is kept
 //! for it: nobody behind it gets a node of a model that it accepts (nor any node, where a group without GPUs is what finds no
-//! room). Others may use other nodes and clusters. A workload that fits nowhere even when empty, or that waits out a backoff,
-//! keeps no room.
+//! room). Others may use other nodes and clusters. A workload keeps no room where it would not fit even once every attempt has
+//! ended (it is too large, or ghosts, sick devices or cordoned nodes are in its way), nor while it waits out a backoff.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use protocol::control::GroupPlacement;
-use protocol::ids::{ClusterName, UnixMs, WorkloadKey};
-use protocol::workload::{Framework, GroupNeed, PlacementSpec, WorkloadSpec};
+use protocol::ids::{ClusterName, Region, UnixMs, WorkloadKey};
+use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
 
 use crate::capacity::Capacity;
-use crate::placement::candidates::{Barred, Place, consider, decision, obstacles, settle};
-use crate::placement::obstacles::{is_permanent, passed};
+use crate::placement::candidates::{Barred, Look, Place, decision, look, obstacles, settle};
+use crate::placement::obstacles::is_permanent;
 use crate::placement::rooms::{Room, rooms};
 use crate::reasons::{Decision, Obstacle, WaitCause, Waiting};
 use crate::state::{State, Workload};
@@ -23,25 +24,25 @@ use crate::state::{State, Workload};
 pub(crate) enum Turn {
     /// It gets this place.
     Placed { cluster: ClusterName, placement: Vec<GroupPlacement>, decision: Decision },
-    /// It waits.
-    Waits(Waiting),
+    /// It waits; [`Walk::waiting`] has the words.
+    Waits(Rc<Verdict>),
 }
 
 /// What makes waiting workloads alike: one that found no room tells of all of them, for room only gets less in a plan.
-type Likeness = (Framework, PlacementSpec, Vec<GroupNeed>);
+/// Framework, required regions, gang.
+type Likeness = (Framework, Vec<Region>, Vec<GroupNeed>);
 
 /// The walk.
 pub(crate) struct Walk<'a> {
     state: &'a State,
     now: UnixMs,
     rooms: BTreeMap<&'a ClusterName, Room<'a>>,
-    found_none: Vec<(Likeness, Verdict)>,
+    found_none: BTreeMap<Likeness, Rc<Verdict>>,
     place: u64,
 }
 
 /// Why a kind of workload waits.
-#[derive(Clone)]
-struct Verdict {
+pub(crate) struct Verdict {
     cause: WaitCause,
     barred: Vec<Barred>,
 }
@@ -49,46 +50,55 @@ struct Verdict {
 impl<'a> Walk<'a> {
     pub(crate) fn new(state: &'a State, capacity: &'a Capacity, at: UnixMs) -> Self {
         let now = state.now.max(at);
-        Self { state, now, rooms: rooms(state, capacity), found_none: vec![], place: 0 }
+        Self { state, now, rooms: rooms(state, capacity), found_none: BTreeMap::new(), place: 0 }
     }
 
     /// The next in line has its turn.
     pub(crate) fn turn(&mut self, workload: &Workload) -> Turn {
         self.place += 1;
-        if let Some(until) = workload.not_before.filter(|u| !passed(Some(*u), self.now)) {
-            return self.waits(WaitCause::Backoff { until }, &[]);
+        let waits = |cause| Turn::Waits(Rc::new(Verdict { cause, barred: vec![] }));
+        if let Some(until) = workload.not_before.filter(|u| *u > self.now) {
+            return waits(WaitCause::Backoff { until });
         }
         if self.rooms.is_empty() {
-            return self.waits(WaitCause::NoClusters, &[]);
+            return waits(WaitCause::NoClusters);
         }
         let spec = &workload.spec;
-        let Ok(framework) = spec.framework() else { return self.waits(WaitCause::Impossible, &[]) };
-        let likeness = (framework, spec.placement.clone(), spec.gang());
-        if let Some(verdict) = self.known(&likeness) {
-            return self.waits(verdict.cause.clone(), &verdict.barred);
+        let Ok(framework) = spec.framework() else { return waits(WaitCause::Impossible) };
+        let likeness = (framework, spec.placement.regions.require.clone(), spec.gang());
+        if let Some(verdict) = self.found_none.get(&likeness) {
+            for b in verdict.barred.iter().filter(|b| b.waits.is_some()) {
+                if let Some(room) = self.rooms.get_mut(&b.cluster) {
+                    room.kept.ahead += 1;
+                }
+            }
+            return Turn::Waits(Rc::clone(verdict));
         }
         let (places, barred) = self.look(spec, framework, &likeness.2);
-        if places.is_empty() {
-            let cause = self.cause(&barred);
-            self.keep_room(&workload.key, &barred);
-            let turn = self.waits(cause.clone(), &barred);
-            self.found_none.push((likeness, Verdict { cause, barred }));
-            return turn;
+        if !places.is_empty() {
+            return self.place_first(&likeness.2, places, &barred);
         }
-        self.place_first(&likeness.2, places, &barred)
+        let cause = self.cause(&barred);
+        self.keep_room(&workload.key, &barred);
+        let verdict = Rc::new(Verdict { cause, barred });
+        self.found_none.insert(likeness, Rc::clone(&verdict));
+        Turn::Waits(verdict)
     }
 
-    fn known(&self, likeness: &Likeness) -> Option<Verdict> {
-        self.found_none.iter().find(|(l, _)| l == likeness).map(|(_, v)| v.clone())
+    /// Why the one that just had its turn waits. Apart from the turn, for most of a long line is never asked about.
+    pub(crate) fn waiting(&self, verdict: &Verdict) -> Waiting {
+        let of = self.state.waiting().len() as u64;
+        let candidates = obstacles(&verdict.barred).collect();
+        Waiting { place: self.place, of, cause: verdict.cause.clone(), candidates }
     }
 
     /// Every cluster: those with room, the best first, and those without.
     fn look(&mut self, spec: &WorkloadSpec, framework: Framework, gang: &[GroupNeed]) -> (Vec<Place>, Vec<Barred>) {
         let (mut places, mut barred) = (vec![], vec![]);
         for room in self.rooms.values_mut() {
-            match consider(room, spec, framework, gang) {
-                Ok(place) => places.push(place),
-                Err(b) => barred.push(b),
+            match look(room, spec, framework, gang) {
+                Look::Open(place) => places.push(place),
+                Look::Barred(b) => barred.push(b),
             }
         }
         places.sort_by(|a, b| a.score.cmp(&b.score));
@@ -121,10 +131,5 @@ impl<'a> Walk<'a> {
             Some((ahead, first)) => WaitCause::BehindOthers { ahead, first: first.to_string() },
             None => WaitCause::NoRoom,
         }
-    }
-
-    fn waits(&self, cause: WaitCause, barred: &[Barred]) -> Turn {
-        let of = self.state.waiting().len() as u64;
-        Turn::Waits(Waiting { place: self.place, of, cause, candidates: obstacles(barred).collect() })
     }
 }

@@ -2,6 +2,8 @@
 //! test reads like a story. Shares nothing with the engine but its public types.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod histories;
+pub mod invariants;
 pub mod script;
 
 use std::collections::BTreeMap;

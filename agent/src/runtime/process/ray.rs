@@ -1,11 +1,168 @@
-//! Ray.
+//! Ray: a cluster of its own for each attempt, a raylet for each member, and a driver that takes one job through it.
+//!
+//! Every node is `ray start --block`, so that all of Ray stays below the guard, which ends it; `ray stop` would end every
+//! Ray on the machine. The job is followed by a program under the guard, not by the agent: see `ray_driver.py`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::ports::free_ports;
 use super::prepare::Layout;
 use super::python::{Progress, PythonEnv};
-use crate::guard::plan::Plan;
-use std::path::{Path, PathBuf};
+use super::{durable, private_dir};
+use crate::guard::plan::{Plan, Process, Ready, Role};
+use crate::runtime::members::Member;
+
+/// Loopback, but none of the names that Ray replaces by an outer address.
+const ADDRESS: &str = "127.0.0.2";
+/// Ray's shared memory for objects, for each node, in bytes: many nodes share one machine here.
+const OBJECT_STORE: u64 = 100_000_000;
+/// Ray's daemons end well within this on SIGTERM; what they keep is worth no more.
+const END_GRACE_MS: u64 = 3_000;
+
+/// The environment's Python with Ray in it.
 pub(super) async fn install(cache: &Path, progress: Progress) -> Result<PathBuf, String> {
     PythonEnv::ray().ready(cache, progress).await.map_err(|e| e.to_string())
 }
-pub(super) fn plan(_: &Layout<'_>, _: &Path, _: &Path) -> Result<Plan, String> {
-    Err("no".into())
+
+/// Lays out head, workers and driver. `scratch` is short and this attempt's own. The error is what a person reads.
+pub(super) fn plan(layout: &Layout<'_>, python: &Path, scratch: &Path) -> Result<Plan, String> {
+    let spec = layout.order.launch.spec.ray.as_ref().ok_or("the specification has no ray")?;
+    let attempt = layout.order.launch.attempt.to_string();
+    let no_port = |e| format!("no free port on {ADDRESS}: {e}");
+    let [gcs, dashboard, client] = free_ports().map_err(no_port)?;
+    let write = |name: &str, bytes: &[u8]| -> Result<PathBuf, String> {
+        let path = layout.record.path(name);
+        durable::write(&path, bytes).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+        Ok(path)
+    };
+    let node_program = write("ray_node.py", include_bytes!("ray_node.py"))?;
+    let driver_program = write("ray_driver.py", include_bytes!("ray_driver.py"))?;
+    let temp = scratch.join("t");
+    private_dir(&temp).map_err(|e| format!("cannot make {}: {e}", temp.display()))?;
+
+    let shared = shared_environment(layout, python);
+    let mut processes = Vec::new();
+    for (n, member) in layout.members.iter().enumerate() {
+        let head = member.group.as_str() == "head";
+        let [agent] = free_ports().map_err(no_port)?;
+        let sockets = scratch.join(n.to_string());
+        let place = if head { "-".to_owned() } else { format!("{ADDRESS}:{gcs}") };
+        let mut argv = vec![shown(python), shown(&node_program), shown(&sockets), place];
+        if head {
+            argv.extend([
+                "--head".to_owned(),
+                format!("--port={gcs}"),
+                "--include-dashboard=true".to_owned(),
+                format!("--dashboard-host={ADDRESS}"),
+                format!("--dashboard-port={dashboard}"),
+                format!("--ray-client-server-port={client}"),
+                format!("--temp-dir={}", shown(&temp)),
+                "--disable-usage-stats".to_owned(),
+            ]);
+        } else {
+            argv.push(format!("--address={ADDRESS}:{gcs}"));
+        }
+        argv.extend(node_arguments(member, agent));
+        let mut env = layout.base.of_member(member, []);
+        env.extend(shared.clone());
+        processes.push(Process {
+            name: member.name(),
+            argv,
+            env,
+            cwd: layout.record.path("work"),
+            log: layout.log(&member.name()),
+            role: Role::Supports,
+        });
+    }
+
+    let (ready, verdict) = (layout.record.path("ready"), layout.record.path("verdict.json"));
+    let job = json!({
+        "id": attempt,
+        "dashboard": format!("http://{ADDRESS}:{dashboard}"),
+        "nodes": layout.members.len(),
+        "entrypoint": format!("cd {} && {}", quoted(&shown(&layout.working_dir)), spec.entrypoint),
+        "log": temp.join("session_latest/logs").join(format!("job-driver-{attempt}.log")),
+        "ready": ready,
+        "verdict": verdict,
+    });
+    let job_file = write("job.json", job.to_string().as_bytes())?;
+    let mut env = layout.base.with([]);
+    env.extend(shared);
+    processes.push(Process {
+        name: "driver".to_owned(),
+        argv: vec![shown(python), shown(&driver_program), shown(&job_file)],
+        env,
+        // Looked at here, so that a wrong folder is told as such and not as a failed `cd`.
+        cwd: layout.working_dir.clone(),
+        log: layout.log("driver"),
+        role: Role::Decides,
+    });
+    Ok(Plan {
+        attempt,
+        processes,
+        ready: Ready::File(ready),
+        end_grace_ms: END_GRACE_MS,
+        verdict: Some(verdict),
+        scratch: vec![scratch.to_owned()],
+    })
+}
+
+fn shared_environment(layout: &Layout<'_>, python: &Path) -> BTreeMap<String, String> {
+    // Two v4 uuids: 244 random bits that only this attempt's processes know.
+    let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+    let bin = python.parent().map(shown).unwrap_or_default();
+    [
+        // `python` in an entrypoint is the one with Ray in it.
+        ("PATH", format!("{bin}:{}", layout.base.path())),
+        ("RAY_AUTH_MODE", "token".to_owned()),
+        ("RAY_AUTH_TOKEN", token),
+        ("RAY_USAGE_STATS_ENABLED", "0".to_owned()),
+        // Idle workers ahead of need would be one a declared core, on a machine that has few.
+        ("RAY_enable_worker_prestart", "0".to_owned()),
+        ("RAY_prestart_worker_first_driver", "0".to_owned()),
+        ("NO_COLOR", "1".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+fn node_arguments(member: &Member, agent_port: u16) -> [String; 11] {
+    [
+        "--block".to_owned(),
+        format!("--node-ip-address={ADDRESS}"),
+        format!("--dashboard-agent-listen-port={agent_port}"),
+        // Each worker takes a port that the system gives it.
+        "--min-worker-port=0".to_owned(),
+        "--max-worker-port=0".to_owned(),
+        // Ray knows whole cores only.
+        format!("--num-cpus={}", member.each.cpu_milli.div_ceil(1000)),
+        format!("--num-gpus={}", member.devices.len()),
+        // A task can ask for a member of a group: resources={"GROUP": 0.01}.
+        format!("--resources={}", json!({ member.group.as_str(): 1 })),
+        format!("--memory={}", member.each.memory_mib.saturating_mul(1024 * 1024)),
+        format!("--object-store-memory={OBJECT_STORE}"),
+        "--log-color=false".to_owned(),
+    ]
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// One word for a shell, whatever is in it.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_with_a_quote_stays_one_word() {
+        assert_eq!(quoted("/it's here"), r"'/it'\''s here'");
+    }
 }

@@ -13,6 +13,7 @@
 //! [`MessageKind::Snapshot`]: super::wire::MessageKind::Snapshot
 
 mod config;
+mod errors;
 mod log;
 mod proposals;
 mod reads;
@@ -23,131 +24,16 @@ mod validate;
 use ::raft::{RawNode, SnapshotStatus, StateRole};
 use protocol::ids::ReplicaId;
 
-use super::convert::NotOnTheWire;
-use super::store::{Compaction, PersistError, Store};
+use super::store::{Compaction, Store};
 use super::wire::{ConfState, HardState, MAX_SNAPSHOT_BYTES, PeerMessage, Snapshot};
 pub use config::{DriverConfig, ElectionTimeout, Limits};
+pub use errors::{CompactError, Fatal, OpenError, ProposeError, TransferError};
 use proposals::Proposals;
 pub use reads::ReadError;
 use reads::Reads;
 pub use step::{Committed, InstalledSnapshot, Ready, Role, Step};
 use tag::Tag;
 pub use validate::ReceiveError;
-
-/// Why a driver could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The configuration does not make sense.
-    #[error("raft: {0}")]
-    Config(String),
-    /// The store was made for other voters.
-    #[error(
-        "raft: the log says that {stored:?} vote, the configuration says {configured:?}: correct the configuration"
-    )]
-    Voters {
-        /// Who votes.
-        stored: Vec<ReplicaId>,
-        /// Who was said to vote.
-        configured: Vec<ReplicaId>,
-    },
-    /// The store could not be written.
-    #[error(transparent)]
-    Persist(#[from] PersistError),
-}
-
-/// The replica can't go on; the process must end, and may be started again.
-#[derive(Debug, thiserror::Error)]
-pub enum Fatal {
-    /// The store failed.
-    #[error(transparent)]
-    Persist(#[from] PersistError),
-    /// The disk does not hold what this replica once confirmed that it holds.
-    #[error(
-        "raft: the leader says that this replica confirmed entry {confirmed}, but its log ends at {last}: its disk lost data or \
-         an old copy was put back. Remove this replica and let it join again under a new id"
-    )]
-    StorageLost {
-        /// What it confirmed.
-        confirmed: u64,
-        /// What it has.
-        last: u64,
-    },
-    /// A defect of ours.
-    #[error(transparent)]
-    Message(#[from] NotOnTheWire),
-    /// It failed before, or a step was dropped before it was persisted.
-    #[error("raft: this replica stopped after an earlier failure: end the process")]
-    Stopped,
-}
-
-/// Why a proposal was not taken. It will certainly not be committed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ProposeError {
-    /// Another replica leads, or none does.
-    #[error("this replica does not lead{}", .leader.map_or(String::from(" and knows no leader: try again"), |l| format!(": replica {l} does")))]
-    NotLeader {
-        /// Who leads.
-        leader: Option<ReplicaId>,
-    },
-    /// Too much is waiting to be committed, or leadership is being handed over.
-    #[error("too many proposals are waiting to be committed: try again")]
-    Overloaded,
-    /// It is larger than an entry may be.
-    #[error("a proposal of {bytes} bytes is more than the limit of {limit}")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// The replica has stopped.
-    #[error("this replica has stopped")]
-    Stopped,
-}
-
-/// Why leadership is not handed over.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TransferError {
-    /// It is not this replica's to hand over.
-    #[error("this replica does not lead{}", .leader.map_or(String::new(), |l| format!(": ask replica {l}")))]
-    NotLeader {
-        /// Who leads.
-        leader: Option<ReplicaId>,
-    },
-    /// The other one does not vote.
-    #[error("replica {to} is not a voter")]
-    NotAVoter {
-        /// Who was named.
-        to: ReplicaId,
-    },
-}
-
-/// Why the log is not compacted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CompactError {
-    /// The state can't include that entry yet.
-    #[error("a snapshot at {index} is ahead of {applied}, the last entry that was given out")]
-    NotApplied {
-        /// The snapshot's index.
-        index: u64,
-        /// The last entry that was given out.
-        applied: u64,
-    },
-    /// There is a later one.
-    #[error("a snapshot at {index} is older than the one at {latest}")]
-    Old {
-        /// The snapshot's index.
-        index: u64,
-        /// The latest one's.
-        latest: u64,
-    },
-    /// It could not be sent to a replica that needs it.
-    #[error("a snapshot of {bytes} bytes is more than the limit of {MAX_SNAPSHOT_BYTES}")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-    },
-}
 
 /// One replica of raft.
 pub struct Driver {
@@ -204,7 +90,6 @@ impl Driver {
             reported: None,
             usable: true,
         };
-        driver.settle_timeout();
         if driver.config.voters.len() == 1 {
             // There is nobody to wait for.
             driver.campaign();
@@ -268,9 +153,9 @@ impl Driver {
         if !self.usable {
             return;
         }
+        self.settle_timeout();
         self.node.tick();
         self.reads.tick();
-        self.settle_timeout();
     }
 
     /// A message came from a peer; `from` is who it is by its certificate. A message that is refused changes nothing.
@@ -279,9 +164,7 @@ impl Driver {
             return Err(ReceiveError::Fatal(Fatal::Stopped));
         }
         self.validate(from, &message)?;
-        let result = self.node.step(message.into());
-        self.settle_timeout();
-        result.map_err(|cause| ReceiveError::Raft { cause: cause.to_string() })
+        self.node.step(message.into()).map_err(|cause| ReceiveError::Raft { cause: cause.to_string() })
     }
 
     /// Proposes an entry, with the next step. `id` is the caller's own number for it: it comes back in [`Committed::own`]
@@ -368,7 +251,6 @@ impl Driver {
         if self.usable {
             // The one error is that of a message which never fails.
             let _ = self.node.campaign();
-            self.settle_timeout();
         }
     }
 
@@ -395,7 +277,7 @@ impl Driver {
     }
 
     /// raft draws its election timeouts from the system's randomness. Where the caller wants the same run again, they are
-    /// replaced after every input, before a tick can look at them.
+    /// replaced before a tick, which is all that looks at them.
     fn settle_timeout(&mut self) {
         if let Some(ticks) = self.config.seeded_timeout(self.node.raft.term) {
             self.node.raft.set_randomized_election_timeout(ticks);

@@ -27,10 +27,11 @@ impl Proposals {
     pub(super) fn push(&mut self, tag: Tag, payload: Vec<u8>) {
         self.bytes += payload.len();
         self.ids.push(tag.number);
-        let mut entry = eraftpb::Entry::default();
-        entry.data = payload.into();
-        entry.context = tag.to_bytes().into();
-        self.entries.push(entry);
+        self.entries.push(eraftpb::Entry {
+            data: payload.into(),
+            context: tag.to_bytes().into(),
+            ..eraftpb::Entry::default()
+        });
     }
 
     /// All that wait: the callers' numbers, and the message for raft.

@@ -1,11 +1,11 @@
 //! The log store: entries, hard state, voters, snapshot and identity of one replica, on redb.
 //!
-//! One [`Batch`] is one transaction with one sync, whatever is in it: a crash leaves all of it or nothing. The whole log
+//! One `Batch` is one transaction with one sync, whatever is in it: a crash leaves all of it or nothing. The whole log
 //! after the last compaction, and the snapshot, are also in memory, so that raft's reads never touch the disk and never
 //! fail; who compacts bounds that memory ([`Store::log_bytes`]). Called by `driver` alone, through `begin_life`, `persist`
 //! and raft's `Storage` trait (`storage`); `open` makes, opens and checks a store.
 //!
-//! After a failed [`Store::persist`] nothing here may be used again: what the disk holds is unknown until it is reopened
+//! After a failed `Store::persist` nothing here may be used again: what the disk holds is unknown until it is reopened
 //! (an fsync that failed once must not be tried again).
 
 mod open;

@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
-use crate::raft::driver::{Committed, Driver, DriverConfig, ElectionTimeout, Fatal, Ready, Role, SnapshotOutcome};
+use crate::raft::driver::{
+    Committed, Driver, DriverConfig, ElectionTimeout, Fatal, ReadError, Ready, Role, SnapshotOutcome,
+};
 use crate::raft::wire::{MessageKind, PeerMessage};
 
 /// A replica's applied state: (index, payload) of every entry that had one.
@@ -46,8 +48,12 @@ pub struct Cluster {
     pub leaders: BTreeMap<u64, ReplicaId>,
     /// What was committed at each index, by anyone, at any time.
     history: BTreeMap<u64, (u64, Vec<u8>)>,
+    /// What each read must see at least: everything that anyone had applied when it was asked.
+    floors: BTreeMap<(ReplicaId, u64), u64>,
     /// What happened, for people.
     pub story: Vec<String>,
+    /// Whether the story has each message that arrives.
+    pub tell_messages: bool,
 }
 
 pub fn id(n: u64) -> ReplicaId {
@@ -66,7 +72,9 @@ impl Cluster {
             cut: Vec::new(),
             leaders: BTreeMap::new(),
             history: BTreeMap::new(),
+            floors: BTreeMap::new(),
             story: Vec::new(),
+            tell_messages: false,
         };
         for voter in voters.clone() {
             let mut config = DriverConfig::new(voter, voters.clone());
@@ -98,6 +106,7 @@ impl Cluster {
     /// Stops a replica as kill -9 does, or a loss of power that `fate` describes.
     pub fn crash(&mut self, id: ReplicaId, fate: impl FnMut(crate::raft::disk::Piece) -> crate::raft::disk::Fate) {
         let after = self.disks[&id].after_crash(fate);
+        self.story.push(format!("{id} crashes"));
         self.up.remove(&id);
         self.disks.insert(id, after);
     }
@@ -156,6 +165,8 @@ impl Cluster {
         }
         let replica = self.up.get_mut(&id).unwrap();
         for (read, index) in &ready.reads {
+            let floor = self.floors.get(&(id, *read)).copied().unwrap_or(0);
+            assert!(*index >= floor, "read {read} on {id} is from {index} and must see {floor}");
             self.story.push(format!("{id} may serve read {read} from {index}"));
         }
         self.story.extend(ready.failed_reads.iter().map(|read| format!("{id} has no index for read {read}")));
@@ -191,6 +202,9 @@ impl Cluster {
         if !self.cut.contains(&(message.from, message.to))
             && let Some(replica) = self.up.get_mut(&message.to)
         {
+            if self.tell_messages {
+                self.story.push(describe(&message));
+            }
             replica.driver.receive(message.from, message).unwrap();
         }
         true
@@ -251,6 +265,13 @@ impl Cluster {
         self.up.get_mut(&at).unwrap().driver.propose(number, payload.into()).unwrap();
     }
 
+    /// Asks for a read index; the number must be a new one on that replica.
+    pub fn read(&mut self, at: ReplicaId, number: u64) -> Result<(), ReadError> {
+        let floor = self.history.last_key_value().map_or(0, |(index, _)| *index);
+        self.floors.insert((at, number), floor);
+        self.up.get_mut(&at).unwrap().driver.read_index(number)
+    }
+
     /// Compacts to what was applied.
     pub fn compact(&mut self, at: ReplicaId, keep: u64) {
         let replica = self.up.get_mut(&at).unwrap();
@@ -278,4 +299,31 @@ impl Cluster {
             assert_eq!(a.log(low, u64::MAX), b.log(low, u64::MAX));
         }
     }
+}
+
+/// One line for a message: index/term, and what it asks or answers.
+fn describe(message: &PeerMessage) -> String {
+    let PeerMessage { kind, from, to, term, log_term, index, commit, reject, .. } = message;
+    let entries: Vec<_> = message.entries.iter().map(|e| format!("{}/{}", e.index, e.term)).collect();
+    let what = match kind {
+        MessageKind::Append => format!("after {index}/{log_term} [{}] commit {commit}", entries.join(" ")),
+        MessageKind::AppendResponse if *reject => format!("no, {index} does not match; try {}", message.reject_hint),
+        MessageKind::AppendResponse => format!("has {index}"),
+        MessageKind::RequestVote | MessageKind::RequestPreVote => format!("log ends at {index}/{log_term}"),
+        MessageKind::RequestVoteResponse | MessageKind::RequestPreVoteResponse => {
+            if *reject {
+                "no".to_owned()
+            } else {
+                "yes".to_owned()
+            }
+        }
+        MessageKind::Snapshot => {
+            let snapshot = message.snapshot.as_ref().unwrap();
+            format!("at {}/{}", snapshot.index, snapshot.term)
+        }
+        MessageKind::Heartbeat => format!("commit {commit}"),
+        MessageKind::ReadIndexResponse => format!("from {index}"),
+        MessageKind::HeartbeatResponse | MessageKind::TimeoutNow | MessageKind::ReadIndex => String::new(),
+    };
+    format!("{from} -> {to} {kind:?} term {term} {what}").trim_end().to_owned()
 }

@@ -5,9 +5,11 @@ mod cluster;
 mod consensus;
 mod hostile;
 mod random;
+mod scripts;
 mod store_crash;
 mod store_damage;
 mod store_model;
+mod store_speed;
 mod wire_bytes;
 
 use ::raft::eraftpb;
@@ -61,4 +63,10 @@ fn contents(store: &Store) -> Contents {
         snapshot: store.latest_snapshot(),
         bytes: store.log_bytes(),
     }
+}
+
+#[test]
+fn a_driver_can_be_made_in_one_thread_and_owned_by_another() {
+    fn assert_send<T: Send>() {}
+    assert_send::<crate::raft::Driver>();
 }

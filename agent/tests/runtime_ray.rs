@@ -1,0 +1,144 @@
+//! Ray attempts on the process runtime: the real Ray, from the shared cache. Needs Python 3.9 or later and PyPI (once).
+#![allow(clippy::unwrap_used)]
+
+mod runtime_support;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use agent::guard::sweep;
+use agent::runtime::Runtime;
+use protocol::control::{AttemptState, LaunchOrder};
+use protocol::errors::FailureClass;
+use protocol::ids::AttemptId;
+use protocol::workload::Framework;
+use runtime_support::{Rig, devices, order};
+
+/// One Ray at a time: each is some 25 processes.
+static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples")
+}
+
+fn ray(entrypoint: &str) -> LaunchOrder {
+    order(
+        serde_json::json!({
+            "workingDir": examples(),
+            "ray": {
+                "entrypoint": entrypoint,
+                "head": {"cpu": "1", "memory": "1Gi"},
+                "workers": [
+                    {"name": "train", "count": 2, "cpu": "2", "memory": "1Gi", "gpus": "8", "gpu": ["H100"]},
+                ],
+            },
+        }),
+        1,
+    )
+}
+
+/// False, with the reason on stderr, where Ray cannot run.
+async fn ray_runs_here(rig: &Rig) -> bool {
+    let checks = rig.runtime.frameworks().await;
+    let check = checks.into_iter().find(|check| check.framework == Framework::Ray).unwrap();
+    if let Some(missing) = check.missing {
+        eprintln!("SKIPPED: {missing}");
+        return false;
+    }
+    let began = Instant::now();
+    rig.runtime.provision(Framework::Ray, Arc::new(|text| println!("{text}"))).await.unwrap();
+    println!("provisioned after {:.1} s", began.elapsed().as_secs_f32());
+    true
+}
+
+/// By mark and by the attempt's folder in the runtime folder.
+fn alive(attempt: AttemptId) -> Vec<i32> {
+    let scratch = agent::runtime::process::default_runtime_dir().join(format!(
+        "{:012x}-{}",
+        attempt.workload.0 & 0xffff_ffff_ffff,
+        attempt.number
+    ));
+    sweep::leftovers(&attempt.to_string(), &[scratch])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_trains_on_every_worker_and_leaves_no_process() {
+    let _one = ONE.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::new(dir.path());
+    if !ray_runs_here(&rig).await {
+        return;
+    }
+    let order = ray("python ray_train.py --workers 2 --gpus-per-worker 8");
+    let began = Instant::now();
+    rig.runtime.start(&order, &devices(&order)).await.unwrap();
+    rig.running().await;
+    println!("running after {:.1} s", began.elapsed().as_secs_f32());
+    println!("{} processes", alive(order.attempt).len());
+    let state = rig.ended().await;
+    println!("gone after {:.1} s", began.elapsed().as_secs_f32());
+    let log = rig.log(order.attempt, None).await;
+    println!("{log}");
+    assert_eq!(state, AttemptState::Succeeded);
+    assert!(log.contains("2 workers on 2 Ray nodes") && log.contains("ok: loss"), "{log}");
+    assert!(log.contains("on train-0") && log.contains("on train-1"), "{log}");
+    assert_eq!(alive(order.attempt), Vec::<i32>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_fails_says_why_and_a_killed_agent_finds_its_job_again() {
+    let _one = ONE.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::new(dir.path());
+    if !ray_runs_here(&rig).await {
+        return;
+    }
+    let runs = dir.path().join("runs");
+    let order = ray(&format!(
+        "echo run >> {}; echo out of tea >&2; while [ ! -e {}/end ]; do sleep 0.1; done; exit 3",
+        runs.display(),
+        dir.path().display()
+    ));
+    let (data, launch) = (dir.path().to_owned(), order.clone());
+    drop(rig);
+    // An agent of its own, of which nothing is left once the job runs.
+    std::thread::spawn(move || {
+        let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        threads.block_on(async {
+            let mut rig = Rig::new(&data);
+            rig.runtime.start(&launch, &devices(&launch)).await.unwrap();
+            rig.running().await;
+            runtime_support::eventually("the job runs", || data.join("runs").exists()).await;
+        });
+        threads.shutdown_background();
+    })
+    .join()
+    .unwrap();
+    let mut rig = Rig::new(dir.path());
+    assert_eq!(rig.runtime.recover().await.unwrap(), [(order.attempt, AttemptState::Running)]);
+    std::fs::write(dir.path().join("end"), "").unwrap();
+    let AttemptState::Failed { class, message, exit_code } = rig.ended().await else { panic!("not failed") };
+    assert_eq!((class, exit_code), (FailureClass::User, Some(3)), "{message}");
+    assert!(message.contains("out of tea"), "{message}");
+    assert_eq!(std::fs::read_to_string(runs).unwrap(), "run\n", "it ran once");
+    assert_eq!(alive(order.attempt), Vec::<i32>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guard_killed_under_ray_leaves_no_daemon() {
+    let _one = ONE.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::new(dir.path());
+    if !ray_runs_here(&rig).await {
+        return;
+    }
+    let order = ray("sleep 600");
+    rig.runtime.start(&order, &devices(&order)).await.unwrap();
+    rig.running().await;
+    let guard = runtime_support::guard_pid(dir.path(), order.attempt).unwrap();
+    assert!(std::process::Command::new("kill").args(["-9", &guard.to_string()]).status().unwrap().success());
+    let state = rig.ended().await;
+    assert!(matches!(state, AttemptState::Failed { class: FailureClass::Infrastructure, .. }), "{state:?}");
+    assert_eq!(alive(order.attempt), Vec::<i32>::new());
+}

@@ -1,0 +1,34 @@
+//! What keeps a gang out of a cluster, in words: the numbers have columns of their own beside them.
+
+use engine::reasons::Obstacle;
+
+use super::age;
+
+/// One obstacle, as a short sentence.
+pub fn sentence(obstacle: &Obstacle) -> String {
+    let join = |texts: Vec<String>| texts.join(", ");
+    match obstacle {
+        Obstacle::ClusterLost { since } => format!("not heard from for {}", age::ago(*since)),
+        Obstacle::NoCapacityYet => "has not reported its capacity yet".to_owned(),
+        Obstacle::StaleCapacity { age_ms, bound_ms } => {
+            format!("its capacity is {} old, at most {} is allowed", age::span_ms(*age_ms), age::span_ms(*bound_ms))
+        }
+        Obstacle::WrongRegion { region, required } => {
+            let required = join(required.iter().map(ToString::to_string).collect());
+            format!("is in {region}; required: {required}")
+        }
+        Obstacle::NoRuntime { framework } => format!("can't run {framework}"),
+        Obstacle::NoSku { group, accepted } => {
+            let accepted = join(accepted.iter().map(ToString::to_string).collect());
+            format!("has none of the models that {group} accepts: {accepted}")
+        }
+        Obstacle::TooSmall { group, needs, holds } => {
+            format!("too small even when empty: {group} needs {needs}, it holds {holds}")
+        }
+        Obstacle::NoRoom { group, each, sku, .. } => {
+            let sku = sku.as_ref().map(|sku| format!(" on {sku}")).unwrap_or_default();
+            format!("no room for {group}{sku} now (each: {each})")
+        }
+        Obstacle::BehindOthers { first } => format!("has room, which is kept for {first}"),
+    }
+}

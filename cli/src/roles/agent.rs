@@ -1,0 +1,82 @@
+//! `tidewater agent`: a member cluster's agent, on declared nodes and this machine's own GPUs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use agent::node::NodeConfig;
+use anyhow::Context;
+use protocol::ids::{ClusterName, NodeName};
+
+use super::{Peer, by_id};
+use crate::dev::Ended;
+use crate::dev::fleet::Fleet;
+
+/// Runs a member cluster's agent, with the process runtime. What it runs goes on while it is away; see `--end-attempts`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The cluster's name in the fleet file
+    #[arg(long, value_name = "NAME")]
+    pub cluster: ClusterName,
+    /// The fleet file; left out: the fleet that `tidewater dev` declares
+    #[arg(long, value_name = "FILE")]
+    pub fleet: Option<PathBuf>,
+    /// Where its journal and attempts are kept
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// The folder with ca.pem, cert.pem and key.pem (see `tidewater identity`)
+    #[arg(long, value_name = "DIR")]
+    pub identity: PathBuf,
+    /// A coordinator replica; once for each
+    #[arg(long = "coordinator", value_name = "ID=ADDRESS", required = true)]
+    pub coordinators: Vec<Peer>,
+    /// Read this machine's GPUs as this node of the cluster
+    #[arg(long, value_name = "NAME")]
+    pub measure_as: Option<NodeName>,
+    /// The NVML library; left out: the system's
+    #[arg(long, value_name = "PATH", requires = "measure_as")]
+    pub nvml_lib: Option<PathBuf>,
+    /// On SIGTERM end every attempt too, and wait until all are gone
+    #[arg(long)]
+    pub end_attempts: bool,
+}
+
+/// Runs the role until it is ended.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let fleet = Fleet::load(args.fleet.as_deref())?;
+    let names = || fleet.clusters.iter().map(|c| c.name.to_string()).collect::<Vec<_>>().join(", ");
+    let cluster = fleet
+        .clusters
+        .iter()
+        .find(|c| c.name == args.cluster)
+        .with_context(|| format!("cluster {} is not in the fleet (it has {})", args.cluster, names()))?;
+    let node = args.measure_as.map(|name| {
+        let mut config = NodeConfig::new(name, args.nvml_lib);
+        // The cluster role calls a node stale after 5 s of silence.
+        config.heartbeat = Duration::from_secs(2);
+        config
+    });
+    let mut ended = Ended::new()?;
+    let running = agent::run::start(agent::run::Config {
+        cluster: cluster.info()?,
+        nodes: cluster.declared()?,
+        credentials: crate::dev::federation::credentials(&args.identity)?,
+        coordinators: by_id(args.coordinators)?,
+        data_dir: args.data_dir,
+        cache_dir: agent::runtime::process::default_cache_dir(),
+        runtime_dir: agent::runtime::process::default_runtime_dir(),
+        guard: crate::dev::federation::guard()?,
+        node,
+    })
+    .await?;
+    for (framework, why) in &running.missing {
+        eprintln!("{framework} workloads can't run here: {why}");
+    }
+    println!("ready: agent of cluster {}", running.cluster.name);
+    ended.wait().await;
+    if args.end_attempts {
+        running.stop_with_attempts(5_000).await?;
+    } else {
+        running.stop().await;
+    }
+    Ok(())
+}

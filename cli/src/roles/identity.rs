@@ -1,0 +1,36 @@
+//! `tidewater identity`: makes the certificates of a federation's own CA.
+
+use std::path::PathBuf;
+
+use coordinator::identity::ca::Ca;
+use protocol::ids::{ClusterName, ReplicaId};
+use protocol::quic::Identity;
+
+/// Makes the certificate of a replica or an agent, and the federation's CA the first time. Prints the identity's folder.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false, id = "whose", args = ["replica", "cluster"])]
+pub struct Args {
+    /// The folder of the certificate authority; made if it is not there. Its ca.key makes members: keep it apart
+    #[arg(long, value_name = "DIR")]
+    pub ca: PathBuf,
+    /// For this coordinator replica
+    #[arg(long, value_name = "ID")]
+    pub replica: Option<u64>,
+    /// For this cluster's agent
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<ClusterName>,
+}
+
+/// Runs the command.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let identity = match (args.replica, args.cluster) {
+        (Some(id), _) => {
+            anyhow::ensure!(id > 0, "--replica 0: replicas are numbered from 1");
+            Identity::Replica(ReplicaId(id))
+        }
+        (None, Some(name)) => Identity::Cluster(name),
+        (None, None) => anyhow::bail!("say whose it is: --replica ID or --cluster NAME"),
+    };
+    println!("{}", Ca::open(&args.ca)?.issue(&identity)?.display());
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! What is printed into a pipe: plain, stable, one line a row. Golden where it is long.
+
+use serde_json::Value;
+
+use super::fake::{Answer, Fake, ok, refuse};
+use super::objects::{capacity, clusters, created, list, nodes, placed, waiting, workload, workload_with};
+use super::{Ran, finish, run, tidewater};
+
+/// A coordinator with three workloads, two clusters and an explanation for two.
+fn federation() -> Fake {
+    Fake::start(|request| match request.path.split('?').next().unwrap() {
+        "/apis/tidewater.dev/v1/namespaces/default/workloads" | "/apis/tidewater.dev/v1/workloads" => ok(list(
+            9,
+            &[workload("waits", "Queued"), workload_with("runs", "Running", 1), workload_with("fell", "Failed", 2)],
+        )),
+        "/apis/tidewater.dev/v1/namespaces/default/workloads/runs" => ok(workload_with("runs", "Running", 1)),
+        "/apis/tidewater.dev/v1/namespaces/empty/workloads" => ok(list(9, &[])),
+        "/apis/tidewater.dev/v1/clusters" => ok(clusters()),
+        "/apis/tidewater.dev/v1/clusters/eu-1/nodes" => ok(nodes()),
+        "/capacity" => ok(capacity()),
+        "/explain/default/waits" => ok(waiting()),
+        "/explain/default/runs" => ok(placed()),
+        "/explain/default/newer" => ok(serde_json::json!({"phase": "Dreaming", "text": "it dreams of GPUs"})),
+        "/logs/default/runs" => Answer::Whole(200, vec![], "first\nlast\n".into()),
+        _ => refuse(404, "NotFound", "there is no such thing"),
+    })
+}
+
+/// Runs a command that must succeed.
+fn shown(args: &[&str]) -> String {
+    let ran = run(&federation().url, args);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
+    ran.stdout.replace(created(), "2026-01-01T00:00:00Z")
+}
+
+#[test]
+fn tables_are_as_reviewed() {
+    insta::assert_snapshot!("get", shown(&["get"]));
+    insta::assert_snapshot!("get_all_wide", shown(&["get", "-A", "-o", "wide"]));
+    insta::assert_snapshot!("describe", shown(&["describe", "runs"]));
+    insta::assert_snapshot!("clusters", shown(&["clusters"]));
+    insta::assert_snapshot!("clusters_wide", shown(&["get", "clusters", "-o", "wide"]));
+    insta::assert_snapshot!("nodes", shown(&["clusters", "eu-1"]));
+    insta::assert_snapshot!("capacity", shown(&["capacity", "--gang", "2", "--gpus-per-node", "8", "-o", "wide"]));
+}
+
+#[test]
+fn explanations_are_as_reviewed() {
+    insta::assert_snapshot!("why_waiting", shown(&["why", "waits"]));
+    insta::assert_snapshot!("why_placed", shown(&["why", "runs"]));
+}
+
+#[test]
+fn reasons_of_a_newer_server_are_shown_in_its_own_words() {
+    assert_eq!(shown(&["why", "newer"]), "it dreams of GPUs\n");
+}
+
+#[test]
+fn json_and_yaml_carry_the_same_objects() {
+    let json = run(&federation().url, &["get", "runs", "-o", "json"]).stdout;
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["spec"]["batch"]["command"], serde_json::json!(["true"]));
+    let yaml = run(&federation().url, &["get", "runs", "-o", "yaml"]).stdout;
+    assert!(yaml.contains("kind: Workload\n") && yaml.contains("phase: Running\n"), "{yaml}");
+    let all = run(&federation().url, &["get", "-o", "json"]).stdout;
+    assert_eq!(serde_json::from_str::<Value>(&all).unwrap()["items"].as_array().unwrap().len(), 3);
+    let why = run(&federation().url, &["why", "waits", "-o", "json"]).stdout;
+    assert_eq!(serde_json::from_str::<Value>(&why).unwrap(), waiting());
+    let capacity = run(&federation().url, &["capacity", "-o", "json"]).stdout;
+    assert_eq!(serde_json::from_str::<Value>(&capacity).unwrap()["gang"]["largest"], 3);
+}
+
+#[test]
+fn what_is_printed_as_yaml_can_be_submitted_again() {
+    let yaml = run(&federation().url, &["get", "runs", "-o", "yaml"]).stdout;
+    let fake = Fake::start(|request| ok(serde_json::from_str::<Value>(&request.body).unwrap()));
+    let ran = super::run_with_input(&fake.url, &["submit", "-f", "-"], yaml.as_bytes());
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "workload/runs created\n"), "{ran:?}");
+}
+
+#[test]
+fn an_empty_list_is_no_table_but_still_an_object() {
+    let ran = run(&federation().url, &["get", "-n", "empty"]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (0, "", "No workloads in namespace empty.\n"));
+    let json = run(&federation().url, &["get", "-n", "empty", "-o", "json"]);
+    assert_eq!(serde_json::from_str::<Value>(&json.stdout).unwrap()["items"], serde_json::json!([]));
+}
+
+#[test]
+fn logs_are_printed_as_they_are() {
+    assert_eq!(shown(&["logs", "runs"]), "first\nlast\n");
+}
+
+#[test]
+fn the_question_for_capacity_is_passed_on_under_the_models_own_name() {
+    let fake = federation();
+    run(
+        &fake.url,
+        &["capacity", "--sku", "nvidia h100 80gb hbm3", "--region", "eu", "--gang", "4", "--gpus-per-node", "8"],
+    );
+    assert_eq!(fake.requests()[0].path, "/capacity?sku=H100&region=eu&gang=4&gpus-per-node=8");
+}
+
+#[test]
+fn a_pipe_gets_colours_only_by_force_and_never_with_no_color() {
+    let coloured = |name: &str, args: &[&str]| {
+        let fake = federation();
+        let ran = finish(tidewater(Some(&fake.url), args).env(name, "1"));
+        assert_eq!(ran.code, 0);
+        ran.stdout.contains('\u{1b}')
+    };
+    assert!(!coloured("UNRELATED", &["get"]));
+    assert!(coloured("CLICOLOR_FORCE", &["get"]));
+    assert!(!coloured("CLICOLOR_FORCE", &["get", "--no-color"]));
+    assert!(!coloured("NO_COLOR", &["get"]));
+    assert!(coloured("CLICOLOR_FORCE", &["why", "waits"]));
+    assert!(!coloured("CLICOLOR_FORCE", &["get", "-o", "json"]));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let fake = federation();
+    let mut child = tidewater(Some(&fake.url), &["get"]).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+#[test]
+fn a_missing_workload_has_an_exit_code_of_its_own() {
+    for args in [&["describe", "gone"][..], &["why", "gone"], &["logs", "gone"], &["get", "gone"], &["cancel", "gone"]]
+    {
+        let Ran { code, stdout, stderr } = run(&federation().url, args);
+        assert_eq!((code, stdout.as_str(), stderr.as_str()), (3, "", "error: there is no such thing\n"), "{args:?}");
+    }
+}

@@ -1,0 +1,278 @@
+//! Workloads: submit, list, watch, get, cancel, delete.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use engine::commands::{Command, Outcome, Refusal};
+use engine::plan;
+use protocol::api::{API_VERSION, List, ListMetadata, Status, WorkloadObject};
+use protocol::ids::{LogIndex, Namespace, Uid, WorkloadKey, WorkloadName};
+use tokio::time::Instant;
+
+use super::errors::ApiError;
+use super::params::Params;
+use super::render::Seen;
+use super::watch::{self, Filter, Start};
+use super::{Api, body, words};
+use crate::handle::{Consistency, ProposeError};
+
+/// Time between two tries of one proposal.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+/// `GET /apis/tidewater.dev/v1/workloads`
+pub async fn list_all(State(api): State<Api>, Query(params): Query<Params>) -> Result<Response, ApiError> {
+    list_or_watch(api, None, params).await
+}
+
+/// `GET …/namespaces/{ns}/workloads`
+pub async fn list(
+    State(api): State<Api>,
+    Path(namespace): Path<String>,
+    Query(params): Query<Params>,
+) -> Result<Response, ApiError> {
+    list_or_watch(api, Some(Namespace::new(namespace)?), params).await
+}
+
+async fn list_or_watch(api: Api, namespace: Option<Namespace>, params: Params) -> Result<Response, ApiError> {
+    let filter = Filter { namespace, name: params.selected_name()?.map(str::to_owned) };
+    let consistency = params.consistency()?;
+    if !params.switch("watch")? {
+        let (seen, version) = read_all(&api, filter, consistency).await?;
+        return Ok(Json(as_list(&seen, version)).into_response());
+    }
+    let for_at_most = params.parsed::<u64>("timeoutSeconds")?.map(Duration::from_secs);
+    // As in Kubernetes, 0 and nothing both mean: whatever there is, first.
+    let start = match params.parsed::<u64>("resourceVersion")?.filter(|v| *v > 0) {
+        Some(version) => Start::After(LogIndex(version)),
+        None => {
+            let (seen, version) = read_all(&api, filter.clone(), consistency).await?;
+            let mut lines: String = seen.iter().map(|s| watch::line("ADDED", &s.object()).to_string()).collect();
+            lines.push_str(&watch::bookmark(version));
+            Start::With(lines, version)
+        }
+    };
+    watch::answer(api, filter, start, for_at_most).await
+}
+
+async fn read_all(api: &Api, filter: Filter, consistency: Consistency) -> Result<(Vec<Seen>, LogIndex), ApiError> {
+    let reasons = api.reasons().clone();
+    api.read(consistency, move |view| {
+        let wanted = view.state.workloads.iter().filter(|(key, _)| filter.takes(key));
+        let seen = reasons.with(view, |waiting| wanted.map(|(_, w)| Seen::of(view, w, waiting)).collect());
+        (seen, view.state.applied)
+    })
+    .await
+}
+
+fn as_list(seen: &[Seen], version: LogIndex) -> List<WorkloadObject> {
+    List {
+        api_version: API_VERSION.into(),
+        kind: "WorkloadList".into(),
+        metadata: ListMetadata { resource_version: version.to_string() },
+        items: seen.iter().map(Seen::object).collect(),
+    }
+}
+
+/// A path's namespace and name as a key.
+///
+/// # Errors
+/// [`ApiError::Malformed`] where either is no name.
+pub fn key(path: (String, String)) -> Result<WorkloadKey, ApiError> {
+    Ok(WorkloadKey { namespace: Namespace::new(path.0)?, name: WorkloadName::new(path.1)? })
+}
+
+/// The error for a workload that is not there.
+pub fn no_workload(key: &WorkloadKey) -> ApiError {
+    Refusal::NoWorkload { key: key.clone() }.into()
+}
+
+/// `GET …/namespaces/{ns}/workloads/{name}`
+pub async fn get(
+    State(api): State<Api>,
+    Path(path): Path<(String, String)>,
+    Query(params): Query<Params>,
+) -> Result<Json<WorkloadObject>, ApiError> {
+    let key = key(path)?;
+    let seen = look_up(&api, key.clone(), params.consistency()?).await?;
+    Ok(Json(seen.ok_or_else(|| no_workload(&key))?.object()))
+}
+
+/// One workload, as a read of this consistency sees it.
+pub async fn look_up(api: &Api, key: WorkloadKey, consistency: Consistency) -> Result<Option<Seen>, ApiError> {
+    let reasons = api.reasons().clone();
+    api.read(consistency, move |view| {
+        let workload = view.state.workloads.get(&key)?;
+        Some(reasons.with(view, |waiting| Seen::of(view, workload, waiting)))
+    })
+    .await
+}
+
+/// `POST …/namespaces/{ns}/workloads`
+pub async fn create(
+    State(api): State<Api>,
+    Path(namespace): Path<String>,
+    headers: HeaderMap,
+    sent: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let sent = sent.map_err(unread)?;
+    let mut object: WorkloadObject = body::parse(body::format(&headers)?, &sent)?;
+    let key = check_head(&object, Namespace::new(namespace)?)?;
+    let faults = object.spec.problems();
+    if !faults.is_empty() {
+        return Err(ApiError::Invalid { kind: "Workload", name: key.to_string(), faults });
+    }
+    let uid = object.metadata.uid.unwrap_or_else(|| Uid(uuid::Uuid::now_v7().as_u128()));
+    let command = Command::Submit { key: key.clone(), uid, spec: Box::new(object.spec.clone()) };
+    let (version, existed) = match submit(&api, command).await?.0 {
+        Outcome::Submitted { version, existed } => (version, existed),
+        other => return Err(ApiError::Unavailable(format!("unexpected answer to a submission: {other:?}"))),
+    };
+    let (seen, warnings) = read_back(&api, key.clone(), uid, object.spec.clone()).await?;
+    let shown = match seen {
+        Some(seen) => seen.object(),
+        // This replica has not applied it yet: what was accepted is told, not what became of it.
+        None => {
+            object.metadata.namespace = Some(key.namespace);
+            object.metadata.uid = Some(uid);
+            object.metadata.resource_version = Some(version.to_string());
+            object.status = None;
+            object
+        }
+    };
+    let code = if existed { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((code, warning_headers(&warnings), Json(shown)).into_response())
+}
+
+fn unread(e: BytesRejection) -> ApiError {
+    if e.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        return ApiError::TooLarge(format!("the body is over {} bytes", body::MAX_BODY));
+    }
+    ApiError::Malformed(format!("the body could not be read: {}", e.body_text()))
+}
+
+/// Checks everything of an object but its spec, and gives its key.
+fn check_head(object: &WorkloadObject, namespace: Namespace) -> Result<WorkloadKey, ApiError> {
+    if object.api_version != API_VERSION {
+        return Err(ApiError::Malformed(format!("apiVersion is {:?}: write {API_VERSION}", object.api_version)));
+    }
+    if object.kind != "Workload" {
+        return Err(ApiError::Malformed(format!("kind is {:?}: write Workload", object.kind)));
+    }
+    if let Some(other) = object.metadata.namespace.as_ref().filter(|n| **n != namespace) {
+        return Err(ApiError::Malformed(format!(
+            "metadata.namespace is {other}, but the request's path says {namespace}: make them the same"
+        )));
+    }
+    Ok(WorkloadKey { namespace, name: object.metadata.name.clone() })
+}
+
+/// The workload as this replica has it now, if it has, and what to warn of.
+async fn read_back(
+    api: &Api,
+    key: WorkloadKey,
+    uid: Uid,
+    spec: protocol::workload::WorkloadSpec,
+) -> Result<(Option<Seen>, Vec<String>), ApiError> {
+    let reasons = api.reasons().clone();
+    api.read(Consistency::Stale, move |view| {
+        let mine = view.state.workloads.get(&key).filter(|w| w.uid == uid);
+        let seen = mine.map(|w| reasons.with(view, |waiting| Seen::of(view, w, waiting)));
+        (seen, plan::warnings(view.state, view.capacity, &spec))
+    })
+    .await
+}
+
+/// `Warning: 299 - "…"`, one header a warning, as Kubernetes sends them.
+fn warning_headers(warnings: &[String]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for warning in warnings {
+        let plain: String = warning
+            .chars()
+            .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
+            .flat_map(|c| if matches!(c, '"' | '\\') { vec!['\\', c] } else { vec![c] })
+            .collect();
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{plain}\"")) {
+            headers.append(HeaderName::from_static("warning"), value);
+        }
+    }
+    headers
+}
+
+/// `POST …/namespaces/{ns}/workloads/{name}/cancel`
+pub async fn cancel(
+    State(api): State<Api>,
+    Path(path): Path<(String, String)>,
+) -> Result<Json<WorkloadObject>, ApiError> {
+    let key = key(path)?;
+    submit(&api, Command::Cancel { key: key.clone() }).await?;
+    let seen = look_up(&api, key.clone(), Consistency::Linearizable).await?;
+    Ok(Json(seen.ok_or_else(|| no_workload(&key))?.object()))
+}
+
+/// `DELETE …/namespaces/{ns}/workloads/{name}`: the object while its attempt is being ended, else a `Status`.
+pub async fn delete(State(api): State<Api>, Path(path): Path<(String, String)>) -> Result<Response, ApiError> {
+    let key = key(path)?;
+    match submit(&api, Command::Delete { key: key.clone() }).await {
+        Ok(_) => {}
+        // An earlier try of this request may have deleted it.
+        Err(Failed { error: ApiError::NotFound(_), tried_before: true }) => {}
+        Err(e) => return Err(e.error),
+    }
+    Ok(match look_up(&api, key.clone(), Consistency::Linearizable).await? {
+        Some(seen) => Json(seen.object()).into_response(),
+        None => Json(Status {
+            api_version: "v1".into(),
+            kind: "Status".into(),
+            status: "Success".into(),
+            message: format!("workload {key} is deleted"),
+            reason: String::new(),
+            code: 200,
+        })
+        .into_response(),
+    })
+}
+
+/// A proposal that failed, and whether an earlier try of it may have taken effect.
+struct Failed {
+    error: ApiError,
+    tried_before: bool,
+}
+
+impl From<Failed> for ApiError {
+    fn from(failed: Failed) -> Self {
+        failed.error
+    }
+}
+
+/// Proposes a command, again where nobody confirmed it, while the time lasts: every command sent here is safe to repeat.
+async fn submit(api: &Api, command: Command) -> Result<(Outcome, bool), Failed> {
+    let limit = api.settings().timeout;
+    let deadline = Instant::now() + limit;
+    let mut tried_before = false;
+    loop {
+        let answer = tokio::time::timeout_at(deadline, api.handle().propose(command.clone())).await;
+        let answer = answer.unwrap_or(Err(ProposeError::Unconfirmed));
+        api.metrics().proposal(&answer);
+        match answer {
+            Ok(outcome) => return Ok((outcome, tried_before)),
+            Err(ProposeError::Unconfirmed) if Instant::now() + TRY_AGAIN < deadline => {
+                tried_before = true;
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
+            Err(ProposeError::Unconfirmed) => {
+                let waited = words::span(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+                let text = format!(
+                    "no leader confirmed it within {waited}; it may still take effect, and sending it again with the \
+                     same uid is safe"
+                );
+                return Err(Failed { error: ApiError::Unavailable(text), tried_before });
+            }
+            Err(e) => return Err(Failed { error: e.into(), tried_before }),
+        }
+    }
+}

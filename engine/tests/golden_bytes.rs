@@ -1,0 +1,160 @@
+//! What the log and the snapshots hold, byte by byte: a change here is a change of the format, and needs its version.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use engine::commands::{Binding, Command, Outcome, Refusal};
+use engine::reasons::{Candidate, Decision, Obstacle, ScoreTerm};
+use engine::{Phase, State};
+use proptest::prelude::*;
+use protocol::codec::{CodecError, decode_body, encode_body};
+use protocol::control::{AttemptState, GroupPlacement, NodeShare};
+use protocol::ids::*;
+use protocol::sku::Sku;
+use support::*;
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for row in bytes.chunks(32) {
+        row.iter().for_each(|b| write!(text, "{b:02x}").unwrap());
+        text.push('\n');
+    }
+    text
+}
+
+fn decision() -> Decision {
+    let term = ScoreTerm { name: "cost".into(), value: -5, unit: "milli/h".into() };
+    let obstacle = Obstacle::NoRoom {
+        group: GroupName::new("w").unwrap(),
+        each: resources(8, 64, 1),
+        sku: Some(Sku::from_driver("H100")),
+        needs: 4,
+        fits: 2,
+        held_by_ghosts: 1,
+        held_by_sick: 0,
+        held_by_attempts: 3,
+    };
+    let candidates = vec![
+        Candidate { cluster: cluster("eu-1"), obstacle: None, score: vec![term] },
+        Candidate { cluster: cluster("eu-2"), obstacle: Some(obstacle), score: vec![] },
+    ];
+    Decision { candidates, sequence: 9, age_ms: 20, engine: "0.1.0".into() }
+}
+
+fn commands() -> Vec<(&'static str, Command)> {
+    let placement = GroupPlacement {
+        group: GroupName::new("w").unwrap(),
+        each: resources(8, 64, 1),
+        sku: Some(Sku::from_driver("H100")),
+        nodes: vec![NodeShare { node: NodeName::new("n0").unwrap(), members: 2 }],
+    };
+    let binding = Binding {
+        key: key("a"),
+        uid: uid("a"),
+        attempt: AttemptNumber(1),
+        epoch: Epoch(3),
+        cluster: cluster("eu-1"),
+        placement: vec![placement],
+        decision: decision(),
+    };
+    let mut info = info("eu-1", "eu-west");
+    info.prices.push(price("H100", 2500));
+    let spec = Box::new(batch(vec![group("w", 2, 8, 64, 1, &["H100"])]));
+    let running = report("a", 1, 2, AttemptState::Running);
+    vec![
+        ("OpenEpoch", Command::OpenEpoch { epoch: Epoch(3) }),
+        ("Submit", Command::Submit { key: key("a"), uid: uid("a"), spec }),
+        ("Bind", Command::Bind(Box::new(binding))),
+        (
+            "Join",
+            Command::Join {
+                info,
+                incarnation: Incarnation(7),
+                last_command: CommandNumber(300),
+                attempts: vec![running.clone()],
+            },
+        ),
+        ("Report", Command::Report { cluster: cluster("eu-1"), report: running }),
+        ("LoseCluster", Command::LoseCluster { cluster: cluster("eu-1") }),
+        ("Cancel", Command::Cancel { key: key("a") }),
+        ("Delete", Command::Delete { key: key("a") }),
+    ]
+}
+
+#[test]
+fn commands_have_these_bytes_and_come_back_equal() {
+    let mut text = String::new();
+    for (name, command) in commands() {
+        let bytes = encode_body(&command).unwrap();
+        assert_eq!(decode_body::<Command>(&bytes).unwrap(), command);
+        write!(text, "{name}\n{}", hex(&bytes)).unwrap();
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_state_has_these_bytes_and_comes_back_equal_with_its_views() {
+    let mut state = State::default();
+    let commands: BTreeMap<&str, Command> = commands().into_iter().collect();
+    for (index, name) in (1..).zip(["OpenEpoch", "Submit", "Join", "Bind", "Report", "LoseCluster", "Cancel"]) {
+        let applied = state.apply(LogIndex(index), &commands[name], UnixMs(1000 * index));
+        assert!(applied.outcome.is_ok(), "{name}: {:?}", applied.outcome);
+    }
+    let bytes = encode_body(&state).unwrap();
+    assert_eq!(decode_body::<State>(&bytes).unwrap(), state);
+    insta::assert_snapshot!(hex(&bytes));
+}
+
+#[test]
+fn outcomes_and_refusals_come_back_equal() {
+    let attempt = AttemptId { workload: uid("a"), number: AttemptNumber(2) };
+    let outcomes = [
+        Outcome::Submitted { version: LogIndex(4), existed: true },
+        Outcome::Bound { attempt, launch: CommandNumber(5) },
+        Outcome::Ended { phase: Phase::Draining, version: LogIndex(6) },
+        Outcome::Done,
+    ];
+    let refusals = [
+        Refusal::NameTaken { key: key("a"), uid: uid("b") },
+        Refusal::Invalid(batch(vec![]).problems()),
+        Refusal::StaleBinding { key: key("a"), why: "gone".into() },
+        Refusal::OldEpoch { epoch: Epoch(1), current: Epoch(2) },
+        Refusal::StrayReport { cluster: cluster("eu-1"), attempt },
+    ];
+    for outcome in outcomes {
+        assert_eq!(decode_body::<Outcome>(&encode_body(&outcome).unwrap()).unwrap(), outcome);
+    }
+    for refusal in refusals {
+        assert_eq!(decode_body::<Refusal>(&encode_body(&refusal).unwrap()).unwrap(), refusal);
+    }
+}
+
+#[test]
+fn a_cut_or_lengthened_command_is_refused() {
+    for (name, command) in commands() {
+        let bytes = encode_body(&command).unwrap();
+        assert!(decode_body::<Command>(&bytes[..bytes.len() - 1]).is_err(), "{name} cut short");
+        let longer: Vec<u8> = bytes.iter().copied().chain([0]).collect();
+        assert!(matches!(decode_body::<Command>(&longer), Err(CodecError::LeftOver { .. })), "{name} lengthened");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Bytes that were damaged on disk are read as something else or refused; reading never panics.
+    #[test]
+    fn damaged_bytes_never_panic(which in 0..8usize, at in any::<prop::sample::Index>(), value in any::<u8>()) {
+        let mut bytes = encode_body(&commands()[which].1).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] = value;
+        if let Ok(command) = decode_body::<Command>(&bytes) {
+            State::default().apply(LogIndex(1), &command, UnixMs(0));
+        }
+        let _state = decode_body::<State>(&bytes);
+    }
+}

@@ -1,0 +1,44 @@
+//! What must hold in any history, over random ones; and that the checks find bugs that are planted on purpose.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use proptest::prelude::*;
+use support::histories::{op, run};
+
+#[cfg(not(feature = "planted"))]
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_invariant_holds_in_every_history(ops in prop::collection::vec(op(), 1..80)) {
+        run(&ops).map_err(TestCaseError::fail)?;
+    }
+}
+
+/// With `--features planted`: how many random histories each planted bug survives.
+#[cfg(feature = "planted")]
+#[test]
+fn every_planted_bug_is_found() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+
+    const HISTORIES: u32 = 3000;
+    let histories = prop::collection::vec(op(), 1..80);
+    let tried = |bug| {
+        engine::planted::select(bug);
+        let mut runner = TestRunner::deterministic();
+        let found = (1..=HISTORIES).find_map(|n| {
+            let ops = histories.new_tree(&mut runner).unwrap().current();
+            run(&ops).err().map(|e| (n, e))
+        });
+        engine::planted::select(None);
+        found
+    };
+    assert_eq!(tried(None), None, "without a planted bug nothing is found");
+    for (bug, _) in engine::planted::BUGS {
+        let (histories, found) = tried(Some(bug)).unwrap_or_else(|| panic!("{bug} was not found"));
+        println!("{bug}: found after {histories} histories: {}", found.lines().next().unwrap());
+    }
+}

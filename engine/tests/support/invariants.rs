@@ -1,0 +1,178 @@
+//! What must hold after every command, checked from the state's public fields and the command alone. Shares no code with
+//! what it checks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use engine::commands::{Applied, Command, Refusal};
+use engine::state::{Attempt, Workload};
+use engine::{Phase, State};
+use protocol::capacity::NodeState;
+use protocol::control::{AttemptReport, Order};
+use protocol::ids::*;
+use protocol::resources::Resources;
+
+use super::Fleet;
+
+type Check = Result<(), String>;
+
+macro_rules! hold {
+    ($condition:expr, $($text:tt)+) => {
+        if !$condition { return Err(format!($($text)+)); }
+    };
+}
+
+/// Everything that must hold of one step.
+pub fn check_step(before: &State, command: &Command, applied: &Applied, after: &State) -> Check {
+    check_refusal(before, applied, after)?;
+    hold!(after.epoch >= before.epoch && after.now >= before.now, "epoch or time went back");
+    for workload in after.workloads.values() {
+        check_workload(workload)?;
+    }
+    for old in before.workloads.values() {
+        let new = after.workloads.get(&old.key).filter(|w| w.uid == old.uid);
+        check_change(old, new, command, before)?;
+        let told = applied.changed.contains(&old.key);
+        hold!(told || new == Some(old), "{} changed unheard", old.key);
+    }
+    for (name, old) in &before.clusters {
+        let new = after.clusters.get(name).ok_or("a cluster went")?;
+        hold!(new.last_command >= old.last_command, "{name}: command numbers went back");
+    }
+    check_views(after)
+}
+
+fn check_refusal(before: &State, applied: &Applied, after: &State) -> Check {
+    let Err(refusal) = &applied.outcome else { return Ok(()) };
+    let mut same = before.clone();
+    (same.applied, same.now) = (after.applied, after.now);
+    if let Refusal::StrayReport { cluster, .. } = refusal {
+        let number = after.clusters[cluster].last_command;
+        same.clusters.get_mut(cluster).ok_or("a stray report of no cluster")?.last_command = number;
+    }
+    hold!(same == *after, "a refused command changed the state: {refusal}");
+    hold!(applied.changed.is_empty() && applied.clusters.is_empty(), "a refused command told of changes");
+    Ok(())
+}
+
+fn check_workload(w: &Workload) -> Check {
+    let open: Vec<&Attempt> = w.attempts.iter().filter(|a| a.ended_at.is_none()).collect();
+    hold!(open.len() <= 1, "{} has {} live attempts", w.key, open.len());
+    hold!(open.is_empty() || w.attempts.last().is_some_and(|a| a.ended_at.is_none()), "an old attempt is live");
+    let alive = !matches!(w.phase, Phase::Queued | Phase::Succeeded | Phase::Failed | Phase::Cancelled);
+    hold!(alive != open.is_empty(), "{} is {} with {} live attempts", w.key, w.phase, open.len());
+    hold!(w.attempts.windows(2).all(|p| p[0].number < p[1].number), "{}: attempt numbers do not grow", w.key);
+    hold!(w.attempts.len() <= 16 && w.timeline.len() <= 64, "{}: too much is kept", w.key);
+    hold!(!(w.delete_requested && is_terminal(w.phase)), "{} should be gone", w.key);
+    hold!(w.timeline.last().is_none_or(|m| m.phase == w.phase), "{}: the timeline ends elsewhere", w.key);
+    Ok(())
+}
+
+fn is_terminal(phase: Phase) -> bool {
+    matches!(phase, Phase::Succeeded | Phase::Failed | Phase::Cancelled)
+}
+
+fn check_change(old: &Workload, new: Option<&Workload>, command: &Command, before: &State) -> Check {
+    let Some(new) = new else {
+        let asked = old.delete_requested || matches!(command, Command::Delete { key } if *key == old.key);
+        let over = old.live_attempt().is_none() || ends(old, command);
+        hold!(asked && over, "the record of {} went though nobody asked, or while it lived", old.key);
+        return Ok(());
+    };
+    if is_terminal(old.phase) {
+        hold!(new.phase == old.phase && new.attempts == old.attempts, "{} left {}", old.key, old.phase);
+    }
+    if old.cancel_requested {
+        hold!(new.cancel_requested, "{}: the cancel was forgotten", old.key);
+        hold!(matches!(new.phase, Phase::Draining | Phase::Cancelled), "{}: {} after a cancel", old.key, new.phase);
+    }
+    let last = |w: &Workload| w.attempts.last().map_or(0, |a| a.number.0);
+    hold!(last(new) == last(old) || last(new) == last(old) + 1, "{}: attempt numbers jump", old.key);
+    if last(new) > last(old) {
+        let Command::Bind(binding) = command else { return Err(format!("{}: bound by another command", old.key)) };
+        hold!(binding.epoch == before.epoch, "{}: bound in an old epoch", old.key);
+        hold!(old.live_attempt().is_none(), "{}: bound while an attempt lives", old.key);
+        let launch = new.attempts.last().map(|a| a.launch);
+        hold!(launch > Some(before.clusters[&binding.cluster].last_command), "a command number was given out twice");
+    }
+    if let Some(live) = old.live_attempt() {
+        let ended = new.attempts.iter().any(|a| a.number == live.number && a.ended_at.is_some());
+        hold!(!ended || ends(old, command), "{}: its attempt ended unseen", old.key);
+    }
+    Ok(())
+}
+
+/// Whether a command is proof that the live attempt is gone.
+fn ends(workload: &Workload, command: &Command) -> bool {
+    let Some(live) = workload.live_attempt() else { return false };
+    let id = AttemptId { workload: workload.uid, number: live.number };
+    let is_end = |r: &AttemptReport| r.attempt == id && r.state.is_final();
+    match command {
+        Command::Report { cluster, report } => *cluster == live.cluster && is_end(report),
+        Command::Join { info, incarnation, last_command, attempts } => {
+            let silent = attempts.iter().all(|r| r.attempt != id);
+            let knew = live.incarnation == *incarnation && live.launch <= *last_command;
+            info.name == live.cluster && (attempts.iter().any(is_end) || (silent && knew))
+        }
+        _ => false,
+    }
+}
+
+/// The views, made again the slow way.
+fn check_views(state: &State) -> Check {
+    let mut queued: Vec<&Workload> = state.workloads.values().filter(|w| w.phase == Phase::Queued).collect();
+    queued.sort_by_key(|w| (-i64::from(w.spec.priority), w.order));
+    let line: Vec<&WorkloadKey> = state.waiting().collect();
+    hold!(line == queued.iter().map(|w| &w.key).collect::<Vec<_>>(), "the line is not the queued ones in order");
+    let uids: BTreeMap<Uid, WorkloadKey> = state.workloads.values().map(|w| (w.uid, w.key.clone())).collect();
+    hold!(uids == state.by_uid, "by_uid is not the workloads'");
+    for (name, cluster) in &state.clusters {
+        let open: Vec<(&Workload, &Attempt)> = state
+            .workloads
+            .values()
+            .flat_map(|w| w.attempts.iter().map(move |a| (w, a)))
+            .filter(|(_, a)| a.cluster == *name && a.ended_at.is_none())
+            .collect();
+        let there: BTreeSet<Uid> = state.live_in(name).map(|(w, _)| w.uid).collect();
+        hold!(there == open.iter().map(|(w, _)| w.uid).collect(), "live_in({name}) is wrong");
+        let mut expected = BTreeMap::new();
+        for (w, a) in open.iter().filter(|(_, a)| a.incarnation == cluster.incarnation) {
+            if a.revision == 0 {
+                expected.insert(a.launch, ("launch", w.uid, a.number));
+            }
+            if let Some((number, _)) = a.stop {
+                expected.insert(number, ("stop", w.uid, a.number));
+            }
+        }
+        let told: Vec<_> = state.outstanding(name).iter().map(|(n, o)| (*n, named(o))).collect();
+        hold!(told == expected.into_iter().collect::<Vec<_>>(), "outstanding({name}) is wrong: {told:?}");
+        hold!(told.iter().all(|(n, _)| *n <= cluster.last_command), "a number above the last was given out");
+    }
+    Ok(())
+}
+
+fn named(order: &Order) -> (&'static str, Uid, AttemptNumber) {
+    match order {
+        Order::Launch(l) => ("launch", l.attempt.workload, l.attempt.number),
+        Order::Stop(s) => ("stop", s.attempt.workload, s.attempt.number),
+    }
+}
+
+/// All live attempts together never hold more of a node than it has.
+pub fn check_nodes(state: &State, fleet: &Fleet) -> Check {
+    let mut held: BTreeMap<(ClusterName, NodeName), Resources> = BTreeMap::new();
+    for attempt in state.workloads.values().filter_map(|w| w.live_attempt()) {
+        for group in &attempt.placement {
+            for share in &group.nodes {
+                let at = (attempt.cluster.clone(), share.node.clone());
+                *held.entry(at).or_default() += group.each.times(u64::from(share.members));
+            }
+        }
+    }
+    for ((cluster, name), held) in held {
+        let node = fleet.capacity.clusters.get(&cluster).and_then(|c| c.nodes.iter().find(|n| n.name == name));
+        let node = node.ok_or_else(|| format!("{cluster}/{name} is no node"))?;
+        hold!(node.state == NodeState::Ready, "{cluster}/{name} takes no members");
+        hold!(held.fits_in(&node.total), "{cluster}/{name}: {held} held of {}", node.total);
+    }
+    Ok(())
+}

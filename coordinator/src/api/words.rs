@@ -41,7 +41,10 @@ pub fn attempt_state(state: &AttemptState) -> String {
         AttemptState::Starting { waiting_for } => format!("starting: waiting for {waiting_for}"),
         AttemptState::Running => "running".into(),
         AttemptState::Succeeded => "succeeded".into(),
-        AttemptState::Failed { class, message, .. } => format!("failed ({class}): {message}"),
+        AttemptState::Failed { class, message, exit_code } => {
+            let code = exit_code.map(|c| format!(", exit code {c}")).unwrap_or_default();
+            format!("failed ({class}{code}): {message}")
+        }
         AttemptState::Stopped => "stopped".into(),
     }
 }

@@ -86,12 +86,20 @@ pub fn placement(placement: &GroupPlacement) -> String {
     format!("{}: {what} on {}", placement.group, nodes.join(", "))
 }
 
+/// The main reason for waiting.
+pub fn cause(cause: &WaitCause) -> String {
+    match cause {
+        WaitCause::Backoff { until } => {
+            format!("it failed and waits before the next try, which is not before {}", timestamp(*until))
+        }
+        other => other.to_string(),
+    }
+}
+
 /// Why a queued workload waits, in one sentence.
 pub fn waiting(waiting: &Waiting) -> String {
-    match waiting.cause {
-        WaitCause::Backoff { until } => {
-            format!("failed and waits before the next try, which is not before {}", timestamp(until))
-        }
+    match &waiting.cause {
+        backoff @ WaitCause::Backoff { .. } => cause(backoff),
         _ => waiting.to_string(),
     }
 }

@@ -28,10 +28,15 @@ impl Chaos {
         }
         let (leader, _) = federation.leader().await.context("no coordinator leads")?;
         let began = Instant::now();
-        federation.kill_coordinator(leader).await;
-        let next = loop {
+        let killed = federation.take_coordinator(leader);
+        let end = tokio::spawn(async move {
+            if let Some(running) = killed {
+                running.stop().await;
+            }
+        });
+        let (next, led_after) = loop {
             if let Some((next, _)) = federation.leader().await {
-                break next;
+                break (next, began.elapsed());
             }
             anyhow::ensure!(began.elapsed() < Duration::from_secs(30), "no new leader within 30 s");
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -163,7 +163,7 @@ fn workloads(view: &View<'_>, reasons: &Reasons) -> (Vec<Row>, usize, Vec<Row>, 
 }
 
 /// The first `count` in order, without sorting the rest.
-fn first<'a, K: Ord>(mut all: Vec<&'a Workload>, count: usize, key: impl Fn(&Workload) -> K) -> Vec<&'a Workload> {
+fn first<K: Ord>(mut all: Vec<&Workload>, count: usize, key: impl Fn(&Workload) -> K) -> Vec<&Workload> {
     if all.len() > count {
         all.select_nth_unstable_by_key(count, |w| key(w));
         all.truncate(count);

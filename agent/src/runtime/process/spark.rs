@@ -77,7 +77,6 @@ pub(super) fn plan(layout: &Layout<'_>, installed: &Installed) -> Result<Plan, S
         ("spark.driver.host", "127.0.0.1".to_owned()),
         ("spark.driver.bindAddress", "127.0.0.1".to_owned()),
         ("spark.ui.enabled", "false".to_owned()),
-        ("spark.local.dir", shown(&layout.record.path("work/local"))),
     ];
     // The driver's log is the program's; Spark's own chatter, hundreds of lines a run, starts at warnings.
     let quiet = layout.record.path("log4j2.properties");
@@ -101,6 +100,7 @@ pub(super) fn plan(layout: &Layout<'_>, installed: &Installed) -> Result<Plan, S
             ("PATH", format!("{bin}:{}", layout.base.path())),
             ("SPARK_HOME", shown(&home)),
             ("SPARK_LOCAL_IP", "127.0.0.1".to_owned()),
+            ("SPARK_LOCAL_DIRS", shown(&layout.record.path("work/local"))),
             ("PYSPARK_PYTHON", shown(&installed.python)),
             ("PYSPARK_DRIVER_PYTHON", shown(&installed.python)),
         ],

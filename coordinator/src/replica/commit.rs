@@ -14,6 +14,9 @@ use crate::raft::driver::Committed;
 /// The format of a state snapshot.
 const SNAPSHOT_FORMAT: u16 = 1;
 
+/// Bytes of a snapshot that may be taken whenever enough entries were applied.
+const CHEAP_SNAPSHOT: u64 = 1024 * 1024;
+
 #[derive(Encode, Decode)]
 struct StateSnapshot {
     format: u16,
@@ -56,6 +59,7 @@ impl Replica {
         if let Some(snapshot) = ready.installed_snapshot {
             self.state = read_snapshot(LogIndex(snapshot.index), &snapshot.bytes)?;
             self.last_snapshot = LogIndex(snapshot.index);
+            self.snapshot_bytes = snapshot.bytes.len() as u64;
             self.status.applied = self.state.applied;
         }
         for committed in ready.committed {
@@ -134,10 +138,15 @@ impl Replica {
         if applied.0 < self.last_snapshot.0 + self.settings.snapshot_every {
             return Ok(());
         }
+        // A large state is written again only once the log has grown as large: over time the two cost the same.
+        if self.snapshot_bytes > CHEAP_SNAPSHOT && self.driver.store().log_bytes() < self.snapshot_bytes {
+            return Ok(());
+        }
         let unwritable = |cause: String| Fatal::Unreadable { index: applied, cause };
         let state = protocol::codec::encode_body(&self.state).map_err(|e| unwritable(e.to_string()))?;
         let snapshot = StateSnapshot { format: SNAPSHOT_FORMAT, hash: crc32fast::hash(&state), state };
         let bytes = protocol::codec::encode_body(&snapshot).map_err(|e| unwritable(e.to_string()))?;
+        self.snapshot_bytes = bytes.len() as u64;
         self.driver.compact(applied.0, bytes, self.settings.keep_entries)?;
         self.last_snapshot = applied;
         Ok(())

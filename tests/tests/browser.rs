@@ -170,7 +170,7 @@ fn dashboard() -> Result<(), Failed> {
         off(move || {
             let scratch = tempfile::tempdir().unwrap();
             let path = picture.unwrap_or_else(|| scratch.path().join("dashboard.png"));
-            Browser::new().picture(&url, &path, (1280, 1010));
+            Browser::new().picture(&url, &path, (1280, 1100));
         })
         .await;
         Ok(())

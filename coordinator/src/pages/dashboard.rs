@@ -138,6 +138,8 @@ fn model_line(sku: &str, supply: &Supply) -> Markup {
     words.extend((g.held > 0).then(|| format!("{} held", g.held)));
     words.extend((g.ghosts > 0).then(|| format!("{} ghost", g.ghosts)));
     words.extend((g.sick > 0).then(|| format!("{} sick", g.sick)));
+    let out = g.total.saturating_sub(g.free + g.held + g.ghosts + g.sick);
+    words.extend((out > 0).then(|| format!("{out} out of service")));
     words.push(supply.activity_percent().map_or("activity unknown".into(), |p| format!("mean activity {p}%")));
     html! {
         div.model {
@@ -164,7 +166,7 @@ fn queue(model: &Model) -> Markup {
                     @for row in &model.queue {
                         tr {
                             td.num { (row.place.map_or("·".to_owned(), |p| p.to_string())) }
-                            td { (link(row)) }
+                            td.nowrap { (link(row)) }
                             td.nowrap { (row.asks) }
                             td.num.nowrap { (since(model.now, row.submitted_at)) }
                             td.why {
@@ -196,7 +198,7 @@ fn recent(model: &Model) -> Markup {
                 tbody {
                     @for row in &model.recent {
                         tr {
-                            td { (link(row)) }
+                            td.nowrap { (link(row)) }
                             td { (phase(row.phase)) }
                             td.nowrap { (row.cluster.as_ref().map_or("–", |c| c.as_str())) }
                             td.nowrap { (row.asks) }

@@ -1,6 +1,8 @@
 //! From Raft's ready parts to the state: apply what is committed, answer who waits, and send effects while this replica
 //! reigns. Also snapshots of the state.
 
+use std::collections::BTreeSet;
+
 use bincode::{Decode, Encode};
 use engine::commands::Command;
 use engine::state::State;
@@ -57,7 +59,9 @@ impl Replica {
             }
         }
         if let Some(snapshot) = ready.installed_snapshot {
-            self.state = read_snapshot(LogIndex(snapshot.index), &snapshot.bytes)?;
+            let installed = read_snapshot(LogIndex(snapshot.index), &snapshot.bytes)?;
+            let before = std::mem::replace(&mut self.state, installed);
+            self.tell_all_changed(before);
             self.last_snapshot = LogIndex(snapshot.index);
             self.snapshot_bytes = snapshot.bytes.len() as u64;
             self.status.applied = self.state.applied;
@@ -74,6 +78,19 @@ impl Replica {
         }
         self.finish_reads();
         Ok(true)
+    }
+
+    /// A snapshot replaced the state: watchers hear of everything that may have changed, come or gone in it.
+    fn tell_all_changed(&mut self, before: State) {
+        let mut workloads: BTreeSet<_> = before.workloads.into_keys().collect();
+        workloads.extend(self.state.workloads.keys().cloned());
+        let mut clusters: BTreeSet<_> = before.clusters.into_keys().collect();
+        clusters.extend(self.state.clusters.keys().cloned());
+        self.outputs.push(Output::Changed(Change {
+            index: self.state.applied,
+            workloads: workloads.into_iter().collect(),
+            clusters: clusters.into_iter().collect(),
+        }));
     }
 
     fn role_changed(&mut self, now: Now) {

@@ -183,8 +183,9 @@ pub struct Delta {
     pub device_state: Changes<DeviceState>,
     /// By device.
     pub activity: Changes<u8>,
-    /// By device.
-    pub memory_used_mib: Changes<u32>,
+    /// By device: how far the figure moved, as the wrapping difference of the two u32, because a small step is short on
+    /// the wire where the figure is not. From and to [`MEMORY_UNKNOWN`] is a difference like any other.
+    pub memory_moved_mib: Changes<i32>,
 }
 
 /// One frame of a cluster's capacity stream.

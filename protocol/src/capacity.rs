@@ -197,3 +197,32 @@ pub enum CapacityFrame {
     /// What changed.
     Delta(Delta),
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::codec::{decode_body, encode_body};
+
+    fn delta(gaps: Vec<u32>, values: Vec<u8>) -> CapacityFrame {
+        CapacityFrame::Delta(Delta { activity: Changes { gaps, values }, ..Delta::default() })
+    }
+
+    #[test]
+    fn neighbours_share_one_distance_and_come_back_as_they_were() {
+        let apart = delta(vec![3, 0, 0, 0, 7, 0, 2], vec![1, 2, 3, 4, 5, 6, 255]);
+        let body = encode_body(&apart).unwrap();
+        assert_eq!(decode_body::<CapacityFrame>(&body).unwrap(), apart);
+        let none = encode_body(&delta(vec![], vec![])).unwrap().len();
+        let eight = encode_body(&delta(vec![5, 0, 0, 0, 0, 0, 0, 0], vec![9; 8])).unwrap().len();
+        assert_eq!(eight - none, 8 + 2, "a value each, one distance, one length");
+    }
+
+    #[test]
+    fn runs_that_do_not_match_their_values_are_refused_before_they_take_memory() {
+        let config = bincode::config::standard();
+        let bytes = bincode::encode_to_vec((vec![1u8, 2], vec![(0u32, u32::MAX)]), config).unwrap();
+        let refused = bincode::decode_from_slice::<Changes<u8>, _>(&bytes, config).unwrap_err();
+        assert!(refused.to_string().contains("4294967296 changed rows for 2 values"), "{refused}");
+    }
+}

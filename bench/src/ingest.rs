@@ -119,7 +119,7 @@ fn record(nodes: usize) -> Result<Recording> {
         }
         let frame = frame(&mut cluster, now)?;
         let CapacityFrame::Delta(delta) = &frame else { anyhow::bail!("a snapshot where a delta was due") };
-        recording.fields += (delta.activity.values.len() + delta.memory_used_mib.values.len()) as u64;
+        recording.fields += (delta.activity.values.len() + delta.memory_moved_mib.values.len()) as u64;
         recording.frames.push(encode_frame(&AgentMessage::Capacity(frame))?);
     }
     let missing = recording.updates * FIELDS_A_NODE - recording.fields;

@@ -231,7 +231,11 @@ proptest! {
             let c = &mut expected.columns;
             states.iter().for_each(|(r, v)| c.device_state[*r] = *v);
             activity.iter().for_each(|(r, v)| c.activity[*r] = *v);
-            memory.iter().for_each(|(r, v)| c.memory_used_mib[*r] = *v);
+            let mut moved = vec![];
+            for (r, v) in &memory {
+                moved.push((*r, v.wrapping_sub(c.memory_used_mib[*r]).cast_signed()));
+                c.memory_used_mib[*r] = *v;
+            }
             cpu.iter().for_each(|(r, v)| c.free_cpu_milli[*r] = *v);
             expected.sequence = step + 2;
             let d = Delta {
@@ -239,7 +243,7 @@ proptest! {
                 watermark: CommandNumber(0),
                 device_state: on_wire(&states),
                 activity: on_wire(&activity),
-                memory_used_mib: on_wire(&memory),
+                memory_moved_mib: on_wire(&moved),
                 free_cpu_milli: on_wire(&cpu),
                 ..Delta::default()
             };

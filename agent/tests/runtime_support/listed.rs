@@ -1,4 +1,5 @@
 //! Tests that need a framework: run one at a time where it can run, else listed as ignored with the reason.
+#![allow(unused_macros, unused_imports)] // Not every test binary needs a framework.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,7 +1,6 @@
 //! What the process runtime's tests share: a runtime over a temporary folder with the real guard, orders, and waiting.
 #![allow(dead_code, clippy::unwrap_used)] // Each test binary uses a part of it.
 
-#[macro_use]
 pub mod listed;
 
 use std::collections::BTreeMap;

@@ -103,7 +103,10 @@ fn commands_flow_from_the_committed_join_on_and_each_once() {
     sessions.begin_reign(Epoch(3), MonotonicMs(0));
     let asks = sessions.received(SESSION, hello(&cluster()));
     assert!(asks.contains(&Ask::Propose(join())));
-    assert_eq!(sent_numbers(&sessions.committed(&Command::OpenEpoch { epoch: Epoch(3) }, vec![stop(1)])), Vec::<u64>::new());
+    assert_eq!(
+        sent_numbers(&sessions.committed(&Command::OpenEpoch { epoch: Epoch(3) }, vec![stop(1)])),
+        Vec::<u64>::new()
+    );
     assert_eq!(sent_numbers(&sessions.committed(&join(), vec![stop(1), stop(2)])), vec![1, 2]);
     assert_eq!(
         sent_numbers(&sessions.committed(&Command::OpenEpoch { epoch: Epoch(3) }, vec![stop(2), stop(3)])),

@@ -147,7 +147,7 @@ pub fn capacity_frames() -> Vec<(&'static str, CapacityFrame)> {
         free_memory_mib: Changes { gaps: vec![0], values: vec![524_288] },
         device_state: Changes { gaps: vec![1], values: vec![DeviceState::Free] },
         activity: Changes { gaps: vec![0, 0], values: vec![3, 99] },
-        memory_used_mib: Changes { gaps: vec![2], values: vec![1_000] },
+        memory_moved_mib: Changes { gaps: vec![2], values: vec![-1_000] },
     };
     vec![
         ("snapshot", CapacityFrame::Snapshot(Snapshot { sequence: 7, watermark: CommandNumber(5), columns })),

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::control::ClusterInfo;
@@ -97,7 +98,7 @@ pub struct Running {
     pub missing: Vec<(protocol::workload::Framework, String)>,
     stop: CancellationToken,
     tasks: TaskTracker,
-    sampler: Option<NodeSampler>,
+    sampler: Option<Arc<NodeSampler>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -129,7 +130,7 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
     }
     let recovered = runtime.recover().await?;
     let (sampler, frames) = match config.node.map(NodeSampler::start).transpose()? {
-        Some((sampler, frames)) => (Some(sampler), Some(frames)),
+        Some((sampler, frames)) => (Some(Arc::new(sampler)), Some(frames)),
         None => (None, None),
     };
 
@@ -163,7 +164,7 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
         tasks.spawn(orders::forward_frames(frames, inbox.clone(), stop.clone()));
     }
     let (orders, waiting) = mpsc::unbounded_channel();
-    tasks.spawn(orders::carry_out(runtime.clone(), waiting, inbox, stop.clone()));
+    tasks.spawn(orders::carry_out(runtime.clone(), waiting, inbox, sampler.clone(), stop.clone()));
     let cluster = config.cluster.clone();
     let core = core::Core::open(journal, AgentConfig::new(config.cluster, config.nodes), recovered, inputs, orders)?;
     let thread = core.start(stop.clone()).map_err(system("the core's thread"))?;
@@ -200,7 +201,8 @@ impl Running {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        if let Some(sampler) = self.sampler.take() {
+        // The task that shared it has ended above.
+        if let Some(sampler) = self.sampler.take().and_then(Arc::into_inner) {
             sampler.stop();
         }
         if let Some(thread) = self.thread.take() {

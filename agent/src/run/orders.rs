@@ -1,5 +1,7 @@
 //! Between the cluster role and what it commands: its outputs as calls of the runtime, in order, and what comes back.
 
+use std::sync::Arc;
+
 use protocol::control::{AttemptState, LaunchOrder};
 use protocol::errors::FailureClass;
 use protocol::ids::{AttemptId, NodeName};
@@ -9,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::core::Event;
 use crate::cluster::{Assignment, Input};
+use crate::node::NodeSampler;
 use crate::runtime::process::ProcessRuntime;
 use crate::runtime::{Devices, Runtime, RuntimeError, RuntimeEvent};
 
@@ -29,6 +32,7 @@ pub async fn carry_out(
     runtime: ProcessRuntime,
     mut orders: mpsc::UnboundedReceiver<RuntimeOrder>,
     inbox: mpsc::Sender<Event>,
+    sampler: Option<Arc<NodeSampler>>,
     stop: CancellationToken,
 ) {
     loop {
@@ -48,8 +52,13 @@ pub async fn carry_out(
                 }
                 continue;
             }
-            // The sampler of this process sends full frames whenever it starts; a gap can't come between.
-            Some(RuntimeOrder::FullFrame(_)) => continue,
+            Some(RuntimeOrder::FullFrame(node)) => {
+                match &sampler {
+                    Some(sampler) => sampler.request_full(),
+                    None => tracing::warn!(%node, "a frame is missing, and no node role runs here"),
+                }
+                continue;
+            }
         };
         if let Err(error) = result {
             report_failure(&inbox, attempt, error).await;

@@ -16,10 +16,13 @@ const KEPT: Duration = Duration::from_secs(1);
 /// Bindings that a follower's own plan makes at most: it wants the reasons, not the places.
 const BINDINGS: usize = 64;
 
+/// Why each queued workload waits.
+type Kept = Arc<BTreeMap<Uid, Waiting>>;
+
 /// A follower's own plan, kept for a moment.
 #[derive(Debug, Default)]
 pub struct Reasons {
-    own: Mutex<Option<(Instant, Arc<BTreeMap<Uid, Waiting>>)>>,
+    own: Mutex<Option<(Instant, Kept)>>,
 }
 
 impl Reasons {

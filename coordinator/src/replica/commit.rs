@@ -9,7 +9,7 @@ use protocol::ids::{Epoch, LogIndex};
 use super::proposals::Entry;
 use super::{Fatal, Now, Output, PeerFrame, Replica};
 use crate::handle::Change;
-use crate::raft::driver::Committed;
+use crate::raft::driver::{Committed, CompactError};
 
 /// The format of a state snapshot.
 const SNAPSHOT_FORMAT: u16 = 1;
@@ -147,9 +147,15 @@ impl Replica {
         let snapshot = StateSnapshot { format: SNAPSHOT_FORMAT, hash: crc32fast::hash(&state), state };
         let bytes = protocol::codec::encode_body(&snapshot).map_err(|e| unwritable(e.to_string()))?;
         self.snapshot_bytes = bytes.len() as u64;
-        self.driver.compact(applied.0, bytes, self.settings.keep_entries)?;
         self.last_snapshot = applied;
-        Ok(())
+        match self.driver.compact(applied.0, bytes, self.settings.keep_entries) {
+            // The log grows on, and nothing is lost; tried again after as many entries.
+            Err(CompactError::TooLarge { bytes }) => {
+                tracing::error!(bytes, "the state is too large for a snapshot: delete workloads that have ended");
+                Ok(())
+            }
+            compacted => Ok(compacted?),
+        }
     }
 
     /// A hash of the replicated state, to compare replicas at the same index.

@@ -215,10 +215,10 @@ impl Sessions {
                     session.sent = CommandNumber(0);
                 }
             }
-            Command::Report { report, .. } => {
-                if self.proposed.get(&report.attempt).is_some_and(|r| *r <= report.revision) {
-                    self.proposed.remove(&report.attempt);
-                }
+            Command::Report { report, .. }
+                if self.proposed.get(&report.attempt).is_some_and(|r| *r <= report.revision) =>
+            {
+                self.proposed.remove(&report.attempt);
             }
             _ => {}
         }

@@ -53,6 +53,11 @@ impl Uplink {
         }
     }
 
+    /// Whether the pace allows a frame now.
+    pub(crate) fn may_send(&self, now: MonotonicMs) -> bool {
+        self.sent.is_none_or(|(at, _)| now.since(at) >= self.pace.frame_every_ms)
+    }
+
     /// The frame to send now, if one is due. `watermark` is the highest command whose effect the table includes.
     pub fn poll(&mut self, table: &Table, watermark: CommandNumber, now: MonotonicMs) -> Option<CapacityFrame> {
         if let Some((at, said)) = self.sent {

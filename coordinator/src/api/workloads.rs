@@ -268,7 +268,7 @@ async fn submit<T: Send + 'static>(
 ) -> Result<(T, bool), Failed> {
     let limit = api.settings().timeout;
     let deadline = Instant::now() + limit;
-    let mut tried_before = false;
+    let (mut tried_before, mut pause) = (false, TRY_AGAIN);
     loop {
         let answer =
             tokio::time::timeout_at(deadline, api.handle().propose_and_look(command.clone(), look.clone())).await;

@@ -9,6 +9,7 @@ mod etcd;
 mod failover;
 mod federation;
 mod footprint;
+mod ingest;
 mod load;
 mod result;
 
@@ -19,6 +20,8 @@ use clap::{CommandFactory, Parser, ValueEnum};
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Name {
+    /// Node updates a second a core into the coordinator's columns
+    Ingest,
     /// Durable submissions a second, 3 replicas, beside a 3-member etcd
     Durable,
     /// The leader is killed: time until the next workload is placed
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         }
     };
     let measured = match args.name {
+        Name::Ingest => ingest::run(args.quick),
         Name::Durable => durable::run(args.quick),
         Name::Failover => failover::run(args.quick),
         Name::Footprint => footprint::run(args.quick),

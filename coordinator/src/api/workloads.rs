@@ -24,8 +24,10 @@ use super::watch::{self, Filter, Start};
 use super::{Api, body, words};
 use crate::handle::{Consistency, ProposeError, View};
 
-/// Time between two tries of one proposal.
-const TRY_AGAIN: Duration = Duration::from_millis(100);
+/// Time before a proposal is tried again, at first: a new leader is there already when it is known that the old one is lost.
+const TRY_AGAIN: Duration = Duration::from_millis(5);
+/// Time between two tries at most; it doubles from the first.
+const TRY_AGAIN_AT_MOST: Duration = Duration::from_millis(100);
 
 /// `GET /apis/tidewater.dev/v1/workloads`
 pub async fn list_all(State(api): State<Api>, Query(params): Query<Params>) -> Result<Response, ApiError> {
@@ -266,7 +268,7 @@ async fn submit<T: Send + 'static>(
 ) -> Result<(T, bool), Failed> {
     let limit = api.settings().timeout;
     let deadline = Instant::now() + limit;
-    let mut tried_before = false;
+    let (mut tried_before, mut pause) = (false, TRY_AGAIN);
     loop {
         let answer =
             tokio::time::timeout_at(deadline, api.handle().propose_and_look(command.clone(), look.clone())).await;
@@ -274,9 +276,10 @@ async fn submit<T: Send + 'static>(
         api.metrics().proposal(&answer);
         match answer {
             Ok(outcome) => return Ok((outcome, tried_before)),
-            Err(ProposeError::Unconfirmed) if Instant::now() + TRY_AGAIN < deadline => {
+            Err(ProposeError::Unconfirmed) if Instant::now() + pause < deadline => {
                 tried_before = true;
-                tokio::time::sleep(TRY_AGAIN).await;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(TRY_AGAIN_AT_MOST);
             }
             Err(ProposeError::Unconfirmed) => {
                 let waited = words::span(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));

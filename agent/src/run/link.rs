@@ -3,16 +3,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest};
+use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest, NO_LOG};
 use protocol::ids::ReplicaId;
 use protocol::quic::{read_frame, write_frame};
-use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
+use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::core::Event;
 use crate::cluster::Input;
-use crate::runtime::process::ProcessRuntime;
+use crate::runtime::process::{LogError, LogStream, ProcessRuntime};
 
 /// Messages that may wait for a link.
 const QUEUE: usize = 1024;
@@ -36,6 +36,10 @@ pub struct Link {
     /// Where log readers run.
     pub tasks: TaskTracker,
 }
+
+/// How often, and how long apart, a log that is to be followed is looked for.
+const LOG_TRIES: u32 = 100;
+const LOG_WAIT: Duration = Duration::from_millis(100);
 
 impl Link {
     /// Connects, serves, and connects again, for ever.
@@ -121,15 +125,26 @@ async fn write(mut stream: SendStream, mut waiting: mpsc::Receiver<AgentMessage>
     "this end was too far behind".into()
 }
 
+/// Opens a log; one that is to be followed may come a little after its attempt was accepted.
+async fn open_log(runtime: &ProcessRuntime, request: &LogRequest) -> Result<LogStream, LogError> {
+    let mut tries = if request.follow { LOG_TRIES } else { 0 };
+    loop {
+        match runtime.logs(request.attempt, None, request.follow) {
+            Err(_) if tries > 0 => tries -= 1,
+            opened => return opened,
+        }
+        tokio::time::sleep(LOG_WAIT).await;
+    }
+}
+
 /// Answers one request for a log, until its end or until the coordinator stops reading.
 async fn serve_log(runtime: ProcessRuntime, connection: Connection, mut send: SendStream, mut receive: RecvStream) {
     let Ok(Some(request)) = read_frame::<LogRequest>(&mut receive).await else { return };
-    let mut stream = match runtime.logs(request.attempt, None, request.follow) {
+    let mut stream = match open_log(&runtime, &request).await {
         Ok(stream) => stream,
         Err(error) => {
-            // A reader sees this instead of the log.
-            let _ = send.write_all(format!("(no log: {error})\n").as_bytes()).await;
-            let _ = send.finish();
+            tracing::debug!(attempt = %request.attempt, %error, "no log");
+            let _ = send.reset(VarInt::from_u32(NO_LOG));
             return;
         }
     };

@@ -12,6 +12,7 @@ macro_rules! files {
 
 const FILES: &[(&str, &str)] = files![
     "hold.yaml",
+    "hold.py",
     "gang-wait.yaml",
     "ray-train.yaml",
     "ray_train.py",

@@ -69,6 +69,9 @@ pub async fn tell(
         for actor in &mut actors {
             look(client, actor).await?;
         }
+        if holding {
+            still_holds(client, &holder.key).await?;
+        }
         let others_run = actors.iter().skip(1).all(|a| a.started.is_some() || a.ended.is_some());
         if holding && others_run {
             chaos.strike(federation).await?;
@@ -144,6 +147,19 @@ async fn wait_for_phase(client: &Client, key: &WorkloadKey, phases: &[&str]) -> 
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// The holder must not have ended by itself: then there would be nothing to wait for.
+async fn still_holds(client: &Client, key: &WorkloadKey) -> anyhow::Result<()> {
+    let status = client.get(key).await?.status.context("it has no status")?;
+    let over = matches!(status.phase.as_str(), "Succeeded" | "Failed" | "Cancelled");
+    anyhow::ensure!(
+        !over,
+        "{key} should hold its GPUs until it is cancelled, but is {}: {}",
+        status.phase,
+        status.message
+    );
+    Ok(())
 }
 
 /// The reason of one that waits, once the planner has looked at it.

@@ -25,9 +25,9 @@ pub fn sentence(obstacle: &Obstacle) -> String {
         Obstacle::TooSmall { group, needs, holds } => {
             format!("too small even when empty: {group} needs {needs}, it holds {holds}")
         }
-        Obstacle::NoRoom { group, sku, .. } => {
+        Obstacle::NoRoom { group, each, sku, .. } => {
             let sku = sku.as_ref().map(|sku| format!(" on {sku}")).unwrap_or_default();
-            format!("no room for {group}{sku} now")
+            format!("no room for {group}{sku} now (each: {each})")
         }
         Obstacle::BehindOthers { first } => format!("has room, which is kept for {first}"),
     }

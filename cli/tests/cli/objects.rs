@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use engine::lifecycle::Phase;
 use engine::reasons::{Candidate, Decision, Explanation, Obstacle, ScoreTerm, WaitCause, Waiting};
 use protocol::ids::GroupName;
+use protocol::resources::Resources;
 use protocol::workload::Framework;
 use serde_json::{Value, json};
 
@@ -81,6 +82,7 @@ pub fn waiting() -> Value {
     let group: GroupName = "workers".parse().unwrap();
     let no_room = Obstacle::NoRoom {
         group: group.clone(),
+        each: Resources { cpu_milli: 4000, memory_mib: 65_536, gpu_milli: 8000 },
         sku: Some("H100".parse().unwrap()),
         needs: 8,
         fits: 2,

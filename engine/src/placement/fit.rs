@@ -4,8 +4,8 @@
 //! - Several groups: bin packing. First the groups are packed one after the other, the largest first, each onto the fullest
 //!   nodes that will do. Where that fails, every way of placing all groups but the most numerous is tried, and the most
 //!   numerous is counted: exact as long as the search looks at no more than [`EXACT_LOOKS`] classes in all. A Ray head or a
-//!   Spark driver beside any number of workers of one model is exact up to 900 classes. Beyond that the answer is [`Fit::NotFound`]: it
-//!   may be wrong to say no, never to say yes.
+//!   Spark driver beside any number of workers of one model is exact up to 900 classes. Beyond that the answer is
+//!   [`Fit::NotFound`]: it may be wrong to say no, never to say yes.
 //!
 //! Models are tried in the order that each group gives, the first group's outermost; all members of a group get one model.
 

@@ -57,6 +57,6 @@ pub fn other_replica(world: &World) -> anyhow::Result<Done> {
     let status = coordinator.until_ended(PATIENCE)?;
     let said = coordinator.err();
     ensure!(status.code() == Some(1), "it ended with {status}: {said}");
-    ensure!(said.contains("replica 2") && said.contains("replica 1"), "it does not say why: {said}");
+    ensure!(said.contains("replica/2") && said.contains("replica 1"), "it does not say why: {said}");
     Ok(Done::Holds)
 }

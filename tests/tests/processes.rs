@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use processes::world::World;
-use processes::{attempts, bad_starts, certificates, commands, crashes, damage, demo, dev, pauses, program};
+use processes::{attempts, bad_starts, certificates, commands, crashes, damage, demo, dev, ledger, pauses, program};
 
 /// What a test comes to: done, or not possible on this machine for this reason.
 pub enum Done {
@@ -41,8 +41,11 @@ const TESTS: &[(&str, Test)] = &[
     ("dev::runs_workloads_and_answers_every_command", dev::answers),
     ("dev::ends_on_sigterm_with_stubborn_workloads_and_takes_up_its_records_again", dev::ends_and_comes_back),
     ("dev::ends_on_a_signal_while_it_starts", dev::ends_while_starting),
+    ("dev::killed_finds_what_runs_when_it_is_started_again", dev::killed_and_comes_back),
     ("bad_starts::each_says_one_clear_line_and_leaves_no_process", bad_starts::one_line_each),
+    ("bad_starts::roles_name_what_they_cannot_have", bad_starts::roles),
     ("bad_starts::a_full_disk_is_told", bad_starts::full_disk),
+    ("ledger::the_check_finds_what_ran_twice_or_not_at_all", ledger::finds_faults),
     ("crashes::coordinators_killed_at_random_moments_lose_and_double_nothing", crashes::coordinators),
     ("crashes::agents_killed_at_random_moments_lose_and_double_nothing", crashes::agents),
     ("crashes::everything_killed_at_once_loses_and_doubles_nothing", crashes::everything),
@@ -53,6 +56,7 @@ const TESTS: &[(&str, Test)] = &[
     ("pauses::an_agent_stopped_beyond_its_lease_is_lost_and_returns", pauses::agent),
     ("damage::a_shortened_log_is_mended_whole_or_refused", damage::shortened),
     ("damage::a_flipped_bit_is_never_served", damage::flipped),
+    ("damage::a_flipped_bit_of_an_agents_journal_starts_nothing_twice", damage::journal),
     ("certificates::an_agent_cannot_say_that_it_is_another_cluster", certificates::other_cluster),
     ("certificates::a_replica_of_another_authority_is_not_let_in", certificates::other_authority),
     ("certificates::a_replica_with_anothers_certificate_does_not_start", certificates::other_replica),

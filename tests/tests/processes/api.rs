@@ -25,6 +25,11 @@ impl Api {
         Ok(Self { urls, client, runtime })
     }
 
+    /// The coordinators' addresses.
+    pub fn places(&self) -> &[String] {
+        &self.urls
+    }
+
     fn one(&self, url: &str, path: &str, body: Option<&Value>) -> anyhow::Result<(u16, String)> {
         self.runtime.block_on(async {
             let url = format!("{url}{path}");

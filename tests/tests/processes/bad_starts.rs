@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 
 use super::dev::Dev;
+use super::federation::{CLUSTERS, Federation, free_port, identity};
 use super::program::Ran;
 use super::world::World;
 use crate::Done;
@@ -71,6 +72,36 @@ pub fn one_line_each(world: &World) -> anyhow::Result<Done> {
     // None of these left anything that a good start stumbles over.
     let mut dev = Dev::start(world)?;
     dev.program.terminate()?;
+    Ok(Done::Holds)
+}
+
+/// Roles on a folder, a port or an identity that they can't have.
+pub fn roles(world: &World) -> anyhow::Result<Done> {
+    let mut federation = Federation::prepare(world, 1)?;
+    federation.start_coordinator(1)?;
+    federation.start_agent(0)?;
+    federation.until_cluster(CLUSTERS[0], "Ready")?;
+    let dir = |path: std::path::PathBuf| path.display().to_string();
+    let (of_replica, of_agent) =
+        (identity(world, "ca", ["--replica", "1"])?, identity(world, "ca", ["--cluster", CLUSTERS[0]])?);
+    let port = free_port()?.to_string();
+    let (free, taken) = (format!("127.0.0.1:{port}"), federation.api.places()[0].replace("http://", ""));
+    let coordinator = |dir: &str, http: &str, identity: &str| {
+        let given = ["--data-dir", dir, "--identity", identity, "--listen", "127.0.0.1:0", "--http", http];
+        world.run(&[&["coordinator", "--id", "1"], &given[..]].concat())
+    };
+    let used = dir(federation.data_dir(1));
+    refused(coordinator(&used, &free, &of_replica)?, &["log store", "another process has it open"])?;
+    refused(coordinator(&dir(world.path("new")), &taken, &of_replica)?, &["--http", &taken])?;
+    refused(coordinator(&dir(world.path("new")), &free, "/nowhere")?, &["/nowhere", "tidewater identity"])?;
+    let agent = |cluster: &str, dir: &str| {
+        let given = ["--data-dir", dir, "--identity", &of_agent, "--coordinator", "1=127.0.0.1:1"];
+        world.run(&[&["agent", "--cluster", cluster], &given[..]].concat())
+    };
+    refused(agent("eu-west-1", &dir(federation.agent_dir(0)))?, &["agent.redb", "another process"])?;
+    refused(agent("nowhere", &dir(world.path("new")))?, &["cluster nowhere is not in the fleet", "eu-west-1"])?;
+    federation.until_cluster(CLUSTERS[0], "Ready")?;
+    federation.stop()?;
     Ok(Done::Holds)
 }
 

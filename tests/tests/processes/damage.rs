@@ -1,14 +1,13 @@
 //! A stopped coordinator's log, damaged on its disk: what starts from it serves all that was acknowledged, or it does not
 //! start, and says what is damaged and what to do.
 
-use std::path::Path;
-
 use anyhow::{Context, ensure};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::api::batch;
-use super::federation::Federation;
+use super::federation::{CLUSTERS, Federation};
+use super::ledger::Ledger;
 use super::program::Program;
 use super::world::{PATIENCE, World, wait_for};
 use crate::Done;
@@ -49,7 +48,6 @@ fn start(federation: &mut Federation<'_>, bytes: &[u8]) -> anyhow::Result<Start>
         ensure!(said.lines().count() == 1, "more than one line: {said}");
         let clear = said.contains("log store") && (said.contains("damaged") || said.contains("can't be read"));
         ensure!(clear, "it does not say what is wrong and what to do: {said}");
-        ensure!(unchanged(&place, bytes), "a log that is refused stays as it is");
         return Ok(Start::Refused);
     }
     let known = federation.api.workloads()?;
@@ -76,8 +74,49 @@ fn until_decided(coordinator: &mut Program) -> anyhow::Result<Option<String>> {
     })
 }
 
-fn unchanged(place: &Path, bytes: &[u8]) -> bool {
-    std::fs::read(place).is_ok_and(|now| now == bytes)
+/// A bit of an agent's journal is another one: it goes on as if nothing were, or it does not start and says why; no
+/// attempt is started a second time.
+pub fn journal(world: &World) -> anyhow::Result<Done> {
+    let ledger = Ledger::new(world);
+    let mut federation = Federation::prepare(world, 1)?;
+    federation.start_coordinator(1)?;
+    federation.start_agent(0)?;
+    federation.until_cluster(CLUSTERS[0], "Ready")?;
+    for n in 0..6 {
+        federation.api.submit(&ledger.workload(&format!("w{n}"), 1, 1))?;
+    }
+    for n in 0..6 {
+        federation.api.until(&format!("w{n}"), &["Succeeded"], PATIENCE)?;
+    }
+    federation.agent(0)?.terminate()?;
+    let place = federation.agent_dir(0).join("agent.redb");
+    let whole = std::fs::read(&place)?;
+    let written: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
+    let mut random = ChaCha8Rng::seed_from_u64(6);
+    let (mut refused, tries) = (0, 10);
+    for _ in 0..tries {
+        let (at, bit) = (written[random.random_range(0..written.len())], random.random_range(0..8u8));
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << bit;
+        std::fs::write(&place, &bytes)?;
+        federation.start_agent(0)?;
+        let said = until_decided(federation.agent(0)?).with_context(|| format!("bit {bit} of byte {at} flipped"))?;
+        if let Some(said) = said {
+            let clear = said.contains("agent.redb") && said.contains("damaged") && said.contains("move the data");
+            ensure!(clear && said.lines().count() == 1, "bit {bit} of byte {at} flipped: it says {said}");
+            refused += 1;
+        }
+        federation.kill_agent(0);
+    }
+    std::fs::write(&place, &whole)?;
+    federation.start_agent(0)?;
+    federation.api.submit(&ledger.workload("after", 1, 1))?;
+    federation.api.until("after", &["Succeeded"], PATIENCE)?;
+    ledger.check(&federation.api.workloads()?)?;
+    ensure!(refused > 0, "no flipped bit was found");
+    eprintln!("    of {tries} flipped bits of a journal {refused} were found, the others meant nothing");
+    federation.stop()?;
+    Ok(Done::Holds)
 }
 
 /// Bytes are missing at its end.

@@ -140,3 +140,31 @@ pub fn ends_while_starting(world: &World) -> anyhow::Result<Done> {
     dev.program.terminate()?;
     Ok(Done::Holds)
 }
+
+/// Killed with all that it is, and started again: what ran goes on and is found, and what had ended stays so.
+pub fn killed_and_comes_back(world: &World) -> anyhow::Result<Done> {
+    let ledger = Ledger::new(world);
+    let mut dev = Dev::start(world)?;
+    dev.api.submit(&ledger.workload("done", 1, 1))?;
+    dev.api.until("done", &["Succeeded"], PATIENCE)?;
+    for n in 0..4 {
+        dev.api.submit(&ledger.workload(&format!("long{n}"), 2, 60))?;
+    }
+    dev.api.until("long0", &["Running"], PATIENCE)?;
+    dev.program.kill();
+    let written = ledger.len();
+    wait_for("attempts that go on", PATIENCE, || Ok((ledger.len() > written + 5).then_some(())))?;
+    drop(dev);
+    let mut dev = Dev::start(world)?;
+    for n in 0..4 {
+        dev.api.until(&format!("long{n}"), &["Succeeded"], PATIENCE)?;
+    }
+    let known = dev.api.workloads()?;
+    ledger.check(&known)?;
+    let first = known["long0"]["status"]["attempts"].as_array().map_or(0, Vec::len);
+    ensure!(first == 1, "what ran was not found again: {}", known["long0"]["status"]);
+    ensure!(ledger.count("start", "done") == 1, "a workload that had succeeded ran again");
+    world.until_only(&[dev.program.pid()], Duration::from_secs(30))?;
+    dev.program.terminate()?;
+    Ok(Done::Holds)
+}

@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::api::{batch, phase};
 use super::world::{MARK, World};
+use crate::Done;
 
 /// What a member does: say that it starts, go on for `BEATS` tenths of a second, say that it ends.
 const MEMBER: &str = r#"say() { echo "$1 $TIDEWATER_WORKLOAD $TIDEWATER_ATTEMPT $RANK" >> "$LEDGER"; }
@@ -113,4 +114,37 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// The check itself: it finds what it is there for.
+pub fn finds_faults(world: &World) -> anyhow::Result<Done> {
+    let uid = "00000000-0000-4000-8000-000000000001";
+    let told = |phase: &str, attempts: u32| {
+        let mut workload = Ledger::new(world).workload("w", 2, 1);
+        let attempts: Vec<Value> = (1..=attempts).map(|n| json!({"id": {"workload": uid, "number": n}})).collect();
+        workload["status"] = json!({"phase": phase, "attempts": attempts});
+        BTreeMap::from([("w".to_owned(), workload)])
+    };
+    let whole = "start 1-0,start 1-1,beat 1-0,end 1-0,end 1-1";
+    let cases = [
+        (whole, told("Succeeded", 1), ""),
+        ("start 1-0,start 1-1,start 2-0,start 2-1,end 2-1,end 2-0", told("Succeeded", 2), ""),
+        ("start 1-0,start 1-0", told("Running", 1), "started 2 times"),
+        ("start 1-0,start 2-0,beat 1-0", told("Running", 2), "still ran"),
+        ("start 1-0,start 1-1,end 1-0", told("Succeeded", 1), "of its 2 members"),
+        (whole, told("Succeeded", 2), "attempt 2 never ran"),
+        ("start 1-0,start 2-0", told("Running", 1), "only 1 are known"),
+        (whole, BTreeMap::new(), "is not known"),
+    ];
+    for (lines, told, expected) in cases {
+        let line = |line: &str| {
+            let (word, rest) = line.split_once(' ').unwrap_or_default();
+            let (attempt, rank) = rest.split_once('-').unwrap_or_default();
+            format!("{word} default/w {uid}-{attempt} {rank}\n")
+        };
+        std::fs::write(world.path("ledger"), lines.split(',').map(line).collect::<String>())?;
+        let found = Ledger::new(world).check(&told).err().map(|e| e.to_string()).unwrap_or_default();
+        ensure!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{lines}: {found:?}");
+    }
+    Ok(Done::Holds)
 }

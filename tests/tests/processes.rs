@@ -37,7 +37,9 @@ pub enum Done {
 
 type Test = fn(&World) -> anyhow::Result<Done>;
 
+// The two long ones first and apart, so that each has light ones beside it.
 const TESTS: &[(&str, Test)] = &[
+    ("demo::ends_well_and_leaves_nothing", demo::plain),
     ("dev::runs_workloads_and_answers_every_command", dev::answers),
     ("dev::ends_on_sigterm_with_stubborn_workloads_and_takes_up_its_records_again", dev::ends_and_comes_back),
     ("dev::ends_on_a_signal_while_it_starts", dev::ends_while_starting),
@@ -46,6 +48,7 @@ const TESTS: &[(&str, Test)] = &[
     ("bad_starts::roles_name_what_they_cannot_have", bad_starts::roles),
     ("bad_starts::a_full_disk_is_told", bad_starts::full_disk),
     ("ledger::the_check_finds_what_ran_twice_or_not_at_all", ledger::finds_faults),
+    ("demo::ends_well_though_its_leader_is_killed", demo::chaos),
     ("crashes::coordinators_killed_at_random_moments_lose_and_double_nothing", crashes::coordinators),
     ("crashes::agents_killed_at_random_moments_lose_and_double_nothing", crashes::agents),
     ("crashes::everything_killed_at_once_loses_and_doubles_nothing", crashes::everything),
@@ -62,8 +65,6 @@ const TESTS: &[(&str, Test)] = &[
     ("certificates::a_replica_with_anothers_certificate_does_not_start", certificates::other_replica),
     ("commands::bad_input_is_answered_with_place_and_cure", commands::bad_input),
     ("commands::a_gang_that_must_wait_says_why_and_starts_when_there_is_room", commands::waiting_gang),
-    ("demo::ends_well_and_leaves_nothing", demo::plain),
-    ("demo::ends_well_though_its_leader_is_killed", demo::chaos),
 ];
 
 fn main() -> ExitCode {

@@ -55,8 +55,12 @@ const TESTS: &[(&str, Test)] = &[
     ("attempts::go_on_while_their_agent_is_dead_and_are_reported_once", attempts::outlive_their_agent),
     ("attempts::are_started_once_when_their_agent_is_killed_in_mid_launch", attempts::killed_in_mid_launch),
     ("attempts::end_with_their_guard_and_are_tried_again", attempts::guard_killed),
+    ("attempts::are_cancelled_once_their_agent_is_back", attempts::cancelled_without_agent),
+    ("attempts::end_with_an_agent_that_is_asked_for_it", attempts::ended_with_their_agent),
+    ("attempts::never_run_twice_where_two_agents_have_one_identity", attempts::two_agents_of_one_cluster),
     ("pauses::a_leader_stopped_for_5_s_costs_nothing_but_time", pauses::leader),
     ("pauses::an_agent_stopped_beyond_its_lease_is_lost_and_returns", pauses::agent),
+    ("pauses::everything_stopped_for_12_s_goes_on", pauses::everything),
     ("damage::a_shortened_log_is_mended_whole_or_refused", damage::shortened),
     ("damage::a_flipped_bit_is_never_served", damage::flipped),
     ("damage::a_flipped_bit_of_an_agents_journal_starts_nothing_twice", damage::journal),
@@ -64,6 +68,7 @@ const TESTS: &[(&str, Test)] = &[
     ("certificates::a_replica_of_another_authority_is_not_let_in", certificates::other_authority),
     ("certificates::a_replica_with_anothers_certificate_does_not_start", certificates::other_replica),
     ("commands::bad_input_is_answered_with_place_and_cure", commands::bad_input),
+    ("commands::a_log_is_followed_while_the_leader_is_killed", commands::followed_through_a_kill),
     ("commands::a_gang_that_must_wait_says_why_and_starts_when_there_is_room", commands::waiting_gang),
 ];
 

@@ -121,3 +121,100 @@ pub fn guard_killed(world: &World) -> anyhow::Result<Done> {
     federation.stop()?;
     Ok(Done::Holds)
 }
+
+/// A cancel that is acknowledged while the agent is dead is carried out as soon as it is back: also of a workload that
+/// ignores SIGTERM, and of one that waits in the queue.
+pub fn cancelled_without_agent(world: &World) -> anyhow::Result<Done> {
+    let ledger = Ledger::new(world);
+    let mut federation = Federation::start(world)?;
+    let in_place = |mut workload: Value| {
+        workload["spec"]["placement"] = serde_json::json!({"regions": {"require": ["eu"]}});
+        workload
+    };
+    let mut stubborn = in_place(ledger.workload("stubborn", 1, 3000));
+    stubborn["spec"]["batch"]["command"] = serde_json::json!(["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]);
+    federation.api.submit(&stubborn)?;
+    federation.api.submit(&in_place(ledger.workload("long", 2, 3000)))?;
+    for name in ["stubborn", "long"] {
+        federation.api.until(name, &["Running"], PATIENCE)?;
+    }
+    federation.kill_agent(0);
+    federation.api.submit(&in_place(ledger.workload("bound-or-queued", 1, 1)))?;
+    for name in ["stubborn", "long", "bound-or-queued"] {
+        federation.api.cancel(name)?;
+    }
+    let still = federation.api.workload("long")?;
+    ensure!(phase(&still) != "Cancelled", "it is called cancelled while it runs: {}", still["status"]);
+    federation.start_agent(0)?;
+    for name in ["stubborn", "long", "bound-or-queued"] {
+        federation.api.until(name, &["Cancelled"], PATIENCE)?;
+    }
+    world.until_only(&federation.pids(), Duration::from_secs(30))?;
+    ensure!(ledger.count("start", "bound-or-queued") == 0, "a cancelled workload was started");
+    ledger.check(&federation.api.workloads()?)?;
+    federation.stop()?;
+    Ok(Done::Holds)
+}
+
+/// `--end-attempts`: an agent that is asked to end takes its attempts with it; they are tried again, and count for nothing.
+pub fn ended_with_their_agent(world: &World) -> anyhow::Result<Done> {
+    let ledger = Ledger::new(world);
+    let mut federation = Federation::start(world)?;
+    federation.end_attempts = true;
+    federation.kill_agent(0);
+    federation.kill_agent(1);
+    federation.start_agent(0)?;
+    federation.until_cluster(CLUSTERS[0], "Ready")?;
+    let mut workload = ledger.workload("w", 2, 20);
+    workload["spec"]["placement"] = serde_json::json!({"regions": {"require": ["eu"]}});
+    federation.api.submit(&workload)?;
+    wait_for("both members", PATIENCE, || Ok((ledger.count("start", "w") == 2).then_some(())))?;
+    let took = federation.agent(0)?.terminate()?;
+    federation.kill_agent(0);
+    let coordinators = federation.pids();
+    world.until_only(&coordinators, Duration::from_secs(2)).context("the attempt ends with its agent")?;
+    eprintln!("    an agent ended with its attempts after {:.1} s", took.as_secs_f64());
+    federation.start_agent(0)?;
+    let ended = federation.api.until("w", &["Succeeded"], PATIENCE)?;
+    ensure!(attempts(&ended).len() == 2, "{}", ended["status"]);
+    ledger.check(&federation.api.workloads()?)?;
+    federation.stop()?;
+    Ok(Done::Holds)
+}
+
+/// A second agent with the same certificate and another folder: the two throw each other out, and yet nothing runs twice.
+pub fn two_agents_of_one_cluster(world: &World) -> anyhow::Result<Done> {
+    let ledger = Ledger::new(world);
+    let mut federation = Federation::start(world)?;
+    federation.kill_agent(1);
+    let mut second = federation.twin_of_agent(0)?;
+    let began = Instant::now();
+    let mut handed_in = 0;
+    while began.elapsed() < Duration::from_secs(12) {
+        let mut workload = ledger.workload(&format!("w{handed_in}"), 1, 5);
+        workload["spec"]["placement"] = serde_json::json!({"regions": {"require": ["eu"]}});
+        federation.api.submit(&workload)?;
+        handed_in += 1;
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    // Both are asked to end: what either holds runs on under its guard, and is found again by the one that comes back.
+    federation.agent(0)?.terminate()?;
+    second.terminate()?;
+    ledger.check(&federation.api.workloads()?)?;
+    drop(second);
+    federation.start_agent(0)?;
+    federation.until_cluster(CLUSTERS[0], "Ready")?;
+    // What only the other's records know stays Unknown: it is never run again by guessing.
+    wait_for("all but what the twin holds", PATIENCE, || {
+        let known = federation.api.workloads()?;
+        let open = known.values().filter(|w| !matches!(phase(w).as_str(), "Succeeded" | "Unknown")).count();
+        Ok((known.len() == handed_in && open == 0).then_some(()))
+    })?;
+    let known = federation.api.workloads()?;
+    ledger.check(&known)?;
+    let unknown = known.values().filter(|w| phase(w) == "Unknown").count();
+    eprintln!("    of {handed_in} workloads {unknown} stay unknown: only the twin's folder knows of them");
+    world.until_only(&federation.pids(), Duration::from_secs(30))?;
+    federation.stop()?;
+    Ok(Done::Holds)
+}

@@ -4,6 +4,7 @@ use anyhow::ensure;
 use serde_json::Value;
 
 use super::dev::Dev;
+use super::federation::Federation;
 use super::ledger::Ledger;
 use super::world::{MARK, PATIENCE, World, wait_for};
 use crate::Done;
@@ -85,5 +86,27 @@ pub fn waiting_gang(world: &World) -> anyhow::Result<Done> {
     ensure!(ledger.count("start", "gang") == 6 && ledger.count("end", "gang") == 6, "the gang was not whole");
     ledger.check(&dev.api.workloads()?)?;
     dev.program.terminate()?;
+    Ok(Done::Holds)
+}
+
+/// `submit --follow` that was started before its leader is killed shows the whole log once, and ends as the workload does.
+pub fn followed_through_a_kill(world: &World) -> anyhow::Result<Done> {
+    let mut federation = Federation::start(world)?;
+    let servers = federation.api.places().join(",");
+    let mark = format!("{MARK}={}", world.mark());
+    let counts = "n=0; while [ $n -lt 60 ]; do echo line $n; n=$((n + 1)); sleep 0.1; done";
+    let given = ["--server", &servers, "submit", "--name", "w", "--env", &mark, "--follow", "--", "sh", "-c", counts];
+    let mut follower = world.start("follower", &given)?;
+    follower.line("line 5")?;
+    let leader = federation.api.leader()? as usize;
+    federation.kill_coordinator(leader);
+    let status = follower.until_ended(PATIENCE)?;
+    ensure!(status.success(), "it ended with {status}: {}", follower.err());
+    let out = follower.out();
+    let expected: Vec<String> = (0..60).map(|n| format!("line {n}")).collect();
+    let shown: Vec<&str> = out.lines().filter(|line| line.starts_with("line ")).collect();
+    ensure!(shown == expected, "the log came out as {shown:?}\n{}", follower.err());
+    federation.start_coordinator(leader)?;
+    federation.stop()?;
     Ok(Done::Holds)
 }

@@ -25,6 +25,8 @@ enum Victim {
     Follower,
     Agent,
     AllCoordinators,
+    /// An agent and every guard of every cluster.
+    AgentAndGuards,
     /// All coordinators and agents; guards and workloads go on.
     AllRoles,
     /// Every process, guards and workloads too.
@@ -39,8 +41,8 @@ pub fn coordinators(world: &World) -> anyhow::Result<Done> {
 
 /// Agents, alone and together with the leader.
 pub fn agents(world: &World) -> anyhow::Result<Done> {
-    use Victim::{Agent, Leader};
-    rounds(world, 2, &[Agent, Agent, Leader, Agent, Agent])
+    use Victim::{Agent, AgentAndGuards, Leader};
+    rounds(world, 2, &[Agent, AgentAndGuards, Leader, Agent, AgentAndGuards])
 }
 
 /// All at once.
@@ -116,7 +118,7 @@ fn kill(
                 let leader = federation.api.leader()? as usize;
                 coordinators.extend((1..=3).find(|id| *id != leader));
             }
-            Victim::Agent => agents.push(random.random_range(0..CLUSTERS.len())),
+            Victim::Agent | Victim::AgentAndGuards => agents.push(random.random_range(0..CLUSTERS.len())),
             Victim::AllCoordinators => coordinators.extend(1..=3),
             Victim::AllRoles | Victim::Machine => {
                 coordinators.extend(1..=3);
@@ -125,6 +127,10 @@ fn kill(
         }
         if matches!(victim, Victim::Machine) {
             world.processes().iter().for_each(|found| signal(found.pid, Signal::KILL));
+        }
+        if matches!(victim, Victim::AgentAndGuards) {
+            let guards = world.processes().into_iter().filter(|found| found.command.contains("tidewater guard "));
+            guards.for_each(|found| signal(found.pid, Signal::KILL));
         }
         coordinators.iter().for_each(|id| federation.kill_coordinator(*id));
         agents.iter().for_each(|place| federation.kill_agent(*place));

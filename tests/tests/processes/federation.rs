@@ -55,6 +55,8 @@ pub struct Federation<'w> {
     agents: Vec<(&'static str, Option<Program>)>,
     /// The way to its coordinators.
     pub api: Api,
+    /// Whether agents that are started from now on end their attempts as they end.
+    pub end_attempts: bool,
 }
 
 /// Makes an identity of the authority in the test's folder `ca`; returns its folder.
@@ -73,7 +75,7 @@ impl<'w> Federation<'w> {
         }
         let api = Api::new(seats.iter().map(|s| format!("http://127.0.0.1:{}", s.http)).collect())?;
         let agents = CLUSTERS.map(|name| (name, None)).into();
-        Ok(Self { world, fleet: world.write("fleet.toml", FLEET)?, seats, agents, api })
+        Ok(Self { world, fleet: world.write("fleet.toml", FLEET)?, seats, agents, api, end_attempts: false })
     }
 
     /// Three coordinators and both agents, ready for workloads.
@@ -138,16 +140,30 @@ impl<'w> Federation<'w> {
 
     /// Starts an agent with this identity.
     pub fn start_agent_as(&mut self, place: usize, identity: &str) -> anyhow::Result<()> {
+        let dir = self.agent_dir(place);
+        self.agents[place].1 = Some(self.agent_on(place, identity, &dir)?);
+        Ok(())
+    }
+
+    /// Starts a second agent of a cluster, with its certificate, on a folder of its own.
+    pub fn twin_of_agent(&self, place: usize) -> anyhow::Result<Program> {
+        let identity = identity(self.world, "ca", ["--cluster", CLUSTERS[place]])?;
+        let mut twin = self.agent_on(place, &identity, &self.world.path("twin"))?;
+        twin.line("ready: ")?;
+        Ok(twin)
+    }
+
+    fn agent_on(&self, place: usize, identity: &str, dir: &std::path::Path) -> anyhow::Result<Program> {
         let (name, _) = self.agents[place];
         let mut arguments: Vec<String> = ["agent", "--cluster", name, "--fleet", &self.fleet].map(str::to_owned).into();
-        arguments.extend(["--data-dir".to_owned(), self.agent_dir(place).display().to_string()]);
+        arguments.extend(["--data-dir".to_owned(), dir.display().to_string()]);
         arguments.extend(["--identity".to_owned(), identity.to_owned()]);
         for (place, seat) in self.seats.iter().enumerate() {
             arguments.extend(["--coordinator".to_owned(), format!("{}=127.0.0.1:{}", place + 1, seat.quic)]);
         }
+        arguments.extend(self.end_attempts.then(|| "--end-attempts".to_owned()));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        self.agents[place].1 = Some(self.world.start(&format!("agent-{name}"), &arguments)?);
-        Ok(())
+        self.world.start(&format!("agent-{name}"), &arguments)
     }
 
     /// A replica's process.

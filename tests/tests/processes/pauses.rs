@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use super::api::{phase, text};
 use super::federation::{CLUSTERS, Federation};
 use super::ledger::Ledger;
-use super::world::{PATIENCE, World, wait_for};
+use super::world::{PATIENCE, World, signal, wait_for};
 use crate::Done;
 
 /// The leader stands still for 5 s: the others elect another, and the old one learns of it before it acts.
@@ -85,6 +85,32 @@ pub fn agent(world: &World) -> anyhow::Result<Done> {
     ensure!(ledger.count("start", "w") == 2, "it was started again");
     federation.api.cancel("w")?;
     federation.api.until("w", &["Cancelled"], PATIENCE)?;
+    ledger.check(&federation.api.workloads()?)?;
+    world.until_only(&federation.pids(), Duration::from_secs(30))?;
+    federation.stop()?;
+    Ok(Done::Holds)
+}
+
+/// The whole machine stands still for a while, as one that was suspended: everything goes on from where it was.
+pub fn everything(world: &World) -> anyhow::Result<Done> {
+    let ledger = Ledger::new(world);
+    let mut federation = Federation::start(world)?;
+    for n in 0..3 {
+        federation.api.submit(&ledger.workload(&format!("w{n}"), 2, 30))?;
+    }
+    federation.api.until("w2", &["Running"], PATIENCE)?;
+    for stop in [Signal::STOP, Signal::CONT] {
+        world.processes().iter().for_each(|found| signal(found.pid, stop));
+        // Longer than a connection may be silent.
+        let still = if stop == Signal::STOP { 12 } else { 0 };
+        std::thread::sleep(Duration::from_secs(still));
+    }
+    federation.api.submit(&ledger.workload("after", 1, 1))?;
+    for name in ["w0", "w1", "w2", "after"] {
+        let ended = federation.api.until(name, &["Succeeded"], PATIENCE)?;
+        let attempts = ended["status"]["attempts"].as_array().map_or(0, Vec::len);
+        ensure!(attempts == 1, "{name} needed {attempts} attempts: {}", ended["status"]);
+    }
     ledger.check(&federation.api.workloads()?)?;
     world.until_only(&federation.pids(), Duration::from_secs(30))?;
     federation.stop()?;

@@ -1,11 +1,11 @@
 //! The agent's link to one coordinator replica: one control stream each way, and a stream for each log that it asks for.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest, NO_LOG};
 use protocol::ids::ReplicaId;
-use protocol::quic::{read_frame, write_frame};
+use protocol::quic::{ConnectFailed, read_frame, write_frame};
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -45,30 +45,38 @@ impl Link {
     /// Connects, serves, and connects again, for ever.
     pub async fn run(self) {
         let mut wait = RETRY.0;
+        let mut told = false;
         loop {
             match self.connect().await {
                 Ok((connection, send, receive)) => {
-                    wait = RETRY.0;
+                    let began = Instant::now();
                     self.serve(connection, send, receive).await;
+                    // One that ended at once was refused, or soon would be again.
+                    if began.elapsed() > RETRY.1 {
+                        wait = RETRY.0;
+                    }
                     let _ = self.inbox.send(Event::Input(Input::Disconnected { replica: self.replica })).await;
                 }
-                Err(error) => tracing::debug!(replica = %self.replica, error, "no link to a coordinator"),
+                Err(error) if error.is_refused_certificate() && !told => {
+                    told = true;
+                    tracing::error!(
+                        replica = %self.replica, address = %self.address, %error,
+                        "a coordinator and this agent do not accept each other's certificate: make both with one \
+                         authority (tidewater identity --ca DIR)"
+                    );
+                }
+                Err(error) => tracing::debug!(replica = %self.replica, %error, "no link to a coordinator"),
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY.1);
         }
     }
 
-    async fn connect(&self) -> Result<(Connection, SendStream, RecvStream), String> {
+    async fn connect(&self) -> Result<(Connection, SendStream, RecvStream), ConnectFailed> {
         // The name in the replica's certificate, wherever it runs.
         let name = format!("replica-{}.tidewater.internal", self.replica);
-        let connection = self
-            .endpoint
-            .connect_with(self.config.clone(), self.address, &name)
-            .map_err(|e| e.to_string())?
-            .await
-            .map_err(|e| e.to_string())?;
-        let (send, receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
+        let connection = self.endpoint.connect_with(self.config.clone(), self.address, &name)?.await?;
+        let (send, receive) = connection.open_bi().await?;
         Ok((connection, send, receive))
     }
 

@@ -70,7 +70,8 @@ impl Core {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     eprintln!("coordinator {id} cannot go on: {error}");
-                    std::process::abort();
+                    // Told in one line, so without the core dump that a panic leaves.
+                    std::process::exit(1);
                 }
                 Err(_) => std::process::abort(),
             }

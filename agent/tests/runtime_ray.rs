@@ -15,9 +15,6 @@ use protocol::ids::AttemptId;
 use protocol::workload::Framework;
 use runtime_support::{Rig, devices, order};
 
-/// One Ray at a time: each is some 25 processes.
-static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples")
 }
@@ -38,18 +35,10 @@ fn ray(entrypoint: &str) -> LaunchOrder {
     )
 }
 
-/// False, with the reason on stderr, where Ray cannot run.
-async fn ray_runs_here(rig: &Rig) -> bool {
-    let checks = rig.runtime.frameworks().await;
-    let check = checks.into_iter().find(|check| check.framework == Framework::Ray).unwrap();
-    if let Some(missing) = check.missing {
-        eprintln!("SKIPPED: {missing}");
-        return false;
-    }
+async fn set_up(rig: &Rig) {
     let began = Instant::now();
     rig.runtime.provision(Framework::Ray, Arc::new(|text| println!("{text}"))).await.unwrap();
     println!("provisioned after {:.1} s", began.elapsed().as_secs_f32());
-    true
 }
 
 /// By mark and by the attempt's folder in the runtime folder.
@@ -62,14 +51,10 @@ fn alive(attempt: AttemptId) -> Vec<i32> {
     sweep::leftovers(&attempt.to_string(), &[scratch])
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_job_trains_on_every_worker_and_leaves_no_process() {
-    let _one = ONE.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let mut rig = Rig::new(dir.path());
-    if !ray_runs_here(&rig).await {
-        return;
-    }
+    set_up(&rig).await;
     let order = ray("python ray_train.py --workers 2 --gpus-per-worker 8");
     let began = Instant::now();
     rig.runtime.start(&order, &devices(&order)).await.unwrap();
@@ -86,14 +71,10 @@ async fn a_job_trains_on_every_worker_and_leaves_no_process() {
     assert_eq!(alive(order.attempt), Vec::<i32>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_fails_says_why_and_a_killed_agent_finds_its_job_again() {
-    let _one = ONE.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let rig = Rig::new(dir.path());
-    if !ray_runs_here(&rig).await {
-        return;
-    }
+    set_up(&rig).await;
     let runs = dir.path().join("runs");
     let order = ray(&format!(
         "echo run >> {}; echo out of tea >&2; while [ ! -e {}/end ]; do sleep 0.1; done; exit 3",
@@ -125,14 +106,10 @@ async fn a_job_that_fails_says_why_and_a_killed_agent_finds_its_job_again() {
     assert_eq!(alive(order.attempt), Vec::<i32>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_guard_killed_under_ray_leaves_no_daemon() {
-    let _one = ONE.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let mut rig = Rig::new(dir.path());
-    if !ray_runs_here(&rig).await {
-        return;
-    }
+    set_up(&rig).await;
     let order = ray("sleep 600");
     rig.runtime.start(&order, &devices(&order)).await.unwrap();
     rig.running().await;
@@ -141,4 +118,15 @@ async fn a_guard_killed_under_ray_leaves_no_daemon() {
     let state = rig.ended().await;
     assert!(matches!(state, AttemptState::Failed { class: FailureClass::Infrastructure, .. }), "{state:?}");
     assert_eq!(alive(order.attempt), Vec::<i32>::new());
+}
+
+fn main() {
+    runtime_support::listed::run(
+        Framework::Ray,
+        runtime_support::listed::tests![
+            a_job_trains_on_every_worker_and_leaves_no_process,
+            a_job_that_fails_says_why_and_a_killed_agent_finds_its_job_again,
+            a_guard_killed_under_ray_leaves_no_daemon,
+        ],
+    );
 }

@@ -14,8 +14,6 @@ use protocol::errors::FailureClass;
 use protocol::workload::Framework;
 use runtime_support::{Rig, alive, devices, order};
 
-static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
 fn spark(main: &str, arguments: &[&str]) -> LaunchOrder {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples");
     order(
@@ -33,28 +31,16 @@ fn spark(main: &str, arguments: &[&str]) -> LaunchOrder {
     )
 }
 
-/// False, with the reason on stderr, where Spark cannot run.
-async fn spark_runs_here(rig: &Rig) -> bool {
-    let checks = rig.runtime.frameworks().await;
-    let check = checks.into_iter().find(|check| check.framework == Framework::Spark).unwrap();
-    if let Some(missing) = check.missing {
-        eprintln!("SKIPPED: {missing}");
-        return false;
-    }
+async fn set_up(rig: &Rig) {
     let began = Instant::now();
     rig.runtime.provision(Framework::Spark, Arc::new(|text| println!("{text}"))).await.unwrap();
     println!("provisioned after {:.1} s", began.elapsed().as_secs_f32());
-    true
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn an_application_computes_on_every_executor_and_leaves_no_process() {
-    let _one = ONE.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let mut rig = Rig::new(dir.path());
-    if !spark_runs_here(&rig).await {
-        return;
-    }
+    set_up(&rig).await;
     let order = spark("spark_sum.py", &["--executors", "2"]);
     let began = Instant::now();
     rig.runtime.start(&order, &devices(&order)).await.unwrap();
@@ -71,18 +57,24 @@ async fn an_application_computes_on_every_executor_and_leaves_no_process() {
     assert!(members.contains(&"executor-0".to_owned()) && members.contains(&"executor-1".to_owned()), "{members:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn an_application_that_fails_says_why() {
-    let _one = ONE.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let mut rig = Rig::new(dir.path());
-    if !spark_runs_here(&rig).await {
-        return;
-    }
+    set_up(&rig).await;
     let order = spark("spark_sum.py", &["--rows", "1000", "--executors", "3"]);
     rig.runtime.start(&order, &devices(&order)).await.unwrap();
     let AttemptState::Failed { class, message, exit_code } = rig.ended().await else { panic!("not failed") };
     assert_eq!((class, exit_code), (FailureClass::User, Some(1)), "{message}");
     assert!(message.contains("only 2 of 3 executors took part"), "{message}");
     assert_eq!(alive(order.attempt), Vec::<i32>::new());
+}
+
+fn main() {
+    runtime_support::listed::run(
+        Framework::Spark,
+        runtime_support::listed::tests![
+            an_application_computes_on_every_executor_and_leaves_no_process,
+            an_application_that_fails_says_why,
+        ],
+    );
 }

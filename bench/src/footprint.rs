@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+
+use crate::result::{Figures, load_average, round, table};
 
 const GPUS: u64 = 8;
 
@@ -28,17 +30,21 @@ pub struct Plan {
     pub time: Duration,
 }
 
-/// Measures `tidewater node` for 45 s. Builds it and the stand-in library in this benchmark's own profile.
-pub fn run() -> Result<Value> {
-    build(&["-p", "cli", "--bin", "tidewater"])?;
-    let program = built("tidewater")?;
-    measure(&Plan { program, arguments: vec!["node".into()], time: Duration::from_secs(45) })
+/// Measures `tidewater node` for 60 s.
+pub fn run(quick: bool) -> Result<Figures> {
+    let time = Duration::from_secs(if quick { 5 } else { 60 });
+    let load_before = load_average();
+    let mut json = measure(&Plan { program: crate::built::tidewater()?, arguments: vec!["node".into()], time })?;
+    let mut shown = table(&["node role, 8 GPUs at 1 Hz", "", "aim"]);
+    shown.add_row(["resident memory, MiB", &json["rss_mib"].to_string(), "< 20"]);
+    shown.add_row(["CPU, percent of a core", &json["cpu_percent_of_core"].to_string(), "< 0.5"]);
+    json.insert("load_average_before".into(), load_before.into());
+    Ok(Figures { table: shown, json })
 }
 
 /// Measures `plan`: `rss_mib` is the largest resident set seen, `cpu_percent_of_core` the mean over the time.
-pub fn measure(plan: &Plan) -> Result<Value> {
-    build(&["-p", "fake-nvml"])?;
-    let library = built("libfake_nvml.so")?;
+pub fn measure(plan: &Plan) -> Result<Map<String, Value>> {
+    let library = crate::built::fake_nvml()?;
     let folder = tempfile::tempdir()?;
     let state = folder.path().join("state.json");
     write_state(&state, 0)?;
@@ -70,7 +76,7 @@ pub fn measure(plan: &Plan) -> Result<Value> {
     }
     let (cpu, wall) = (node.cpu()?.saturating_sub(cpu_before), start.elapsed());
     bar.finish_and_clear();
-    Ok(json!({
+    let figures = json!({
         "rss_mib": round(largest_kib as f64 / 1024.0),
         "cpu_percent_of_core": round(100.0 * cpu.as_secs_f64() / wall.as_secs_f64()),
         "gpus": GPUS,
@@ -78,12 +84,8 @@ pub fn measure(plan: &Plan) -> Result<Value> {
         "seconds": wall.as_secs(),
         "program": plan.program.file_name().map(|name| name.to_string_lossy()),
         "driver": "stand-in library in the same process",
-    }))
-}
-
-/// To a thousandth: the CPU's share is that small.
-fn round(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
+    });
+    figures.as_object().cloned().context("it is an object")
 }
 
 /// Each GPU's activity differs from second to second.
@@ -100,38 +102,6 @@ fn write_state(path: &Path, second: u64) -> Result<()> {
     std::fs::write(&part, json!({ "devices": (0..GPUS).map(gpu).collect::<Vec<_>>() }).to_string())?;
     std::fs::rename(part, path)?;
     Ok(())
-}
-
-fn own_folder() -> Result<PathBuf> {
-    let exe = std::env::current_exe()?;
-    Ok(exe.parent().context("an executable is in a folder")?.to_path_buf())
-}
-
-/// Builds into the folder that this benchmark was built into.
-fn build(what: &[&str]) -> Result<()> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.arg("build").args(what);
-    let folder = own_folder()?;
-    if folder.ends_with("release") {
-        cargo.arg("--release");
-    }
-    if let Some(target) = folder.parent() {
-        cargo.env("CARGO_TARGET_DIR", target);
-    }
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-    let status = cargo.status().context("cannot start cargo, which builds what is measured")?;
-    if !status.success() {
-        bail!("{cargo:?} failed: {status}");
-    }
-    Ok(())
-}
-
-fn built(name: &str) -> Result<PathBuf> {
-    let path = own_folder()?.join(name);
-    if !path.exists() {
-        bail!("{} is not there after it was built", path.display());
-    }
-    Ok(path)
 }
 
 /// The process that is measured; it ends with this value.

@@ -183,6 +183,16 @@ mod tests {
     }
 
     #[test]
+    fn an_identity_is_a_replicas_or_a_clusters_and_never_both() {
+        let taken =
+            |whose: &[&str]| Cli::from_texts(&[&["tidewater", "identity", "--ca", "ca"], whose].concat()).is_ok();
+        assert!(taken(&["--replica", "1"]));
+        assert!(taken(&["--cluster", "eu"]));
+        assert!(!taken(&[]));
+        assert!(!taken(&["--replica", "1", "--cluster", "eu"]));
+    }
+
+    #[test]
     fn global_options_are_taken_after_the_command() {
         let cli = Cli::from_texts(&["tidewater", "get", "-n", "vision", "-o", "wide", "--timeout", "5m"]).unwrap();
         assert_eq!(cli.global.namespace().as_str(), "vision");

@@ -120,14 +120,17 @@ pub struct Change {
 /// Runs in the core with a view, or with why there is none.
 pub type Job = Box<dyn FnOnce(Result<&View<'_>, ReadError>) + Send>;
 
+/// Runs in the core with what came of a command, and with a view that has it if it was committed and applied here.
+pub type Reply = Box<dyn FnOnce(Result<Outcome, ProposeError>, &View<'_>) + Send>;
+
 /// What an edge asks of the core.
 pub enum Request {
     /// Commit this command.
     Propose {
         /// The command.
         command: Command,
-        /// Where the answer goes.
-        reply: oneshot::Sender<Result<Outcome, ProposeError>>,
+        /// What to run with the answer.
+        reply: Reply,
     },
     /// Run this with a view.
     Read {
@@ -173,9 +176,23 @@ impl Handle {
 
     /// Commits a command and waits for what came of it. On a follower it goes to the leader.
     pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
-        let (reply, answer) = oneshot::channel();
+        self.propose_and_look(command, |outcome, _| outcome.clone()).await
+    }
+
+    /// As [`Handle::propose`], and on success runs `look` on the core's thread with a view that has the command: an answer that
+    /// shows what became of it needs no second turn of the core. Must be short.
+    pub async fn propose_and_look<T: Send + 'static>(
+        &self,
+        command: Command,
+        look: impl FnOnce(&Outcome, &View<'_>) -> T + Send + 'static,
+    ) -> Result<T, ProposeError> {
+        let (answer, answered) = oneshot::channel();
+        let reply: Reply = Box::new(move |result, view| {
+            // A client that went away wants no answer.
+            let _ = answer.send(result.map(|outcome| look(&outcome, view)));
+        });
         self.requests.send(Request::Propose { command, reply }).map_err(|_| ProposeError::ShuttingDown)?;
-        answer.await.map_err(|_| ProposeError::ShuttingDown)?
+        answered.await.map_err(|_| ProposeError::ShuttingDown)?
     }
 
     /// Runs `look` on the core's thread with a view of the wished consistency. Must be short.

@@ -56,6 +56,8 @@ pub fn plan(state: &State, capacity: &Capacity, at: UnixMs, limit: usize) -> Pla
             Turn::Waits(verdict) if plan.waiting.len() < EXPLAINED => {
                 plan.waiting.insert(workload.uid, walk.waiting(&verdict));
             }
+            // Without any cluster nobody behind can be placed either, and enough are told why.
+            Turn::Waits(_) if state.clusters.is_empty() => break,
             Turn::Waits(_) => {}
         }
     }

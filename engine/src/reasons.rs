@@ -53,7 +53,7 @@ pub struct ScoreTerm {
 
 /// The first condition that keeps a gang out of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
-#[serde(rename_all = "camelCase", tag = "kind")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
 pub enum Obstacle {
     /// The cluster has not been heard from for longer than a lease.
     ClusterLost {
@@ -139,7 +139,7 @@ pub struct Waiting {
 
 /// The main reason for waiting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "kind")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
 pub enum WaitCause {
     /// No cluster has joined.
     NoClusters,

@@ -151,7 +151,7 @@ pub struct Moment {
 
 /// What happened. Text is made where a person reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
-#[serde(rename_all = "camelCase", tag = "kind")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
 pub enum Happening {
     /// It was submitted.
     Submitted,

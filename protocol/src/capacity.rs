@@ -1,10 +1,14 @@
 //! A cluster's capacity as it crosses the wire: columns, a row a node, first whole (`Snapshot`), then only what changed
-//! (`Delta`). A change costs about two bytes: one for the row's distance from the last changed row, one for the value.
+//! (`Delta`). A change costs little more than its value:
+//! rows that changed side by side share one distance.
 //!
 //! A frame says which of the coordinator's commands it already includes (`watermark`), so that a binding is counted
 //! either by the coordinator or by the frame, never by both and never by neither.
 
-use bincode::{Decode, Encode};
+use bincode::de::{BorrowDecoder, Decoder};
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
+use bincode::{BorrowDecode, Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{CommandNumber, NodeName};
@@ -99,12 +103,53 @@ pub struct Snapshot {
 }
 
 /// Changed values of one column, in growing order of their rows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+///
+/// On the wire a row of neighbours that all changed is one distance and one length: devices of one node change together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changes<T> {
     /// For each change the number of unchanged rows since the one before it.
     pub gaps: Vec<u32>,
     /// For each change the new value.
     pub values: Vec<T>,
+}
+
+impl<T: Encode + 'static> Encode for Changes<T> {
+    fn encode<E: Encoder>(&self, e: &mut E) -> Result<(), EncodeError> {
+        // A run is a distance and how many more neighbours follow. Without gaps 0 that is at most a byte more a change.
+        let mut runs: Vec<(u32, u32)> = Vec::with_capacity(self.gaps.len());
+        for gap in &self.gaps {
+            match runs.last_mut() {
+                Some((_, more)) if *gap == 0 => *more += 1,
+                _ => runs.push((*gap, 0)),
+            }
+        }
+        self.values.encode(e)?;
+        runs.encode(e)
+    }
+}
+
+impl<C, T: Decode<C> + 'static> Decode<C> for Changes<T> {
+    fn decode<D: Decoder<Context = C>>(d: &mut D) -> Result<Self, DecodeError> {
+        let values = Vec::<T>::decode(d)?;
+        let runs = Vec::<(u32, u32)>::decode(d)?;
+        // Held to the values that are there, so that a hostile run takes no memory.
+        let rows: u64 = runs.iter().map(|(_, more)| u64::from(*more) + 1).sum();
+        if rows != values.len() as u64 {
+            return Err(DecodeError::OtherString(format!("{rows} changed rows for {} values", values.len())));
+        }
+        let mut gaps = Vec::with_capacity(values.len());
+        for (gap, more) in runs {
+            gaps.push(gap);
+            gaps.resize(gaps.len() + more as usize, 0);
+        }
+        Ok(Self { gaps, values })
+    }
+}
+
+impl<'de, C, T: Decode<C> + 'static> BorrowDecode<'de, C> for Changes<T> {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(d: &mut D) -> Result<Self, DecodeError> {
+        Self::decode(d)
+    }
 }
 
 impl<T> Default for Changes<T> {
@@ -138,8 +183,9 @@ pub struct Delta {
     pub device_state: Changes<DeviceState>,
     /// By device.
     pub activity: Changes<u8>,
-    /// By device.
-    pub memory_used_mib: Changes<u32>,
+    /// By device: how far the figure moved, as the wrapping difference of the two u32, because a small step is short on
+    /// the wire where the figure is not. From and to [`MEMORY_UNKNOWN`] is a difference like any other.
+    pub memory_moved_mib: Changes<i32>,
 }
 
 /// One frame of a cluster's capacity stream.
@@ -150,4 +196,33 @@ pub enum CapacityFrame {
     Snapshot(Snapshot),
     /// What changed.
     Delta(Delta),
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::codec::{decode_body, encode_body};
+
+    fn delta(gaps: Vec<u32>, values: Vec<u8>) -> CapacityFrame {
+        CapacityFrame::Delta(Delta { activity: Changes { gaps, values }, ..Delta::default() })
+    }
+
+    #[test]
+    fn neighbours_share_one_distance_and_come_back_as_they_were() {
+        let apart = delta(vec![3, 0, 0, 0, 7, 0, 2], vec![1, 2, 3, 4, 5, 6, 255]);
+        let body = encode_body(&apart).unwrap();
+        assert_eq!(decode_body::<CapacityFrame>(&body).unwrap(), apart);
+        let none = encode_body(&delta(vec![], vec![])).unwrap().len();
+        let eight = encode_body(&delta(vec![5, 0, 0, 0, 0, 0, 0, 0], vec![9; 8])).unwrap().len();
+        assert_eq!(eight - none, 8 + 2, "a value each, one distance, one length");
+    }
+
+    #[test]
+    fn runs_that_do_not_match_their_values_are_refused_before_they_take_memory() {
+        let config = bincode::config::standard();
+        let bytes = bincode::encode_to_vec((vec![1u8, 2], vec![(0u32, u32::MAX)]), config).unwrap();
+        let refused = bincode::decode_from_slice::<Changes<u8>, _>(&bytes, config).unwrap_err();
+        assert!(refused.to_string().contains("4294967296 changed rows for 2 values"), "{refused}");
+    }
 }

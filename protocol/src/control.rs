@@ -113,7 +113,7 @@ pub enum Order {
 
 /// How far an attempt is, as its agent sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
-#[serde(rename_all = "camelCase", tag = "state")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "state")]
 pub enum AttemptState {
     /// The order is durable at the agent; nothing runs yet.
     Accepted,
@@ -231,8 +231,11 @@ pub enum CoordinatorMessage {
     },
 }
 
+/// Reset code of a log's stream: the agent has no log of this attempt.
+pub const NO_LOG: u32 = 4;
+
 /// On a stream of its own, opened by a coordinator: asks for an attempt's log. The answer is the log's bytes, then the end
-/// of the stream; a log that can't be read resets the stream.
+/// of the stream; a log that is not there resets it with [`NO_LOG`], one that breaks off with another code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "camelCase")]
 pub struct LogRequest {

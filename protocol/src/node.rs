@@ -38,7 +38,7 @@ pub struct GpuProcess {
 
 /// Whether a GPU can be given out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
-#[serde(rename_all = "camelCase", tag = "state")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "state")]
 pub enum DeviceHealth {
     /// Nothing is known against it.
     Ok,
@@ -84,7 +84,7 @@ pub struct DeviceReport {
 
 /// What the node role knows of its driver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
-#[serde(rename_all = "camelCase", tag = "state")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "state")]
 pub enum DriverState {
     /// NVML answers.
     Ready {

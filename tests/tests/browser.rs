@@ -11,20 +11,26 @@ mod api_core;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use api_core::http::{Served, serve};
-use api_core::{Core, info, key, node, now};
+use api_core::http::{Served, serve, serve_through};
+use api_core::{Core, info, key, node};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::response::Response;
 use coordinator::api::Settings;
 use coordinator::handle::NodeSource;
+use engine::capacity::NodeCapacity;
+use futures_util::{StreamExt, stream};
 use libtest_mimic::{Arguments, Failed, Trial};
 use protocol::api::{DeviceStatus, NodeStatus};
 use protocol::capacity::{DeviceState, NodeState, Source};
 use protocol::control::AttemptState;
 use protocol::errors::FailureClass;
-use protocol::ids::{ClusterName, NodeName, Uid};
+use protocol::ids::{ClusterName, CommandNumber, NodeName, Uid};
 use protocol::resources::Resources;
 use protocol::sku::Sku;
+use tokio::sync::watch;
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 
@@ -71,16 +77,57 @@ impl Browser {
         output
     }
 
-    /// The page's elements as they are after `wait_ms`.
-    fn dom(&self, url: &str, wait_ms: u32) -> String {
-        let output = self.run(&[format!("--timeout={wait_ms}"), "--dump-dom".into(), url.into()]);
-        String::from_utf8(output.stdout).unwrap()
+    /// The page's elements once it is loaded.
+    fn dom(&self, url: &str) -> String {
+        String::from_utf8(self.run(&["--dump-dom".into(), url.into()]).stdout).unwrap()
     }
 
     fn picture(&self, url: &str, path: &Path, size: (u32, u32)) {
         let size = format!("--window-size={},{}", size.0, size.1);
-        self.run(&["--timeout=1500".into(), size, format!("--screenshot={}", path.display()), url.into()]);
+        self.run(&[size, format!("--screenshot={}", path.display()), url.into()]);
         assert!(path.metadata().unwrap().len() > 10_000, "a picture of something is larger");
+    }
+}
+
+/// Holds back the end of every page, so that the browser, which looks once a page is loaded, sees what events made of it.
+#[derive(Clone)]
+struct Hold(watch::Sender<bool>);
+
+impl Hold {
+    fn around(&self, router: Router) -> Router {
+        let gate = self.clone();
+        router.layer(axum::middleware::map_response(move |response: Response| {
+            let mut open = gate.0.subscribe();
+            async move {
+                let page = response.headers().get("content-type").is_some_and(|t| t == "text/html; charset=utf-8");
+                if !page {
+                    return response;
+                }
+                let (mut head, body) = response.into_parts();
+                head.headers.remove("content-length");
+                let end = stream::once(async move {
+                    let _ = tokio::time::timeout(Duration::from_secs(30), open.wait_for(|o| *o)).await;
+                    Ok(Bytes::from_static(b"\n"))
+                });
+                Response::from_parts(head, Body::from_stream(body.into_data_stream().chain(end)))
+            }
+        }))
+    }
+
+    /// Lets pages end once one has asked for events and had the time to show the first.
+    async fn open_once_live(&self, served: &Served) {
+        live_page(served).await;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        self.0.send_replace(true);
+    }
+}
+
+/// Waits until a page has asked for events.
+async fn live_page(served: &Served) {
+    let limit = Instant::now() + Duration::from_secs(25);
+    while !served.get("/metrics").await.body.contains("route=\"/events\"") {
+        assert!(Instant::now() < limit, "no page asked for events");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -99,13 +146,10 @@ fn has(dom: &str, what: &str) -> Result<(), Failed> {
 
 fn dashboard() -> Result<(), Failed> {
     with_runtime(async {
-        let (_core, served) = story().await;
+        let (_core, served, hold) = story().await;
         let url = format!("http://{}/", served.address);
-        let dom = off({
-            let url = url.clone();
-            move || Browser::new().dom(&url, 1500)
-        })
-        .await;
+        let opened = url.clone();
+        let (dom, ()) = tokio::join!(off(move || Browser::new().dom(&opened)), hold.open_once_live(&served));
         for what in [
             "GPU 0: held, 93%, 71 GiB",
             "GPU 3: held, activity unknown",
@@ -115,7 +159,7 @@ fn dashboard() -> Result<(), Failed> {
             "declared",
             "/workloads/vision/llama-70b",
             "no cluster has room for the whole gang",
-            "group train needs room for 6 members on H100",
+            "group train needs 6 x 8 free H100",
             "no cluster could hold it, even empty",
             "Succeeded",
             "exit code 1",
@@ -126,7 +170,7 @@ fn dashboard() -> Result<(), Failed> {
         off(move || {
             let scratch = tempfile::tempdir().unwrap();
             let path = picture.unwrap_or_else(|| scratch.path().join("dashboard.png"));
-            Browser::new().picture(&url, &path, (1280, 1010));
+            Browser::new().picture(&url, &path, (1280, 1100));
         })
         .await;
         Ok(())
@@ -135,30 +179,31 @@ fn dashboard() -> Result<(), Failed> {
 
 fn live() -> Result<(), Failed> {
     with_runtime(async {
-        let (core, served) = story().await;
+        let (core, served, hold) = story().await;
         let url = format!("http://{}/", served.address);
-        let changing = tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(1200)).await;
+        let (dom, ()) = tokio::join!(off(move || Browser::new().dom(&url)), async {
+            live_page(&served).await;
             submit(&core, "vision/came-later", 900, batch_spec(1, 0)).await;
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+            hold.0.send_replace(true);
         });
-        let dom = off(move || Browser::new().dom(&url, 5000)).await;
-        changing.await.unwrap();
         has(&dom, "class=\"live on\"")?;
         has(&dom, "data-updates=")?;
-        // It was submitted after the page was opened: only an event can have brought it.
+        // It was submitted after the page was opened: the page had asked for events by then, so only one of them can have brought it.
         has(&dom, "/workloads/vision/came-later")
     })
 }
 
 fn workload() -> Result<(), Failed> {
     with_runtime(async {
-        let (_core, served) = story().await;
+        let (_core, served, hold) = story().await;
         let at = served.address;
         let page = |path: &str| {
             let url = format!("http://{at}/workloads/{path}");
-            off(move || Browser::new().dom(&url, 1500))
+            off(move || Browser::new().dom(&url))
         };
-        let placed = page("vision/llama-ft").await;
+        let (placed, ()) = tokio::join!(page("vision/llama-ft"), hold.open_once_live(&served));
+        has(&placed, "class=\"live on\"")?;
         for what in ["✓ chosen", "Timeline", "submitted", "bound to", "/logs/vision/llama-ft?attempt=1", "4 x 8 H100"]
         {
             has(&placed, what)?;
@@ -237,7 +282,7 @@ async fn submit(core: &Core, name: &str, uid: u128, spec: Box<protocol::workload
 }
 
 /// Three clusters in two regions; one trains, one ran things, the gang of the third must wait.
-async fn story() -> (Core, Served) {
+async fn story() -> (Core, Served, Hold) {
     let core = Core::start();
     let nodes = |prefix: &str, count: u32, sku: &str, gpus: u64| {
         (1..=count).map(|i| node(&format!("{prefix}-{i}"), Some(sku), gpus)).collect::<Vec<_>>()
@@ -269,10 +314,34 @@ async fn story() -> (Core, Served) {
     submit(&core, "vision/llama-70b", 6, ray(6, 8, &["H100"], &["eu-west"])).await;
     submit(&core, "vision/sweep-lr", 7, ray(2, 8, &["H100"], &[])).await;
     submit(&core, "science/fold-whole-proteome", 8, ray(40, 8, &["H100", "A100-80GB"], &[])).await;
-    core.set(|s| s.fleet = Some(Box::new(Fleet)));
-    let served = serve(&core, Settings::default()).await;
-    let _ = now();
-    (core, served)
+    core.set(|s| {
+        for (name, capacity) in &mut s.capacity.clusters {
+            capacity.nodes = Fleet.nodes(name).iter().map(summed).collect();
+            // These frames include every launch.
+            capacity.watermark = CommandNumber(1_000);
+        }
+        s.fleet = Some(Box::new(Fleet));
+    });
+    let hold = Hold(watch::Sender::new(false));
+    let served = serve_through(&core, Settings::default(), |router| hold.around(router)).await;
+    (core, served, hold)
+}
+
+/// A node as the planner reads it.
+fn summed(node: &NodeStatus) -> NodeCapacity {
+    let count = |state| node.devices.iter().filter(|d| d.state == state).count();
+    let known: Vec<u32> = node.devices.iter().filter_map(|d| d.activity_percent).map(u32::from).collect();
+    NodeCapacity {
+        name: node.name.clone(),
+        sku: node.sku.clone(),
+        state: node.state,
+        source: node.source,
+        total: node.total,
+        free: Resources { gpu_milli: count(DeviceState::Free) as u64 * 1000, ..node.free },
+        ghosts: count(DeviceState::Ghost) as u16,
+        sick: count(DeviceState::Sick) as u16,
+        activity_percent: known.iter().sum::<u32>().checked_div(known.len() as u32).map(|mean| mean as u8),
+    }
 }
 
 /// Devices of the story's clusters: the figures are made up here.
@@ -291,7 +360,7 @@ impl NodeSource for Fleet {
                 name: NodeName::new(format!("{prefix}-{i}")).unwrap(),
                 sku: Some(Sku::parse(sku).unwrap()),
                 state: if (prefix, i) == ("l4", 10) { NodeState::Cordoned } else { NodeState::Ready },
-                source: Source::Measured,
+                source: if prefix == "l4" { Source::Declared } else { Source::Measured },
                 devices: (0..gpus as u32).map(|d| device(prefix, i, d)).collect(),
                 free: total,
                 total,

@@ -267,14 +267,14 @@ impl Agent {
                     out.push(Output::WantFullFrame { node: frame.node });
                 }
             }
-            Input::Tick => {}
+            // Only here: a pass over all nodes for each node's frame would be quadratic.
+            Input::Tick => self.table.tick(now),
         }
         self.carry_out_commands(now, unix, &mut out)?;
         self.ask_for_leases(now, &mut out);
         if self.reports.due(now, self.config.resend_every_ms) {
             self.reports.send_open(self.records.values(), &mut out);
         }
-        self.table.tick(now);
         self.send_capacity(now, &mut out);
         self.journal.commit()?;
         Ok(out)
@@ -502,6 +502,11 @@ impl Agent {
     }
 
     fn send_capacity(&mut self, now: MonotonicMs, out: &mut Vec<Output>) {
+        // Until a frame may go, changes collect in the table: noting them for every session at every step would cost more
+        // than the frames.
+        if !self.sessions.values().any(|s| s.uplink.may_send(now)) {
+            return;
+        }
         // Every command up to here has its effect in the table: its launch is held there, or was refused.
         let watermark = self.inbox.last();
         for (&replica, session) in &mut self.sessions {

@@ -34,6 +34,9 @@ pub enum JournalError {
         /// What redb said.
         source: Box<redb::Error>,
     },
+    /// Another process uses it.
+    #[error("agent journal: another process has it open: stop that one, or give this agent another data directory")]
+    Busy,
     /// What is stored makes no sense.
     #[error(
         "agent journal: {what} is damaged: {cause}; it is not safe to go on: move the data directory away, and the agent joins again as a new one"
@@ -56,7 +59,14 @@ pub enum JournalError {
 }
 
 fn storage<E: Into<redb::Error>>(doing: &'static str) -> impl FnOnce(E) -> JournalError {
-    move |e| JournalError::Storage { doing, source: Box::new(e.into()) }
+    move |e| match e.into() {
+        redb::Error::DatabaseAlreadyOpen => JournalError::Busy,
+        redb::Error::Corrupted(cause) => JournalError::Damaged { what: "a page".into(), cause },
+        redb::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+            JournalError::Damaged { what: "its header".into(), cause: e.to_string() }
+        }
+        source => JournalError::Storage { doing, source: Box::new(source) },
+    }
 }
 
 fn key(attempt: AttemptId) -> [u8; 20] {
@@ -118,8 +128,12 @@ impl Journal {
     /// data directory from any other. For a file pass redb's `FileBackend`, which also keeps a second process out.
     pub fn open(backend: impl StorageBackend, incarnation_if_new: Incarnation) -> Result<Self, JournalError> {
         clear_if_never_made(&backend).map_err(|e| storage("look at its head")(redb::StorageError::from(e)))?;
-        let db =
-            Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend).map_err(storage("open it"))?;
+        // All of it is checked: a flipped bit in an epoch or a command's number would look like any other number.
+        let db = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .set_check_integrity_on_open(true)
+            .create_with_backend(backend)
+            .map_err(storage("open it"))?;
         let write = db.begin_write().map_err(storage("begin"))?;
         let incarnation;
         {

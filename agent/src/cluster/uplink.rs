@@ -30,13 +30,23 @@ pub struct Uplink {
     generation: u64,
     snapshot_wanted: bool,
     changed: Changed,
+    /// By device, the memory that the replica knows of: deltas carry how far it moved since.
+    memory_mib: Vec<u32>,
     sent: Option<(MonotonicMs, CommandNumber)>,
 }
 
 impl Uplink {
     /// A new session's stream: its first frame is a snapshot.
     pub fn new(pace: Pace) -> Self {
-        Self { pace, sequence: 0, generation: 0, snapshot_wanted: true, changed: Changed::default(), sent: None }
+        Self {
+            pace,
+            sequence: 0,
+            generation: 0,
+            snapshot_wanted: true,
+            changed: Changed::default(),
+            memory_mib: vec![],
+            sent: None,
+        }
     }
 
     /// The replica missed a frame.
@@ -51,6 +61,11 @@ impl Uplink {
         } else {
             self.changed.join(table.changed());
         }
+    }
+
+    /// Whether the pace allows a frame now.
+    pub(crate) fn may_send(&self, now: MonotonicMs) -> bool {
+        self.sent.is_none_or(|(at, _)| now.since(at) >= self.pace.frame_every_ms)
     }
 
     /// The frame to send now, if one is due. `watermark` is the highest command whose effect the table includes.
@@ -70,9 +85,11 @@ impl Uplink {
             self.generation = table.generation();
             let (nodes, devices) = table.counts();
             self.changed = Changed::new(nodes, devices);
-            return Some(CapacityFrame::Snapshot(Snapshot { sequence, watermark, columns: table.columns() }));
+            let columns = table.columns();
+            self.memory_mib.clone_from(&columns.memory_used_mib);
+            return Some(CapacityFrame::Snapshot(Snapshot { sequence, watermark, columns }));
         }
-        let changed = &self.changed;
+        let (changed, memory) = (&self.changed, &mut self.memory_mib);
         let delta = Delta {
             sequence,
             watermark,
@@ -81,14 +98,17 @@ impl Uplink {
             free_memory_mib: changes(&changed.free_memory_mib, |row| table.node_value(row).2),
             device_state: changes(&changed.device_state, |at| table.device_value(at).0),
             activity: changes(&changed.activity, |at| table.device_value(at).1),
-            memory_used_mib: changes(&changed.memory_used_mib, |at| table.device_value(at).2),
+            memory_moved_mib: changes(&changed.memory_used_mib, |at| {
+                let known = std::mem::replace(&mut memory[at], table.device_value(at).2);
+                memory[at].wrapping_sub(known).cast_signed()
+            }),
         };
         self.changed.clear();
         Some(CapacityFrame::Delta(delta))
     }
 }
 
-fn changes<T>(rows: &Bits, value: impl Fn(usize) -> T) -> Changes<T> {
+fn changes<T>(rows: &Bits, mut value: impl FnMut(usize) -> T) -> Changes<T> {
     let mut changes = Changes::default();
     let mut next = 0;
     for row in rows.rows() {

@@ -56,7 +56,8 @@ impl Core {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     eprintln!("the agent cannot go on: {error}");
-                    std::process::abort();
+                    // Told in one line, so without the core dump that a panic leaves.
+                    std::process::exit(1);
                 }
                 Err(_) => std::process::abort(),
             }

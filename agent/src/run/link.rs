@@ -1,18 +1,18 @@
 //! The agent's link to one coordinator replica: one control stream each way, and a stream for each log that it asks for.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest};
+use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest, NO_LOG};
 use protocol::ids::ReplicaId;
-use protocol::quic::{read_frame, write_frame};
-use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
+use protocol::quic::{ConnectFailed, read_frame, write_frame};
+use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::core::Event;
 use crate::cluster::Input;
-use crate::runtime::process::ProcessRuntime;
+use crate::runtime::process::{LogError, LogStream, ProcessRuntime};
 
 /// Messages that may wait for a link.
 const QUEUE: usize = 1024;
@@ -37,34 +37,46 @@ pub struct Link {
     pub tasks: TaskTracker,
 }
 
+/// How often, and how long apart, a log that is to be followed is looked for.
+const LOG_TRIES: u32 = 100;
+const LOG_WAIT: Duration = Duration::from_millis(100);
+
 impl Link {
     /// Connects, serves, and connects again, for ever.
     pub async fn run(self) {
         let mut wait = RETRY.0;
+        let mut told = false;
         loop {
             match self.connect().await {
                 Ok((connection, send, receive)) => {
-                    wait = RETRY.0;
+                    let began = Instant::now();
                     self.serve(connection, send, receive).await;
+                    // One that ended at once was refused, or soon would be again.
+                    if began.elapsed() > RETRY.1 {
+                        wait = RETRY.0;
+                    }
                     let _ = self.inbox.send(Event::Input(Input::Disconnected { replica: self.replica })).await;
                 }
-                Err(error) => tracing::debug!(replica = %self.replica, error, "no link to a coordinator"),
+                Err(error) if error.is_refused_certificate() && !told => {
+                    told = true;
+                    tracing::error!(
+                        replica = %self.replica, address = %self.address, %error,
+                        "a coordinator and this agent do not accept each other's certificate: make both with one \
+                         authority (tidewater identity --ca DIR)"
+                    );
+                }
+                Err(error) => tracing::debug!(replica = %self.replica, %error, "no link to a coordinator"),
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY.1);
         }
     }
 
-    async fn connect(&self) -> Result<(Connection, SendStream, RecvStream), String> {
+    async fn connect(&self) -> Result<(Connection, SendStream, RecvStream), ConnectFailed> {
         // The name in the replica's certificate, wherever it runs.
         let name = format!("replica-{}.tidewater.internal", self.replica);
-        let connection = self
-            .endpoint
-            .connect_with(self.config.clone(), self.address, &name)
-            .map_err(|e| e.to_string())?
-            .await
-            .map_err(|e| e.to_string())?;
-        let (send, receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
+        let connection = self.endpoint.connect_with(self.config.clone(), self.address, &name)?.await?;
+        let (send, receive) = connection.open_bi().await?;
         Ok((connection, send, receive))
     }
 
@@ -121,15 +133,26 @@ async fn write(mut stream: SendStream, mut waiting: mpsc::Receiver<AgentMessage>
     "this end was too far behind".into()
 }
 
+/// Opens a log; one that is to be followed may come a little after its attempt was accepted.
+async fn open_log(runtime: &ProcessRuntime, request: &LogRequest) -> Result<LogStream, LogError> {
+    let mut tries = if request.follow { LOG_TRIES } else { 0 };
+    loop {
+        match runtime.logs(request.attempt, None, request.follow) {
+            Err(_) if tries > 0 => tries -= 1,
+            opened => return opened,
+        }
+        tokio::time::sleep(LOG_WAIT).await;
+    }
+}
+
 /// Answers one request for a log, until its end or until the coordinator stops reading.
 async fn serve_log(runtime: ProcessRuntime, connection: Connection, mut send: SendStream, mut receive: RecvStream) {
     let Ok(Some(request)) = read_frame::<LogRequest>(&mut receive).await else { return };
-    let mut stream = match runtime.logs(request.attempt, None, request.follow) {
+    let mut stream = match open_log(&runtime, &request).await {
         Ok(stream) => stream,
         Err(error) => {
-            // A reader sees this instead of the log.
-            let _ = send.write_all(format!("(no log: {error})\n").as_bytes()).await;
-            let _ = send.finish();
+            tracing::debug!(attempt = %request.attempt, %error, "no log");
+            let _ = send.reset(VarInt::from_u32(NO_LOG));
             return;
         }
     };

@@ -1,6 +1,8 @@
 //! What the process runtime's tests share: a runtime over a temporary folder with the real guard, orders, and waiting.
 #![allow(dead_code, clippy::unwrap_used)] // Each test binary uses a part of it.
 
+pub mod listed;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -138,7 +140,7 @@ pub fn alive(attempt: AttemptId) -> Vec<i32> {
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(30), "never: {what}");
+        assert!(began.elapsed() < Duration::from_secs(120), "never: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

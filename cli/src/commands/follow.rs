@@ -42,7 +42,11 @@ pub async fn logs(
         From::Only(n) => n,
     };
     loop {
-        while last(&object) < attempt {
+        // Before its members run, an attempt has no log, and its cluster would say so instead of waiting.
+        while !has_begun(&object, attempt) {
+            if is_terminal(&object) && last(&object) >= attempt {
+                break;
+            }
             if is_terminal(&object) {
                 return match from {
                     From::Only(n) => Err(Failure::Workload(format!("{} has no attempt {n}", key.name)).into()),
@@ -68,6 +72,12 @@ fn last(object: &WorkloadObject) -> u32 {
 /// The numbers of the attempts that are kept, oldest first.
 fn numbers(object: &WorkloadObject) -> impl Iterator<Item = u32> {
     object.status.iter().flat_map(|status| &status.attempts).map(|attempt| attempt.id.number.0)
+}
+
+/// Whether an attempt's members ran, or ended without; a later attempt says so of an earlier one too.
+fn has_begun(object: &WorkloadObject, number: u32) -> bool {
+    let attempt = object.status.iter().flat_map(|s| &s.attempts).find(|a| a.id.number.0 == number);
+    last(object) > number || attempt.is_some_and(|a| a.running_at.is_some() || a.ended_at.is_some())
 }
 
 /// Whether nothing more comes out of an attempt.

@@ -28,18 +28,22 @@ impl Chaos {
         }
         let (leader, _) = federation.leader().await.context("no coordinator leads")?;
         let began = Instant::now();
-        federation.kill_coordinator(leader).await;
-        let next = loop {
+        let killed = federation.take_coordinator(leader);
+        let end = tokio::spawn(async move {
+            if let Some(running) = killed {
+                running.stop().await;
+            }
+        });
+        let (next, led_after) = loop {
             if let Some((next, _)) = federation.leader().await {
-                break next;
+                break (next, began.elapsed());
             }
             anyhow::ensure!(began.elapsed() < Duration::from_secs(30), "no new leader within 30 s");
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
-        println!(
-            "chaos: killed coordinator {leader}, which led; {next} leads {} ms later",
-            began.elapsed().as_millis()
-        );
+        // Its sockets are free again once its last task is gone.
+        end.await?;
+        println!("chaos: killed coordinator {leader}, which led; {next} leads {} ms later", led_after.as_millis());
         *self = Chaos::Killed(leader, Instant::now());
         Ok(())
     }

@@ -8,7 +8,7 @@ use protocol::quic::Identity;
 
 /// Makes the certificate of a replica or an agent, and the federation's CA the first time. Prints the identity's folder.
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = false, id = "whose", args = ["replica", "cluster"])]
+#[command(group = clap::ArgGroup::new("whose").required(true).multiple(false).args(["replica", "cluster"]))]
 pub struct Args {
     /// The folder of the certificate authority; made if it is not there. Its ca.key makes members: keep it apart
     #[arg(long, value_name = "DIR")]

@@ -301,3 +301,25 @@ fn logs_of_several_workloads_are_told_apart_line_by_line() {
     lines.sort_unstable();
     assert_eq!(lines, ["[job-2] job-2 says hi", "[job] job says hi"]);
 }
+
+#[test]
+fn a_log_is_not_asked_for_before_its_attempt_runs() {
+    let mut bound = workload_with("w", "Bound", 1);
+    bound["status"]["attempts"][0]["runningAt"] = Value::Null;
+    bound["status"]["attempts"][0]["endedAt"] = Value::Null;
+    let listed = bound.clone();
+    let fake = Fake::start(move |request| match request.path.split('?').next().unwrap() {
+        "/logs/default/w" => Answer::Stream(vec![(0, "one\n".into())], End::Well),
+        WORKLOADS if request.path.contains("watch") => {
+            Answer::Stream(vec![(100, event("MODIFIED", &workload_with("w", "Succeeded", 1)))], End::Well)
+        }
+        WORKLOADS => ok(list(5, std::slice::from_ref(&listed))),
+        _ if request.nth == 0 => ok(bound.clone()),
+        _ => ok(workload_with("w", "Succeeded", 1)),
+    });
+    let ran = run(&fake.url, &["logs", "w", "-f"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "one\n"), "{ran:?}");
+    let paths: Vec<String> = fake.requests().into_iter().map(|r| r.path).collect();
+    let at = |part: &str| paths.iter().position(|p| p.contains(part)).unwrap();
+    assert!(at("watch") < at("/logs/"), "{paths:?}");
+}

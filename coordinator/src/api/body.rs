@@ -40,6 +40,10 @@ pub fn parse<T: DeserializeOwned>(format: Format, body: &[u8]) -> Result<T, ApiE
 }
 
 fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    // Keeping track of the path costs as much as the rest of the parsing: only a body that has a fault is read that way.
+    if let Ok(value) = serde_json::from_slice(body) {
+        return Ok(value);
+    }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader)
         .map_err(|e| ApiError::Malformed(format!("JSON: {}{}", at(e.path()), e.inner())))?;

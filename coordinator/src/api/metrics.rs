@@ -7,7 +7,6 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::header;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use engine::commands::Outcome;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -58,7 +57,7 @@ impl Default for HttpMetrics {
 
 impl HttpMetrics {
     /// Counts what came of a proposal.
-    pub fn proposal(&self, answer: &Result<Outcome, ProposeError>) {
+    pub fn proposal<T>(&self, answer: &Result<T, ProposeError>) {
         let result = match answer {
             Ok(_) => "committed",
             Err(ProposeError::Refused(_)) => "refused",

@@ -41,7 +41,10 @@ pub fn attempt_state(state: &AttemptState) -> String {
         AttemptState::Starting { waiting_for } => format!("starting: waiting for {waiting_for}"),
         AttemptState::Running => "running".into(),
         AttemptState::Succeeded => "succeeded".into(),
-        AttemptState::Failed { class, message, .. } => format!("failed ({class}): {message}"),
+        AttemptState::Failed { class, message, exit_code } => {
+            let code = exit_code.map(|c| format!(", exit code {c}")).unwrap_or_default();
+            format!("failed ({class}{code}): {message}")
+        }
         AttemptState::Stopped => "stopped".into(),
     }
 }
@@ -83,12 +86,20 @@ pub fn placement(placement: &GroupPlacement) -> String {
     format!("{}: {what} on {}", placement.group, nodes.join(", "))
 }
 
+/// The main reason for waiting.
+pub fn cause(cause: &WaitCause) -> String {
+    match cause {
+        WaitCause::Backoff { until } => {
+            format!("it failed and waits before the next try, which is not before {}", timestamp(*until))
+        }
+        other => other.to_string(),
+    }
+}
+
 /// Why a queued workload waits, in one sentence.
 pub fn waiting(waiting: &Waiting) -> String {
-    match waiting.cause {
-        WaitCause::Backoff { until } => {
-            format!("failed and waits before the next try, which is not before {}", timestamp(until))
-        }
+    match &waiting.cause {
+        backoff @ WaitCause::Backoff { .. } => cause(backoff),
         _ => waiting.to_string(),
     }
 }

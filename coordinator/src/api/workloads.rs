@@ -1,5 +1,6 @@
 //! Workloads: submit, list, watch, get, cancel, delete.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -12,17 +13,21 @@ use engine::commands::{Command, Outcome, Refusal};
 use engine::plan;
 use protocol::api::{API_VERSION, List, ListMetadata, Status, WorkloadObject};
 use protocol::ids::{LogIndex, Namespace, Uid, WorkloadKey, WorkloadName};
+use protocol::workload::WorkloadSpec;
 use tokio::time::Instant;
 
 use super::errors::ApiError;
 use super::params::Params;
+use super::reasons::Reasons;
 use super::render::Seen;
 use super::watch::{self, Filter, Start};
 use super::{Api, body, words};
-use crate::handle::{Consistency, ProposeError};
+use crate::handle::{Consistency, ProposeError, View};
 
-/// Time between two tries of one proposal.
-const TRY_AGAIN: Duration = Duration::from_millis(100);
+/// Time before a proposal is tried again, at first: a new leader is there already when it is known that the old one is lost.
+const TRY_AGAIN: Duration = Duration::from_millis(5);
+/// Time between two tries at most; it doubles from the first.
+const TRY_AGAIN_AT_MOST: Duration = Duration::from_millis(100);
 
 /// `GET /apis/tidewater.dev/v1/workloads`
 pub async fn list_all(State(api): State<Api>, Query(params): Query<Params>) -> Result<Response, ApiError> {
@@ -128,11 +133,16 @@ pub async fn create(
     }
     let uid = object.metadata.uid.unwrap_or_else(|| Uid(uuid::Uuid::now_v7().as_u128()));
     let command = Command::Submit { key: key.clone(), uid, spec: Box::new(object.spec.clone()) };
-    let (version, existed) = match submit(&api, command).await?.0 {
+    let (about, reasons) = (Arc::new((key.clone(), object.spec.clone())), api.reasons().clone());
+    let look = move |outcome: &Outcome, view: &View<'_>| {
+        let (key, spec) = &*about;
+        (outcome.clone(), created(view, &reasons, key, uid, spec))
+    };
+    let (outcome, (seen, warnings)) = submit(&api, command, look).await?.0;
+    let (version, existed) = match outcome {
         Outcome::Submitted { version, existed } => (version, existed),
         other => return Err(ApiError::Unavailable(format!("unexpected answer to a submission: {other:?}"))),
     };
-    let (seen, warnings) = read_back(&api, key.clone(), uid, object.spec.clone()).await?;
     let shown = match seen {
         Some(seen) => seen.object(),
         // This replica has not applied it yet: what was accepted is told, not what became of it.
@@ -172,19 +182,16 @@ fn check_head(object: &WorkloadObject, namespace: Namespace) -> Result<WorkloadK
 }
 
 /// The workload as this replica has it now, if it has, and what to warn of.
-async fn read_back(
-    api: &Api,
-    key: WorkloadKey,
+fn created(
+    view: &View<'_>,
+    reasons: &Reasons,
+    key: &WorkloadKey,
     uid: Uid,
-    spec: protocol::workload::WorkloadSpec,
-) -> Result<(Option<Seen>, Vec<String>), ApiError> {
-    let reasons = api.reasons().clone();
-    api.read(Consistency::Stale, move |view| {
-        let mine = view.state.workloads.get(&key).filter(|w| w.uid == uid);
-        let seen = mine.map(|w| reasons.with(view, |waiting| Seen::of(view, w, waiting)));
-        (seen, plan::warnings(view.state, view.capacity, &spec))
-    })
-    .await
+    spec: &WorkloadSpec,
+) -> (Option<Seen>, Vec<String>) {
+    let mine = view.state.workloads.get(key).filter(|w| w.uid == uid);
+    let seen = mine.map(|w| reasons.with(view, |waiting| Seen::of(view, w, waiting)));
+    (seen, plan::warnings(view.state, view.capacity, spec))
 }
 
 /// `Warning: 299 - "…"`, one header a warning, as Kubernetes sends them.
@@ -209,7 +216,7 @@ pub async fn cancel(
     Path(path): Path<(String, String)>,
 ) -> Result<Json<WorkloadObject>, ApiError> {
     let key = key(path)?;
-    submit(&api, Command::Cancel { key: key.clone() }).await?;
+    submit(&api, Command::Cancel { key: key.clone() }, nothing).await?;
     let seen = look_up(&api, key.clone(), Consistency::Linearizable).await?;
     Ok(Json(seen.ok_or_else(|| no_workload(&key))?.object()))
 }
@@ -217,7 +224,7 @@ pub async fn cancel(
 /// `DELETE …/namespaces/{ns}/workloads/{name}`: the object while its attempt is being ended, else a `Status`.
 pub async fn delete(State(api): State<Api>, Path(path): Path<(String, String)>) -> Result<Response, ApiError> {
     let key = key(path)?;
-    match submit(&api, Command::Delete { key: key.clone() }).await {
+    match submit(&api, Command::Delete { key: key.clone() }, nothing).await {
         Ok(_) => {}
         // An earlier try of this request may have deleted it.
         Err(Failed { error: ApiError::NotFound(_), tried_before: true }) => {}
@@ -249,20 +256,30 @@ impl From<Failed> for ApiError {
     }
 }
 
-/// Proposes a command, again where nobody confirmed it, while the time lasts: every command sent here is safe to repeat.
-async fn submit(api: &Api, command: Command) -> Result<(Outcome, bool), Failed> {
+/// Who looks at nothing once a command is committed.
+fn nothing(_: &Outcome, _: &View<'_>) {}
+
+/// Proposes a command, again where nobody confirmed it, while the time lasts: every command sent here is safe to repeat. Looks
+/// at the state with the command in it, in the same turn of the core.
+async fn submit<T: Send + 'static>(
+    api: &Api,
+    command: Command,
+    look: impl Fn(&Outcome, &View<'_>) -> T + Clone + Send + 'static,
+) -> Result<(T, bool), Failed> {
     let limit = api.settings().timeout;
     let deadline = Instant::now() + limit;
-    let mut tried_before = false;
+    let (mut tried_before, mut pause) = (false, TRY_AGAIN);
     loop {
-        let answer = tokio::time::timeout_at(deadline, api.handle().propose(command.clone())).await;
+        let answer =
+            tokio::time::timeout_at(deadline, api.handle().propose_and_look(command.clone(), look.clone())).await;
         let answer = answer.unwrap_or(Err(ProposeError::Unconfirmed));
         api.metrics().proposal(&answer);
         match answer {
             Ok(outcome) => return Ok((outcome, tried_before)),
-            Err(ProposeError::Unconfirmed) if Instant::now() + TRY_AGAIN < deadline => {
+            Err(ProposeError::Unconfirmed) if Instant::now() + pause < deadline => {
                 tried_before = true;
-                tokio::time::sleep(TRY_AGAIN).await;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(TRY_AGAIN_AT_MOST);
             }
             Err(ProposeError::Unconfirmed) => {
                 let waited = words::span(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));

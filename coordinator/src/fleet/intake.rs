@@ -130,7 +130,7 @@ fn check_delta(delta: &Delta, table: &Table) -> Result<(), IntakeError> {
     check("free_memory_mib", &delta.free_memory_mib, nodes)?;
     check("device_state", &delta.device_state, devices)?;
     check("activity", &delta.activity, devices)?;
-    check("memory_used_mib", &delta.memory_used_mib, devices)
+    check("memory_moved_mib", &delta.memory_moved_mib, devices)
 }
 
 fn check<T>(column: &'static str, changes: &Changes<T>, rows: u64) -> Result<(), IntakeError> {
@@ -161,7 +161,12 @@ fn apply(table: &mut Table, delta: &Delta) {
     let mut mark_device = |device: usize| mark(row_of[device] as usize);
     write(&mut columns.device_state, &delta.device_state, &mut mark_device);
     write(&mut columns.activity, &delta.activity, &mut mark_device);
-    write(&mut columns.memory_used_mib, &delta.memory_used_mib, |_| {});
+    let mut at = 0;
+    for (gap, moved) in delta.memory_moved_mib.gaps.iter().zip(&delta.memory_moved_mib.values) {
+        at += *gap as usize;
+        columns.memory_used_mib[at] = columns.memory_used_mib[at].wrapping_add_signed(*moved);
+        at += 1;
+    }
 }
 
 fn write<T: Copy>(column: &mut [T], changes: &Changes<T>, mut mark: impl FnMut(usize)) {

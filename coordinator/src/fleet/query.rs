@@ -121,8 +121,8 @@ impl Fleet {
         gathered.into_values().map(finish).collect()
     }
 
-    /// Every node of a cluster with its devices. Empty before its first snapshot.
-    pub fn nodes(&self, cluster: &ClusterName) -> Vec<NodeStatus> {
+    /// The first `limit` nodes of a cluster with their devices. Empty before its first snapshot.
+    pub fn nodes(&self, cluster: &ClusterName, limit: usize) -> Vec<NodeStatus> {
         let Some(table) = self.table(cluster) else { return vec![] };
         let columns = &table.columns;
         let device = |at: usize| DeviceStatus {
@@ -139,12 +139,16 @@ impl Fleet {
             free: table.free(row),
             total: table.total(row),
         };
-        (0..table.nodes()).map(node).collect()
+        (0..table.nodes().min(limit)).map(node).collect()
     }
 }
 
 impl crate::handle::NodeSource for Fleet {
     fn nodes(&self, cluster: &ClusterName) -> Vec<NodeStatus> {
-        Fleet::nodes(self, cluster)
+        Fleet::nodes(self, cluster, usize::MAX)
+    }
+
+    fn first_nodes(&self, cluster: &ClusterName, limit: usize) -> Vec<NodeStatus> {
+        Fleet::nodes(self, cluster, limit)
     }
 }

@@ -174,7 +174,7 @@ fn questions_count_devices_by_model_and_state_and_never_take_unknown_for_zero() 
     let figures = fleet.figures(&cluster(), MonotonicMs(3)).unwrap();
     assert_eq!((figures.nodes, figures.total.gpu_milli, figures.free.gpu_milli), (4, 12_000, 10_000));
     assert_eq!(figures.gpus[&h100].held, 1);
-    let nodes = fleet.nodes(&cluster());
+    let nodes = fleet.nodes(&cluster(), usize::MAX);
     assert_eq!(nodes[1].devices[0].activity_percent, Some(80));
     assert_eq!((nodes[1].devices[1].activity_percent, nodes[1].devices[1].memory_used_mib), (None, None));
 }
@@ -231,7 +231,11 @@ proptest! {
             let c = &mut expected.columns;
             states.iter().for_each(|(r, v)| c.device_state[*r] = *v);
             activity.iter().for_each(|(r, v)| c.activity[*r] = *v);
-            memory.iter().for_each(|(r, v)| c.memory_used_mib[*r] = *v);
+            let mut moved = vec![];
+            for (r, v) in &memory {
+                moved.push((*r, v.wrapping_sub(c.memory_used_mib[*r]).cast_signed()));
+                c.memory_used_mib[*r] = *v;
+            }
             cpu.iter().for_each(|(r, v)| c.free_cpu_milli[*r] = *v);
             expected.sequence = step + 2;
             let d = Delta {
@@ -239,7 +243,7 @@ proptest! {
                 watermark: CommandNumber(0),
                 device_state: on_wire(&states),
                 activity: on_wire(&activity),
-                memory_used_mib: on_wire(&memory),
+                memory_moved_mib: on_wire(&moved),
                 free_cpu_milli: on_wire(&cpu),
                 ..Delta::default()
             };
@@ -252,6 +256,6 @@ proptest! {
         let mut fresh = Fleet::default();
         take(&mut fresh, 1, CapacityFrame::Snapshot(expected), 0).unwrap();
         prop_assert_eq!(fleet.capacity(MonotonicMs(0)), fresh.capacity(MonotonicMs(0)));
-        prop_assert_eq!(fleet.nodes(&cluster()), fresh.nodes(&cluster()));
+        prop_assert_eq!(fleet.nodes(&cluster(), usize::MAX), fresh.nodes(&cluster(), usize::MAX));
     }
 }

@@ -78,9 +78,13 @@ fn clusters(model: &Model) -> Markup {
         @if model.clusters.is_empty() {
             p.empty { "No cluster has joined yet." }
         }
-        @for (region, clusters) in model.regions() {
-            h3.region { (region) }
-            div.cards { @for cluster in clusters { (card(cluster)) } }
+        div.regions {
+            @for (region, clusters) in model.regions() {
+                div.region style=(format!("--n:{}", clusters.len().min(3))) {
+                    h3 { (region) }
+                    div.cards { @for cluster in clusters { (card(cluster)) } }
+                }
+            }
         }
     }
 }
@@ -130,22 +134,22 @@ fn model_line(sku: &str, supply: &Supply) -> Markup {
     let g = supply.gpus;
     let all = g.total.max(1) as f64;
     let share = |count: u64| format!("width:{:.2}%", count as f64 * 100.0 / all);
-    let mut words = vec![format!("{} of {} free", g.free, g.total)];
-    if g.held > 0 {
-        let activity = supply.activity_percent().map_or("activity unknown".into(), |p| format!("{p}% active"));
-        words.push(format!("{} held, {activity}", g.held));
-    }
+    let mut words = vec![format!("{} free of {}", g.free, g.total)];
+    words.extend((g.held > 0).then(|| format!("{} held", g.held)));
     words.extend((g.ghosts > 0).then(|| format!("{} ghost", g.ghosts)));
     words.extend((g.sick > 0).then(|| format!("{} sick", g.sick)));
+    let out = g.total.saturating_sub(g.free + g.held + g.ghosts + g.sick);
+    words.extend((out > 0).then(|| format!("{out} out of service")));
+    words.push(supply.activity_percent().map_or("activity unknown".into(), |p| format!("mean activity {p}%")));
     html! {
         div.model {
             b { (sku) }
+            span.words { (words.join(" · ")) }
             span.bar aria-hidden="true" {
                 i.h style=(share(g.held)) {}
                 i.g style=(share(g.ghosts)) {}
                 i.s style=(share(g.sick)) {}
             }
-            span.words { (words.join(" · ")) }
         }
     }
 }
@@ -162,10 +166,16 @@ fn queue(model: &Model) -> Markup {
                     @for row in &model.queue {
                         tr {
                             td.num { (row.place.map_or("·".to_owned(), |p| p.to_string())) }
-                            td { (link(row)) }
+                            td.nowrap { (link(row)) }
                             td.nowrap { (row.asks) }
                             td.num.nowrap { (since(model.now, row.submitted_at)) }
-                            td.why { (row.message) }
+                            td.why {
+                                span.cause { (row.message) }
+                                ul.obstacles {
+                                    @for obstacle in &row.obstacles.0 { li { (obstacle) } }
+                                    @if row.obstacles.1 > 0 { li { "and " (row.obstacles.1) " more clusters" } }
+                                }
+                            }
                         }
                     }
                 }
@@ -188,7 +198,7 @@ fn recent(model: &Model) -> Markup {
                 tbody {
                     @for row in &model.recent {
                         tr {
-                            td { (link(row)) }
+                            td.nowrap { (link(row)) }
                             td { (phase(row.phase)) }
                             td.nowrap { (row.cluster.as_ref().map_or("–", |c| c.as_str())) }
                             td.nowrap { (row.asks) }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use engine::lifecycle::Phase;
+use engine::reasons::Waiting;
 use engine::state::{Attempt, Cluster, Workload};
 use protocol::api::NodeStatus;
 use protocol::capacity::Source;
@@ -22,6 +23,8 @@ const NODES: usize = 64;
 const DEVICES: usize = 1600;
 /// Queued workloads shown.
 const QUEUED: usize = 50;
+/// Clusters shown with what is in a queued workload's way there.
+const OBSTACLES: usize = 3;
 /// Running and recent workloads shown.
 const RECENT: usize = 30;
 
@@ -69,6 +72,8 @@ pub struct Row {
     pub submitted_at: UnixMs,
     pub place: Option<u64>,
     pub message: String,
+    /// Where it waits: each cluster with what is in the way there, and how many more there are.
+    pub obstacles: (Vec<String>, usize),
     pub cluster: Option<ClusterName>,
     pub began_at: Option<UnixMs>,
     pub ended_at: Option<UnixMs>,
@@ -149,7 +154,7 @@ fn workloads(view: &View<'_>, reasons: &Reasons) -> (Vec<Row>, usize, Vec<Row>, 
     let (queued, others): (Vec<&Workload>, Vec<&Workload>) = all.partition(|w| w.phase == Phase::Queued);
     let running = others.iter().filter(|w| w.phase.is_live()).count();
     reasons.with(view, |waiting| {
-        let row = |w: &&Workload| row(w, waiting.get(&w.uid).map(|r| (r.place, words::waiting(r))));
+        let row = |w: &&Workload| row(w, waiting.get(&w.uid));
         let queue = first(queued.clone(), QUEUED, |w| (std::cmp::Reverse(w.spec.priority), w.order));
         // Live ones first, then by when they last changed.
         let recent = first(others, RECENT, |w| (w.phase.is_terminal(), std::cmp::Reverse(w.version)));
@@ -158,7 +163,7 @@ fn workloads(view: &View<'_>, reasons: &Reasons) -> (Vec<Row>, usize, Vec<Row>, 
 }
 
 /// The first `count` in order, without sorting the rest.
-fn first<'a, K: Ord>(mut all: Vec<&'a Workload>, count: usize, key: impl Fn(&Workload) -> K) -> Vec<&'a Workload> {
+fn first<K: Ord>(mut all: Vec<&Workload>, count: usize, key: impl Fn(&Workload) -> K) -> Vec<&Workload> {
     if all.len() > count {
         all.select_nth_unstable_by_key(count, |w| key(w));
         all.truncate(count);
@@ -167,21 +172,28 @@ fn first<'a, K: Ord>(mut all: Vec<&'a Workload>, count: usize, key: impl Fn(&Wor
     all
 }
 
-fn row(workload: &Workload, waiting: Option<(u64, String)>) -> Row {
+fn row(workload: &Workload, waiting: Option<&Waiting>) -> Row {
     let last = workload.attempts.last();
-    let (place, reason) = waiting.unzip();
+    let waiting = waiting.filter(|_| workload.phase == Phase::Queued);
     Row {
         key: workload.key.clone(),
         framework: workload.spec.framework().map(|f| f.to_string()).unwrap_or_default(),
         asks: asks(workload),
         phase: workload.phase,
         submitted_at: workload.submitted_at,
-        place,
-        message: reason.unwrap_or_else(|| words::message(workload, None)),
+        place: waiting.map(|w| w.place),
+        message: waiting.map_or_else(|| words::message(workload, None), |w| words::cause(&w.cause)),
+        obstacles: waiting.map_or_else(Default::default, obstacles),
         cluster: last.map(|a| a.cluster.clone()),
         began_at: last.map(began_at),
         ended_at: last.and_then(|a| a.ended_at),
     }
+}
+
+fn obstacles(waiting: &Waiting) -> (Vec<String>, usize) {
+    let all = waiting.candidates.iter().filter(|c| c.obstacle.is_some());
+    let shown = all.clone().take(OBSTACLES).map(ToString::to_string).collect();
+    (shown, all.count().saturating_sub(OBSTACLES))
 }
 
 /// When an attempt ran, or else when it was bound.

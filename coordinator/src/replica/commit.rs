@@ -1,6 +1,8 @@
 //! From Raft's ready parts to the state: apply what is committed, answer who waits, and send effects while this replica
 //! reigns. Also snapshots of the state.
 
+use std::collections::BTreeSet;
+
 use bincode::{Decode, Encode};
 use engine::commands::Command;
 use engine::state::State;
@@ -9,10 +11,13 @@ use protocol::ids::{Epoch, LogIndex};
 use super::proposals::Entry;
 use super::{Fatal, Now, Output, PeerFrame, Replica};
 use crate::handle::Change;
-use crate::raft::driver::Committed;
+use crate::raft::driver::{Committed, CompactError};
 
 /// The format of a state snapshot.
 const SNAPSHOT_FORMAT: u16 = 1;
+
+/// Bytes of a snapshot that may be taken whenever enough entries were applied.
+const CHEAP_SNAPSHOT: u64 = 1024 * 1024;
 
 #[derive(Encode, Decode)]
 struct StateSnapshot {
@@ -54,8 +59,11 @@ impl Replica {
             }
         }
         if let Some(snapshot) = ready.installed_snapshot {
-            self.state = read_snapshot(LogIndex(snapshot.index), &snapshot.bytes)?;
+            let installed = read_snapshot(LogIndex(snapshot.index), &snapshot.bytes)?;
+            let before = std::mem::replace(&mut self.state, installed);
+            self.tell_all_changed(before);
             self.last_snapshot = LogIndex(snapshot.index);
+            self.snapshot_bytes = snapshot.bytes.len() as u64;
             self.status.applied = self.state.applied;
         }
         for committed in ready.committed {
@@ -70,6 +78,19 @@ impl Replica {
         }
         self.finish_reads();
         Ok(true)
+    }
+
+    /// A snapshot replaced the state: watchers hear of everything that may have changed, come or gone in it.
+    fn tell_all_changed(&mut self, before: State) {
+        let mut workloads: BTreeSet<_> = before.workloads.into_keys().collect();
+        workloads.extend(self.state.workloads.keys().cloned());
+        let mut clusters: BTreeSet<_> = before.clusters.into_keys().collect();
+        clusters.extend(self.state.clusters.keys().cloned());
+        self.outputs.push(Output::Changed(Change {
+            index: self.state.applied,
+            workloads: workloads.into_iter().collect(),
+            clusters: clusters.into_iter().collect(),
+        }));
     }
 
     fn role_changed(&mut self, now: Now) {
@@ -134,13 +155,24 @@ impl Replica {
         if applied.0 < self.last_snapshot.0 + self.settings.snapshot_every {
             return Ok(());
         }
+        // A large state is written again only once the log has grown as large: over time the two cost the same.
+        if self.snapshot_bytes > CHEAP_SNAPSHOT && self.driver.store().log_bytes() < self.snapshot_bytes {
+            return Ok(());
+        }
         let unwritable = |cause: String| Fatal::Unreadable { index: applied, cause };
         let state = protocol::codec::encode_body(&self.state).map_err(|e| unwritable(e.to_string()))?;
         let snapshot = StateSnapshot { format: SNAPSHOT_FORMAT, hash: crc32fast::hash(&state), state };
         let bytes = protocol::codec::encode_body(&snapshot).map_err(|e| unwritable(e.to_string()))?;
-        self.driver.compact(applied.0, bytes, self.settings.keep_entries)?;
+        self.snapshot_bytes = bytes.len() as u64;
         self.last_snapshot = applied;
-        Ok(())
+        match self.driver.compact(applied.0, bytes, self.settings.keep_entries) {
+            // The log grows on, and nothing is lost; tried again after as many entries.
+            Err(CompactError::TooLarge { bytes }) => {
+                tracing::error!(bytes, "the state is too large for a snapshot: delete workloads that have ended");
+                Ok(())
+            }
+            compacted => Ok(compacted?),
+        }
     }
 
     /// A hash of the replicated state, to compare replicas at the same index.

@@ -138,6 +138,8 @@ pub struct Replica {
     /// Bindings that were proposed and are not applied yet: no new plan before that.
     binding: BTreeSet<Uid>,
     last_snapshot: LogIndex,
+    /// How large it is.
+    snapshot_bytes: u64,
     outputs: Vec<Output>,
 }
 
@@ -145,7 +147,8 @@ impl Replica {
     /// A replica over an opened driver, from the snapshot that its storage holds, if any.
     pub fn open(settings: Settings, driver: Driver) -> Result<Self, Fatal> {
         let voters = driver.config().voters.clone();
-        let (state, last_snapshot) = match driver.snapshot() {
+        let snapshot = driver.snapshot();
+        let (state, last_snapshot) = match &snapshot {
             Some(s) => (commit::read_snapshot(LogIndex(s.index), &s.bytes)?, LogIndex(s.index)),
             None => (State::default(), LogIndex(0)),
         };
@@ -171,6 +174,7 @@ impl Replica {
             epoch_proposed: None,
             binding: BTreeSet::new(),
             last_snapshot,
+            snapshot_bytes: snapshot.map_or(0, |s| s.bytes.len() as u64),
             outputs: Vec::new(),
         })
     }

@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use engine::commands::Outcome;
 use protocol::control::LogRequest;
 use protocol::ids::{MonotonicMs, ReplicaId, UnixMs};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::handle::{Change, Consistency, Job, ProposeError, Request};
+use crate::handle::{Change, Consistency, Job, Reply, Request};
 use crate::replica::{Fatal, Input, Now, Output, Replica, RequestId};
 use crate::sessions::SessionId;
 use crate::transport::{AgentLink, Event, PeerLinks, read_log};
@@ -26,7 +25,7 @@ pub struct Core {
     changes: broadcast::Sender<Change>,
     peers: PeerLinks,
     agents: HashMap<SessionId, AgentLink>,
-    proposals: HashMap<RequestId, oneshot::Sender<Result<Outcome, ProposeError>>>,
+    proposals: HashMap<RequestId, Reply>,
     reads: HashMap<RequestId, Job>,
     next_request: u64,
     /// Where log readers run: not on this thread.
@@ -71,7 +70,8 @@ impl Core {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     eprintln!("coordinator {id} cannot go on: {error}");
-                    std::process::abort();
+                    // Told in one line, so without the core dump that a panic leaves.
+                    std::process::exit(1);
                 }
                 Err(_) => std::process::abort(),
             }
@@ -202,8 +202,7 @@ impl Core {
             }
             Output::Proposed(id, result) => {
                 if let Some(reply) = self.proposals.remove(&id) {
-                    // A client that went away wants no answer.
-                    let _ = reply.send(result);
+                    self.replica.view(now, |view| reply(result, view));
                 }
             }
             Output::ReadReady(id, result) => {

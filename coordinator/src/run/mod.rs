@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use protocol::ids::ReplicaId;
-use protocol::quic::{Credentials, PEER_ALPN, TlsError, client_config, server_config};
+use protocol::quic::{Credentials, Identity, IdentityError, PEER_ALPN, TlsError, client_config, server_config};
 use quinn::{Endpoint, EndpointConfig, TokioRuntime};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -52,6 +52,17 @@ pub enum StartError {
     /// Its certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Its certificate says nobody.
+    #[error("its certificate: {0}")]
+    Identity(#[from] IdentityError),
+    /// Its certificate is another's.
+    #[error("this is replica {id}, but its certificate is for {identity}: give it the identity of replica {id}")]
+    OtherIdentity {
+        /// Who it is.
+        id: ReplicaId,
+        /// Whose certificate it has.
+        identity: Identity,
+    },
     /// Its sockets or thread.
     #[error("{what}: {cause}")]
     System {
@@ -81,6 +92,10 @@ pub struct Running {
 /// Starts a coordinator. Returns once it serves; a leader may not be known yet (`/readyz` says).
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let system = |what| move |cause| StartError::System { what, cause };
+    let identity = config.credentials.identity()?;
+    if identity != Identity::Replica(config.id) {
+        return Err(StartError::OtherIdentity { id: config.id, identity });
+    }
     let store = Store::open_dir(&config.data_dir, config.id)?;
     let mut voters: Vec<ReplicaId> = config.peers.keys().copied().chain([config.id]).collect();
     voters.sort_unstable();

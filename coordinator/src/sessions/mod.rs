@@ -4,6 +4,8 @@
 //! sessions (for capacity); only the leader joins clusters, grants leases, sends commands and declares clusters lost.
 
 mod leases;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

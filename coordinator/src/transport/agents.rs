@@ -1,9 +1,9 @@
 //! Sessions of agents: one control stream each way for the session's life, and a stream for each log that is read.
 
-use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest};
+use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest, NO_LOG};
 use protocol::ids::ClusterName;
 use protocol::quic::{read_frame, write_frame};
-use quinn::{Connection, RecvStream, SendStream, VarInt};
+use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 
 use super::{Event, Inbox};
@@ -77,6 +77,15 @@ async fn write(mut stream: SendStream, mut waiting: mpsc::Receiver<CoordinatorMe
     Ok(())
 }
 
+fn log_error(error: ReadError) -> String {
+    match error {
+        ReadError::Reset(code) if code == VarInt::from_u32(NO_LOG) => {
+            "its cluster has no log of this attempt (yet, or any more)".into()
+        }
+        error => format!("the log broke off: {error}"),
+    }
+}
+
 /// Reads an attempt's log from its agent into `chunks`, until its end or until nobody listens.
 pub async fn read_log(link: AgentLink, request: LogRequest, chunks: mpsc::Sender<Result<Vec<u8>, String>>) {
     let read = async {
@@ -84,7 +93,7 @@ pub async fn read_log(link: AgentLink, request: LogRequest, chunks: mpsc::Sender
         write_frame(&mut send, &request).await.map_err(|e| e.to_string())?;
         send.finish().map_err(|e| e.to_string())?;
         const CHUNK: usize = 64 * 1024;
-        while let Some(chunk) = receive.read_chunk(CHUNK, true).await.map_err(|e| format!("the log broke off: {e}"))? {
+        while let Some(chunk) = receive.read_chunk(CHUNK, true).await.map_err(log_error)? {
             if chunks.send(Ok(chunk.bytes.to_vec())).await.is_err() {
                 break;
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use protocol::codec::encode_frame;
 use protocol::ids::ReplicaId;
-use protocol::quic::{read_frame, write_frame};
+use protocol::quic::{ConnectFailed, read_frame, write_frame};
 use quinn::{ClientConfig, Connection, Endpoint, SendStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -79,10 +79,20 @@ impl PeerLinks {
 
 impl Link {
     async fn run(self, mut queue: mpsc::Receiver<PeerFrame>) {
+        let mut told = false;
         loop {
             match self.connect().await {
                 Ok((connection, stream)) => self.pump(&connection, stream, &mut queue).await,
-                Err(error) => tracing::debug!(to = %self.to, error, "no link to a peer"),
+                Err(error) if error.is_refused_certificate() && !told => {
+                    // Once: it is tried again ten times a second.
+                    told = true;
+                    tracing::error!(
+                        to = %self.to, address = %self.address, %error,
+                        "a replica and this one do not accept each other's certificate: make both with one authority \
+                         (tidewater identity --ca DIR)"
+                    );
+                }
+                Err(error) => tracing::debug!(to = %self.to, %error, "no link to a peer"),
             }
             // What waits was meant for a link that is gone; Raft is told and sends anew.
             while queue.try_recv().is_ok() {}
@@ -91,14 +101,9 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> Result<(Connection, SendStream), String> {
-        let connection = self
-            .endpoint
-            .connect_with(self.config.clone(), self.address, &server_name(self.to))
-            .map_err(|e| e.to_string())?
-            .await
-            .map_err(|e| e.to_string())?;
-        let stream = connection.open_uni().await.map_err(|e| e.to_string())?;
+    async fn connect(&self) -> Result<(Connection, SendStream), ConnectFailed> {
+        let connection = self.endpoint.connect_with(self.config.clone(), self.address, &server_name(self.to))?.await?;
+        let stream = connection.open_uni().await?;
         Ok((connection, stream))
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use axum::Router;
 use coordinator::api::{self, Settings};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -46,12 +47,17 @@ pub const YAML: (&str, &str) = ("content-type", "application/yaml");
 pub const JSON: (&str, &str) = ("content-type", "application/json");
 pub const WORKLOADS: &str = "/apis/tidewater.dev/v1/namespaces/default/workloads";
 
-pub async fn serve(core: &Core, mut settings: Settings) -> Served {
+pub async fn serve(core: &Core, settings: Settings) -> Served {
+    serve_through(core, settings, |router| router).await
+}
+
+/// As [`serve`], with something of the test's around the router.
+pub async fn serve_through(core: &Core, mut settings: Settings, wrap: impl FnOnce(Router) -> Router) -> Served {
     let stop = CancellationToken::new();
     settings.stopping = stop.clone();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let router = api::router(core.handle.clone(), settings);
+    let router = wrap(api::router(core.handle.clone(), settings));
     let task = tokio::spawn(api::serve(listener, router, stop.clone()));
     Served { address, stop, task }
 }

@@ -151,6 +151,7 @@ async fn serve(
             swallowed.push(request);
             continue;
         }
+        let now = now();
         match request {
             Request::Propose { command, reply } => {
                 let answer = if switches.overloaded {
@@ -164,31 +165,16 @@ async fn serve(
                 } else {
                     apply(&mut state, &command).map_err(ProposeError::from)
                 };
-                let _ = reply.send(answer);
+                let (plan, status) = beside(&state, &switches, now);
+                reply(answer, &view(&state, &switches, plan.as_ref(), &status, now));
             }
             Request::Read { consistency, job } => {
                 if switches.no_quorum && consistency == Consistency::Linearizable {
                     job(Err(ReadError::NoQuorum));
                     continue;
                 }
-                let now = now();
-                let plan = (!switches.leaderless).then(|| plan::plan(&state, &switches.capacity, now, 1000));
-                let status = ReplicaStatus {
-                    id: ReplicaId(1),
-                    leader: (!switches.leaderless).then_some(ReplicaId(1)),
-                    term: Epoch(3),
-                    applied: state.applied,
-                    committed: state.applied,
-                    voters: vec![ReplicaId(1), ReplicaId(2), ReplicaId(3)],
-                };
-                job(Ok(&View {
-                    state: &state,
-                    capacity: &switches.capacity,
-                    plan: plan.as_ref(),
-                    fleet: switches.fleet.as_deref().map(|f| f as &dyn NodeSource),
-                    status: &status,
-                    now,
-                }));
+                let (plan, status) = beside(&state, &switches, now);
+                job(Ok(&view(&state, &switches, plan.as_ref(), &status, now)));
             }
             Request::Logs { chunks, .. } => {
                 let log = switches.log.clone();
@@ -202,6 +188,31 @@ async fn serve(
             }
         }
     }
+}
+
+/// What a view has beside the state.
+fn beside(state: &State, switches: &Switches, now: UnixMs) -> (Option<plan::Plan>, ReplicaStatus) {
+    let plan = (!switches.leaderless).then(|| plan::plan(state, &switches.capacity, now, 1000));
+    let status = ReplicaStatus {
+        id: ReplicaId(1),
+        leader: (!switches.leaderless).then_some(ReplicaId(1)),
+        term: Epoch(3),
+        applied: state.applied,
+        committed: state.applied,
+        voters: vec![ReplicaId(1), ReplicaId(2), ReplicaId(3)],
+    };
+    (plan, status)
+}
+
+fn view<'a>(
+    state: &'a State,
+    switches: &'a Switches,
+    plan: Option<&'a plan::Plan>,
+    status: &'a ReplicaStatus,
+    now: UnixMs,
+) -> View<'a> {
+    let fleet = switches.fleet.as_deref().map(|f| f as &dyn NodeSource);
+    View { state, capacity: &switches.capacity, plan, fleet, status, now }
 }
 
 pub fn key(text: &str) -> WorkloadKey {

@@ -7,6 +7,7 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::Credentials;
 use crate::ids::{ClusterName, ReplicaId};
 
 /// The trust domain of this federation's certificates.
@@ -64,7 +65,7 @@ impl FromStr for Identity {
     }
 }
 
-/// The identity in a certificate that TLS has verified.
+/// The identity in a certificate: one's own, or one that TLS has verified.
 fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity, IdentityError> {
     let malformed = |e: String| IdentityError::Malformed(e);
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| malformed(e.to_string()))?;
@@ -77,6 +78,13 @@ fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity, IdentityErr
     match uris[..] {
         [uri] => uri.parse(),
         _ => Err(IdentityError::NotOneUri(uris.len())),
+    }
+}
+
+impl Credentials {
+    /// Who holds them.
+    pub fn identity(&self) -> Result<Identity, IdentityError> {
+        identity_of(&self.certificate)
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! The one room of this crate that touches sockets; behind the feature `quic`. Used by coordinator and agent.
 
+mod connect;
 mod frames;
 mod identity;
 mod tls;
 
+pub use connect::ConnectFailed;
 pub use frames::{FrameError, read_frame, write_frame};
 pub use identity::{Identity, IdentityError, peer_identity};
 pub use tls::{AGENT_ALPN, Credentials, PEER_ALPN, TlsError, client_config, server_config, transport};

@@ -39,7 +39,12 @@ impl Mirror {
                 apply(&mut c.free_memory_mib, &d.free_memory_mib);
                 apply(&mut c.device_state, &d.device_state);
                 apply(&mut c.activity, &d.activity);
-                apply(&mut c.memory_used_mib, &d.memory_used_mib);
+                let mut row = 0usize;
+                for (gap, moved) in d.memory_moved_mib.gaps.iter().zip(&d.memory_moved_mib.values) {
+                    row += *gap as usize;
+                    c.memory_used_mib[row] = c.memory_used_mib[row].wrapping_add_signed(*moved);
+                    row += 1;
+                }
             }
         }
     }
@@ -84,7 +89,7 @@ fn a_launch_and_its_watermark_travel_in_one_frame() {
     assert_eq!(d.watermark, CommandNumber(1));
     assert_eq!(d.device_state, Changes { gaps: vec![0, 0], values: vec![DeviceState::Held; 2] });
     assert_eq!(d.free_cpu_milli, Changes { gaps: vec![0], values: vec![63_000] });
-    assert!(d.activity.is_empty() && d.memory_used_mib.is_empty() && d.state.is_empty());
+    assert!(d.activity.is_empty() && d.memory_moved_mib.is_empty() && d.state.is_empty());
 }
 
 #[derive(Debug, Clone)]

@@ -82,7 +82,10 @@ impl PythonEnv {
 
     /// The environment's own Python, installed first where it is not there yet.
     pub(super) async fn ready(&self, cache: &Path, progress: Progress) -> Result<PathBuf, ProvisionError> {
-        let python = find_python().await?;
+        self.ready_with(find_python().await?, cache, progress).await
+    }
+
+    async fn ready_with(&self, python: Python, cache: &Path, progress: Progress) -> Result<PathBuf, ProvisionError> {
         let envs = cache.join("envs");
         let (major, minor) = python.version;
         let dir = envs.join(format!("{}-py{major}.{minor}", self.key));
@@ -174,7 +177,10 @@ impl Step<'_> {
 
 /// The Python to build environments with: `TIDEWATER_PYTHON`, else `python3`.
 pub(super) async fn find_python() -> Result<Python, ProvisionError> {
-    let program = std::env::var_os("TIDEWATER_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+    check_python(std::env::var_os("TIDEWATER_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from)).await
+}
+
+async fn check_python(program: PathBuf) -> Result<Python, ProvisionError> {
     let shown = program.display();
     let cure = format!("install Python {}.{} or later, or set TIDEWATER_PYTHON to one", OLDEST.0, OLDEST.1);
     let script = "import sys, venv, ensurepip; print(sys.version_info[0], sys.version_info[1])";
@@ -195,5 +201,77 @@ pub(super) async fn find_python() -> Result<Python, ProvisionError> {
                 "{shown} cannot make environments: {why}; on Debian and Ubuntu: apt install python3-venv"
             )))
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    fn program(dir: &Path, text: &str) -> PathBuf {
+        let path = dir.join("python");
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    async fn refusal(program: PathBuf) -> String {
+        check_python(program).await.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn an_absent_an_old_and_a_stripped_python_are_each_told_with_their_cure() {
+        let dir = tempfile::tempdir().unwrap();
+        let absent = refusal(dir.path().join("none")).await;
+        assert!(absent.contains("install Python 3.9"), "{absent}");
+        let old = refusal(program(dir.path(), "echo 3 7")).await;
+        assert!(old.contains("Python 3.7, which is too old"), "{old}");
+        let error = "echo \"ModuleNotFoundError: No module named 'ensurepip'\" >&2; exit 1";
+        let stripped = refusal(program(dir.path(), error)).await;
+        assert!(stripped.contains("ensurepip") && stripped.contains("apt install python3-venv"), "{stripped}");
+    }
+
+    /// An environment that needs no network: pip is there already.
+    const BARE: PythonEnv = PythonEnv { title: "Nothing", key: "nothing-1", packages: &["pip"] };
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn two_builders_make_one_environment_over_what_a_killed_one_left() {
+        let Ok(python) = find_python().await else {
+            eprintln!("SKIPPED: no python3 with venv");
+            return;
+        };
+        let cache = tempfile::tempdir().unwrap();
+        let (major, minor) = python.version;
+        let half = cache.path().join(format!("envs/nothing-1-py{major}.{minor}"));
+        fs::create_dir_all(half.join("bin")).unwrap();
+        fs::write(half.join("bin/python"), "half a file").unwrap();
+        let waited = Arc::new(AtomicU32::new(0));
+        let seen = waited.clone();
+        let progress: Progress = Arc::new(move |text| {
+            seen.fetch_add(u32::from(text.starts_with("waiting for another")), Ordering::Relaxed);
+        });
+        let build = || BARE.ready_with(python.clone(), cache.path(), progress.clone());
+        let (one, other) = tokio::join!(build(), build());
+        let found = one.unwrap();
+        assert_eq!(found, other.unwrap());
+        assert!(waited.load(Ordering::Relaxed) > 0, "one waited for the other");
+        let out = Command::new(&found).args(["-c", "print(1)"]).output().await.unwrap();
+        assert_eq!(out.stdout, b"1\n");
+        // There now: no builder is needed, not even a Python.
+        let gone = Python { program: "/nonexistent".into(), version: python.version };
+        assert_eq!(BARE.ready_with(gone, cache.path(), progress).await.unwrap(), found);
+    }
+
+    #[tokio::test]
+    async fn a_failing_installer_is_told_with_its_last_words_and_leaves_no_environment() {
+        let dir = tempfile::tempdir().unwrap();
+        let failing = program(dir.path(), "echo no room at the inn; exit 1");
+        let python = Python { program: failing, version: (3, 99) };
+        let error = BARE.ready_with(python, dir.path(), Arc::new(|_| {})).await.unwrap_err().to_string();
+        assert!(error.contains("no room at the inn") && error.contains("python3-venv"), "{error}");
+        assert!(!dir.path().join("envs/nothing-1-py3.99").join(COMPLETE).exists());
     }
 }

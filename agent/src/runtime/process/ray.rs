@@ -15,8 +15,8 @@ use super::{durable, private_dir};
 use crate::guard::plan::{Plan, Process, Ready, Role};
 use crate::runtime::members::Member;
 
-/// Loopback, but none of the names that Ray replaces by an outer address.
-const ADDRESS: &str = "127.0.0.2";
+/// Nothing of Ray listens anywhere else.
+const ADDRESS: &str = "127.0.0.1";
 /// Ray's shared memory for objects, for each node, in bytes: many nodes share one machine here.
 const OBJECT_STORE: u64 = 100_000_000;
 /// Ray's daemons end well within this on SIGTERM; what they keep is worth no more.
@@ -32,7 +32,7 @@ pub(super) fn plan(layout: &Layout<'_>, python: &Path, scratch: &Path) -> Result
     let spec = layout.order.launch.spec.ray.as_ref().ok_or("the specification has no ray")?;
     let attempt = layout.order.launch.attempt.to_string();
     let no_port = |e| format!("no free port on {ADDRESS}: {e}");
-    let [gcs, dashboard, client] = free_ports().map_err(no_port)?;
+    let [gcs, dashboard] = free_ports().map_err(no_port)?;
     let write = |name: &str, bytes: &[u8]| -> Result<PathBuf, String> {
         let path = layout.record.path(name);
         durable::write(&path, bytes).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
@@ -58,7 +58,6 @@ pub(super) fn plan(layout: &Layout<'_>, python: &Path, scratch: &Path) -> Result
                 "--include-dashboard=true".to_owned(),
                 format!("--dashboard-host={ADDRESS}"),
                 format!("--dashboard-port={dashboard}"),
-                format!("--ray-client-server-port={client}"),
                 format!("--temp-dir={}", shown(&temp)),
                 "--disable-usage-stats".to_owned(),
             ]);
@@ -123,6 +122,11 @@ fn shared_environment(layout: &Layout<'_>, python: &Path) -> BTreeMap<String, St
         // Idle workers ahead of need would be one a declared core, on a machine that has few.
         ("RAY_enable_worker_prestart", "0".to_owned()),
         ("RAY_prestart_worker_first_driver", "0".to_owned()),
+        // Many nodes share few cores here: what is slow to start is not dead.
+        ("RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT", "150".to_owned()),
+        ("RAY_DASHBOARD_STARTUP_TIMEOUT_S", "150".to_owned()),
+        ("RAY_agent_register_timeout_ms", "150000".to_owned()),
+        ("RAY_worker_register_timeout_seconds", "150".to_owned()),
         ("NO_COLOR", "1".to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))

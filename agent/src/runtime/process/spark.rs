@@ -19,6 +19,8 @@ const END_GRACE_MS: u64 = 3_000;
 /// The least that Spark accepts for a driver or executor is 450 MiB of heap; below this it refuses to start.
 const LEAST_HEAP_MIB: u64 = 512;
 
+const DRIVER_OPTIONS: &str = "spark.driver.extraJavaOptions";
+
 /// What an attempt needs: the environment's Python and the Spark in it.
 pub(super) struct Installed {
     python: PathBuf,
@@ -75,8 +77,14 @@ pub(super) fn plan(layout: &Layout<'_>, installed: &Installed) -> Result<Plan, S
         ("spark.driver.host", "127.0.0.1".to_owned()),
         ("spark.driver.bindAddress", "127.0.0.1".to_owned()),
         ("spark.ui.enabled", "false".to_owned()),
-        ("spark.local.dir", shown(&layout.record.path("work/local"))),
     ];
+    // The driver's log is the program's; Spark's own chatter, hundreds of lines a run, starts at warnings.
+    let quiet = layout.record.path("log4j2.properties");
+    durable::write(&quiet, include_bytes!("spark_log4j2.properties")).map_err(io)?;
+    if !spec.conf.contains_key(DRIVER_OPTIONS) && !shown(&quiet).contains(char::is_whitespace) {
+        let option = format!("{DRIVER_OPTIONS}=-Dlog4j2.configurationFile=file:{}", shown(&quiet));
+        argv.extend(["--conf".to_owned(), option]);
+    }
     // Where the processes are is the runtime's to say; the rest is the user's.
     let users = spec.conf.iter().filter(|(name, _)| set.iter().all(|(own, _)| own != name));
     for (name, value) in users.map(|(n, v)| (n.as_str(), v.clone())).chain(set.iter().cloned()) {
@@ -92,6 +100,7 @@ pub(super) fn plan(layout: &Layout<'_>, installed: &Installed) -> Result<Plan, S
             ("PATH", format!("{bin}:{}", layout.base.path())),
             ("SPARK_HOME", shown(&home)),
             ("SPARK_LOCAL_IP", "127.0.0.1".to_owned()),
+            ("SPARK_LOCAL_DIRS", shown(&layout.record.path("work/local"))),
             ("PYSPARK_PYTHON", shown(&installed.python)),
             ("PYSPARK_DRIVER_PYTHON", shown(&installed.python)),
         ],

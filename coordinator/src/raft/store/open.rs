@@ -88,7 +88,7 @@ pub enum OpenError {
     },
     /// What it holds is not what was written.
     #[error(
-        "log store: {what} is damaged: {cause}. Nothing was changed. Check the disk; then remove this replica from its \
+        "log store: {what} is damaged: {cause}. Nothing is served from it. Check the disk; then remove this replica from its \
          coordinators, delete its data directory and let it join under a new id (its old id must never vote again). \
          A coordinator without peers is restored from a backup"
     )]

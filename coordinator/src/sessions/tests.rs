@@ -1,0 +1,219 @@
+//! What a session may do, when: each rule alone. The simulation has them all together, under faults.
+
+#![allow(clippy::unwrap_used)]
+
+use protocol::control::{AttemptState, Order, StopCause, StopOrder};
+use protocol::ids::{AttemptNumber, LogIndex, Region, Uid, UnixMs};
+
+use super::*;
+
+const SESSION: SessionId = SessionId(1);
+
+fn cluster() -> ClusterName {
+    ClusterName::new("eu-1").unwrap()
+}
+
+fn info(name: &ClusterName) -> ClusterInfo {
+    ClusterInfo { name: name.clone(), region: Region::new("eu").unwrap(), frameworks: vec![], prices: vec![] }
+}
+
+fn hello(name: &ClusterName) -> AgentMessage {
+    AgentMessage::Hello {
+        cluster: info(name),
+        incarnation: Incarnation(7),
+        last_command: CommandNumber(0),
+        attempts: vec![],
+    }
+}
+
+fn attempt() -> AttemptId {
+    AttemptId { workload: Uid(9), number: AttemptNumber(1) }
+}
+
+fn report(revision: u64) -> AttemptReport {
+    AttemptReport { attempt: attempt(), revision, state: AttemptState::Running, at: UnixMs(0) }
+}
+
+fn stop(number: u64) -> Effect {
+    let order = Order::Stop(StopOrder { attempt: attempt(), cause: StopCause::Cancelled, grace_ms: 0 });
+    Effect::Command { cluster: cluster(), number: CommandNumber(number), order }
+}
+
+fn join() -> Command {
+    Command::Join {
+        info: info(&cluster()),
+        incarnation: Incarnation(7),
+        last_command: CommandNumber(0),
+        attempts: vec![],
+    }
+}
+
+fn opened() -> Sessions {
+    let mut sessions = Sessions::new(ReplicaId(1));
+    assert_eq!(sessions.opened(SESSION, cluster()), vec![]);
+    sessions
+}
+
+/// A leader whose one agent has joined.
+fn joined() -> Sessions {
+    let mut sessions = opened();
+    sessions.begin_reign(Epoch(3), MonotonicMs(0));
+    sessions.received(SESSION, hello(&cluster()));
+    sessions.committed(&join(), vec![]);
+    assert!(sessions.is_joined(&cluster()));
+    sessions
+}
+
+fn sent_numbers(asks: &[Ask]) -> Vec<u64> {
+    let number = |ask: &Ask| match ask {
+        Ask::Send(SESSION, CoordinatorMessage::Command { number, epoch: Epoch(3), .. }) => Some(number.0),
+        _ => None,
+    };
+    asks.iter().filter_map(number).collect()
+}
+
+/// A state in which the cluster has joined.
+fn state() -> State {
+    let mut state = State::default();
+    state.apply(LogIndex(1), &join(), UnixMs(1)).outcome.unwrap();
+    state
+}
+
+#[test]
+fn an_agent_that_says_it_is_another_cluster_is_refused_and_cut_off() {
+    let mut sessions = opened();
+    let asks = sessions.received(SESSION, hello(&ClusterName::new("eu-2").unwrap()));
+    assert!(matches!(&asks[0], Ask::Send(_, CoordinatorMessage::Refused { reason }) if reason.contains("eu-2")));
+    assert!(matches!(&asks[1], Ask::Close(SESSION, _)));
+}
+
+#[test]
+fn a_follower_welcomes_and_does_nothing_else() {
+    let mut sessions = opened();
+    let welcome = Ask::Send(SESSION, CoordinatorMessage::Welcome { replica: ReplicaId(1) });
+    assert_eq!(sessions.received(SESSION, hello(&cluster())), vec![welcome]);
+    assert_eq!(sessions.received(SESSION, AgentMessage::LeaseRequest { nonce: 1 }), vec![]);
+    assert_eq!(sessions.received(SESSION, AgentMessage::Report(report(1))), vec![]);
+    assert_eq!(sessions.committed(&join(), vec![stop(1)]), vec![]);
+}
+
+#[test]
+fn commands_flow_from_the_committed_join_on_and_each_once() {
+    let mut sessions = opened();
+    sessions.begin_reign(Epoch(3), MonotonicMs(0));
+    let asks = sessions.received(SESSION, hello(&cluster()));
+    assert!(asks.contains(&Ask::Propose(join())));
+    assert_eq!(
+        sent_numbers(&sessions.committed(&Command::OpenEpoch { epoch: Epoch(3) }, vec![stop(1)])),
+        Vec::<u64>::new()
+    );
+    assert_eq!(sent_numbers(&sessions.committed(&join(), vec![stop(1), stop(2)])), vec![1, 2]);
+    assert_eq!(
+        sent_numbers(&sessions.committed(&Command::OpenEpoch { epoch: Epoch(3) }, vec![stop(2), stop(3)])),
+        vec![3]
+    );
+}
+
+#[test]
+fn a_new_leader_asks_for_a_fresh_hello_and_joins_on_it_alone() {
+    let mut sessions = opened();
+    sessions.received(SESSION, hello(&cluster()));
+    let asks = sessions.begin_reign(Epoch(3), MonotonicMs(0));
+    assert_eq!(asks, vec![Ask::Send(SESSION, CoordinatorMessage::HelloWanted)]);
+    assert_eq!(sessions.tick(&State::default(), MonotonicMs(1)), vec![], "the old hello makes no join");
+    assert!(sessions.received(SESSION, hello(&cluster())).contains(&Ask::Propose(join())));
+}
+
+#[test]
+fn a_join_that_was_lost_is_proposed_again() {
+    let mut sessions = opened();
+    sessions.begin_reign(Epoch(3), MonotonicMs(0));
+    sessions.received(SESSION, hello(&cluster()));
+    assert_eq!(sessions.tick(&State::default(), MonotonicMs(1)), vec![]);
+    sessions.proposal_lost(&join());
+    assert_eq!(sessions.tick(&State::default(), MonotonicMs(2)), vec![Ask::Propose(join())]);
+}
+
+#[test]
+fn a_lease_goes_out_only_once_leadership_is_confirmed() {
+    let mut sessions = joined();
+    let asks = sessions.received(SESSION, AgentMessage::LeaseRequest { nonce: 44 });
+    let [Ask::Confirm(token)] = asks[..] else { panic!("{asks:?}") };
+    let lease = CoordinatorMessage::Lease { nonce: 44, epoch: Epoch(3), ttl_ms: LEASE_MS };
+    assert_eq!(sessions.leadership_confirmed(token, MonotonicMs(5)), vec![Ask::Send(SESSION, lease)]);
+    assert_eq!(sessions.leadership_confirmed(token, MonotonicMs(6)), vec![], "each request is answered once");
+}
+
+#[test]
+fn a_confirmation_of_another_reign_grants_nothing() {
+    let mut sessions = joined();
+    let asks = sessions.received(SESSION, AgentMessage::LeaseRequest { nonce: 44 });
+    let [Ask::Confirm(token)] = asks[..] else { panic!("{asks:?}") };
+    sessions.end_reign();
+    assert_eq!(sessions.leadership_confirmed(token, MonotonicMs(5)), vec![]);
+    sessions.begin_reign(Epoch(5), MonotonicMs(6));
+    assert_eq!(sessions.leadership_confirmed(token, MonotonicMs(7)), vec![]);
+}
+
+#[test]
+fn a_cluster_is_lost_when_its_lease_is_over_to_the_millisecond_and_is_declared_once() {
+    let mut sessions = joined();
+    let state = state();
+    let lose = Ask::Propose(Command::LoseCluster { cluster: cluster() });
+    let [Ask::Confirm(token)] = sessions.received(SESSION, AgentMessage::LeaseRequest { nonce: 1 })[..] else {
+        panic!()
+    };
+    sessions.leadership_confirmed(token, MonotonicMs(1_000));
+    assert_eq!(sessions.tick(&state, MonotonicMs(1_000 + LEASE_MS - 1)), vec![]);
+    assert_eq!(sessions.tick(&state, MonotonicMs(1_000 + LEASE_MS)), vec![lose.clone()]);
+    assert_eq!(sessions.tick(&state, MonotonicMs(1_001 + LEASE_MS)), vec![]);
+    sessions.proposal_lost(&Command::LoseCluster { cluster: cluster() });
+    assert_eq!(sessions.tick(&state, MonotonicMs(1_002 + LEASE_MS)), vec![lose]);
+}
+
+#[test]
+fn a_new_leader_gives_every_cluster_a_whole_lease_first() {
+    let mut sessions = opened();
+    sessions.begin_reign(Epoch(3), MonotonicMs(500));
+    assert_eq!(sessions.tick(&state(), MonotonicMs(500 + LEASE_MS - 1)), vec![]);
+    assert_eq!(sessions.tick(&state(), MonotonicMs(500 + LEASE_MS)).len(), 1);
+}
+
+#[test]
+fn a_report_is_proposed_once_a_revision() {
+    let mut sessions = joined();
+    let propose = |revision| vec![Ask::Propose(Command::Report { cluster: cluster(), report: report(revision) })];
+    assert_eq!(sessions.received(SESSION, AgentMessage::Report(report(2))), propose(2));
+    assert_eq!(sessions.received(SESSION, AgentMessage::Report(report(2))), vec![]);
+    assert_eq!(sessions.received(SESSION, AgentMessage::Report(report(1))), vec![]);
+    assert_eq!(sessions.received(SESSION, AgentMessage::Report(report(3))), propose(3));
+    sessions.proposal_lost(&Command::Report { cluster: cluster(), report: report(3) });
+    assert_eq!(sessions.received(SESSION, AgentMessage::Report(report(3))), propose(3));
+}
+
+#[test]
+fn a_newer_session_of_an_identity_takes_over() {
+    let mut sessions = joined();
+    let newer = SessionId(2);
+    let asks = sessions.opened(newer, cluster());
+    assert!(asks.iter().any(|a| matches!(a, Ask::Close(SESSION, _))));
+    assert!(asks.contains(&Ask::ForgetCapacity(cluster(), SESSION)));
+    assert_eq!(sessions.session_of(&cluster()), Some(newer));
+    assert_eq!(sessions.received(SESSION, AgentMessage::LeaseRequest { nonce: 1 }), vec![], "the older one is over");
+    assert_eq!(sessions.closed(SESSION), vec![]);
+    assert_eq!(sessions.session_of(&cluster()), Some(newer), "its late end changes nothing");
+}
+
+#[test]
+fn a_cluster_that_was_lost_is_asked_what_it_holds_once_it_has_a_lease_again() {
+    let mut sessions = joined();
+    let mut state = state();
+    state.apply(LogIndex(2), &Command::LoseCluster { cluster: cluster() }, UnixMs(2)).outcome.unwrap();
+    let [Ask::Confirm(token)] = sessions.received(SESSION, AgentMessage::LeaseRequest { nonce: 1 })[..] else {
+        panic!()
+    };
+    sessions.leadership_confirmed(token, MonotonicMs(100));
+    let asks = sessions.tick(&state, MonotonicMs(200));
+    assert_eq!(asks, vec![Ask::Send(SESSION, CoordinatorMessage::HelloWanted)]);
+    assert_eq!(sessions.tick(&state, MonotonicMs(201)), vec![], "it is asked once");
+}

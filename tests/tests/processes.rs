@@ -1,0 +1,101 @@
+//! System tests on real processes: the `tidewater` program as people start it, killed, stopped, starved of what it needs.
+//!
+//! Each test has a folder, ports and processes of its own, ends what it started by process id, and fails if anything of it
+//! is left. What this machine can't run is listed as ignored, with the reason. `TIDEWATER_SEED=N` chooses other moments
+//! for the kills; a failure names the seed that it had.
+
+mod processes {
+    pub mod api;
+    pub mod attempts;
+    pub mod bad_starts;
+    pub mod certificates;
+    pub mod commands;
+    pub mod crashes;
+    pub mod damage;
+    pub mod demo;
+    pub mod dev;
+    pub mod federation;
+    pub mod ledger;
+    pub mod pauses;
+    pub mod program;
+    pub mod world;
+}
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use processes::world::World;
+use processes::{attempts, bad_starts, certificates, commands, crashes, damage, demo, dev, ledger, pauses, program};
+
+/// What a test comes to: done, or not possible on this machine for this reason.
+pub enum Done {
+    /// It holds.
+    Holds,
+    /// It can't be tested here.
+    CannotRunHere(String),
+}
+
+type Test = fn(&World) -> anyhow::Result<Done>;
+
+// The two long ones first and apart, so that each has light ones beside it.
+const TESTS: &[(&str, Test)] = &[
+    ("demo::ends_well_and_leaves_nothing", demo::plain),
+    ("dev::runs_workloads_and_answers_every_command", dev::answers),
+    ("dev::ends_on_sigterm_with_stubborn_workloads_and_takes_up_its_records_again", dev::ends_and_comes_back),
+    ("dev::ends_on_a_signal_while_it_starts", dev::ends_while_starting),
+    ("dev::killed_finds_what_runs_when_it_is_started_again", dev::killed_and_comes_back),
+    ("bad_starts::each_says_one_clear_line_and_leaves_no_process", bad_starts::one_line_each),
+    ("bad_starts::roles_name_what_they_cannot_have", bad_starts::roles),
+    ("bad_starts::a_full_disk_is_told", bad_starts::full_disk),
+    ("ledger::the_check_finds_what_ran_twice_or_not_at_all", ledger::finds_faults),
+    ("demo::ends_well_though_its_leader_is_killed", demo::chaos),
+    ("crashes::coordinators_killed_at_random_moments_lose_and_double_nothing", crashes::coordinators),
+    ("crashes::agents_killed_at_random_moments_lose_and_double_nothing", crashes::agents),
+    ("crashes::everything_killed_at_once_loses_and_doubles_nothing", crashes::everything),
+    ("attempts::go_on_while_their_agent_is_dead_and_are_reported_once", attempts::outlive_their_agent),
+    ("attempts::are_started_once_when_their_agent_is_killed_in_mid_launch", attempts::killed_in_mid_launch),
+    ("attempts::end_with_their_guard_and_are_tried_again", attempts::guard_killed),
+    ("attempts::are_cancelled_once_their_agent_is_back", attempts::cancelled_without_agent),
+    ("attempts::end_with_an_agent_that_is_asked_for_it", attempts::ended_with_their_agent),
+    ("attempts::never_run_twice_where_two_agents_have_one_identity", attempts::two_agents_of_one_cluster),
+    ("pauses::a_leader_stopped_for_5_s_costs_nothing_but_time", pauses::leader),
+    ("pauses::an_agent_stopped_beyond_its_lease_is_lost_and_returns", pauses::agent),
+    ("pauses::everything_stopped_for_12_s_goes_on", pauses::everything),
+    ("damage::a_shortened_log_is_mended_whole_or_refused", damage::shortened),
+    ("damage::a_flipped_bit_is_never_served", damage::flipped),
+    ("damage::a_flipped_bit_of_an_agents_journal_starts_nothing_twice", damage::journal),
+    ("certificates::an_agent_cannot_say_that_it_is_another_cluster", certificates::other_cluster),
+    ("certificates::a_replica_of_another_authority_is_not_let_in", certificates::other_authority),
+    ("certificates::a_replica_with_anothers_certificate_does_not_start", certificates::other_replica),
+    ("commands::bad_input_is_answered_with_place_and_cure", commands::bad_input),
+    ("commands::a_log_is_followed_while_the_leader_is_killed", commands::followed_through_a_kill),
+    ("commands::a_gang_that_must_wait_says_why_and_starts_when_there_is_room", commands::waiting_gang),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Each test starts several processes: more of them at a time would only measure the machine.
+    arguments.test_threads.get_or_insert(2);
+    if !arguments.list
+        && let Err(error) = program::build()
+    {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
+    }
+    let trials = TESTS.iter().map(|(name, test)| Trial::ignorable_test(*name, move || run(name, *test))).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn run(name: &str, test: Test) -> Result<Completion, Failed> {
+    let began = std::time::Instant::now();
+    let world = World::new(name).map_err(|e| format!("{e:#}"))?;
+    let outcome = test(&world);
+    // What is left is told only of a test that held: one that broke off ends its processes, and says why it broke off.
+    let outcome = outcome.and_then(|done| world.finish().map(|()| done));
+    eprintln!("    {name}: {:.1} s", began.elapsed().as_secs_f64());
+    match outcome {
+        Ok(Done::Holds) => Ok(Completion::Completed),
+        Ok(Done::CannotRunHere(why)) => Ok(Completion::ignored_with(why)),
+        Err(error) => Err(format!("{error:#}").into()),
+    }
+}

@@ -212,10 +212,9 @@ impl World {
             for replica in 0..REPLICAS {
                 let (a, r) = (Process::Agent(agent), Process::Replica(replica));
                 let free = self.links.current[agent][replica].is_none();
-                if free && self.is_awake(a) && self.is_awake(r) && self.net.is_open_both_ways(a, r) {
-                    if self.dice.network.chance(500) {
-                        self.connect(agent, replica);
-                    }
+                let awake = self.is_awake(a) && self.is_awake(r);
+                if free && awake && self.net.is_open_both_ways(a, r) && self.dice.network.chance(500) {
+                    self.connect(agent, replica);
                 }
             }
         }

@@ -22,10 +22,8 @@ impl Invariant for OneLive {
 
     fn observe(&mut self, _at_us: u64, fact: &Fact<'_>) -> Result<(), String> {
         match fact {
-            Fact::StartOrdered { agent, attempt } => {
-                if !self.ordered.insert(*attempt) {
-                    return Err(format!("agent {} orders a second start of {}", agent + 1, Attempt(*attempt)));
-                }
+            Fact::StartOrdered { agent, attempt } if !self.ordered.insert(*attempt) => {
+                return Err(format!("agent {} orders a second start of {}", agent + 1, Attempt(*attempt)));
             }
             Fact::Taken { cluster, order, .. } => {
                 let attempt = order.attempt;

@@ -55,3 +55,41 @@ impl Step<'_> {
         Ok(Outcome::Submitted { version: self.index, existed: false })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use protocol::ids::{LogIndex, Namespace, UnixMs, WorkloadName};
+    use protocol::resources::{Cpu, Gpus, Memory};
+    use protocol::workload::{BatchSpec, GroupSpec};
+
+    use super::*;
+    use crate::commands::Command;
+    use crate::state::State;
+
+    #[test]
+    fn a_copy_of_a_submission_that_comes_after_the_deletion_brings_nothing_back() {
+        let key = WorkloadKey { namespace: Namespace::new("a").unwrap(), name: WorkloadName::new("late").unwrap() };
+        let group = GroupSpec {
+            name: protocol::ids::GroupName::new("workers").unwrap(),
+            count: 1,
+            cpu: Cpu(1000),
+            memory: Memory(1),
+            gpus: Gpus(0),
+            gpu: vec![],
+        };
+        let batch = BatchSpec { command: vec!["true".into()], image: None, groups: vec![group] };
+        let spec = Box::new(WorkloadSpec { batch: Some(batch), ..WorkloadSpec::default() });
+        let submit = Command::Submit { key: key.clone(), uid: Uid(7), spec: spec.clone() };
+        let mut state = State::default();
+        state.apply(LogIndex(1), &submit, UnixMs(1)).outcome.unwrap();
+        state.apply(LogIndex(2), &Command::Delete { key: key.clone() }, UnixMs(2)).outcome.unwrap();
+        let copy = state.apply(LogIndex(3), &submit, UnixMs(3));
+        assert_eq!(copy.outcome, Ok(Outcome::Submitted { version: LogIndex(3), existed: true }));
+        assert!(state.workloads.is_empty());
+        // The name is free for another submission.
+        let other = Command::Submit { key, uid: Uid(8), spec };
+        let outcome = state.apply(LogIndex(4), &other, UnixMs(4)).outcome;
+        assert_eq!(outcome, Ok(Outcome::Submitted { version: LogIndex(4), existed: false }));
+    }
+}

@@ -52,6 +52,7 @@ const TESTS: &[(&str, Test)] = &[
     ("crashes::coordinators_killed_at_random_moments_lose_and_double_nothing", crashes::coordinators),
     ("crashes::agents_killed_at_random_moments_lose_and_double_nothing", crashes::agents),
     ("crashes::everything_killed_at_once_loses_and_doubles_nothing", crashes::everything),
+    ("crashes::replicas_that_are_back_take_part_at_once", crashes::back_at_once),
     ("attempts::go_on_while_their_agent_is_dead_and_are_reported_once", attempts::outlive_their_agent),
     ("attempts::are_started_once_when_their_agent_is_killed_in_mid_launch", attempts::killed_in_mid_launch),
     ("attempts::end_with_their_guard_and_are_tried_again", attempts::guard_killed),

@@ -59,6 +59,7 @@ const TESTS: &[(&str, Test)] = &[
     ("attempts::are_cancelled_once_their_agent_is_back", attempts::cancelled_without_agent),
     ("attempts::end_with_an_agent_that_is_asked_for_it", attempts::ended_with_their_agent),
     ("attempts::never_run_twice_where_two_agents_have_one_identity", attempts::two_agents_of_one_cluster),
+    ("attempts::survive_a_full_disk_under_their_agent", attempts::full_disk),
     ("pauses::a_leader_stopped_for_5_s_costs_nothing_but_time", pauses::leader),
     ("pauses::an_agent_stopped_beyond_its_lease_is_lost_and_returns", pauses::agent),
     ("pauses::everything_stopped_for_12_s_goes_on", pauses::everything),

@@ -28,6 +28,9 @@ struct Try {
     placed: f64,
 }
 
+/// A row of the table: its name, its meaning, and its figure in one try.
+type Step = (&'static str, &'static str, fn(&Try) -> f64);
+
 /// Kills the leader again and again.
 pub fn run(quick: bool) -> Result<Figures> {
     let tries = if quick { 3 } else { 20 };
@@ -123,7 +126,7 @@ async fn wait<F: Future<Output = bool>>(between: Duration, holds: impl Fn() -> F
 fn figures(all: &[Try], load_before: f64) -> Figures {
     let mut shown = table(&["ms after the kill", "p50", "max"]);
     let mut json = Map::new();
-    let steps: [(&str, &str, fn(&Try) -> f64); 3] = [
+    let steps: [Step; 3] = [
         ("another replica leads", "elected_", |t| t.elected),
         ("the submission is acknowledged", "acknowledged_", |t| t.acknowledged),
         ("the workload is placed", "", |t| t.placed),

@@ -1,6 +1,7 @@
 //! The core's thread: gathers what came in, steps the replica, carries out what it answers. The only owner of the replica.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::time::{Duration, Instant, SystemTime};
 
 use protocol::control::LogRequest;
@@ -69,7 +70,8 @@ impl Core {
             match outcome {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    eprintln!("coordinator {id} cannot go on: {error}");
+                    // Not `eprintln!`, which panics where stderr is on the same full disk.
+                    let _ = writeln!(std::io::stderr(), "coordinator {id} cannot go on: {error}");
                     // Told in one line, so without the core dump that a panic leaves.
                     std::process::exit(1);
                 }

@@ -41,6 +41,12 @@ impl SmallDisk {
         Ok(mount.output().is_ok_and(|mounted| mounted.status.success()).then_some(Self { place }))
     }
 
+    /// How much room there is.
+    pub fn free_bytes(&self) -> anyhow::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.place)?;
+        Ok(stat.f_bavail * stat.f_frsize)
+    }
+
     /// Where it is.
     pub fn place(&self) -> &Path {
         &self.place

@@ -44,6 +44,7 @@ const TESTS: &[(&str, Test)] = &[
     ("dev::ends_on_sigterm_with_stubborn_workloads_and_takes_up_its_records_again", dev::ends_and_comes_back),
     ("dev::ends_on_a_signal_while_it_starts", dev::ends_while_starting),
     ("dev::killed_finds_what_runs_when_it_is_started_again", dev::killed_and_comes_back),
+    ("dev::runs_and_ends_well_where_nobody_reads_what_it_prints", dev::unread),
     ("bad_starts::each_says_one_clear_line_and_leaves_no_process", bad_starts::one_line_each),
     ("bad_starts::roles_name_what_they_cannot_have", bad_starts::roles),
     ("bad_starts::a_full_disk_is_told", bad_starts::full_disk),

@@ -282,6 +282,11 @@ impl Replica {
         &self.status
     }
 
+    /// Its Raft driver, to look at: for checkers.
+    pub fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
     /// The epoch of its reign, while it reigns.
     pub fn reign(&self) -> Option<Epoch> {
         self.reign

@@ -34,5 +34,6 @@ fn main() -> ExitCode {
 /// What the roles note as they run goes to stderr, where RUST_LOG asks for it; by default only what needs a person.
 fn trace() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
 }

@@ -66,6 +66,11 @@ impl Etcd {
         Ok(text)
     }
 
+    /// The members' process ids.
+    pub fn processes(&self) -> Vec<u32> {
+        self.members.iter().map(Child::id).collect()
+    }
+
     /// Where the leader takes clients.
     pub fn leader(&self) -> Result<SocketAddr> {
         let text = self.ctl(&["endpoint", "status", "-w", "json"])?;

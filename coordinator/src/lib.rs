@@ -6,6 +6,7 @@ pub mod handle;
 pub mod identity;
 pub mod pages;
 pub mod planner;
+pub mod planted;
 pub mod raft;
 pub mod replica;
 pub mod run;

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
 use engine::commands::{Command, Outcome};
-use protocol::ids::{MonotonicMs, ReplicaId, UnixMs};
+use protocol::ids::{LogIndex, MonotonicMs, ReplicaId, UnixMs};
 
 use super::{Now, Output, PeerFrame, Replica, RequestId};
 use crate::handle::ProposeError;
+use crate::planted;
 use crate::raft::driver::ProposeError as AppendError;
 
 /// Names a proposal in the whole coordinator cluster, over restarts too.
@@ -50,6 +51,11 @@ pub struct Proposals {
     waiters: BTreeMap<ProposalId, Waiter>,
 }
 
+/// For the planted bug `ack-before-commit`: an answer that nobody has agreed to.
+fn early_answer(command: &Command) -> Option<Outcome> {
+    matches!(command, Command::Submit { .. }).then_some(Outcome::Submitted { version: LogIndex(0), existed: false })
+}
+
 /// The most requests that may wait at once; more are told to come again.
 const MOST_WAITING: usize = 100_000;
 
@@ -73,7 +79,11 @@ impl Replica {
         }
         let id = self.proposals.id();
         let deadline = now.mono.plus(self.settings.patience_ms);
+        let early = planted::is("ack-before-commit").then(|| early_answer(&command)).flatten();
         let unsent = self.send_on(now, id, command);
+        if let (Some(outcome), None) = (early, &unsent) {
+            return self.outputs.push(Output::Proposed(request, Ok(outcome)));
+        }
         if let Some(Err(error)) = unsent {
             self.outputs.push(Output::Proposed(request, Err(error)));
             return;

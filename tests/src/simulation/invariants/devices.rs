@@ -1,0 +1,100 @@
+//! 10: no GPU, core or MiB is given twice: not on any node at any moment, by the runtimes' own ledger; and the planner's books
+//! are right, so that an agent never has to refuse a launch for want of room.
+
+use std::collections::BTreeMap;
+
+use protocol::control::{AgentMessage, AttemptReport, AttemptState};
+use protocol::errors::FailureClass;
+use protocol::ids::AttemptId;
+
+use super::{Invariant, Layout};
+use crate::simulation::facts::{Attempt, Fact};
+
+/// What one attempt holds of one node.
+#[derive(Default)]
+struct Hold {
+    devices: Vec<u16>,
+    cpu_milli: u64,
+    memory_mib: u64,
+}
+
+pub(crate) struct OneOwner {
+    layout: Layout,
+    /// By cluster and node, then by attempt.
+    held: BTreeMap<(usize, usize), BTreeMap<AttemptId, Hold>>,
+}
+
+impl OneOwner {
+    pub fn new(layout: &Layout) -> Self {
+        Self { layout: layout.clone(), held: BTreeMap::new() }
+    }
+
+    fn check(&self, cluster: usize, node: usize) -> Result<(), String> {
+        let layout = &self.layout[cluster].1[node];
+        let Some(holds) = self.held.get(&(cluster, node)) else { return Ok(()) };
+        let mut owners: BTreeMap<u16, AttemptId> = BTreeMap::new();
+        for (attempt, hold) in holds {
+            for device in &hold.devices {
+                let place = format!("device {device} of node {}", layout.name);
+                if *device >= layout.devices {
+                    return Err(format!("{} is given {place}, which is not there", Attempt(*attempt)));
+                }
+                if let Some(other) = owners.insert(*device, *attempt) {
+                    return Err(format!("{place} is given to {} and {}", Attempt(other), Attempt(*attempt)));
+                }
+            }
+        }
+        let cpu: u64 = holds.values().map(|h| h.cpu_milli).sum();
+        let memory: u64 = holds.values().map(|h| h.memory_mib).sum();
+        if cpu > layout.cpu_milli || memory > layout.memory_mib {
+            return Err(format!("node {} gives {cpu} thousandths of a core and {memory} MiB: too much", layout.name));
+        }
+        Ok(())
+    }
+}
+
+fn refused_for_room(report: &AttemptReport) -> Result<(), String> {
+    match &report.state {
+        AttemptState::Failed { class: FailureClass::Capacity, message, .. } => {
+            Err(format!("{} was bound where there was no room: {message}", Attempt(report.attempt)))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Invariant for OneOwner {
+    fn name(&self) -> &'static str {
+        "10 no GPU is given twice"
+    }
+
+    fn observe(&mut self, _at_us: u64, fact: &Fact<'_>) -> Result<(), String> {
+        match fact {
+            Fact::Taken { cluster, order, assignment } => {
+                for member in &assignment.members {
+                    let nodes = &self.layout[*cluster].1;
+                    let Some(node) = nodes.iter().position(|n| n.name == member.node) else {
+                        return Err(format!(
+                            "{} is on node {}, which is not there",
+                            Attempt(order.attempt),
+                            member.node
+                        ));
+                    };
+                    let hold = self.held.entry((*cluster, node)).or_default().entry(order.attempt).or_default();
+                    hold.devices.extend_from_slice(&member.devices);
+                    let need = order.spec.gang().into_iter().find(|g| g.name == member.group);
+                    hold.cpu_milli += need.as_ref().map_or(0, |n| n.each.cpu_milli);
+                    hold.memory_mib += need.as_ref().map_or(0, |n| n.each.memory_mib);
+                }
+                (0..self.layout[*cluster].1.len()).try_for_each(|node| self.check(*cluster, node))
+            }
+            Fact::Gone { cluster, attempt, .. } => {
+                for (_, holds) in self.held.range_mut((*cluster, 0)..(*cluster + 1, 0)) {
+                    holds.remove(attempt);
+                }
+                Ok(())
+            }
+            Fact::AgentSays { message: AgentMessage::Report(report), .. } => refused_for_room(report),
+            _ => Ok(()),
+        }
+    }
+}

@@ -138,7 +138,9 @@ impl Clients {
         for (number, job) in jobs.iter().enumerate() {
             let at = random.between(SECOND / 2, until_us * 3 / 4);
             add(at, Wish::Submit(number));
-            let end = at + random.between(10 * MS, 2 * longest_us);
+            // Some change their mind while copies of the submission may still be on their way.
+            let patience = if random.chance(300) { 2 * SECOND } else { 2 * longest_us };
+            let end = at + random.between(10 * MS, patience);
             if job.runs_us.is_none() || random.chance(200) {
                 add(end, Wish::End { job: number, delete: random.chance(300) });
             }

@@ -4,6 +4,7 @@
 //! `outstanding`). Changed by `commands` alone; read by the planner, the API and the sessions.
 
 mod codec;
+mod deleted;
 mod indices;
 pub(crate) mod outstanding;
 
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::lifecycle::{Event, Phase};
 use crate::reasons::Decision;
 
+pub use deleted::Deleted;
 pub(crate) use indices::Indices;
 
 /// How many ended attempts of one workload are kept.
@@ -48,6 +50,8 @@ pub struct State {
     pub by_uid: BTreeMap<Uid, WorkloadKey>,
     /// How many workloads were ever submitted: the next one's place in line.
     pub submitted: u64,
+    /// Uids whose records went a short while ago.
+    pub deleted: Deleted,
     /// Views of `workloads`, never stored.
     pub(crate) indices: Indices,
 }

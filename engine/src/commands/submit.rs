@@ -24,6 +24,10 @@ impl Step<'_> {
         if let Some(other) = self.state.by_uid.get(&uid) {
             return Err(Refusal::UidTaken { key: other.clone(), uid });
         }
+        if self.state.deleted.knows(uid) {
+            // A copy that comes after all is over. It was taken once, and that is all its sender may hear.
+            return Ok(Outcome::Submitted { version: self.index, existed: true });
+        }
         let problems = spec.problems();
         if !problems.is_empty() {
             return Err(Refusal::Invalid(problems));

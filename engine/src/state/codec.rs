@@ -19,6 +19,7 @@ impl Encode for State {
         self.now.encode(e)?;
         self.submitted.encode(e)?;
         self.clusters.encode(e)?;
+        self.deleted.encode(e)?;
         (self.workloads.len() as u64).encode(e)?;
         self.workloads.values().try_for_each(|w| w.encode(e))
     }
@@ -32,6 +33,7 @@ impl<C> Decode<C> for State {
             now: Decode::decode(d)?,
             submitted: Decode::decode(d)?,
             clusters: BTreeMap::decode(d)?,
+            deleted: Decode::decode(d)?,
             ..State::default()
         };
         for _ in 0..u64::decode(d)? {

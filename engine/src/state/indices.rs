@@ -72,6 +72,7 @@ impl State {
         change(workload);
         if workload.delete_requested && workload.phase.is_terminal() {
             self.by_uid.remove(&workload.uid);
+            self.deleted.add(workload.uid, self.now);
             self.workloads.remove(key);
         } else {
             self.indices.insert(workload);

@@ -16,9 +16,11 @@ pub(crate) struct Weather {
     pub slowest_us: u64,
 }
 
-/// A quiet network.
-const FAIR: Weather = Weather { lost: 0, twice: 0, slowest_us: 2_000 };
+/// A quiet network: now and then something comes twice.
+const FAIR: Weather = Weather { lost: 0, twice: 5, slowest_us: 2_000 };
 const FASTEST_US: u64 = 100;
+/// How late a copy of a message may come.
+const LATEST_US: u64 = 10_000_000;
 
 /// What is wrong with the network: a partition or bad weather, until it is healed.
 #[derive(Debug, Clone)]
@@ -99,7 +101,9 @@ impl Network {
         }
         let mut copies = vec![self.delay(random)];
         if random.chance(self.weather.twice) {
-            copies.push(self.delay(random) + random.below(10 * self.weather.slowest_us));
+            // Most copies come soon; some so late that everything is over.
+            let late = if random.chance(200) { LATEST_US } else { 10 * self.weather.slowest_us };
+            copies.push(self.delay(random) + random.below(late));
         }
         copies
     }

@@ -149,6 +149,7 @@ pub fn cancelled_without_agent(world: &World) -> anyhow::Result<Done> {
     for name in ["stubborn", "long", "bound-or-queued"] {
         federation.api.until(name, &["Cancelled"], PATIENCE)?;
     }
+    ensure!(ledger.count("start", "bound-or-queued") == 0, "a cancelled workload was started");
     world.until_only(&federation.pids(), Duration::from_secs(30))?;
     ledger.check(&federation.api.workloads()?)?;
     federation.stop()?;

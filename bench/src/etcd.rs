@@ -61,9 +61,15 @@ impl Etcd {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         // `check perf` fails where the machine is too slow for a load, and says what it measured all the same.
         if !output.status.success() && !text.contains("Throughput") {
-            bail!("etcdctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            bail!("etcdctl {}: {}", arguments.join(" "), text.lines().last().unwrap_or("failed"));
         }
         Ok(text)
+    }
+
+    /// The members' process ids.
+    pub fn processes(&self) -> Vec<u32> {
+        self.members.iter().map(Child::id).collect()
     }
 
     /// Where the leader takes clients.

@@ -83,6 +83,11 @@ impl Federation {
         command.spawn().with_context(|| format!("cannot start {command:?}"))
     }
 
+    /// The process ids of the replicas that run.
+    pub fn processes(&self) -> Vec<u32> {
+        self.replicas.iter().filter_map(|replica| replica.process.as_ref().map(Child::id)).collect()
+    }
+
     /// Starts a replica, again where it was killed.
     pub fn start_replica(&mut self, i: usize) -> Result<()> {
         let id = (i + 1).to_string();

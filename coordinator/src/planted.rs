@@ -4,7 +4,10 @@
 /// The bugs planted in this crate, each with what it breaks.
 pub const BUGS: &[(&str, &str)] = &[
     ("skip-persist", "what Raft must not forget is kept in memory and not written to the disk"),
-    ("ack-before-commit", "a client hears that its submission is in once it is in the leader's log, before a quorum has it"),
+    (
+        "ack-before-commit",
+        "a client hears that its submission is in once it is in the leader's log, before a quorum has it",
+    ),
     ("stale-read", "a linearizable read is served at once, without asking a quorum"),
 ];
 

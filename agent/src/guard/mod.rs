@@ -17,7 +17,7 @@ pub mod sys;
 pub mod tail;
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 
 use plan::Plan;
 use record::{Outcome, Record, Started};
@@ -31,17 +31,23 @@ pub const REFUSED: i32 = 3;
 pub fn run_from_args(args: impl Iterator<Item = OsString>) -> i32 {
     let args: Vec<OsString> = args.collect();
     let [dir] = &args[..] else {
-        eprintln!("usage: guard DIR (an attempt's folder; started by the agent, not by people)");
+        note(format_args!("usage: guard DIR (an attempt's folder; started by the agent, not by people)"));
         return 2;
     };
     match guard(&Record::at(dir)) {
         Ok(true) => 0,
         Ok(false) => REFUSED,
         Err(e) => {
-            eprintln!("guard of {}: {e}", dir.display());
+            note(format_args!("guard of {}: {e}", dir.display()));
             1
         }
     }
+}
+
+/// Notes a line for people on stderr. Where it can't be written, as on a full disk, the guard goes on: `eprintln!` would
+/// panic, and take the attempt with it.
+fn note(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// False where the attempt may not begin.

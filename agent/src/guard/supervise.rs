@@ -161,7 +161,7 @@ impl<'a> Guard<'a> {
         }
         // Known also to an agent that finds this guard killed in the middle of the clean-up.
         if let Err(e) = self.record.decide(&Outcome { ending: ending.clone(), gone: false }) {
-            eprintln!("the outcome is not durable yet: {e}");
+            super::note(format_args!("the outcome is not durable yet: {e}"));
         }
         self.ending = Some(Decided { ending, hard_end, hard: false });
         self.become_status(Status::Ending);
@@ -199,7 +199,7 @@ impl<'a> Guard<'a> {
 
 fn send(pid: i32, signal: i32) {
     if let Err(e) = sys::signal(pid, signal) {
-        eprintln!("cannot send {} to process {pid}: {e}", sys::signal_name(signal));
+        super::note(format_args!("cannot send {} to process {pid}: {e}", sys::signal_name(signal)));
     }
 }
 
@@ -210,7 +210,7 @@ fn durable_despite_full_disk(mut write: impl FnMut() -> io::Result<()>) -> io::R
         match write() {
             // A folder that was removed never comes back.
             Err(e) if e.kind() != io::ErrorKind::NotFound && began.elapsed() < Duration::from_secs(60) => {
-                eprintln!("cannot write the outcome: {e}")
+                super::note(format_args!("cannot write the outcome: {e}"));
             }
             done => return done,
         }

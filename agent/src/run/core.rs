@@ -1,6 +1,7 @@
 //! The thread that owns the cluster role: gathers inputs, steps it, hands its outputs on.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::time::{Duration, Instant, SystemTime};
 
 use protocol::control::{AgentMessage, AttemptState};
@@ -55,7 +56,8 @@ impl Core {
             match outcome {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    eprintln!("the agent cannot go on: {error}");
+                    // Not `eprintln!`, which panics where stderr is on the same full disk.
+                    let _ = writeln!(std::io::stderr(), "the agent cannot go on: {error}");
                     // Told in one line, so without the core dump that a panic leaves.
                     std::process::exit(1);
                 }

@@ -43,7 +43,7 @@ impl Chaos {
         };
         // Its sockets are free again once its last task is gone.
         end.await?;
-        println!("chaos: killed coordinator {leader}, which led; {next} leads {} ms later", led_after.as_millis());
+        say!("chaos: killed coordinator {leader}, which led; {next} leads {} ms later", led_after.as_millis());
         *self = Chaos::Killed(leader, Instant::now());
         Ok(())
     }
@@ -54,7 +54,7 @@ impl Chaos {
             && (at_once || since.elapsed() > AWAY)
         {
             federation.restart_coordinator(*id).await?;
-            println!("chaos: coordinator {id} is back, from its disk");
+            say!("chaos: coordinator {id} is back, from its disk");
             *self = Chaos::Off;
         }
         Ok(())

@@ -38,13 +38,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let manifests = examples::unpack(&dir.join("examples"))?;
     let mut ended = Ended::new()?;
 
-    println!("tidewater demo: 3 coordinators, 3 clusters in 2 regions, on this machine");
+    say!("tidewater demo: 3 coordinators, 3 clusters in 2 regions, on this machine");
     let settings = Settings { data_dir: dir.clone(), port: args.port, fleet: Fleet::load(None)?, nvml_lib: None };
     let mut federation = tokio::select! {
         federation = Federation::start(settings) => federation?,
         () = ended.wait() => anyhow::bail!("interrupted"),
     };
-    println!("ready after {:.1} s; watch it at {}/", began.elapsed().as_secs_f64(), federation.url());
+    say!("ready after {:.1} s; watch it at {}/", began.elapsed().as_secs_f64(), federation.url());
 
     let told = tokio::select! {
         told = tell(&mut federation, &manifests, args.chaos) => told,
@@ -53,7 +53,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let stopped = federation.stop().await;
     let succeeded = told?;
     stopped?;
-    println!("demo: {succeeded} workloads succeeded in {:.0} s", began.elapsed().as_secs_f64());
+    say!("demo: {succeeded} workloads succeeded in {:.0} s", began.elapsed().as_secs_f64());
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use crate::dev::Federation;
 pub async fn provision(federation: &Federation) -> anyhow::Result<Vec<Framework>> {
     let agent = federation.agents().first().context("the fleet has no cluster")?;
     for (framework, why) in &agent.missing {
-        println!("without {framework}: {why}");
+        say!("without {framework}: {why}");
     }
     for framework in [Framework::Ray, Framework::Spark] {
         if !agent.cluster.frameworks.contains(&framework) {
@@ -30,7 +30,7 @@ pub async fn provision(federation: &Federation) -> anyhow::Result<Vec<Framework>
         bar.finish_and_clear();
         outcome.with_context(|| format!("{framework} could not be set up"))?;
         if began.elapsed() > Duration::from_secs(2) {
-            println!("{framework} set up in {:.0} s; the next time it is there", began.elapsed().as_secs_f64());
+            say!("{framework} set up in {:.0} s; the next time it is there", began.elapsed().as_secs_f64());
         }
     }
     Ok(agent.cluster.frameworks.clone())

@@ -41,7 +41,7 @@ pub async fn tell(
     let began = Instant::now();
     let holder = submit(client, &manifests.path("hold.yaml")).await?;
     wait_for_phase(client, &holder.key, &["Running"]).await.context("the holder of the GPUs")?;
-    println!("{:>6}  Running: it holds GPUs until it is cancelled", holder.key.name);
+    say!("{:>6}  Running: it holds GPUs until it is cancelled", holder.key.name);
 
     let mut files = vec!["gang-wait.yaml", "batch-allreduce.yaml"];
     if frameworks.contains(&Framework::Ray) {
@@ -56,7 +56,7 @@ pub async fn tell(
     }
     let gang = actors[0].key.clone();
     let why = wait_for_reason(client, &gang).await?;
-    println!("\n{} must wait. `tidewater why {}` says:\n{}\n", gang.name, gang.name, indent(&why));
+    say!("\n{} must wait. `tidewater why {}` says:\n{}\n", gang.name, gang.name, indent(&why));
 
     let mut chaos = if chaos { Chaos::Armed } else { Chaos::Off };
     let mut holding = true;
@@ -76,7 +76,7 @@ pub async fn tell(
         if holding && others_run {
             chaos.strike(federation).await?;
             client.cancel(&holder.key).await?;
-            println!("room is made: {} is cancelled", holder.key.name);
+            say!("room is made: {} is cancelled", holder.key.name);
             holding = false;
         }
         chaos.mend(federation, false).await?;
@@ -101,7 +101,7 @@ async fn submit(client: &Client, file: &str) -> anyhow::Result<Actor> {
     let submitted = Instant::now();
     let (made, warnings) = client.submit(object).await?;
     for warning in warnings {
-        println!("warning: {warning}");
+        say!("warning: {warning}");
     }
     let namespace = match made.metadata.namespace {
         Some(namespace) => namespace,
@@ -120,7 +120,7 @@ async fn look(client: &Client, actor: &mut Actor) -> anyhow::Result<()> {
     let Some(status) = object.status.clone() else { bail!("workload {} has no status", actor.key) };
     if status.phase != actor.phase {
         let place = status.cluster.as_ref().map(|c| format!(" in {c}")).unwrap_or_default();
-        println!("{:7.1} s  {}  {}{place}", actor.submitted.elapsed().as_secs_f64(), actor.key.name, status.phase);
+        say!("{:7.1} s  {}  {}{place}", actor.submitted.elapsed().as_secs_f64(), actor.key.name, status.phase);
         actor.phase.clone_from(&status.phase);
     }
     let running = status.attempts.last().is_some_and(|a| a.running_at.is_some());
@@ -182,11 +182,11 @@ async fn report(client: &Client, actor: &Actor) -> anyhow::Result<()> {
     let start = actor
         .started
         .map_or_else(|| "never ran".to_owned(), |s| format!("{:.1} s from submit to start", s.as_secs_f64()));
-    println!("\n== {}: {}, {start}", actor.key.name, actor.phase);
-    println!("{}", indent(&why.text));
-    println!("  the end of its log:");
+    say!("\n== {}: {}, {start}", actor.key.name, actor.phase);
+    say!("{}", indent(&why.text));
+    say!("  the end of its log:");
     for line in tail(client, &actor.key).await? {
-        println!("    | {line}");
+        say!("    | {line}");
     }
     Ok(())
 }

@@ -206,13 +206,13 @@ impl Federation {
         let mut told: Vec<&str> = Vec::new();
         for (framework, why) in self.agents.iter().flat_map(|a| &a.missing) {
             if !told.contains(&why.as_str()) {
-                eprintln!("{framework} workloads can't run here: {why}");
+                tell!("{framework} workloads can't run here: {why}");
                 told.push(why);
             }
         }
-        println!("page: {}/", self.url());
-        println!("kubeconfig: {}", self.kubeconfig().display());
-        println!("ready: {}", self.url());
+        say!("page: {}/", self.url());
+        say!("kubeconfig: {}", self.kubeconfig().display());
+        say!("ready: {}", self.url());
     }
 
     /// Ends every attempt, then everything else.

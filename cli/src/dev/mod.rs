@@ -50,7 +50,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     federation.print_ready();
     ended.wait().await;
-    eprintln!("stopping: ending what runs");
+    tell!("stopping: ending what runs");
     federation.stop().await
 }
 

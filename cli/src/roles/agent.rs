@@ -69,9 +69,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     })
     .await?;
     for (framework, why) in &running.missing {
-        eprintln!("{framework} workloads can't run here: {why}");
+        tell!("{framework} workloads can't run here: {why}");
     }
-    println!("ready: agent of cluster {}", running.cluster.name);
+    say!("ready: agent of cluster {}", running.cluster.name);
     ended.wait().await;
     if args.end_attempts {
         running.stop_with_attempts(5_000).await?;

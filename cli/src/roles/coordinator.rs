@@ -48,7 +48,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         http: TcpListener::bind(args.http).with_context(|| format!("--http {}", args.http))?,
     };
     let running = coordinator::run::start(config).await?;
-    println!("ready: http://{}", running.http);
+    say!("ready: http://{}", running.http);
     ended.wait().await;
     running.stop().await;
     Ok(())

@@ -65,10 +65,10 @@ fn answer(view: &View<'_>, question: &Question) -> CapacityAnswer {
 
 fn cluster_rows(view: &View<'_>, cluster: &Cluster, sku: Option<&Sku>) -> Vec<CapacityRow> {
     let age_ms = supply::age_ms(view.capacity.clusters.get(&cluster.info.name)).unwrap_or(0);
-    let supplies = supply::by_sku(view, cluster).into_iter();
+    let supplies = supply::by_sku_and_source(view, cluster).into_iter();
     supplies
-        .filter(|(model, _)| sku.is_none() || model.as_ref() == sku)
-        .map(|(model, supply)| CapacityRow {
+        .filter(|((model, _), _)| sku.is_none() || model.as_ref() == sku)
+        .map(|((model, source), supply)| CapacityRow {
             cluster: cluster.info.name.clone(),
             region: cluster.info.region.clone(),
             price_milli: cluster
@@ -78,7 +78,7 @@ fn cluster_rows(view: &View<'_>, cluster: &Cluster, sku: Option<&Sku>) -> Vec<Ca
                 .find(|p| Some(&p.sku) == model.as_ref())
                 .map(|p| p.milli_per_gpu_hour),
             sku: model,
-            source: supply.source,
+            source,
             nodes: supply.nodes,
             gpus: supply.gpus,
             free_cpu_milli: supply.free.cpu_milli,

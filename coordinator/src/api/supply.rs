@@ -104,7 +104,16 @@ impl Supply {
 
 /// What a cluster has, by model; `None` is nodes without GPUs. Empty before its first frame.
 pub fn by_sku(view: &View<'_>, cluster: &Cluster) -> BTreeMap<Option<Sku>, Supply> {
-    let mut supplies = BTreeMap::<Option<Sku>, Supply>::new();
+    let mut models = BTreeMap::<Option<Sku>, Supply>::new();
+    for ((sku, _), supply) in by_sku_and_source(view, cluster) {
+        models.entry(sku).or_default().add(&supply);
+    }
+    models
+}
+
+/// The same, with what is measured apart from what is declared.
+pub fn by_sku_and_source(view: &View<'_>, cluster: &Cluster) -> BTreeMap<(Option<Sku>, Source), Supply> {
+    let mut supplies = BTreeMap::<(Option<Sku>, Source), Supply>::new();
     let Some(capacity) = view.capacity.clusters.get(&cluster.info.name) else { return supplies };
     let placeable = ClusterPhase::of(view, cluster) == ClusterPhase::Ready;
     let in_flight = in_flight(view.state, cluster, capacity.watermark);
@@ -113,7 +122,7 @@ pub fn by_sku(view: &View<'_>, cluster: &Cluster) -> BTreeMap<Option<Sku>, Suppl
         let free = node.free.saturating_sub(&taken);
         let (all, ghosts, sick) = (node.total.gpus(), u64::from(node.ghosts), u64::from(node.sick));
         let unheld = free.gpu_milli / 1000;
-        let supply = supplies.entry(node.sku.clone()).or_default();
+        let supply = supplies.entry((node.sku.clone(), node.source)).or_default();
         supply.nodes += 1;
         supply.total += node.total;
         supply.gpus.total += all;

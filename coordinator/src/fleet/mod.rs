@@ -17,7 +17,6 @@ use protocol::ids::{ClusterName, MonotonicMs};
 use columns::Table;
 use freshness::Freshness;
 pub use intake::IntakeError;
-pub use query::ClusterFigures;
 
 /// One cluster's stream and what it has said so far.
 #[derive(Debug)]

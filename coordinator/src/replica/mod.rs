@@ -287,6 +287,11 @@ impl Replica {
         &self.driver
     }
 
+    /// Whether it leads and entries of its log are on their way to a quorum.
+    pub fn is_replicating(&self) -> bool {
+        self.status.leads() && self.driver.store().last() > self.driver.commit_index()
+    }
+
     /// The epoch of its reign, while it reigns.
     pub fn reign(&self) -> Option<Epoch> {
         self.reign

@@ -9,8 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use protocol::ids::ReplicaId;
-use protocol::quic::{Credentials, Identity, IdentityError, PEER_ALPN, TlsError, client_config, server_config};
-use quinn::{Endpoint, EndpointConfig, TokioRuntime};
+use protocol::quic::{
+    Credentials, Identity, IdentityError, PEER_ALPN, TlsError, client_config, endpoint_config, server_config,
+};
+use quinn::{Endpoint, TokioRuntime};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -107,7 +109,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 
     let quic = config.quic.local_addr().map_err(system("QUIC socket"))?;
     let endpoint = Endpoint::new(
-        EndpointConfig::default(),
+        endpoint_config(&config.credentials),
         Some(server_config(&config.credentials)?),
         config.quic,
         Arc::new(TokioRuntime),

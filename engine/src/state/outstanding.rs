@@ -11,8 +11,9 @@ pub const GRACE_MS: u64 = 10_000;
 impl State {
     /// Commands to a cluster that its agent has not confirmed, by number: what a new leader, or a new session, sends again.
     ///
-    /// A launch is outstanding until the first report, a stop until the attempt is gone. An attempt that was stopped before
-    /// it was accepted has both: the agent carries them out in order. Attempts of another life of the agent have neither: this
+    /// A launch is outstanding until the first report, a stop until the attempt is gone. An attempt that was stopped before it
+    /// was accepted has the stop alone: an agent that never saw the launch notes that it is over, and starts nothing for a
+    /// workload that is not wanted any more; a launch that is still on its way has the lower number and comes first. Attempts of another life of the agent have neither: this
     /// one could start what still runs, or call gone what it never knew.
     pub fn outstanding(&self, cluster: &ClusterName) -> Vec<(CommandNumber, Order)> {
         let Some(member) = self.clusters.get(cluster) else { return vec![] };
@@ -20,7 +21,8 @@ impl State {
             .live_in(cluster)
             .filter(|(_, attempt)| attempt.incarnation == member.incarnation)
             .flat_map(|(workload, attempt)| {
-                let launch = (attempt.revision == 0).then(|| (attempt.launch, launch_order(workload, attempt)));
+                let unseen = attempt.revision == 0 && attempt.stop.is_none();
+                let launch = unseen.then(|| (attempt.launch, launch_order(workload, attempt)));
                 launch.into_iter().chain(stop_order(workload, attempt))
             })
             .collect();

@@ -136,7 +136,7 @@ fn check_views(state: &State) -> Check {
         hold!(there == open.iter().map(|(w, _)| w.uid).collect(), "live_in({name}) is wrong");
         let mut expected = BTreeMap::new();
         for (w, a) in open.iter().filter(|(_, a)| a.incarnation == cluster.incarnation) {
-            if a.revision == 0 {
+            if a.revision == 0 && a.stop.is_none() {
                 expected.insert(a.launch, ("launch", w.uid, a.number));
             }
             if let Some((number, _)) = a.stop {

@@ -5,9 +5,11 @@
 mod connect;
 mod frames;
 mod identity;
+mod restart;
 mod tls;
 
 pub use connect::ConnectFailed;
 pub use frames::{FrameError, read_frame, write_frame};
 pub use identity::{Identity, IdentityError, peer_identity};
+pub use restart::endpoint_config;
 pub use tls::{AGENT_ALPN, Credentials, PEER_ALPN, TlsError, client_config, server_config, transport};

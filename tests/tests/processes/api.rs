@@ -13,6 +13,8 @@ const WORKLOADS: &str = "/apis/tidewater.dev/v1/namespaces/default/workloads";
 /// The coordinators.
 pub struct Api {
     urls: Vec<String>,
+    /// The one that answered last: asked first, because one that stands still costs a request's whole time.
+    answered: std::cell::Cell<usize>,
     client: reqwest::Client,
     runtime: tokio::runtime::Runtime,
 }
@@ -21,8 +23,8 @@ impl Api {
     /// Coordinators at these addresses.
     pub fn new(urls: Vec<String>) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(15)).build()?;
-        Ok(Self { urls, client, runtime })
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
+        Ok(Self { urls, answered: 0.into(), client, runtime })
     }
 
     /// The coordinators' addresses.
@@ -47,13 +49,15 @@ impl Api {
         let began = Instant::now();
         let mut last = String::new();
         loop {
-            for url in &self.urls {
-                match self.one(url, path, body) {
+            for _ in 0..self.urls.len() {
+                let place = self.answered.get();
+                match self.one(&self.urls[place], path, body) {
                     Ok((200..=299, text)) => return serde_json::from_str(&text).with_context(|| text.clone()),
                     Ok((code, text)) if code < 500 => bail!("{path}: {code}: {text}"),
                     Ok((code, text)) => last = format!("{code}: {text}"),
                     Err(error) => last = format!("{error:#}"),
                 }
+                self.answered.set((place + 1) % self.urls.len());
             }
             if began.elapsed() > within {
                 bail!("{path}: no answer within {} s; the last: {last}", within.as_secs());

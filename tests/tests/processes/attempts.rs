@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::api::{phase, text};
 use super::federation::{CLUSTERS, Federation};
 use super::ledger::Ledger;
-use super::world::{PATIENCE, World, lives, signal, wait_for};
+use super::world::{PATIENCE, SmallDisk, World, lives, signal, wait_for};
 use crate::Done;
 
 fn attempts(workload: &Value) -> Vec<Value> {
@@ -139,7 +139,7 @@ pub fn cancelled_without_agent(world: &World) -> anyhow::Result<Done> {
         federation.api.until(name, &["Running"], PATIENCE)?;
     }
     federation.kill_agent(0);
-    federation.api.submit(&in_place(ledger.workload("bound-or-queued", 1, 1)))?;
+    federation.api.submit(&in_place(ledger.workload("bound-or-queued", 1, 3000)))?;
     for name in ["stubborn", "long", "bound-or-queued"] {
         federation.api.cancel(name)?;
     }
@@ -149,8 +149,8 @@ pub fn cancelled_without_agent(world: &World) -> anyhow::Result<Done> {
     for name in ["stubborn", "long", "bound-or-queued"] {
         federation.api.until(name, &["Cancelled"], PATIENCE)?;
     }
-    world.until_only(&federation.pids(), Duration::from_secs(30))?;
     ensure!(ledger.count("start", "bound-or-queued") == 0, "a cancelled workload was started");
+    world.until_only(&federation.pids(), Duration::from_secs(30))?;
     ledger.check(&federation.api.workloads()?)?;
     federation.stop()?;
     Ok(Done::Holds)
@@ -214,6 +214,43 @@ pub fn two_agents_of_one_cluster(world: &World) -> anyhow::Result<Done> {
     ledger.check(&known)?;
     let unknown = known.values().filter(|w| phase(w) == "Unknown").count();
     eprintln!("    of {handed_in} workloads {unknown} stay unknown: only the twin's folder knows of them");
+    world.until_only(&federation.pids(), Duration::from_secs(30))?;
+    federation.stop()?;
+    Ok(Done::Holds)
+}
+
+/// A workload fills its agent's disk: what ends meanwhile is told once there is room again, what could not begin is tried
+/// again, and nothing was lost or run twice.
+pub fn full_disk(world: &World) -> anyhow::Result<Done> {
+    let ledger = Ledger::new(world);
+    let mut federation = Federation::prepare(world, 1)?;
+    let Some(disk) = SmallDisk::mount(federation.agent_dir(0), 4096)? else {
+        return Ok(Done::CannotRunHere("a small file system can't be mounted here".into()));
+    };
+    federation.start_coordinator(1)?;
+    federation.start_agent(0)?;
+    federation.until_cluster(CLUSTERS[0], "Ready")?;
+    federation.api.submit(&ledger.workload("before", 1, 60))?;
+    wait_for("the first", PATIENCE, || Ok((ledger.count("start", "before") == 1).then_some(())))?;
+    let mut filler = ledger.workload("filler", 1, 0);
+    filler["spec"]["batch"]["command"] = serde_json::json!(["sh", "-c", "head -c 20000000 /dev/zero; exec sleep 600"]);
+    federation.api.submit(&filler)?;
+    wait_for("a full disk", PATIENCE, || Ok((disk.free_bytes()? == 0).then_some(())))?;
+    federation.api.submit(&ledger.workload("after", 1, 1))?;
+    wait_for("the end of the first", PATIENCE, || Ok((ledger.count("end", "before") == 1).then_some(())))?;
+    // Time enough for whatever gives up at once.
+    std::thread::sleep(Duration::from_secs(3));
+
+    let logs = std::fs::read_dir(disk.place().join("attempts"))?.flatten();
+    let logs: Vec<_> = logs.map(|entry| entry.path().join("logs/ranks-0.log")).filter(|log| log.exists()).collect();
+    ensure!(!logs.is_empty(), "no log to empty");
+    logs.iter().try_for_each(|log| std::fs::File::create(log).map(drop))?;
+    let before = federation.api.until("before", &["Succeeded"], PATIENCE)?;
+    ensure!(attempts(&before).len() == 1, "its guard waits for room to say how it ended: {}", before["status"]);
+    federation.api.until("after", &["Succeeded"], PATIENCE)?;
+    federation.api.cancel("filler")?;
+    federation.api.until("filler", &["Cancelled"], PATIENCE)?;
+    ledger.check(&federation.api.workloads()?)?;
     world.until_only(&federation.pids(), Duration::from_secs(30))?;
     federation.stop()?;
     Ok(Done::Holds)

@@ -1,14 +1,13 @@
 //! Starts that can't succeed: one clear line on stderr that names the cure, a code that is not 0, and nothing left.
 
 use std::net::TcpListener;
-use std::process::Command;
 
 use anyhow::{Context, ensure};
 
 use super::dev::Dev;
 use super::federation::{CLUSTERS, Federation, free_port, identity};
 use super::program::Ran;
-use super::world::World;
+use super::world::{SmallDisk, World};
 use crate::Done;
 
 fn refused(ran: Ran, words: &[&str]) -> anyhow::Result<()> {
@@ -107,15 +106,10 @@ pub fn roles(world: &World) -> anyhow::Result<Done> {
 
 /// A data folder on a disk without room.
 pub fn full_disk(world: &World) -> anyhow::Result<Done> {
-    let place = world.path("small");
-    std::fs::create_dir(&place)?;
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(&place).output();
-    if !mounted.as_ref().is_ok_and(|m| m.status.success()) {
+    let Some(disk) = SmallDisk::mount(world.path("small"), 256)? else {
         return Ok(Done::CannotRunHere("a small file system can't be mounted here".into()));
-    }
-    let ran = world.run(&["dev", "--data-dir", &place.join("dev").display().to_string(), "--port", "0"]);
-    let unmounted = Command::new("umount").arg("--lazy").arg(&place).status();
-    ensure!(unmounted?.success(), "{} stays mounted", place.display());
+    };
+    let ran = world.run(&["dev", "--data-dir", &disk.place().join("dev").display().to_string(), "--port", "0"]);
     let ran = ran?.with_code(1)?;
     // Three replicas share that disk: each of them may have come to its end.
     ensure!((1..=3).contains(&ran.err.lines().count()), "not a line each: {}", ran.err);

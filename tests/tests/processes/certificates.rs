@@ -19,6 +19,8 @@ pub fn other_cluster(world: &World) -> anyhow::Result<Done> {
     federation.start_agent_as(1, &wrong)?;
     federation.agent(1)?.says("its certificate is for cluster north", PATIENCE)?;
     ensure!(federation.api.cluster_phase(CLUSTERS[1])?.is_empty(), "it became a member");
+    let said = federation.agent(1)?.err();
+    ensure!(!said.contains('\u{1b}'), "colour where no terminal is: {said:?}");
     federation.kill_agent(1);
     // The real one is not worse off for it.
     federation.until_cluster(CLUSTERS[0], "Ready")?;

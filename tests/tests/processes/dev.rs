@@ -1,15 +1,16 @@
 //! `tidewater dev`, as a new user meets it: it gets ready, runs real work, answers, ends in order, and comes back.
 
+use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use super::api::{Api, phase};
 use super::ledger::Ledger;
 use super::program::{Program, Ran};
-use super::world::{MARK, PATIENCE, World, wait_for};
+use super::world::{MARK, PATIENCE, World, signal, wait_for};
 use crate::Done;
 
 /// What may pass between SIGTERM and the end while workloads ignore SIGTERM: their grace of 5 s, and as much again.
@@ -166,5 +167,26 @@ pub fn killed_and_comes_back(world: &World) -> anyhow::Result<Done> {
     ensure!(ledger.count("start", "done") == 1, "a workload that had succeeded ran again");
     world.until_only(&[dev.program.pid()], Duration::from_secs(30))?;
     dev.program.terminate()?;
+    Ok(Done::Holds)
+}
+
+/// Nobody reads what it prints: it runs, and ends in order with what it runs.
+pub fn unread(world: &World) -> anyhow::Result<Done> {
+    let ledger = Ledger::new(world);
+    let dir = world.path("dev").display().to_string();
+    let mut command = world.command(&["dev", "--data-dir", &dir, "--port", "0"]);
+    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn()?;
+    drop((child.stdout.take(), child.stderr.take()));
+    let kubeconfig =
+        wait_for("the kubeconfig", PATIENCE, || Ok(std::fs::read_to_string(world.path("dev/kubeconfig")).ok()))?;
+    let url = kubeconfig.split("server: ").nth(1).and_then(|rest| rest.lines().next()).context("an address")?;
+    let api = Api::new(vec![url.to_owned()])?;
+    api.submit(&ledger.workload("w", 1, 3000))?;
+    api.until("w", &["Running"], PATIENCE)?;
+    signal(child.id() as i32, Signal::TERM);
+    let status = wait_for("its end", PATIENCE, || Ok(child.try_wait()?))?;
+    ensure!(status.success(), "it ended with {status}");
+    world.until_only(&[], Duration::from_secs(2))?;
     Ok(Done::Holds)
 }

@@ -27,6 +27,39 @@ pub struct World {
     mark: String,
 }
 
+/// A small file system, gone when it is dropped.
+pub struct SmallDisk {
+    place: PathBuf,
+}
+
+impl SmallDisk {
+    /// Mounts one over a new folder; `None` where this machine does not let us.
+    pub fn mount(place: PathBuf, kib: u32) -> anyhow::Result<Option<Self>> {
+        std::fs::create_dir(&place)?;
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs"]).arg(&place);
+        Ok(mount.output().is_ok_and(|mounted| mounted.status.success()).then_some(Self { place }))
+    }
+
+    /// How much room there is.
+    pub fn free_bytes(&self) -> anyhow::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.place)?;
+        Ok(stat.f_bavail * stat.f_frsize)
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> &Path {
+        &self.place
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: what still has a file open there ends with the test.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.place).status();
+    }
+}
+
 /// A process that belongs to a test.
 #[derive(Debug, Clone)]
 pub struct Found {

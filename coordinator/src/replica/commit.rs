@@ -66,7 +66,13 @@ impl Replica {
             self.snapshot_bytes = snapshot.bytes.len() as u64;
             self.status.applied = self.state.applied;
         }
+        for number in ready.dropped {
+            self.proposal_dropped(number);
+        }
         for committed in ready.committed {
+            if let Some(number) = committed.own {
+                self.proposal_committed(number);
+            }
             self.apply(now, committed)?;
         }
         self.status.committed = self.status.applied.max(LogIndex(self.driver.commit_index()));

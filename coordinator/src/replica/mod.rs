@@ -7,6 +7,8 @@ mod commit;
 mod peer;
 mod proposals;
 mod reads;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 

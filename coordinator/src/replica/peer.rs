@@ -42,7 +42,7 @@ impl Replica {
                 }
             }
             PeerFrame::Forward { id, command } => {
-                if let Err(error) = self.append(now, id, command) {
+                if let Err(error) = self.append_for(now, id, command) {
                     let overloaded = error == ProposeError::Overloaded;
                     self.outputs.push(super::Output::Peer(from, PeerFrame::ForwardRefused { id, overloaded }));
                 }

@@ -49,6 +49,17 @@ pub struct Proposals {
     boot: u64,
     next: u64,
     waiters: BTreeMap<ProposalId, Waiter>,
+    /// What this replica's driver took in this leadership and has not committed, by the number that it was given.
+    taken: BTreeMap<u64, Taken>,
+}
+
+/// Who is to hear if Raft drops a proposal after all.
+#[derive(Debug)]
+enum Taken {
+    /// A client of the replica that the id names.
+    Client(ProposalId),
+    /// Whoever makes it again.
+    Own(Command),
 }
 
 /// For the planted bug `ack-before-commit`: an answer that nobody has agreed to.
@@ -61,7 +72,7 @@ const MOST_WAITING: usize = 100_000;
 
 impl Proposals {
     pub(super) fn new(replica: ReplicaId, boot: u64) -> Self {
-        Self { replica, boot, next: 0, waiters: BTreeMap::new() }
+        Self { replica, boot, next: 0, waiters: BTreeMap::new(), taken: BTreeMap::new() }
     }
 
     fn id(&mut self) -> ProposalId {
@@ -95,7 +106,7 @@ impl Replica {
     /// Tries to get a command on its way. None: done. Some(Ok(command)): no leader is known yet.
     fn send_on(&mut self, now: Now, id: ProposalId, command: Command) -> Option<Result<Command, ProposeError>> {
         match self.status.leader {
-            Some(leader) if leader == self.settings.id => self.append(now, id, command).err().map(Err),
+            Some(leader) if leader == self.settings.id => self.append_for(now, id, command).err().map(Err),
             Some(leader) => {
                 self.outputs.push(Output::Peer(leader, PeerFrame::Forward { id, command }));
                 None
@@ -107,27 +118,63 @@ impl Replica {
     /// This leader's own command (sessions, planner). If it is lost, its maker makes it again.
     pub(super) fn propose_own(&mut self, now: Now, command: Command) {
         let id = self.proposals.id();
-        if self.append(now, id, command.clone()).is_err() {
-            self.own_lost(&command);
+        match self.append(now, id, command.clone()) {
+            Ok(number) => {
+                self.proposals.taken.insert(number, Taken::Own(command));
+            }
+            Err(_) => self.own_lost(&command),
         }
     }
 
-    pub(super) fn own_lost(&mut self, command: &Command) {
+    fn own_lost(&mut self, command: &Command) {
         self.sessions.proposal_lost(command);
         if let Command::Bind(binding) = command {
             self.binding.remove(&binding.uid);
         }
     }
 
-    /// Appends to the log of this leader.
-    pub(super) fn append(&mut self, now: Now, id: ProposalId, command: Command) -> Result<(), ProposeError> {
+    /// Appends a client's command, of this replica or of one that passed it on, to the log of this leader.
+    pub(super) fn append_for(&mut self, now: Now, id: ProposalId, command: Command) -> Result<(), ProposeError> {
+        let number = self.append(now, id, command)?;
+        self.proposals.taken.insert(number, Taken::Client(id));
+        Ok(())
+    }
+
+    fn append(&mut self, now: Now, id: ProposalId, command: Command) -> Result<u64, ProposeError> {
         let entry = Entry { id, at: now.unix, command };
         let bytes = protocol::codec::encode_body(&entry).map_err(|_| ProposeError::Overloaded)?;
-        self.driver.propose(id.number, bytes).map_err(|error| match error {
+        // The driver's number is this replica's own: an id that was passed on may have another's number.
+        let number = self.proposals.id().number;
+        self.driver.propose(number, bytes).map_err(|error| match error {
             AppendError::NotLeader { .. } => ProposeError::Unconfirmed,
             AppendError::Stopped => ProposeError::ShuttingDown,
             AppendError::Overloaded | AppendError::TooLarge { .. } => ProposeError::Overloaded,
-        })
+        })?;
+        Ok(number)
+    }
+
+    /// The driver's proposal with this number is committed: nobody has to hear of a loss any more.
+    pub(super) fn proposal_committed(&mut self, number: u64) {
+        self.proposals.taken.remove(&number);
+    }
+
+    /// Raft dropped a proposal that it had taken: it is certain that nothing came of it.
+    pub(super) fn proposal_dropped(&mut self, number: u64) {
+        match self.proposals.taken.remove(&number) {
+            Some(Taken::Own(command)) => self.own_lost(&command),
+            Some(Taken::Client(id)) if id.replica == self.settings.id => self.answer(id, Err(ProposeError::Overloaded)),
+            Some(Taken::Client(id)) => {
+                let refused = PeerFrame::ForwardRefused { id, overloaded: true };
+                self.outputs.push(Output::Peer(id.replica, refused));
+            }
+            None => {}
+        }
+    }
+
+    /// How many proposals are on their way.
+    #[cfg(test)]
+    pub(super) fn proposals_taken(&self) -> usize {
+        self.proposals.taken.len()
     }
 
     /// Tells a waiting client what came of its command.
@@ -139,6 +186,7 @@ impl Replica {
 
     /// The leader changed. What went to the old one may be lost: clients hear so and may send again; what waited goes on.
     pub(super) fn leader_changed(&mut self, now: Now) {
+        self.proposals.taken.clear();
         let ids: Vec<ProposalId> = self.proposals.waiters.keys().copied().collect();
         for id in ids {
             let Some(waiter) = self.proposals.waiters.get_mut(&id) else { continue };

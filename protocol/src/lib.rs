@@ -11,6 +11,7 @@ pub mod control;
 pub mod errors;
 pub mod ids;
 pub mod node;
+pub mod planted;
 #[cfg(feature = "quic")]
 pub mod quic;
 pub mod resources;

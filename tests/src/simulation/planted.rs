@@ -1,27 +1,18 @@
 //! The bugs that are planted in the product's code behind the feature `planted`, to measure the simulation: each must be found
 //! within a fixed number of seeds.
 
-/// Where a bug is planted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Room {
-    Engine,
-    Coordinator,
-    Agent,
-}
-
 /// One planted bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bug {
-    room: Room,
     /// Its name.
     pub name: &'static str,
 }
 
 /// Every bug that can be planted.
 pub fn all() -> Vec<Bug> {
-    let engine = engine::planted::BUGS.iter().map(|(name, _)| Bug { room: Room::Engine, name });
-    let coordinator = coordinator::planted::BUGS.iter().map(|(name, _)| Bug { room: Room::Coordinator, name });
-    let agent = agent::planted::NAMES.iter().map(|name| Bug { room: Room::Agent, name });
+    let engine = engine::planted::BUGS.iter().map(|(name, _)| Bug { name });
+    let coordinator = coordinator::planted::BUGS.iter().map(|(name, _)| Bug { name });
+    let agent = agent::planted::NAMES.iter().map(|name| Bug { name });
     engine.chain(coordinator).chain(agent).collect()
 }
 
@@ -31,10 +22,7 @@ pub const POSSIBLE: bool = cfg!(feature = "planted");
 /// Plants this bug, and no other, in the code that this thread runs from now on.
 #[cfg(feature = "planted")]
 pub fn select(bug: Option<Bug>) {
-    let name = |room| bug.filter(|bug| bug.room == room).map(|bug| bug.name);
-    engine::planted::select(name(Room::Engine));
-    coordinator::planted::select(name(Room::Coordinator));
-    agent::planted::select(name(Room::Agent));
+    protocol::planted::select(bug.map(|bug| bug.name));
 }
 
 /// Nothing: this build has no planted bugs.

@@ -101,7 +101,7 @@ impl Value {
             let known = pieces.entry(size).or_default();
             *known = known.saturating_add(members.saturating_mul(each));
         }
-        let served = if cpu == 0 { u64::MAX } else { u64::try_from((gpu * 1000 << PARTS) / cpu).unwrap_or(u64::MAX) };
+        let served = ((gpu * 1000) << PARTS).checked_div(cpu).and_then(|s| u64::try_from(s).ok()).unwrap_or(u64::MAX);
         let claims = claims(mix, fleet, gpu);
         let view = |sku: &Sku| View { claimed: claims.get(sku).copied().unwrap_or(0), ..View::of(mix, sku) };
         Self {

@@ -86,7 +86,9 @@ pub(crate) struct Value {
     worth: Worth,
     /// Millionths of a GPU that a thousandth of a core serves, times 2^20.
     served: u64,
-    views: BTreeMap<Sku, View>,
+    /// The fleet's models, sorted, and how the mix looks at each.
+    models: Vec<Sku>,
+    views: Vec<View>,
 }
 
 impl Value {
@@ -107,13 +109,19 @@ impl Value {
         Self {
             worth: worth(&pieces.into_iter().collect::<Vec<_>>()),
             served,
-            views: fleet.keys().map(|sku| (sku.clone(), view(sku))).collect(),
+            models: fleet.keys().cloned().collect(),
+            views: fleet.keys().map(view).collect(),
         }
     }
 
     /// How the mix looks at a model.
     pub(crate) fn view(&self, sku: &Sku) -> Option<&View> {
-        self.views.get(sku)
+        self.views.get(self.models.binary_search(sku).ok()?)
+    }
+
+    /// The same, by the model's place among the fleet's.
+    pub(crate) fn view_at(&self, model: usize) -> Option<&View> {
+        self.views.get(model)
     }
 
     /// What placing members on a node wastes.

@@ -16,6 +16,7 @@ mod processes {
     pub mod dev;
     pub mod federation;
     pub mod ledger;
+    pub mod nodes;
     pub mod pauses;
     pub mod program;
     pub mod world;
@@ -25,7 +26,9 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use processes::world::World;
-use processes::{attempts, bad_starts, certificates, commands, crashes, damage, demo, dev, ledger, pauses, program};
+use processes::{
+    attempts, bad_starts, certificates, commands, crashes, damage, demo, dev, ledger, nodes, pauses, program,
+};
 
 /// What a test comes to: done, or not possible on this machine for this reason.
 pub enum Done {
@@ -70,6 +73,9 @@ const TESTS: &[(&str, Test)] = &[
     ("certificates::an_agent_cannot_say_that_it_is_another_cluster", certificates::other_cluster),
     ("certificates::a_replica_of_another_authority_is_not_let_in", certificates::other_authority),
     ("certificates::a_replica_with_anothers_certificate_does_not_start", certificates::other_replica),
+    ("nodes::stream_what_they_measure_and_are_stale_while_they_are_silent", nodes::stream),
+    ("nodes::are_told_why_they_are_not_let_in", nodes::refused),
+    ("nodes::of_one_name_do_not_speak_both", nodes::twins),
     ("commands::bad_input_is_answered_with_place_and_cure", commands::bad_input),
     ("commands::a_log_is_followed_while_the_leader_is_killed", commands::followed_through_a_kill),
     ("commands::a_gang_that_must_wait_says_why_and_starts_when_there_is_room", commands::waiting_gang),

@@ -152,7 +152,7 @@ impl World {
                 }
                 Output::Forget { attempt } => self.give_order(agent, RuntimeOrder::Forget(attempt)),
                 // No node role here: nodes are declared.
-                Output::WantFullFrame { .. } => {}
+                Output::WantFullFrame { .. } | Output::EndNode { .. } => {}
             }
         }
     }

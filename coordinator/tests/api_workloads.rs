@@ -236,3 +236,21 @@ async fn without_a_leader_or_quorum_it_says_so_in_time() {
     assert_eq!(api.get("/healthz").await.code, 200);
     assert_eq!(api.get("/readyz").await.code, 503);
 }
+
+#[tokio::test]
+async fn only_an_attempt_that_nobody_sees_can_be_forgotten_and_the_word_is_kept() {
+    let core = Core::start();
+    let api = serve(&core, quick()).await;
+    let forget = |body: &'static str| {
+        api.ask("POST", "/apis/tidewater.dev/v1/namespaces/default/workloads/a/forget", &[JSON], body)
+    };
+    const SAID: &str = r#"{"reason": "its node was taken away"}"#;
+    forget(SAID).await.failure(404, "NotFound");
+    api.post_yaml(&batch("a", 1, 0)).await;
+    let message = forget(SAID).await.failure(409, "Conflict");
+    assert!(message.contains("never placed"), "{message}");
+    let message = forget(r#"{"reason": " "}"#).await.failure(400, "BadRequest");
+    assert!(message.contains("how you know"), "{message}");
+    forget("{}").await.failure(400, "BadRequest");
+    forget(r#"{"reason": "x", "atempt": 1}"#).await.failure(400, "BadRequest");
+}

@@ -158,7 +158,7 @@ pub async fn create(
     Ok((code, warning_headers(&warnings), Json(shown)).into_response())
 }
 
-fn unread(e: BytesRejection) -> ApiError {
+pub(super) fn unread(e: BytesRejection) -> ApiError {
     if e.status() == StatusCode::PAYLOAD_TOO_LARGE {
         return ApiError::TooLarge(format!("the body is over {} bytes", body::MAX_BODY));
     }
@@ -195,7 +195,7 @@ fn created(
 }
 
 /// `Warning: 299 - "…"`, one header a warning, as Kubernetes sends them.
-fn warning_headers(warnings: &[String]) -> HeaderMap {
+pub(super) fn warning_headers(warnings: &[String]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for warning in warnings {
         let plain: String = warning
@@ -232,22 +232,14 @@ pub async fn delete(State(api): State<Api>, Path(path): Path<(String, String)>) 
     }
     Ok(match look_up(&api, key.clone(), Consistency::Linearizable).await? {
         Some(seen) => Json(seen.object()).into_response(),
-        None => Json(Status {
-            api_version: "v1".into(),
-            kind: "Status".into(),
-            status: "Success".into(),
-            message: format!("workload {key} is deleted"),
-            reason: String::new(),
-            code: 200,
-        })
-        .into_response(),
+        None => Json(Status::success(format!("workload {key} is deleted"))).into_response(),
     })
 }
 
 /// A proposal that failed, and whether an earlier try of it may have taken effect.
-struct Failed {
-    error: ApiError,
-    tried_before: bool,
+pub(super) struct Failed {
+    pub error: ApiError,
+    pub tried_before: bool,
 }
 
 impl From<Failed> for ApiError {
@@ -257,11 +249,11 @@ impl From<Failed> for ApiError {
 }
 
 /// Who looks at nothing once a command is committed.
-fn nothing(_: &Outcome, _: &View<'_>) {}
+pub(super) fn nothing(_: &Outcome, _: &View<'_>) {}
 
 /// Proposes a command, again where nobody confirmed it, while the time lasts: every command sent here is safe to repeat. Looks
 /// at the state with the command in it, in the same turn of the core.
-async fn submit<T: Send + 'static>(
+pub(super) async fn submit<T: Send + 'static>(
     api: &Api,
     command: Command,
     look: impl Fn(&Outcome, &View<'_>) -> T + Clone + Send + 'static,

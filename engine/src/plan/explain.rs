@@ -5,6 +5,7 @@ use protocol::ids::{UnixMs, WorkloadKey};
 use protocol::resources::Span;
 
 use crate::capacity::Capacity;
+use crate::commands::forget::is_abandoned;
 use crate::lifecycle::Phase;
 use crate::queue::{Turn, Walk};
 use crate::reasons::{Candidate, Explanation, Obstacle, WaitCause, Waiting, state_text};
@@ -19,7 +20,11 @@ pub fn explain(state: &State, capacity: &Capacity, at: UnixMs, key: &WorkloadKey
     Some(Explanation {
         phase: workload.phase,
         summary: summary(workload, waiting.as_ref(), state.now.max(at)),
-        cures: waiting.as_ref().map(|w| cures(w, state.now.max(at))).unwrap_or_default(),
+        cures: match &waiting {
+            Some(waiting) => cures(waiting, state.now.max(at)),
+            None if is_abandoned(state, workload) => vec![forget(workload)],
+            None => vec![],
+        },
         decision: workload.attempts.last().filter(|_| waiting.is_none()).map(|a| a.decision.clone()),
         waiting,
     })
@@ -63,7 +68,10 @@ fn summary(workload: &Workload, waiting: Option<&Waiting>, now: UnixMs) -> Strin
         }
         Phase::Bound => at(attempt, "is bound: its agent has not confirmed yet"),
         Phase::Launching => at(attempt, "is being launched: its agent has the order"),
-        Phase::Starting | Phase::Succeeded | Phase::Failed => at(attempt, &word(attempt)),
+        Phase::Starting | Phase::Succeeded | Phase::Failed => match workload.given_up() {
+            Some(why) => format!("{}; {why}", at(attempt, &word(attempt))),
+            None => at(attempt, &word(attempt)),
+        },
         Phase::Running => at(attempt, "is running: every member is up"),
         Phase::Draining => draining(workload),
         Phase::Unknown => unknown(workload),
@@ -108,6 +116,17 @@ fn unknown(workload: &Workload) -> String {
     let why = why.unwrap_or_else(|| "its cluster is not heard from".into());
     let does = format!("may still run: {why}; it is not started elsewhere, so that it never runs twice");
     at(workload.attempts.last(), &does)
+}
+
+/// How a person ends an attempt that nobody can see any more.
+fn forget(workload: &Workload) -> String {
+    let key = &workload.key;
+    let namespace = if key.namespace.as_str() == "default" { String::new() } else { format!(" -n {}", key.namespace) };
+    format!(
+        "its agent's records are found again and report it, or a person who has seen that nothing of it is left there says \
+         so: tidewater forget {}{namespace} --reason TEXT",
+        key.name
+    )
 }
 
 /// The last attempt's failure, where it goes back to the queue after one.

@@ -61,6 +61,7 @@ const TESTS: &[(&str, Test)] = &[
     ("attempts::are_started_once_when_their_agent_is_killed_in_mid_launch", attempts::killed_in_mid_launch),
     ("attempts::end_with_their_guard_and_are_tried_again", attempts::guard_killed),
     ("attempts::are_cancelled_once_their_agent_is_back", attempts::cancelled_without_agent),
+    ("attempts::that_a_wiped_agent_left_behind_are_settled_by_a_persons_word", attempts::forgotten),
     ("attempts::end_with_an_agent_that_is_asked_for_it", attempts::ended_with_their_agent),
     ("attempts::never_run_twice_where_two_agents_have_one_identity", attempts::two_agents_of_one_cluster),
     ("attempts::survive_a_full_disk_under_their_agent", attempts::full_disk),

@@ -60,6 +60,27 @@ pub fn id(n: u64) -> ReplicaId {
     ReplicaId(n)
 }
 
+/// A message of this kind that says nothing, from and to nobody.
+pub fn bare(kind: MessageKind) -> PeerMessage {
+    PeerMessage {
+        kind,
+        from: id(0),
+        to: id(0),
+        term: 0,
+        log_term: 0,
+        index: 0,
+        entries: vec![],
+        commit: 0,
+        commit_term: 0,
+        snapshot: None,
+        request_snapshot: 0,
+        reject: false,
+        reject_hint: 0,
+        context: vec![],
+        priority: 0,
+    }
+}
+
 impl Cluster {
     /// Replicas 1 to `n`. Where `seed` is none, replica 1 campaigns first, then 2.
     pub fn new(n: u64, seed: Option<u64>) -> Self {

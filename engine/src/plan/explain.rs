@@ -136,8 +136,18 @@ fn last_failure(workload: &Workload) -> Option<String> {
     Some(at(Some(attempt), &state_text(state)))
 }
 
-/// What would let it start.
+/// What would let it start, each once: several clusters may have the same in their way.
 fn cures(waiting: &Waiting, now: UnixMs) -> Vec<String> {
+    let mut cures: Vec<String> = vec![];
+    for cure in every_cure(waiting, now) {
+        if !cures.contains(&cure) {
+            cures.push(cure);
+        }
+    }
+    cures
+}
+
+fn every_cure(waiting: &Waiting, now: UnixMs) -> Vec<String> {
     match &waiting.cause {
         WaitCause::NoClusters => vec!["a cluster joins".into()],
         WaitCause::Backoff { until } => vec![format!("the wait after its failure ends, in {}", left(*until, now))],
@@ -160,6 +170,9 @@ fn cure(candidate: &Candidate) -> Option<String> {
         Obstacle::WrongRegion { region, .. } => format!("{region} is added to its required regions"),
         Obstacle::NoRuntime { framework } => format!("{cluster} gets a runtime for {framework}"),
         Obstacle::NoSku { group, .. } => format!("{cluster} gets nodes of a model that group {group} accepts"),
+        Obstacle::TooSmall { group, holds: 0, .. } => {
+            format!("members of group {group} ask for less: none fits on any node of {cluster}, even empty")
+        }
         Obstacle::TooSmall { group, needs, holds } => {
             format!("group {group} is made smaller: {cluster} could hold {holds} of its {needs} members")
         }

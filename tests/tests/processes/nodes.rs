@@ -119,6 +119,7 @@ pub fn stream(world: &World) -> anyhow::Result<Done> {
     ensure!(states(&node) == ["free", "free"] && node["sku"] == "H100", "{node}");
     ensure!(node["total"]["cpuMilli"] == 8_000, "a declared node keeps its cpu: {node}");
     command(world, &federation, &["clusters", CLUSTERS[0]])?.prints("measured")?;
+    command(world, &federation, &["get", "nodes", CLUSTERS[0]])?.prints("gpu-7")?;
     let capacity = command(world, &federation, &["capacity"])?;
     capacity.prints("H100")?;
     capacity.prints("measured")?;

@@ -47,7 +47,7 @@ pub struct Cluster {
     /// Who led in which term: one at most.
     pub leaders: BTreeMap<u64, ReplicaId>,
     /// What was committed at each index, by anyone, at any time.
-    history: BTreeMap<u64, (u64, Vec<u8>)>,
+    history: BTreeMap<u64, (u64, bytes::Bytes)>,
     /// What each read must see at least: everything that anyone had applied when it was asked.
     floors: BTreeMap<(ReplicaId, u64), u64>,
     /// What happened, for people.
@@ -180,7 +180,7 @@ impl Cluster {
             replica.applied_index = committed.index;
             replica.own.extend(committed.own);
             if !committed.payload.is_empty() {
-                replica.applied.push((committed.index, String::from_utf8(committed.payload.clone()).unwrap()));
+                replica.applied.push((committed.index, String::from_utf8(committed.payload.to_vec()).unwrap()));
             }
             self.note_commit(id, committed);
         }

@@ -43,7 +43,7 @@ fn each_message_that_cant_be_is_refused_with_its_reason() {
     };
     let strange = ConfState { voters: vec![id(1), id(9)], ..ConfState::default() };
     let conf_change = Entry { kind: EntryKind::ConfChange, ..entry(1, 2, "") };
-    let question = |data: Vec<u8>| Entry { data, ..entry(0, 0, "") };
+    let question = |data: Vec<u8>| Entry { data: data.into(), ..entry(0, 0, "") };
     for (reason, message) in [
         ("says that it is from 3", PeerMessage { from: id(3), ..message(Heartbeat, 2) }),
         ("is for 3", PeerMessage { to: id(3), ..message(Heartbeat, 2) }),

@@ -43,7 +43,7 @@ pub async fn post(
     };
     let attempt = AttemptId { workload: uid, number: asked.attempt.unwrap_or(last) };
     let command = Command::Forget { key: key.clone(), attempt, reason: reason.to_owned() };
-    match submit(&api, command, nothing).await {
+    match submit(&api, &command, nothing).await {
         Ok(_) => {}
         // An earlier try of this request may have ended a workload that was to be deleted.
         Err(Failed { error: ApiError::NotFound(_), tried_before: true }) => {}

@@ -65,6 +65,7 @@ fn commands() -> Vec<(&'static str, Command)> {
     info.prices.push(price("H100", 2500));
     let spec = Box::new(batch(vec![group("w", 2, 8, 64, 1, &["H100"])]));
     let running = report("a", 1, 2, AttemptState::Running);
+    let lost = AttemptId { workload: uid("a"), number: AttemptNumber(2) };
     vec![
         ("OpenEpoch", Command::OpenEpoch { epoch: Epoch(3) }),
         ("Submit", Command::Submit { key: key("a"), uid: uid("a"), spec }),
@@ -82,6 +83,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("LoseCluster", Command::LoseCluster { cluster: cluster("eu-1") }),
         ("Cancel", Command::Cancel { key: key("a") }),
         ("Delete", Command::Delete { key: key("a") }),
+        ("Forget", Command::Forget { key: key("a"), attempt: lost, reason: "its node was taken away".into() }),
     ]
 }
 
@@ -124,6 +126,7 @@ fn outcomes_and_refusals_come_back_equal() {
         Refusal::StaleBinding { key: key("a"), why: "gone".into() },
         Refusal::OldEpoch { epoch: Epoch(1), current: Epoch(2) },
         Refusal::StrayReport { cluster: cluster("eu-1"), attempt },
+        Refusal::NotAbandoned { key: key("a"), why: "its agent sees it".into() },
     ];
     for outcome in outcomes {
         assert_eq!(decode_body::<Outcome>(&encode_body(&outcome).unwrap()).unwrap(), outcome);

@@ -168,7 +168,8 @@ impl From<Refusal> for ApiError {
             Refusal::UidTaken { .. }
             | Refusal::StaleBinding { .. }
             | Refusal::OldEpoch { .. }
-            | Refusal::StrayReport { .. } => ApiError::Conflict(text),
+            | Refusal::StrayReport { .. }
+            | Refusal::NotAbandoned { .. } => ApiError::Conflict(text),
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod capacity;
 pub mod clusters;
 pub mod errors;
 pub mod explain;
+pub mod forget;
 pub mod health;
 pub mod logs;
 pub mod metrics;
@@ -159,6 +160,7 @@ fn resources() -> Router<Api> {
         .route(&path("/namespaces/{namespace}/workloads"), get(workloads::list).post(workloads::create))
         .route(&path("/namespaces/{namespace}/workloads/{name}"), get(workloads::get).delete(workloads::delete))
         .route(&path("/namespaces/{namespace}/workloads/{name}/cancel"), post(workloads::cancel))
+        .route(&path("/namespaces/{namespace}/workloads/{name}/forget"), post(forget::post))
         .route(&path("/clusters"), get(clusters::list))
         .route(&path("/clusters/{name}"), get(clusters::get))
         .route(&path("/clusters/{name}/nodes"), get(clusters::nodes))

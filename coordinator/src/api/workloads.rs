@@ -13,7 +13,6 @@ use engine::commands::{Command, Outcome, Refusal};
 use engine::plan;
 use protocol::api::{API_VERSION, List, ListMetadata, Status, WorkloadObject};
 use protocol::ids::{LogIndex, Namespace, Uid, WorkloadKey, WorkloadName};
-use protocol::workload::WorkloadSpec;
 use tokio::time::Instant;
 
 use super::errors::ApiError;
@@ -133,33 +132,35 @@ pub async fn create(
         return Err(ApiError::Invalid { kind: "Workload", name: key.to_string(), faults });
     }
     let uid = object.metadata.uid.unwrap_or_else(|| Uid(uuid::Uuid::now_v7().as_u128()));
-    let command = Command::Submit { key: key.clone(), uid, spec: Box::new(object.spec.clone()) };
-    let (about, reasons) = (Arc::new((key.clone(), object.spec.clone())), api.reasons().clone());
-    let look = move |outcome: &Outcome, view: &View<'_>| {
-        let (key, spec) = &*about;
-        (outcome.clone(), created(view, &reasons, key, uid, spec))
-    };
-    let (outcome, (seen, warnings)) = submit(&api, command, look).await?.0;
+    // The specification goes where it is kept, and is copied for that alone.
+    let spec = Box::new(std::mem::take(&mut object.spec));
+    let command = Command::Submit { key: key.clone(), uid, spec };
+    let (about, reasons) = (Arc::new(key.clone()), api.reasons().clone());
+    let look = move |outcome: &Outcome, view: &View<'_>| (outcome.clone(), created(view, &reasons, &about, uid));
+    let (outcome, seen) = submit(&api, &command, look).await?.0;
     let (version, existed) = match outcome {
         Outcome::Submitted { version, existed } => (version, existed),
         other => return Err(ApiError::Unavailable(format!("unexpected answer to a submission: {other:?}"))),
     };
-    let shown = match seen {
-        Some(seen) => seen.object(),
+    let (shown, warnings) = match seen {
+        Some((seen, warnings)) => (seen.object(), warnings),
         // This replica has not applied it yet: what was accepted is told, not what became of it.
         None => {
+            if let Command::Submit { spec, .. } = command {
+                object.spec = *spec;
+            }
             object.metadata.namespace = Some(key.namespace);
             object.metadata.uid = Some(uid);
             object.metadata.resource_version = Some(version.to_string());
             object.status = None;
-            object
+            (object, vec![])
         }
     };
     let code = if existed { StatusCode::OK } else { StatusCode::CREATED };
     Ok((code, warning_headers(&warnings), Json(shown)).into_response())
 }
 
-fn unread(e: BytesRejection) -> ApiError {
+pub(super) fn unread(e: BytesRejection) -> ApiError {
     if e.status() == StatusCode::PAYLOAD_TOO_LARGE {
         return ApiError::TooLarge(format!("the body is over {} bytes", body::MAX_BODY));
     }
@@ -182,21 +183,15 @@ fn check_head(object: &WorkloadObject, namespace: Namespace) -> Result<WorkloadK
     Ok(WorkloadKey { namespace, name: object.metadata.name.clone() })
 }
 
-/// The workload as this replica has it now, if it has, and what to warn of.
-fn created(
-    view: &View<'_>,
-    reasons: &Reasons,
-    key: &WorkloadKey,
-    uid: Uid,
-    spec: &WorkloadSpec,
-) -> (Option<Seen>, Vec<String>) {
-    let mine = view.state.workloads.get(key).filter(|w| w.uid == uid);
-    let seen = mine.map(|w| reasons.with(view, |waiting| Seen::of(view, w, waiting)));
-    (seen, plan::warnings(view.state, view.capacity, spec))
+/// The workload as this replica has it now, and what to warn of; none where it has not.
+fn created(view: &View<'_>, reasons: &Reasons, key: &WorkloadKey, uid: Uid) -> Option<(Seen, Vec<String>)> {
+    let workload = view.state.workloads.get(key).filter(|w| w.uid == uid)?;
+    let seen = reasons.with(view, |waiting| Seen::of(view, workload, waiting));
+    Some((seen, plan::warnings(view.state, view.capacity, &workload.spec)))
 }
 
 /// `Warning: 299 - "…"`, one header a warning, as Kubernetes sends them.
-fn warning_headers(warnings: &[String]) -> HeaderMap {
+pub(super) fn warning_headers(warnings: &[String]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for warning in warnings {
         let plain: String = warning
@@ -217,7 +212,7 @@ pub async fn cancel(
     Path(path): Path<(String, String)>,
 ) -> Result<Json<WorkloadObject>, ApiError> {
     let key = key(path)?;
-    submit(&api, Command::Cancel { key: key.clone() }, nothing).await?;
+    submit(&api, &Command::Cancel { key: key.clone() }, nothing).await?;
     let seen = look_up(&api, key.clone(), Consistency::Linearizable).await?;
     Ok(Json(seen.ok_or_else(|| no_workload(&key))?.object()))
 }
@@ -225,7 +220,7 @@ pub async fn cancel(
 /// `DELETE …/namespaces/{ns}/workloads/{name}`: the object while its attempt is being ended, else a `Status`.
 pub async fn delete(State(api): State<Api>, Path(path): Path<(String, String)>) -> Result<Response, ApiError> {
     let key = key(path)?;
-    match submit(&api, Command::Delete { key: key.clone() }, nothing).await {
+    match submit(&api, &Command::Delete { key: key.clone() }, nothing).await {
         Ok(_) => {}
         // An earlier try of this request may have deleted it.
         Err(Failed { error: ApiError::NotFound(_), tried_before: true }) => {}
@@ -233,22 +228,14 @@ pub async fn delete(State(api): State<Api>, Path(path): Path<(String, String)>) 
     }
     Ok(match look_up(&api, key.clone(), Consistency::Linearizable).await? {
         Some(seen) => Json(seen.object()).into_response(),
-        None => Json(Status {
-            api_version: "v1".into(),
-            kind: "Status".into(),
-            status: "Success".into(),
-            message: format!("workload {key} is deleted"),
-            reason: String::new(),
-            code: 200,
-        })
-        .into_response(),
+        None => Json(Status::success(format!("workload {key} is deleted"))).into_response(),
     })
 }
 
 /// A proposal that failed, and whether an earlier try of it may have taken effect.
-struct Failed {
-    error: ApiError,
-    tried_before: bool,
+pub(super) struct Failed {
+    pub error: ApiError,
+    pub tried_before: bool,
 }
 
 impl From<Failed> for ApiError {
@@ -258,13 +245,13 @@ impl From<Failed> for ApiError {
 }
 
 /// Who looks at nothing once a command is committed.
-fn nothing(_: &Outcome, _: &View<'_>) {}
+pub(super) fn nothing(_: &Outcome, _: &View<'_>) {}
 
 /// Proposes a command, again where nobody confirmed it, while the time lasts: every command sent here is safe to repeat. Looks
 /// at the state with the command in it, in the same turn of the core.
-async fn submit<T: Send + 'static>(
+pub(super) async fn submit<T: Send + 'static>(
     api: &Api,
-    command: Command,
+    command: &Command,
     look: impl Fn(&Outcome, &View<'_>) -> T + Clone + Send + 'static,
 ) -> Result<(T, bool), Failed> {
     let limit = api.settings().timeout;

@@ -18,12 +18,16 @@ use crate::state::State;
 mod bind;
 mod cancel;
 mod end;
+pub(crate) mod forget;
 mod join;
 mod lose_cluster;
 mod open_epoch;
 mod report;
 mod step;
 mod submit;
+
+pub use end::{FREE_RETRIES, PROGRESS_MS};
+pub use forget::MAX_REASON;
 
 use cancel::Record;
 use step::Step;
@@ -79,6 +83,15 @@ pub enum Command {
     Delete {
         /// Its name.
         key: WorkloadKey,
+    },
+    /// A person says that an attempt is gone which nobody can see any more.
+    Forget {
+        /// The workload's name.
+        key: WorkloadKey,
+        /// The attempt: never one that came after the one that the person meant.
+        attempt: AttemptId,
+        /// How the person knows, or who says so; at most [`MAX_REASON`] characters are kept.
+        reason: String,
     },
 }
 
@@ -187,6 +200,14 @@ pub enum Refusal {
         /// The attempt.
         attempt: AttemptId,
     },
+    /// Somebody can still see the attempt, or there is none.
+    #[error("workload {key}: {why}")]
+    NotAbandoned {
+        /// The workload.
+        key: WorkloadKey,
+        /// Why its attempt can't be forgotten, and what to do.
+        why: String,
+    },
 }
 
 /// Everything that one command did.
@@ -220,6 +241,7 @@ impl State {
             Command::LoseCluster { cluster } => step.lose_cluster(cluster),
             Command::Cancel { key } => step.cancel(key, Record::Keep),
             Command::Delete { key } => step.cancel(key, Record::Remove),
+            Command::Forget { key, attempt, reason } => step.forget(key, *attempt, reason),
         };
         step.finish(outcome)
     }

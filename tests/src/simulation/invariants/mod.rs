@@ -16,6 +16,7 @@ mod no_loss;
 mod one_live;
 mod sequences;
 mod state_hash;
+mod stops_at_failure;
 mod terminal;
 
 use protocol::ids::{ClusterName, NodeName};
@@ -49,6 +50,7 @@ pub(crate) type Layout = Vec<(ClusterName, Vec<NodeLayout>)>;
 pub(crate) fn all(layout: &Layout) -> Vec<Box<dyn Invariant>> {
     vec![
         Box::new(alive::Alive),
+        Box::new(stops_at_failure::StopsAtFailure),
         Box::<no_loss::NoLoss>::default(),
         Box::<one_live::OneLive>::default(),
         Box::<attempts_grow::AttemptsGrow>::default(),

@@ -78,6 +78,10 @@ struct Shape {
     parts: u64,
     /// Cpu, memory and parts of the mix, by growing cpu.
     members: Vec<(u64, u64, u64)>,
+    /// The parts of the members up to each.
+    up_to: Vec<u64>,
+    /// The most memory that one of them needs.
+    most_memory: u64,
 }
 
 /// The mix, made ready for judging many places.
@@ -200,8 +204,16 @@ impl View {
         }
         for (gpu_milli, mut members) in shapes {
             members.sort_unstable();
-            let parts = members.iter().map(|m| m.2).sum();
-            view.shapes.push(Shape { gpu_milli, parts, members });
+            let mut parts = 0;
+            let up_to = members
+                .iter()
+                .map(|m| {
+                    parts += m.2;
+                    parts
+                })
+                .collect();
+            let most_memory = members.iter().map(|m| m.1).max().unwrap_or(0);
+            view.shapes.push(Shape { gpu_milli, parts, members, up_to, most_memory });
         }
         view
     }
@@ -232,7 +244,10 @@ impl View {
 impl Shape {
     /// Parts of the mix with these GPUs whose cpu and memory are there.
     fn fitting(&self, free: &Free) -> u64 {
-        let fits = self.members.iter().take_while(|m| m.0 <= free.all.cpu_milli);
-        fits.filter(|m| m.1 <= free.all.memory_mib).map(|m| m.2).sum()
+        let with_cpu = self.members.partition_point(|m| m.0 <= free.all.cpu_milli);
+        if free.all.memory_mib >= self.most_memory {
+            return with_cpu.checked_sub(1).map_or(0, |last| self.up_to[last]);
+        }
+        self.members[..with_cpu].iter().filter(|m| m.1 <= free.all.memory_mib).map(|m| m.2).sum()
     }
 }

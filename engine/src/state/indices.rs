@@ -8,6 +8,7 @@ use protocol::ids::{ClusterName, CommandNumber, WorkloadKey};
 
 use super::{Attempt, State, Workload};
 use crate::lifecycle::Phase;
+use crate::placement::mix::Mix;
 
 /// A place in line: higher priority first, then earlier submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,13 +31,18 @@ pub(crate) struct Indices {
     pub(crate) queue: BTreeMap<Line, WorkloadKey>,
     /// Workloads with a live attempt, by its cluster and launch.
     pub(crate) live: BTreeMap<ClusterName, BTreeMap<CommandNumber, WorkloadKey>>,
+    /// What the workloads on record ask for, whatever their phase.
+    pub(crate) mix: Mix,
 }
 
 impl Indices {
     /// Makes the views from the workloads alone.
     pub(crate) fn rebuilt<'a>(workloads: impl Iterator<Item = &'a Workload>) -> Self {
         let mut indices = Self::default();
-        workloads.for_each(|w| indices.insert(w));
+        workloads.for_each(|w| {
+            indices.insert(w);
+            indices.mix.see(&w.spec.gang());
+        });
         indices
     }
 
@@ -73,6 +79,7 @@ impl State {
         if workload.delete_requested && workload.phase.is_terminal() {
             self.by_uid.remove(&workload.uid);
             self.deleted.add(workload.uid, self.now);
+            self.indices.mix.forget(&workload.spec.gang());
             self.workloads.remove(key);
         } else {
             self.indices.insert(workload);
@@ -82,8 +89,14 @@ impl State {
     /// Adds a new workload.
     pub(crate) fn add(&mut self, workload: Workload) {
         self.indices.insert(&workload);
+        self.indices.mix.see(&workload.spec.gang());
         self.by_uid.insert(workload.uid, workload.key.clone());
         self.workloads.insert(workload.key.clone(), workload);
+    }
+
+    /// What the workloads on record ask for.
+    pub(crate) fn mix(&self) -> &Mix {
+        &self.indices.mix
     }
 
     /// Queued workloads, in the order in which they are placed.

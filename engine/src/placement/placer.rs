@@ -51,7 +51,8 @@ impl<'a> Placer<'a> {
         let mut fleet: BTreeMap<Sku, u64> = BTreeMap::new();
         for node in capacity.clusters.values().flat_map(|c| &c.nodes).filter(|n| n.state == NodeState::Ready) {
             if let Some(sku) = &node.sku {
-                *fleet.entry(sku.clone()).or_default() += node.total.gpu_milli;
+                let known = fleet.entry(sku.clone()).or_default();
+                *known = known.saturating_add(node.total.gpu_milli);
             }
         }
         let (value, valued) = (Value::new(&mix, &fleet), mix.members());

@@ -6,8 +6,8 @@
 //!   cpu to nodes that have much of it for each GPU.
 //! - *fragments*: GPU that members of the mix could not use, the mean over the mix ("Beware of Fragmentation", USENIX ATC '23). It
 //!   keeps whole nodes for those that need whole nodes. Counted for a sixteenth: it is the broad guess, the first two are exact.
-//! - *claimed*: GPU of a model for which there are members that can't go elsewhere. Counted for a sixty-fourth: enough to make those
-//!   who can go anywhere go elsewhere first.
+//! - *claimed*: GPU of a model for which there are members that can't go elsewhere. Counted for a 256th: it decides between places that
+//!   waste about the same. More of it opens rare models to those who need them, and closes whole nodes of the common ones to gangs.
 //!
 //! The weights are round numbers between which quality hardly differs; bench/results/quality.json has what they make.
 
@@ -23,7 +23,7 @@ use super::mix::Mix;
 /// How many times less a fragment counts than a piece.
 const FRAGMENT_SHARE: i64 = 16;
 /// How many times less a claim counts than a piece.
-const CLAIM_SHARE: i64 = 64;
+const CLAIM_SHARE: i64 = 256;
 /// Weights of the mix are parts of 2^20.
 const PARTS: u32 = 20;
 

@@ -12,6 +12,7 @@ pub mod forget;
 pub mod get;
 pub mod inline;
 pub mod logs;
+pub mod replay;
 pub mod submit;
 pub mod wait;
 pub mod why;
@@ -61,6 +62,7 @@ async fn dispatch(command: Command, global: Global, out: Out) -> anyhow::Result<
         Command::Forget(args) => forget::run(args, &global, &out).await,
         Command::Capacity(args) => capacity::run(args, &global, &out).await,
         Command::Clusters(args) => clusters::run(args, &global, &out).await,
+        Command::Replay(args) => replay::run(args, &global, &out),
         Command::Completions(args) => completions::run(args, &out),
         Command::Dev(args) => dev::run(args).await,
         Command::Demo(args) => demo::run(args).await,

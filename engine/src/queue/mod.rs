@@ -16,7 +16,7 @@ use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
 use crate::capacity::Capacity;
 use crate::placement::candidates::{Barred, Look, Place, decision, look, obstacles, settle};
 use crate::placement::obstacles::is_permanent;
-use crate::placement::rooms::{Room, rooms};
+use crate::placement::placer::Placer;
 use crate::reasons::{Decision, Obstacle, WaitCause, Waiting};
 use crate::state::{State, Workload};
 
@@ -36,7 +36,7 @@ type Likeness = (Framework, Vec<Region>, Vec<GroupNeed>);
 pub(crate) struct Walk<'a> {
     state: &'a State,
     now: UnixMs,
-    rooms: BTreeMap<&'a ClusterName, Room<'a>>,
+    placer: Placer<'a>,
     found_none: BTreeMap<Likeness, Rc<Verdict>>,
     place: u64,
 }
@@ -50,7 +50,7 @@ pub(crate) struct Verdict {
 impl<'a> Walk<'a> {
     pub(crate) fn new(state: &'a State, capacity: &'a Capacity, at: UnixMs) -> Self {
         let now = state.now.max(at);
-        Self { state, now, rooms: rooms(state, capacity), found_none: BTreeMap::new(), place: 0 }
+        Self { state, now, placer: Placer::new(state, capacity), found_none: BTreeMap::new(), place: 0 }
     }
 
     /// The next in line has its turn.
@@ -60,7 +60,7 @@ impl<'a> Walk<'a> {
         if let Some(until) = workload.not_before.filter(|u| *u > self.now) {
             return waits(WaitCause::Backoff { until });
         }
-        if self.rooms.is_empty() {
+        if self.placer.rooms.is_empty() {
             return waits(WaitCause::NoClusters);
         }
         let spec = &workload.spec;
@@ -68,7 +68,7 @@ impl<'a> Walk<'a> {
         let likeness = (framework, spec.placement.regions.require.clone(), spec.gang());
         if let Some(verdict) = self.found_none.get(&likeness) {
             for b in verdict.barred.iter().filter(|b| b.waits.is_some()) {
-                if let Some(room) = self.rooms.get_mut(&b.cluster) {
+                if let Some(room) = self.placer.rooms.get_mut(&b.cluster) {
                     room.kept.ahead += 1;
                 }
             }
@@ -95,8 +95,8 @@ impl<'a> Walk<'a> {
     /// Every cluster: those with room, the best first, and those without.
     fn look(&mut self, spec: &WorkloadSpec, framework: Framework, gang: &[GroupNeed]) -> (Vec<Place>, Vec<Barred>) {
         let (mut places, mut barred) = (vec![], vec![]);
-        for room in self.rooms.values_mut() {
-            match look(room, spec, framework, gang) {
+        for room in self.placer.rooms.values_mut() {
+            match look(room, &self.placer.value, spec, framework, gang) {
                 Look::Open(place) => places.push(place),
                 Look::Barred(b) => barred.push(b),
             }
@@ -106,16 +106,16 @@ impl<'a> Walk<'a> {
     }
 
     fn place_first(&mut self, gang: &[GroupNeed], places: Vec<Place>, barred: &[Barred]) -> Turn {
-        let decision = decision(&self.rooms, &places, barred);
+        let decision = decision(&self.placer.rooms, &places, barred);
         let best = places.into_iter().next().expect("the caller saw a place");
-        let room = self.rooms.get_mut(&best.cluster).expect("the place is in a joined cluster");
+        let room = self.placer.rooms.get_mut(&best.cluster).expect("the place is in a joined cluster");
         let placement = settle(room, gang, &best.spots);
         Turn::Placed { cluster: best.cluster, placement, decision }
     }
 
     fn keep_room(&mut self, key: &WorkloadKey, barred: &[Barred]) {
         for b in barred {
-            if let (Some(waits), Some(room)) = (&b.waits, self.rooms.get_mut(&b.cluster)) {
+            if let (Some(waits), Some(room)) = (&b.waits, self.placer.rooms.get_mut(&b.cluster)) {
                 room.kept.keep(key, &waits.shapes, waits.any_node);
             }
         }
@@ -126,7 +126,7 @@ impl<'a> Walk<'a> {
             return WaitCause::Impossible;
         }
         let behind = barred.iter().find(|b| matches!(b.obstacle, Obstacle::BehindOthers { .. }));
-        let kept = behind.and_then(|b| self.rooms.get(&b.cluster)).map(|room| &room.kept);
+        let kept = behind.and_then(|b| self.placer.rooms.get(&b.cluster)).map(|room| &room.kept);
         match kept.and_then(|k| Some((k.ahead, k.first.as_ref()?))) {
             Some((ahead, first)) => WaitCause::BehindOthers { ahead, first: first.to_string() },
             None => WaitCause::NoRoom,

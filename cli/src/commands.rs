@@ -26,13 +26,12 @@ use crate::exit::Failure;
 use crate::render::Out;
 use crate::{demo, dev, roles};
 
-/// The runtime for a command: roles get all cores, a command that asks the server gets one thread and starts faster.
+/// The runtime for a command: roles get all cores, a command that asks the server gets one thread and starts faster. So does the
+/// node role, which has one link and little to say on it: each thread more costs memory on every node.
 pub fn runtime(command: &Command) -> anyhow::Result<tokio::runtime::Runtime> {
     use tokio::runtime::Builder;
     let mut builder = match command {
-        Command::Dev(_) | Command::Demo(_) | Command::Coordinator(_) | Command::Agent(_) | Command::Node(_) => {
-            Builder::new_multi_thread()
-        }
+        Command::Dev(_) | Command::Demo(_) | Command::Coordinator(_) | Command::Agent(_) => Builder::new_multi_thread(),
         _ => Builder::new_current_thread(),
     };
     Ok(builder.enable_all().build()?)

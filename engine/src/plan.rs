@@ -5,6 +5,7 @@
 
 mod explain;
 mod gangs;
+mod pools;
 mod warnings;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use crate::state::State;
 
 pub use explain::explain;
 pub use gangs::{GangAnswer, GangQuestion, gangs};
+pub use pools::{IDLE_AFTER_MS, IDLE_PERCENT, Standing, pools};
 pub use warnings::warnings;
 
 /// Frames older than this are not placed on, in ms.
@@ -39,11 +41,10 @@ pub struct Plan {
 pub fn plan(state: &State, capacity: &Capacity, at: UnixMs, limit: usize) -> Plan {
     let mut plan = Plan::default();
     let mut walk = Walk::new(state, capacity, at);
-    for workload in state.waiting().filter_map(|key| state.workloads.get(key)) {
-        if plan.bindings.len() >= limit {
-            break;
-        }
-        match walk.turn(workload) {
+    while plan.bindings.len() < limit
+        && let Some((workload, turn)) = walk.step()
+    {
+        match turn {
             Turn::Placed { cluster, placement, decision } => plan.bindings.push(Binding {
                 key: workload.key.clone(),
                 uid: workload.uid,

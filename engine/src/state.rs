@@ -1,4 +1,4 @@
-//! Everything that the Raft log decides: clusters and workloads with their attempts. Every replica has the same.
+//! Everything that the Raft log decides: clusters, pools, and workloads with their attempts. Every replica has the same.
 //!
 //! Owns the types of the state, how they are stored (`codec`) and the views that are derived from them (`indices`,
 //! `outstanding`). Changed by `commands` alone; read by the planner, the API and the sessions.
@@ -15,16 +15,18 @@ use bincode::{Decode, Encode};
 use protocol::control::{AttemptState, ClusterInfo, GroupPlacement, StopCause};
 use protocol::errors::FailureClass;
 use protocol::ids::{
-    AttemptId, AttemptNumber, ClusterName, CommandNumber, Epoch, Incarnation, LogIndex, Uid, UnixMs, WorkloadKey,
+    AttemptId, AttemptNumber, ClusterName, CommandNumber, Epoch, Incarnation, LogIndex, PoolName, Uid, UnixMs,
+    WorkloadKey,
 };
 use protocol::workload::WorkloadSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::{Event, Phase};
+use crate::pools::Pools;
 use crate::reasons::Decision;
 
 pub use deleted::Deleted;
-pub(crate) use indices::Indices;
+pub(crate) use indices::{Indices, Line};
 
 /// How many ended attempts of one workload are kept.
 pub const KEPT_ATTEMPTS: usize = 16;
@@ -52,6 +54,8 @@ pub struct State {
     pub submitted: u64,
     /// Uids whose records went a short while ago.
     pub deleted: Deleted,
+    /// Resource pools and ownership rules.
+    pub pools: Pools,
     /// Views of `workloads`, never stored.
     pub(crate) indices: Indices,
 }
@@ -85,6 +89,8 @@ pub struct Workload {
     pub uid: Uid,
     /// What was asked for.
     pub spec: Arc<WorkloadSpec>,
+    /// Its pool: the one that it names, else the one to which its owner's rules led when it was submitted.
+    pub pool: PoolName,
     /// Place in line among equals, from 0; kept over retries.
     pub order: u64,
     /// When it was submitted.

@@ -14,7 +14,7 @@ use crate::handle::Change;
 use crate::raft::driver::{Committed, CompactError};
 
 /// The format of a state snapshot.
-const SNAPSHOT_FORMAT: u16 = 1;
+const SNAPSHOT_FORMAT: u16 = 2;
 
 /// Bytes of a snapshot that may be taken whenever enough entries were applied.
 const CHEAP_SNAPSHOT: u64 = 1024 * 1024;
@@ -35,7 +35,10 @@ pub(super) fn read_snapshot(index: LogIndex, bytes: &[u8]) -> Result<State, Fata
     let unreadable = |cause: String| Fatal::Unreadable { index, cause };
     let snapshot: StateSnapshot = protocol::codec::decode_body(bytes).map_err(|e| unreadable(e.to_string()))?;
     if snapshot.format != SNAPSHOT_FORMAT {
-        return Err(unreadable(format!("snapshot format {} (this build reads {SNAPSHOT_FORMAT})", snapshot.format)));
+        return Err(unreadable(format!(
+            "snapshot format {} (this build reads {SNAPSHOT_FORMAT}): start the version that wrote it",
+            snapshot.format
+        )));
     }
     if crc32fast::hash(&snapshot.state) != snapshot.hash {
         return Err(unreadable("the snapshot's state does not have the hash that it names".into()));

@@ -5,23 +5,30 @@
 use bincode::{Decode, Encode};
 use protocol::control::{AttemptReport, ClusterInfo, GroupPlacement};
 use protocol::ids::{
-    AttemptId, AttemptNumber, ClusterName, CommandNumber, Epoch, Incarnation, LogIndex, Uid, UnixMs, WorkloadKey,
+    AttemptId, AttemptNumber, ClusterName, CommandNumber, Epoch, Incarnation, LogIndex, Namespace, PoolName, Uid,
+    UnixMs, WorkloadKey,
 };
+use protocol::pool::{OwnershipSpec, PoolSpec};
 use protocol::workload::{SpecError, WorkloadSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::effects::Effect;
 use crate::lifecycle::Phase;
+use crate::pools::PoolFault;
 use crate::reasons::Decision;
 use crate::state::State;
 
 mod bind;
 mod cancel;
+mod delete_ownership_rule;
+mod delete_pool;
 mod end;
 mod join;
 mod lose_cluster;
 mod open_epoch;
 mod report;
+mod set_ownership_rule;
+mod set_pool;
 mod step;
 mod submit;
 
@@ -80,6 +87,45 @@ pub enum Command {
         /// Its name.
         key: WorkloadKey,
     },
+    /// A pool is made or changed.
+    SetPool {
+        /// Its name.
+        name: PoolName,
+        /// What it is to be.
+        spec: Box<PoolSpec>,
+        /// What must be there before.
+        expect: Expect,
+    },
+    /// A pool goes.
+    DeletePool {
+        /// Its name.
+        name: PoolName,
+    },
+    /// An owner's rule is made or changed.
+    SetOwnershipRule {
+        /// The owner.
+        owner: Namespace,
+        /// What it is to be.
+        spec: OwnershipSpec,
+        /// What must be there before.
+        expect: Expect,
+    },
+    /// An owner's rule goes.
+    DeleteOwnershipRule {
+        /// The owner.
+        owner: Namespace,
+    },
+}
+
+/// What must be there before something is set, so that nobody overwrites what they have not seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Expect {
+    /// Anything.
+    Any,
+    /// Nothing, or the very same.
+    Absent,
+    /// This version, or the very same.
+    Version(LogIndex),
 }
 
 /// A place for a workload, as the planner proposes it.
@@ -127,6 +173,11 @@ pub enum Outcome {
     },
     /// Noted; nothing more to say.
     Done,
+    /// A pool or rule is as was asked.
+    Set {
+        /// Its version.
+        version: LogIndex,
+    },
 }
 
 /// Why a command changed nothing.
@@ -187,6 +238,15 @@ pub enum Refusal {
         /// The attempt.
         attempt: AttemptId,
     },
+    /// A pool or rule exists already.
+    #[error("{what} exists already: change it, or choose another name")]
+    Exists {
+        /// Which.
+        what: String,
+    },
+    /// A rule of the pools would not hold.
+    #[error(transparent)]
+    Pool(#[from] PoolFault),
 }
 
 /// Everything that one command did.
@@ -200,6 +260,10 @@ pub struct Applied {
     pub changed: Vec<WorkloadKey>,
     /// Clusters that changed.
     pub clusters: Vec<ClusterName>,
+    /// Pools that changed, came or went.
+    pub pools: Vec<PoolName>,
+    /// Owners whose rules changed, came or went.
+    pub owners: Vec<Namespace>,
 }
 
 impl State {
@@ -220,6 +284,10 @@ impl State {
             Command::LoseCluster { cluster } => step.lose_cluster(cluster),
             Command::Cancel { key } => step.cancel(key, Record::Keep),
             Command::Delete { key } => step.cancel(key, Record::Remove),
+            Command::SetPool { name, spec, expect } => step.set_pool(name, spec, *expect),
+            Command::DeletePool { name } => step.delete_pool(name),
+            Command::SetOwnershipRule { owner, spec, expect } => step.set_ownership_rule(owner, spec, *expect),
+            Command::DeleteOwnershipRule { owner } => step.delete_ownership_rule(owner),
         };
         step.finish(outcome)
     }

@@ -6,7 +6,8 @@ use protocol::control::AttemptState;
 use protocol::resources::{Cpu, Gpus, Memory, Resources};
 use protocol::sku::Sku;
 
-use super::{Candidate, Obstacle, ScoreTerm, WaitCause, Waiting};
+use super::{Candidate, Obstacle, QuotaBound, ScoreTerm, Shortfall, WaitCause, Waiting};
+use crate::pools::DEFAULT;
 use crate::state::Happening;
 
 fn list<T: fmt::Display>(items: &[T], between: &str) -> String {
@@ -94,13 +95,42 @@ impl fmt::Display for WaitCause {
                 write!(f, "{ahead} are ahead and wait for the same room, {first} first")
             }
             WaitCause::BeingPlaced => f.write_str("it has a place; the binding is being committed"),
+            WaitCause::Quota(short) => short.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pool, bound, resource, most, held, kept, needs } = self;
+        let kept = match kept {
+            0 => String::new(),
+            kept => format!(", and {} more is kept for those ahead", resource.show(*kept)),
+        };
+        let (most, held, needs) = (resource.show(*most), resource.show(*held), resource.show(*needs));
+        match bound {
+            QuotaBound::Entitlement => {
+                write!(f, "pool {pool} is entitled to {most} {resource} now and has {held}{kept}; this needs {needs}")
+            }
+            QuotaBound::Limit => {
+                write!(f, "pool {pool} may have at most {most} {resource} and has {held}; this needs {needs}")
+            }
+            QuotaBound::Reservation => write!(
+                f,
+                "what may not be preempted must fit into the reservation: pool {pool} reserves {most} {resource}, of which \
+                 {held} is taken so; this needs {needs}"
+            ),
         }
     }
 }
 
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "waits, {} of {} in line: {}", self.place, self.of, self.cause)?;
+        write!(f, "waits, {} of {} in line", self.place, self.of)?;
+        if self.pool != *DEFAULT {
+            write!(f, " of pool {}", self.pool)?;
+        }
+        write!(f, ": {}", self.cause)?;
         if self.cause == WaitCause::BeingPlaced || self.candidates.is_empty() {
             return Ok(());
         }

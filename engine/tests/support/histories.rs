@@ -1,20 +1,27 @@
 //! Random histories: submissions, plans, reports, losses, returns and cancels in any order, as a fleet with a bad day would
 //! send them. Every step is checked against [`super::invariants`].
 
-use engine::commands::{Binding, Command};
+use std::collections::BTreeMap;
+
+use engine::commands::{Binding, Command, Expect};
 use engine::plan::plan;
 use engine::{Phase, State};
 use proptest::prelude::*;
 use protocol::codec::{decode_body, encode_body};
 use protocol::control::AttemptReport;
 use protocol::ids::*;
+use protocol::pool::*;
+use protocol::sku::Sku;
+use protocol::workload::Preemptible;
 
 use super::invariants::{check_nodes, check_step};
 use super::script::state_of;
-use super::*;
+use super::slow_pools::Sums;
+use super::{slow_pools, *};
 
 const CLUSTERS: [&str; 2] = ["eu-1", "us-1"];
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+const POOLS: [&str; 3] = ["p", "q", "r"];
 const STATES: [&str; 8] =
     ["accepted", "starting", "running", "running", "succeeded", "stopped", "user", "infrastructure"];
 
@@ -22,7 +29,10 @@ const STATES: [&str; 8] =
 #[derive(Debug, Clone)]
 pub enum Op {
     Epoch,
-    Submit { name: usize, count: u32, gpus: u64, priority: i32, retries: u32 },
+    Submit { name: usize, count: u32, gpus: u64, priority: i32, retries: u32, pool: usize, firm: bool },
+    SetPool { name: usize, parent: usize, reservation: u64, limit: u64, share: u32, kept: bool },
+    DeletePool { name: usize },
+    Owner { pool: usize },
     Plan { limit: usize },
     BindAgain { which: usize, older_epoch: bool },
     Report { name: usize, cluster: usize, attempt_back: u32, revision_back: u64, state: usize },
@@ -39,8 +49,16 @@ pub fn op() -> impl Strategy<Value = Op> {
     let cluster = || 0..CLUSTERS.len();
     prop_oneof![
         1 => Just(Op::Epoch),
-        4 => (name(), 1..4u32, 0..3u64, -1..2i32, 0..3u32)
-            .prop_map(|(name, count, gpus, priority, retries)| Op::Submit { name, count, gpus, priority, retries }),
+        5 => (name(), 1..4u32, 0..3u64, -1..2i32, 0..3u32, 0..6usize, 0..6u8)
+            .prop_map(|(name, count, gpus, priority, retries, pool, firm)| Op::Submit {
+                name, count, gpus, priority, retries, pool, firm: firm == 0,
+            }),
+        3 => (0..POOLS.len(), 0..6usize, 0..5u64, 0..7u64, 1..4u32, any::<bool>())
+            .prop_map(|(name, parent, reservation, limit, share, kept)| Op::SetPool {
+                name, parent, reservation, limit, share, kept,
+            }),
+        1 => (0..POOLS.len()).prop_map(|name| Op::DeletePool { name }),
+        1 => (0..POOLS.len()).prop_map(|pool| Op::Owner { pool }),
         6 => (1..4usize).prop_map(|limit| Op::Plan { limit }),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(which, older_epoch)| Op::BindAgain { which, older_epoch }),
         12 => (name(), prop_oneof![9 => Just(None), 1 => cluster().prop_map(Some)], 0..8u32, 0..8u64, 0..STATES.len())
@@ -84,10 +102,15 @@ impl History {
             Op::Tick { ms } => self.now += ms,
             Op::CatchUp { cluster } => self.fleet.catch_up(&self.state, CLUSTERS[*cluster]),
             Op::Plan { limit } => {
-                for binding in plan(&self.state, &self.fleet.capacity, UnixMs(self.now), *limit).bindings {
+                let bindings = plan(&self.state, &self.fleet.capacity, UnixMs(self.now), *limit).bindings;
+                let now = self.state.now.max(UnixMs(self.now));
+                let (whole, parts) = slow_pools::entitled(&self.state, &self.fleet.capacity, now);
+                for binding in bindings {
                     self.bound.push(binding.clone());
+                    let key = binding.key.clone();
                     let applied = self.apply(Command::Bind(Box::new(binding)))?;
                     applied.map_err(|r| format!("a fresh binding was refused: {r}"))?;
+                    self.check_part(&key, &whole, &parts)?;
                 }
             }
             _ => {
@@ -102,11 +125,31 @@ impl History {
     fn command(&self, op: &Op) -> Option<Command> {
         Some(match op {
             Op::Epoch => Command::OpenEpoch { epoch: Epoch(self.state.epoch.0 + 1) },
-            Op::Submit { name, count, gpus, priority, retries } => {
+            Op::Submit { name, count, gpus, priority, retries, pool, firm } => {
                 let skus: &[&str] = if *gpus > 0 { &["H100"] } else { &[] };
                 let mut spec = batch(vec![group("w", *count, 1, 1, *gpus, skus)]);
                 (spec.priority, spec.retries.limit) = (*priority, *retries);
+                spec.preemptible = (!firm).into();
+                spec.pool = POOLS.get(*pool).map(|p| script::pool(p));
                 Command::Submit { key: key(NAMES[*name]), uid: uid(NAMES[*name]), spec: Box::new(spec) }
+            }
+            Op::SetPool { name, parent, reservation, limit, share, kept } => {
+                let lending = if *kept { Lending::Static } else { Lending::Elastic };
+                let limit = Some(limit * 1000).filter(|l| *l < 6000);
+                let quota = Quota { reservation: reservation * 1000, limit, share: *share, lending };
+                let resource = if limit.is_some() { Resource::Gpu } else { Resource::Model(Sku::from_driver("H100")) };
+                let spec = PoolSpec {
+                    parent: POOLS.get(*parent).map(|p| script::pool(p)),
+                    resources: Quotas([(resource, quota)].into()),
+                    ..PoolSpec::default()
+                };
+                Command::SetPool { name: script::pool(POOLS[*name]), spec: Box::new(spec), expect: Expect::Any }
+            }
+            Op::DeletePool { name } => Command::DeletePool { name: script::pool(POOLS[*name]) },
+            Op::Owner { pool } => {
+                let spec = OwnershipSpec { pool: Some(script::pool(POOLS[*pool])), parent: None };
+                let owner = Namespace::new("default").unwrap();
+                Command::SetOwnershipRule { owner, spec, expect: Expect::Any }
             }
             Op::BindAgain { which, older_epoch } => self.bind_again(*which, *older_epoch)?,
             Op::Report { name, cluster, attempt_back, revision_back, state } => {
@@ -129,6 +172,23 @@ impl History {
             Op::Delete { name } => Command::Delete { key: key(NAMES[*name]) },
             Op::Plan { .. } | Op::Tick { .. } | Op::CatchUp { .. } => return None,
         })
+    }
+
+    /// What a pool holds after a binding is at most what it was entitled to when that was planned.
+    fn check_part(&self, key: &WorkloadKey, whole: &Sums, parts: &BTreeMap<PoolName, Sums>) -> Result<(), String> {
+        let workload = &self.state.workloads[key];
+        let lost = |w: &engine::state::Workload| {
+            w.attempts.last().is_some_and(|a| self.state.clusters[&a.cluster].lost_since.is_some())
+        };
+        let held = slow_pools::held(&self.state, |w| !lost(w));
+        for what in slow_pools::holds(workload).keys() {
+            let of = |sums: Option<&Sums>| sums.and_then(|s| s.get(what)).copied().unwrap_or(0);
+            let (has, part, all) = (of(held.get(&workload.pool)), of(parts.get(&workload.pool)), of(Some(whole)));
+            if has > part && part < all {
+                return Err(format!("{key}: pool {} has {has} {what} and is entitled to {part}", workload.pool));
+            }
+        }
+        Ok(())
     }
 
     /// A binding of before, heard again, or made anew by a leader that was deposed.
@@ -176,8 +236,30 @@ impl History {
         Ok(applied.outcome.map(|_| ()))
     }
 
-    /// Once faults stop, everything that was asked for ends: agents return, say what they hold, and it runs to its end.
+    /// Bounds of pools go, and what could never start is given up.
+    fn lift_bounds(&mut self) -> Result<(), String> {
+        let named: Vec<PoolName> = self.state.pools.all().into_keys().cloned().collect();
+        // From below, so that no child ever has more than its parent.
+        for _ in 0..named.len() {
+            for name in &named {
+                let parent = self.state.pools.all()[name].parent.clone();
+                let spec = Box::new(PoolSpec { parent, ..PoolSpec::default() });
+                let _outcome = self.apply(Command::SetPool { name: name.clone(), spec, expect: Expect::Any })?;
+            }
+        }
+        let hopeless = |w: &engine::state::Workload| w.spec.preemptible == Preemptible::No || !fits_alone(w);
+        let hopeless: Vec<WorkloadKey> =
+            self.state.workloads.values().filter(|w| hopeless(w)).map(|w| w.key.clone()).collect();
+        for key in hopeless {
+            let _outcome = self.apply(Command::Cancel { key })?;
+        }
+        Ok(())
+    }
+
+    /// Once faults stop and bounds are lifted, everything that was asked for ends: agents return, say what they hold, and it
+    /// runs to its end.
     pub fn settle(&mut self) -> Result<(), String> {
+        self.lift_bounds()?;
         for _round in 0..40 {
             if self.state.workloads.values().all(|w| w.phase.is_terminal()) {
                 return Ok(());
@@ -206,8 +288,8 @@ impl History {
             return Err(format!("{} is still {}", w.key, w.phase));
         }
         match self.state.workloads.values().find(|w| w.phase == Phase::Queued) {
-            Some(w) if fits_alone(w) => Err(format!("{} still waits", w.key)),
-            _ => Ok(()),
+            Some(w) => Err(format!("{} still waits", w.key)),
+            None => Ok(()),
         }
     }
 }

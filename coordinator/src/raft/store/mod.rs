@@ -24,7 +24,7 @@ use crate::planted;
 pub use open::{FormatError, OpenError};
 
 /// The version of the store's format that this build writes and reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");

@@ -1,0 +1,80 @@
+//! The pools' books at the start of a plan: what the fleet has, what each pool holds of it and what it is entitled to.
+//!
+//! The fleet is what can be given out: what is free in clusters that can be used, and what attempts hold there. What is held in
+//! a lost cluster, or one that has sent no capacity, is neither in the fleet nor held: the division is over the rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::ids::{ClusterName, PoolName, UnixMs};
+use protocol::pool::{Amounts, Resource};
+
+use crate::placement::rooms::Room;
+use crate::pools::admission::Ledger;
+use crate::pools::entitlement::entitlements;
+use crate::pools::usage::{holds, needs};
+use crate::state::State;
+
+/// What the fleet has, and what each pool holds and demands of it.
+pub(crate) struct Books {
+    pub(crate) fleet: Amounts,
+    pub(crate) held: BTreeMap<PoolName, Amounts>,
+    pub(crate) demands: BTreeMap<PoolName, Amounts>,
+}
+
+/// Whether a cluster counts.
+pub(crate) fn usable(room: &Room<'_>) -> bool {
+    room.cluster.lost_since.is_none() && room.capacity.is_some()
+}
+
+/// What is free in a cluster.
+fn free(room: &Room<'_>) -> Amounts {
+    let mut free = Amounts::default();
+    for (class, nodes) in room.holes.classes() {
+        let all = class.free().times(nodes);
+        free.add(Resource::Cpu, all.cpu_milli);
+        free.add(Resource::Memory, all.memory_mib);
+        free.add(Resource::Gpu, all.gpu_milli);
+        if let Some(sku) = room.sku(class.sku) {
+            free.add(Resource::Model(sku.clone()), all.gpu_milli);
+        }
+    }
+    free
+}
+
+/// The books as they are before anything is placed.
+pub(crate) fn books(state: &State, rooms: &BTreeMap<&ClusterName, Room<'_>>, now: UnixMs) -> Books {
+    let usage = &state.indices.usage;
+    let mut held: BTreeMap<PoolName, Amounts> = usage.iter().map(|(p, u)| (p.clone(), u.held.clone())).collect();
+    let usable: BTreeSet<&ClusterName> = rooms.values().filter(|r| usable(r)).map(|r| &r.cluster.info.name).collect();
+    for cluster in state.indices.live.keys().filter(|name| !usable.contains(name)) {
+        for (workload, attempt) in state.live_in(cluster) {
+            if let Some(sum) = held.get_mut(&workload.pool) {
+                sum.take_all(&holds(&attempt.placement));
+            }
+        }
+    }
+    let mut fleet = Amounts::default();
+    for room in rooms.values().filter(|room| usable.contains(&room.cluster.info.name)) {
+        fleet.add_all(&free(room));
+    }
+    held.values().for_each(|h| fleet.add_all(h));
+    let mut demands: BTreeMap<PoolName, Amounts> = usage.iter().map(|(p, u)| (p.clone(), u.pending.clone())).collect();
+    // What waits out a backoff asks for nothing yet.
+    let resting = state.indices.backoffs.iter().rev().take_while(|(until, _)| *until > now);
+    for workload in resting.filter_map(|(_, key)| state.workloads.get(key)) {
+        if let Some(demand) = demands.get_mut(&workload.pool) {
+            demand.take_all(&needs(&workload.spec.gang()));
+        }
+    }
+    for (pool, held) in &held {
+        demands.entry(pool.clone()).or_default().add_all(held);
+    }
+    Books { fleet, held, demands }
+}
+
+/// The ledger of a plan.
+pub(crate) fn ledger(state: &State, rooms: &BTreeMap<&ClusterName, Room<'_>>, now: UnixMs) -> Ledger {
+    let books = books(state, rooms, now);
+    let entitled = entitlements(&state.pools, &books.fleet, &books.demands);
+    Ledger::new(&state.pools, &state.indices.usage, books.fleet, entitled, books.held)
+}

@@ -11,6 +11,8 @@ pub mod follow;
 pub mod get;
 pub mod inline;
 pub mod logs;
+pub mod pool;
+pub mod pools;
 pub mod submit;
 pub mod wait;
 pub mod why;
@@ -58,6 +60,8 @@ async fn dispatch(command: Command, global: Global, out: Out) -> anyhow::Result<
         Command::Cancel(args) => cancel::run(args, &global, &out).await,
         Command::Delete(args) => delete::run(args, &global, &out).await,
         Command::Capacity(args) => capacity::run(args, &global, &out).await,
+        Command::Pools(args) => pools::run(args, &global, &out).await,
+        Command::Pool(args) => pool::run(args, &global, &out).await,
         Command::Clusters(args) => clusters::run(args, &global, &out).await,
         Command::Completions(args) => completions::run(args, &out),
         Command::Dev(args) => dev::run(args).await,

@@ -6,6 +6,7 @@ pub mod capacity;
 pub mod clusters;
 pub mod explanation;
 pub mod obstacle;
+pub mod pools;
 pub mod progress;
 pub mod table;
 pub mod workload;

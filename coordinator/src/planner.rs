@@ -4,8 +4,8 @@
 //! long, see [`spacing_ms`]), and once a second in any case (backoffs end by time alone).
 
 use engine::capacity::Capacity;
-use engine::commands::Binding;
-use engine::plan::{Plan, plan};
+use engine::commands::Command;
+use engine::plan::{Memory, Plan, plan_on};
 use engine::state::State;
 use protocol::ids::{Epoch, MonotonicMs};
 
@@ -27,6 +27,8 @@ pub struct Planner {
     changed: bool,
     planned_at: Option<MonotonicMs>,
     last: Option<Plan>,
+    /// What the last plan of this reign remembers for the next.
+    memory: Memory,
 }
 
 /// Time between two plans over a line of this length, in ms.
@@ -55,8 +57,8 @@ impl Planner {
         self.last.as_ref()
     }
 
-    /// Plans if it is time to; the bindings are to be committed, in order, before the next plan.
-    pub fn plan(&mut self, state: &State, capacity: &Capacity, now: Now, epoch: Epoch) -> Option<Vec<Binding>> {
+    /// Plans if it is time to; the commands are to be committed, in order, before the next plan.
+    pub fn plan(&mut self, state: &State, capacity: &Capacity, now: Now, epoch: Epoch) -> Option<Vec<Command>> {
         let since = self.planned_at.map(|at| now.mono.since(at));
         let due = match since {
             None => true,
@@ -67,10 +69,13 @@ impl Planner {
         }
         self.changed = false;
         self.planned_at = Some(now.mono);
-        let mut made = plan(state, capacity, now.unix, MOST_BINDINGS);
-        let bindings = std::mem::take(&mut made.bindings);
+        let mut made = plan_on(state, capacity, &self.memory, now.unix, MOST_BINDINGS);
+        self.memory = std::mem::take(&mut made.memory);
+        let bindings = std::mem::take(&mut made.bindings).into_iter().map(|b| Command::Bind(Box::new(b)));
+        let preemptions = std::mem::take(&mut made.preemptions).into_iter().map(|p| Command::Preempt(Box::new(p)));
+        let commands = bindings.chain(preemptions).collect();
         self.last = Some(made);
-        Some(bindings)
+        Some(commands)
     }
 }
 

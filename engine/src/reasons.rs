@@ -138,6 +138,23 @@ pub struct Waiting {
     pub cause: WaitCause,
     /// Every cluster with the first condition that failed.
     pub candidates: Vec<Candidate>,
+    /// Other pools that hold more than their part, where it waits for room: that is taken back for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lent: Vec<Lent>,
+}
+
+/// A pool that holds more than its part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lent {
+    /// The pool.
+    pub pool: PoolName,
+    /// The resource.
+    pub resource: Resource,
+    /// What it holds, in the resource's unit.
+    pub held: u64,
+    /// What it is entitled to.
+    pub entitled: u64,
 }
 
 /// The main reason for waiting.

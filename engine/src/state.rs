@@ -18,6 +18,7 @@ use protocol::ids::{
     AttemptId, AttemptNumber, ClusterName, CommandNumber, Epoch, Incarnation, LogIndex, PoolName, Uid, UnixMs,
     WorkloadKey,
 };
+use protocol::pool::Resource;
 use protocol::workload::WorkloadSpec;
 use serde::{Deserialize, Serialize};
 
@@ -200,11 +201,51 @@ pub enum Happening {
         /// The cluster.
         cluster: ClusterName,
     },
+    /// It is ended so that another workload gets its room; it keeps its place in line.
+    Preempted {
+        /// The try.
+        attempt: AttemptNumber,
+        /// Who gets the room.
+        by: WorkloadKey,
+        /// That one's pool.
+        pool: PoolName,
+        /// By what right.
+        ground: Ground,
+    },
     /// Its cluster is back with an agent that lost its records: whether the attempt still runs there is not known.
     ClusterReplaced {
         /// The cluster.
         cluster: ClusterName,
     },
+}
+
+/// By what right a workload's room goes to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
+pub enum Ground {
+    /// Its pool held more than it was entitled to.
+    Lent {
+        /// The resource.
+        resource: Resource,
+        /// What its pool held, in the resource's unit.
+        held: u64,
+        /// What its pool was entitled to.
+        entitled: u64,
+    },
+    /// Its priority is lower, in a pool that allows that.
+    Priority {
+        /// Its priority.
+        own: i32,
+        /// The other's.
+        other: i32,
+    },
+}
+
+impl Attempt {
+    /// Whether it is being ended to give its room to another.
+    pub fn is_preempted(&self) -> bool {
+        matches!(self.stop, Some((_, StopCause::Preempted)))
+    }
 }
 
 impl Workload {

@@ -1,6 +1,8 @@
 //! Resource pools and ownership rules, as people write them and as the log keeps them: how much of the fleet whose workloads
 //! may use. Rules between pools are the engine's; here is only what one object says of itself.
 
+pub mod objects;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;

@@ -164,8 +164,8 @@ fn a_small_file_that_unfolds_into_a_huge_one_is_refused() {
 
 #[test]
 fn files_that_are_no_manifests_get_one_line_each() {
-    assert_eq!(problems(b""), "error: m.yaml: it is empty: expected at least one Workload\n");
-    assert_eq!(problems(b"# nothing\n---\n"), "error: m.yaml: it is empty: expected at least one Workload\n");
+    assert_eq!(problems(b""), "error: m.yaml: it is empty: expected at least one object\n");
+    assert_eq!(problems(b"# nothing\n---\n"), "error: m.yaml: it is empty: expected at least one object\n");
     assert_eq!(problems(b"ok: 1\na\xff\xfeb\n"), "error: m.yaml:2: it is not UTF-8 text: save the file as UTF-8\n");
     let huge = vec![b'#'; 1024 * 1024 + 1];
     assert_eq!(problems(&huge), "error: m.yaml: it is larger than 1 MiB, the most that a manifest may have\n");

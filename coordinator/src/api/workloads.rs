@@ -11,13 +11,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use engine::commands::{Command, Outcome, Refusal};
 use engine::plan;
-use protocol::api::{API_VERSION, List, ListMetadata, Status, WorkloadObject};
+use protocol::api::{API_VERSION, List, ListMetadata, WorkloadObject};
 use protocol::ids::{LogIndex, Namespace, Uid, WorkloadKey, WorkloadName};
 use protocol::workload::WorkloadSpec;
 use tokio::time::Instant;
 
 use super::errors::ApiError;
 use super::params::Params;
+use super::pools::success;
 use super::reasons::Reasons;
 use super::render::Seen;
 use super::watch::{self, Filter, Start};
@@ -158,7 +159,8 @@ pub async fn create(
     Ok((code, warning_headers(&warnings), Json(shown)).into_response())
 }
 
-fn unread(e: BytesRejection) -> ApiError {
+/// The error of a body that could not be read.
+pub fn unread(e: BytesRejection) -> ApiError {
     if e.status() == StatusCode::PAYLOAD_TOO_LARGE {
         return ApiError::TooLarge(format!("the body is over {} bytes", body::MAX_BODY));
     }
@@ -232,22 +234,16 @@ pub async fn delete(State(api): State<Api>, Path(path): Path<(String, String)>) 
     }
     Ok(match look_up(&api, key.clone(), Consistency::Linearizable).await? {
         Some(seen) => Json(seen.object()).into_response(),
-        None => Json(Status {
-            api_version: "v1".into(),
-            kind: "Status".into(),
-            status: "Success".into(),
-            message: format!("workload {key} is deleted"),
-            reason: String::new(),
-            code: 200,
-        })
-        .into_response(),
+        None => Json(success(format!("workload {key} is deleted"))).into_response(),
     })
 }
 
 /// A proposal that failed, and whether an earlier try of it may have taken effect.
-struct Failed {
-    error: ApiError,
-    tried_before: bool,
+pub struct Failed {
+    /// Why.
+    pub error: ApiError,
+    /// Whether an earlier try may have taken effect.
+    pub tried_before: bool,
 }
 
 impl From<Failed> for ApiError {
@@ -257,11 +253,14 @@ impl From<Failed> for ApiError {
 }
 
 /// Who looks at nothing once a command is committed.
-fn nothing(_: &Outcome, _: &View<'_>) {}
+pub fn nothing(_: &Outcome, _: &View<'_>) {}
 
 /// Proposes a command, again where nobody confirmed it, while the time lasts: every command sent here is safe to repeat. Looks
 /// at the state with the command in it, in the same turn of the core.
-async fn submit<T: Send + 'static>(
+///
+/// # Errors
+/// [`Failed`] says why, and whether an earlier try may have taken effect.
+pub async fn submit<T: Send + 'static>(
     api: &Api,
     command: Command,
     look: impl Fn(&Outcome, &View<'_>) -> T + Clone + Send + 'static,

@@ -122,6 +122,15 @@ pub enum Fatal {
     },
 }
 
+/// For whom a plan's command is.
+fn planned_for(command: &Command) -> Option<Uid> {
+    match command {
+        Command::Bind(binding) => Some(binding.uid),
+        Command::Preempt(preemption) => Some(preemption.by_uid),
+        _ => None,
+    }
+}
+
 /// One replica of the coordinator.
 pub struct Replica {
     settings: Settings,
@@ -137,8 +146,8 @@ pub struct Replica {
     reign: Option<Epoch>,
     /// Whether the epoch of the current leadership was proposed.
     epoch_proposed: Option<Epoch>,
-    /// Bindings that were proposed and are not applied yet: no new plan before that.
-    binding: BTreeSet<Uid>,
+    /// For whom a plan's commands were proposed that are not applied yet: no new plan before that.
+    planned: BTreeSet<Uid>,
     last_snapshot: LogIndex,
     /// How large it is.
     snapshot_bytes: u64,
@@ -174,7 +183,7 @@ impl Replica {
             reads: Reads::default(),
             reign: None,
             epoch_proposed: None,
-            binding: BTreeSet::new(),
+            planned: BTreeSet::new(),
             last_snapshot,
             snapshot_bytes: snapshot.map_or(0, |s| s.bytes.len() as u64),
             outputs: Vec::new(),
@@ -250,14 +259,14 @@ impl Replica {
 
     fn plan(&mut self, now: Now) {
         let Some(epoch) = self.reign else { return };
-        if !self.binding.is_empty() {
+        if !self.planned.is_empty() {
             return;
         }
         let capacity = self.fleet.capacity(now.mono);
-        let Some(bindings) = self.planner.plan(&self.state, capacity, now, epoch) else { return };
-        for binding in bindings {
-            self.binding.insert(binding.uid);
-            self.propose_own(now, Command::Bind(Box::new(binding)));
+        let Some(commands) = self.planner.plan(&self.state, capacity, now, epoch) else { return };
+        for command in commands {
+            self.planned.extend(planned_for(&command));
+            self.propose_own(now, command);
         }
     }
 

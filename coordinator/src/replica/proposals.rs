@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 use engine::commands::{Command, Outcome};
 use protocol::ids::{LogIndex, MonotonicMs, ReplicaId, UnixMs};
 
-use super::{Now, Output, PeerFrame, Replica, RequestId};
+use super::{Now, Output, PeerFrame, Replica, RequestId, planned_for};
 use crate::handle::ProposeError;
 use crate::planted;
 use crate::raft::driver::ProposeError as AppendError;
@@ -128,8 +128,8 @@ impl Replica {
 
     fn own_lost(&mut self, command: &Command) {
         self.sessions.proposal_lost(command);
-        if let Command::Bind(binding) = command {
-            self.binding.remove(&binding.uid);
+        if let Some(uid) = planned_for(command) {
+            self.planned.remove(&uid);
         }
     }
 

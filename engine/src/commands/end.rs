@@ -1,5 +1,6 @@
 //! An attempt is gone: what becomes of its workload. Only the workload's own failures count against its retries; what the
-//! infrastructure broke is tried again for free, after a wait that grows so that a broken cluster can't spin.
+//! infrastructure broke is tried again for free, after a wait that grows so that a broken cluster can't spin. What was
+//! preempted goes back to its place in line at once.
 
 use protocol::control::AttemptState;
 use protocol::errors::FailureClass;
@@ -30,6 +31,10 @@ pub(super) fn end_attempt(workload: &mut Workload, state: &AttemptState, now: Un
         }
         return workload.enter(Event::Gone, reported, now);
     }
+    // Its end was asked for to make room: whatever it did on the way out is no failure, unless it had ended well by then.
+    if attempt_was_preempted(workload) && *state != AttemptState::Succeeded {
+        return workload.enter(Event::Retry, reported, now);
+    }
     let class = match state {
         AttemptState::Succeeded => return workload.enter(Event::Succeeded, reported, now),
         AttemptState::Failed { class, .. } => *class,
@@ -51,6 +56,10 @@ pub(super) fn end_attempt(workload: &mut Workload, state: &AttemptState, now: Un
     requeue(workload, reported, class, UnixMs(now.0.saturating_add(wait)), now);
 }
 
+fn attempt_was_preempted(workload: &Workload) -> bool {
+    workload.attempts.last().is_some_and(Attempt::is_preempted)
+}
+
 fn requeue(workload: &mut Workload, reported: Happening, class: FailureClass, not_before: UnixMs, now: UnixMs) {
     let attempt = workload.attempts.last().map_or_else(Default::default, |a| a.number);
     workload.not_before = Some(not_before);
@@ -67,6 +76,7 @@ fn doubled(first: u64, failures: u32, max: u64) -> u64 {
 /// How many attempts in a row, up to the last, ended through no fault of the workload's.
 fn free_failures(attempts: &[Attempt]) -> u32 {
     let free = |a: &&Attempt| match &a.reported {
+        _ if a.is_preempted() => false,
         Some(AttemptState::Failed { class, .. }) => *class != FailureClass::User,
         Some(AttemptState::Stopped) => true,
         _ => false,

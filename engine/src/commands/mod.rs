@@ -2,13 +2,15 @@
 //! changes nothing but `applied` and `now` (and, for a stray report of something that still runs, the number of the stop
 //! that answers it).
 
+use std::collections::BTreeSet;
+
 use bincode::{Decode, Encode};
 use protocol::control::{AttemptReport, ClusterInfo, GroupPlacement};
 use protocol::ids::{
     AttemptId, AttemptNumber, ClusterName, CommandNumber, Epoch, Incarnation, LogIndex, Namespace, PoolName, Uid,
     UnixMs, WorkloadKey,
 };
-use protocol::pool::{OwnershipSpec, PoolSpec};
+use protocol::pool::{Amounts, OwnershipSpec, PoolSpec};
 use protocol::workload::{SpecError, WorkloadSpec};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +28,7 @@ mod end;
 mod join;
 mod lose_cluster;
 mod open_epoch;
+mod preempt;
 mod report;
 mod set_ownership_rule;
 mod set_pool;
@@ -87,6 +90,8 @@ pub enum Command {
         /// Its name.
         key: WorkloadKey,
     },
+    /// Running attempts are ended so that a waiting gang gets their room.
+    Preempt(Box<Preemption>),
     /// A pool is made or changed.
     SetPool {
         /// Its name.
@@ -145,6 +150,34 @@ pub struct Binding {
     pub placement: Vec<GroupPlacement>,
     /// Why there.
     pub decision: Decision,
+}
+
+/// Attempts that are to end so that a waiting gang gets their room: all of them, or none.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Preemption {
+    /// The epoch in which it was planned; must be the current one.
+    pub epoch: Epoch,
+    /// Who gets the room.
+    pub by: WorkloadKey,
+    /// Its id.
+    pub by_uid: Uid,
+    /// Whose attempts end.
+    pub victims: Vec<Victim>,
+    /// What there is to divide among pools, as the planner sees it: capacity is not in the log.
+    pub fleet: Amounts,
+    /// The clusters whose capacity and attempts count in that.
+    pub clusters: BTreeSet<ClusterName>,
+}
+
+/// One attempt that is to end.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Victim {
+    /// The workload.
+    pub key: WorkloadKey,
+    /// Its id.
+    pub uid: Uid,
+    /// Its live attempt.
+    pub attempt: AttemptNumber,
 }
 
 /// What came of a command.
@@ -238,6 +271,14 @@ pub enum Refusal {
         /// The attempt.
         attempt: AttemptId,
     },
+    /// The preemption does not fit the state any more.
+    #[error("preemption for {by} refused: {why}")]
+    StalePreemption {
+        /// Who was to get the room.
+        by: WorkloadKey,
+        /// What changed.
+        why: String,
+    },
     /// A pool or rule exists already.
     #[error("{what} exists already: change it, or choose another name")]
     Exists {
@@ -284,6 +325,7 @@ impl State {
             Command::LoseCluster { cluster } => step.lose_cluster(cluster),
             Command::Cancel { key } => step.cancel(key, Record::Keep),
             Command::Delete { key } => step.cancel(key, Record::Remove),
+            Command::Preempt(preemption) => step.preempt(preemption),
             Command::SetPool { name, spec, expect } => step.set_pool(name, spec, *expect),
             Command::DeletePool { name } => step.delete_pool(name),
             Command::SetOwnershipRule { owner, spec, expect } => step.set_ownership_rule(owner, spec, *expect),

@@ -94,6 +94,13 @@ impl Holes {
         self.set(node, before.saturating_sub(&each.times(members)));
     }
 
+    /// Makes room of members on a node free again, as far as the caller knows that it is theirs.
+    pub(crate) fn give(&mut self, node: u32, each: &Resources, members: u64) {
+        let before = self.free[node as usize];
+        self.log.push(Taken { node, before });
+        self.set(node, before + each.times(members));
+    }
+
     /// Where undoing can come back to.
     pub(crate) fn mark(&self) -> usize {
         self.log.len()

@@ -7,8 +7,8 @@ use protocol::resources::Span;
 use crate::capacity::Capacity;
 use crate::lifecycle::Phase;
 use crate::queue::order::Standing;
-use crate::queue::{Turn, Walk};
-use crate::reasons::{Candidate, Explanation, Obstacle, QuotaBound, Shortfall, WaitCause, Waiting, state_text};
+use crate::queue::{LASTING_MS, Turn, Walk};
+use crate::reasons::{Candidate, Explanation, Lent, Obstacle, QuotaBound, Shortfall, WaitCause, Waiting, state_text};
 use crate::state::{Attempt, Happening, State, Workload};
 
 /// The whole answer to "why", in any phase; none where there is no such workload.
@@ -30,7 +30,7 @@ fn waiting(state: &State, capacity: &Capacity, at: UnixMs, asked: &Workload) -> 
     let mut walk = Walk::new(state, capacity, at);
     let waiting = |Standing { place, of }, cause, candidates| {
         let pool = asked.pool.clone();
-        Waiting { place, of, pool, cause, candidates }
+        Waiting { place, of, pool, cause, candidates, lent: vec![] }
     };
     while let Some((workload, turn)) = walk.step() {
         if workload.uid != asked.uid {
@@ -89,6 +89,7 @@ fn word(attempt: Option<&Attempt>) -> String {
 
 fn draining(workload: &Workload) -> String {
     let lost = workload.timeline.iter().rev().find_map(|m| match &m.what {
+        preempted @ Happening::Preempted { .. } if !workload.cancel_requested => Some(preempted.to_string()),
         Happening::ClusterReplaced { .. } | Happening::ClusterLost { .. } => Some(m.what.to_string()),
         Happening::ClusterReturned { .. } | Happening::Bound { .. } => Some(String::new()),
         _ => None,
@@ -113,6 +114,10 @@ fn unknown(workload: &Workload) -> String {
 /// The last attempt's failure, where it goes back to the queue after one.
 fn last_failure(workload: &Workload) -> Option<String> {
     let attempt = workload.attempts.last()?;
+    if attempt.is_preempted() {
+        let given = workload.timeline.iter().rev().find(|m| matches!(m.what, Happening::Preempted { .. }));
+        return given.map(|moment| format!("it keeps its place: {}", moment.what));
+    }
     let state = attempt.reported.as_ref().filter(|s| !matches!(s, AttemptState::Succeeded))?;
     Some(at(Some(attempt), &state_text(state)))
 }
@@ -129,8 +134,20 @@ fn cures(waiting: &Waiting, now: UnixMs) -> Vec<String> {
             cures
         }
         WaitCause::Quota(short) => vec![quota_cure(short)],
-        WaitCause::Impossible | WaitCause::NoRoom => waiting.candidates.iter().filter_map(cure).collect(),
+        WaitCause::Impossible | WaitCause::NoRoom => {
+            let cures = waiting.candidates.iter().filter_map(cure);
+            cures.chain(waiting.lent.iter().map(give_back)).collect()
+        }
     }
+}
+
+fn give_back(lent: &Lent) -> String {
+    let Lent { pool, resource, held, entitled } = lent;
+    let more = resource.show(held.saturating_sub(*entitled));
+    format!(
+        "pool {pool} gives back the {more} {resource} that it borrowed: asked to once that has lasted {}",
+        Span(LASTING_MS)
+    )
 }
 
 /// How a pool's part comes to suffice.

@@ -8,14 +8,15 @@
 //!   resource of which the pool reserves something; and it must reserve GPUs for a gang with GPUs, cpu for one without. Also
 //!   checked when applied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::ids::PoolName;
 use protocol::pool::{Amounts, PoolSpec, Resource};
 use protocol::workload::Preemptible;
 
 use super::Pools;
-use super::entitlement::{self, Entitlements};
+use super::entitlement::{self, Entitlements, divided};
+use super::ratio::Ratio;
 use super::usage::UsageByPool;
 use crate::planted;
 use crate::reasons::{QuotaBound, Shortfall};
@@ -82,6 +83,8 @@ fn shortfall(pool: &PoolName, bound: QuotaBound, resource: &Resource, most: u64,
 pub(crate) struct Ledger {
     /// What there is to give out.
     fleet: Amounts,
+    /// In what pools are held to their parts.
+    divided: BTreeSet<Resource>,
     entitled: Entitlements,
     /// What leaves hold in clusters that can be used.
     held: BTreeMap<PoolName, Amounts>,
@@ -107,12 +110,20 @@ impl Ledger {
         held: BTreeMap<PoolName, Amounts>,
     ) -> Self {
         let firm = usage.iter().map(|(pool, u)| (pool.clone(), u.firm.clone())).collect();
-        Self { fleet, entitled, held, held_anywhere: held_in_tree(pools, usage), firm, claimed: BTreeMap::new() }
+        let (divided, held_anywhere) = (divided(pools, &fleet), held_in_tree(pools, usage));
+        Self { fleet, divided, entitled, held, held_anywhere, firm, claimed: BTreeMap::new() }
     }
 
     /// What a pool is entitled to.
     pub(crate) fn entitled(&self, pool: &PoolName) -> &Amounts {
         of(&self.entitled, pool)
+    }
+
+    /// How much of its part a pool has, by the resource of which it has the most: `held / entitled`.
+    pub(crate) fn ratio(&self, pool: &PoolName) -> Ratio {
+        let (held, entitled) = (self.held(pool), self.entitled(pool));
+        let divided = held.iter().filter(|(resource, _)| self.divided.contains(resource));
+        divided.map(|(resource, held)| Ratio::new(held, entitled.of(resource))).max().unwrap_or(Ratio::new(0, 1))
     }
 
     /// What a pool holds in clusters that can be used.
@@ -143,7 +154,9 @@ impl Ledger {
     /// bounded by room alone.
     pub(crate) fn over_entitlement(&self, pool: &PoolName, more: &Amounts) -> Option<Shortfall> {
         let (entitled, held, claimed) = (self.entitled(pool), self.held(pool), of(&self.claimed, pool));
-        more.iter().find_map(|(resource, needs)| {
+        // GPUs before memory before cpu: the scarcest is told.
+        let divided = more.iter().filter(|(resource, _)| self.divided.contains(resource));
+        divided.collect::<Vec<_>>().into_iter().rev().find_map(|(resource, needs)| {
             let extra = if planted::is("entitlement-off-by-one") { entitlement::piece(resource) } else { 0 };
             let (most, held, kept) = (entitled.of(resource) + extra, held.of(resource), claimed.of(resource));
             let over = held.saturating_add(kept).saturating_add(needs) > most;
@@ -157,7 +170,10 @@ impl Ledger {
     /// the gang would not fit even if the pool held nothing.
     pub(crate) fn claim(&mut self, pools: &Pools, short: &Shortfall, pool: &PoolName, gang: &Amounts) {
         let nothing = BTreeMap::new();
-        let fits = |(resource, needs): (&Resource, u64)| needs <= self.entitled(pool).of(resource);
+        let fits = |(resource, needs): (&Resource, u64)| {
+            let (most, fleet) = (self.entitled(pool).of(resource), self.fleet.of(resource));
+            needs <= most || most >= fleet || !self.divided.contains(resource)
+        };
         if !gang.iter().all(fits) || over_limit(pools, &nothing, pool, gang).is_some() {
             return;
         }

@@ -106,6 +106,18 @@ fn narrow(part: u128) -> u64 {
     u64::try_from(part).unwrap_or(u64::MAX)
 }
 
+/// The resources in which pools are held to their parts: GPUs (cpu and memory in a fleet without), and whatever else some pool
+/// names. What nobody names goes to whoever has the rest: a pool that reserves GPUs is not kept from them for want of cpu that
+/// nobody cared to divide.
+pub(crate) fn divided(pools: &Pools, fleet: &Amounts) -> BTreeSet<Resource> {
+    let always = match fleet.of(&Resource::Gpu) {
+        0 => vec![Resource::Cpu, Resource::Memory, Resource::Gpu],
+        _ => vec![Resource::Gpu],
+    };
+    let named = pools.all().into_values().flat_map(|spec| spec.resources.0.keys().cloned());
+    named.chain(always).collect()
+}
+
 /// What each pool is entitled to of `fleet`, for what its leaves demand.
 pub fn entitlements(pools: &Pools, fleet: &Amounts, demands: &BTreeMap<PoolName, Amounts>) -> Entitlements {
     let tree = Tree::of(pools);

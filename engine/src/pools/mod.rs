@@ -9,6 +9,8 @@
 pub(crate) mod admission;
 pub mod entitlement;
 pub(crate) mod ownership;
+pub(crate) mod ratio;
+pub(crate) mod reclaim;
 pub mod rules;
 mod tree;
 pub mod usage;
@@ -86,6 +88,11 @@ impl Pools {
         let mut all: BTreeMap<&PoolName, &PoolSpec> = self.pools.iter().map(|(name, p)| (name, &p.spec)).collect();
         all.entry(&DEFAULT).or_insert(&UNBOUNDED);
         all
+    }
+
+    /// Whether nobody made any pool: all of the fleet is [`DEFAULT`]'s.
+    pub fn is_plain(&self) -> bool {
+        self.pools.is_empty()
     }
 
     /// Every ownership rule, by owner.

@@ -21,6 +21,16 @@ pub enum PoolFault {
         /// The nearest there is.
         nearest: Option<PoolName>,
     },
+    /// It names a pool that is not there.
+    #[error("{field}: there is no pool {name}{}", did_you_mean(.nearest))]
+    NamesNoPool {
+        /// The field that names it.
+        field: String,
+        /// The name that was given.
+        name: PoolName,
+        /// The nearest there is.
+        nearest: Option<PoolName>,
+    },
     /// It would be its own ancestor.
     #[error("spec.parent: {name} would be below itself: {}", .line.iter().map(ToString::to_string).collect::<Vec<_>>().join(" is below "))]
     Cycle {
@@ -165,9 +175,17 @@ fn distance(a: &str, b: &str) -> usize {
 impl Pools {
     /// The fault of a name that no pool has.
     pub fn no_pool(&self, name: &PoolName) -> PoolFault {
+        PoolFault::NoPool { name: name.clone(), nearest: self.nearest(name) }
+    }
+
+    fn names_no_pool(&self, field: &str, name: &PoolName) -> PoolFault {
+        PoolFault::NamesNoPool { field: field.into(), name: name.clone(), nearest: self.nearest(name) }
+    }
+
+    fn nearest(&self, name: &PoolName) -> Option<PoolName> {
         let near = self.all().into_keys().map(|known| (distance(name.as_str(), known.as_str()), known)).min();
         let near = near.filter(|(distance, known)| *distance <= 1 + known.as_str().len() / 4);
-        PoolFault::NoPool { name: name.clone(), nearest: near.map(|(_, known)| known.clone()) }
+        near.map(|(_, known)| known.clone())
     }
 
     /// Whether a workload may go to this pool.
@@ -216,7 +234,7 @@ impl Pools {
         live: impl Fn(&PoolName) -> u64,
     ) -> Result<(), PoolFault> {
         if self.spec(parent).is_none() && parent != name {
-            return Err(self.no_pool(parent));
+            return Err(self.names_no_pool("spec.parent", parent));
         }
         if *parent == *DEFAULT {
             return Err(PoolFault::BelowDefault);
@@ -238,7 +256,7 @@ impl Pools {
 
     /// The pool against its parent, and its siblings with it.
     fn check_below(&self, name: &PoolName, spec: &PoolSpec, parent: &PoolName) -> Result<(), PoolFault> {
-        let Some(above) = self.spec(parent) else { return Err(self.no_pool(parent)) };
+        let Some(above) = self.spec(parent) else { return Err(self.names_no_pool("spec.parent", parent)) };
         check_child(name, spec, parent, above)?;
         let siblings = self.all().into_iter().filter(|(other, s)| s.parent.as_ref() == Some(parent) && *other != name);
         let specs: Vec<&PoolSpec> = siblings.map(|(_, s)| s).chain([spec]).collect();
@@ -290,7 +308,7 @@ impl Pools {
         if let Some(pool) = &spec.pool
             && self.spec(pool).is_none()
         {
-            return Err(self.no_pool(pool));
+            return Err(self.names_no_pool("spec.pool", pool));
         }
         let mut above = spec.parent.as_ref();
         for _ in 0..=MAX_DEPTH {

@@ -11,7 +11,7 @@ use protocol::pool::{Amounts, Resource};
 use crate::placement::rooms::Room;
 use crate::pools::admission::Ledger;
 use crate::pools::entitlement::entitlements;
-use crate::pools::usage::{holds, needs};
+use crate::pools::reclaim::held_and_demand;
 use crate::state::State;
 
 /// What the fleet has, and what each pool holds and demands of it.
@@ -43,38 +43,19 @@ fn free(room: &Room<'_>) -> Amounts {
 
 /// The books as they are before anything is placed.
 pub(crate) fn books(state: &State, rooms: &BTreeMap<&ClusterName, Room<'_>>, now: UnixMs) -> Books {
-    let usage = &state.indices.usage;
-    let mut held: BTreeMap<PoolName, Amounts> = usage.iter().map(|(p, u)| (p.clone(), u.held.clone())).collect();
-    let usable: BTreeSet<&ClusterName> = rooms.values().filter(|r| usable(r)).map(|r| &r.cluster.info.name).collect();
-    for cluster in state.indices.live.keys().filter(|name| !usable.contains(name)) {
-        for (workload, attempt) in state.live_in(cluster) {
-            if let Some(sum) = held.get_mut(&workload.pool) {
-                sum.take_all(&holds(&attempt.placement));
-            }
-        }
-    }
+    let usable: BTreeSet<ClusterName> =
+        rooms.values().filter(|r| usable(r)).map(|r| r.cluster.info.name.clone()).collect();
+    let (held, demands) = held_and_demand(state, &usable, now);
     let mut fleet = Amounts::default();
     for room in rooms.values().filter(|room| usable.contains(&room.cluster.info.name)) {
         fleet.add_all(&free(room));
     }
     held.values().for_each(|h| fleet.add_all(h));
-    let mut demands: BTreeMap<PoolName, Amounts> = usage.iter().map(|(p, u)| (p.clone(), u.pending.clone())).collect();
-    // What waits out a backoff asks for nothing yet.
-    let resting = state.indices.backoffs.iter().rev().take_while(|(until, _)| *until > now);
-    for workload in resting.filter_map(|(_, key)| state.workloads.get(key)) {
-        if let Some(demand) = demands.get_mut(&workload.pool) {
-            demand.take_all(&needs(&workload.spec.gang()));
-        }
-    }
-    for (pool, held) in &held {
-        demands.entry(pool.clone()).or_default().add_all(held);
-    }
     Books { fleet, held, demands }
 }
 
 /// The ledger of a plan.
-pub(crate) fn ledger(state: &State, rooms: &BTreeMap<&ClusterName, Room<'_>>, now: UnixMs) -> Ledger {
-    let books = books(state, rooms, now);
+pub(crate) fn ledger(state: &State, books: Books) -> Ledger {
     let entitled = entitlements(&state.pools, &books.fleet, &books.demands);
     Ledger::new(&state.pools, &state.indices.usage, books.fleet, entitled, books.held)
 }

@@ -9,7 +9,9 @@
 
 pub(crate) mod books;
 pub(crate) mod order;
+mod reclaim;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -25,9 +27,10 @@ use crate::placement::obstacles::is_permanent;
 use crate::placement::rooms::{Room, rooms};
 use crate::pools::admission::Ledger;
 use crate::pools::usage::{holds, needs};
-use crate::reasons::{Decision, Obstacle, Shortfall, WaitCause, Waiting};
+use crate::reasons::{Decision, Lent, Obstacle, QuotaBound, Shortfall, WaitCause, Waiting};
 use crate::state::{State, Workload};
 use order::{Order, Standing};
+pub use reclaim::{LASTING_MS, Memory};
 
 /// What became of one workload of the line.
 pub(crate) enum Turn {
@@ -58,6 +61,24 @@ pub(crate) struct Walk<'a> {
     found_none: BTreeMap<Likeness, Rc<Verdict>>,
     last: Option<&'a PoolName>,
     standing: Standing,
+    /// What there is to divide among pools.
+    fleet: Amounts,
+    /// The first that found no room, or not enough of their pool's part.
+    starved: Vec<Starved<'a>>,
+    /// Pools that hold more than their part; found when first asked for.
+    all_lent: OnceCell<Vec<Lent>>,
+}
+
+/// How many gangs of a plan may have room taken back for them.
+const MOST_STARVED: usize = 32;
+
+/// A gang that waits for room that others hold.
+pub(crate) struct Starved<'a> {
+    workload: &'a Workload,
+    /// What it needs, with the models that its pool's part allows.
+    gang: Vec<GroupNeed>,
+    /// Where it could be once attempts end.
+    clusters: Vec<ClusterName>,
 }
 
 /// Why a kind of workload waits.
@@ -76,10 +97,13 @@ impl<'a> Walk<'a> {
     pub(crate) fn new(state: &'a State, capacity: &'a Capacity, at: UnixMs) -> Self {
         let now = state.now.max(at);
         let rooms = rooms(state, capacity);
-        let ledger = books::ledger(state, &rooms, now);
+        let books = books::books(state, &rooms, now);
+        let fleet = books.fleet.clone();
+        let ledger = books::ledger(state, books);
         let order = Order::new(state, &ledger);
-        let (found_none, last, standing) = (BTreeMap::new(), None, Standing::default());
-        Self { state, now, rooms, ledger, order, found_none, last, standing }
+        let (found_none, last, standing, starved) = (BTreeMap::new(), None, Standing::default(), vec![]);
+        let all_lent = OnceCell::new();
+        Self { state, now, rooms, fleet, ledger, order, found_none, last, standing, starved, all_lent }
     }
 
     /// The next workload and what becomes of it; none at the end of every line.
@@ -89,7 +113,7 @@ impl<'a> Walk<'a> {
         Some((workload, self.turn(workload)))
     }
 
-    fn turn(&mut self, workload: &Workload) -> Turn {
+    fn turn(&mut self, workload: &'a Workload) -> Turn {
         let waits = |cause| Turn::Waits(Verdict::of(cause));
         if let Some(until) = workload.not_before.filter(|u| *u > self.now) {
             return waits(WaitCause::Backoff { until });
@@ -125,13 +149,24 @@ impl<'a> Walk<'a> {
     }
 
     /// A place for a gang, or why there is none.
-    fn find(&mut self, workload: &Workload, likeness: &Likeness) -> Result<Turn, Verdict> {
+    fn find(&mut self, workload: &'a Workload, likeness: &Likeness) -> Result<Turn, Verdict> {
         let Likeness { pool, preemptible, framework, gang, .. } = likeness;
-        let gang = self.within_quota(pool, *preemptible, gang)?;
+        let gang = match self.within_quota(pool, *preemptible, gang) {
+            Ok(gang) => gang,
+            Err(verdict) => {
+                // Where priority decides within the pool, what lower ones hold of its part counts as well.
+                if matches!(&verdict.cause, WaitCause::Quota(short) if short.bound != QuotaBound::Reservation) {
+                    self.starves(workload, gang.clone(), self.rooms.keys().map(|name| (*name).clone()).collect());
+                }
+                return Err(verdict);
+            }
+        };
         let (mut places, barred) = self.look(&workload.spec, *framework, &gang);
         if places.is_empty() {
             let cause = self.cause(&barred);
             self.keep_room(&workload.key, &barred);
+            let waits = barred.iter().filter(|b| b.waits.is_some()).map(|b| b.cluster.clone()).collect();
+            self.starves(workload, gang, waits);
             return Err(Verdict { cause, barred });
         }
         // Several groups that each may have a model may together be too many of it.
@@ -150,6 +185,12 @@ impl<'a> Walk<'a> {
         }
         let short = short.expect("every place was found to be beyond the pool's part");
         Err(self.beyond(pool, &needs(&gang), short))
+    }
+
+    fn starves(&mut self, workload: &'a Workload, gang: Vec<GroupNeed>, clusters: Vec<ClusterName>) {
+        if self.starved.len() < MOST_STARVED && !clusters.is_empty() {
+            self.starved.push(Starved { workload, gang, clusters });
+        }
     }
 
     /// The gang with only those models that its pool's part allows, or why it may not start at all.
@@ -219,7 +260,19 @@ impl<'a> Walk<'a> {
     pub(crate) fn waiting(&self, verdict: &Verdict) -> Waiting {
         let pool = self.last.cloned().unwrap_or_else(|| crate::pools::DEFAULT.clone());
         let candidates = obstacles(&verdict.barred).collect();
-        Waiting { place: self.standing.place, of: self.standing.of, pool, cause: verdict.cause.clone(), candidates }
+        let Standing { place, of } = self.standing;
+        let for_room = matches!(verdict.cause, WaitCause::NoRoom | WaitCause::BehindOthers { .. });
+        let lent = if for_room { self.lent(&pool) } else { vec![] };
+        Waiting { place, of, pool, cause: verdict.cause.clone(), candidates, lent }
+    }
+
+    /// Other pools that hold more than their part.
+    fn lent(&self, own: &PoolName) -> Vec<Lent> {
+        if self.state.pools.is_plain() {
+            return vec![];
+        }
+        let all = self.all_lent.get_or_init(|| reclaim::lent(self));
+        all.iter().filter(|lent| lent.pool != *own).cloned().collect()
     }
 
     /// The place in its pool's line of the one that just had its turn.

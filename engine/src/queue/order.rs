@@ -1,59 +1,12 @@
 //! Who is next: of the pools the one that has the least of what it is entitled to, of its workloads the first in line.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::ids::PoolName;
-use protocol::pool::Amounts;
 
 use crate::pools::admission::Ledger;
+use crate::pools::ratio::Ratio;
 use crate::state::{Line, State, Workload};
-
-/// How much of its part a pool has, by the resource of which it has the most: `held / entitled`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ratio {
-    held: u64,
-    entitled: u64,
-}
-
-impl Ratio {
-    /// Of what is held and entitled.
-    pub(crate) fn of(held: &Amounts, entitled: &Amounts) -> Self {
-        let ratios = held.iter().map(|(resource, held)| Self { held, entitled: entitled.of(resource) });
-        ratios.max().unwrap_or(Self { held: 0, entitled: 1 })
-    }
-}
-
-impl Ord for Ratio {
-    fn cmp(&self, other: &Self) -> Ordering {
-        // Nothing of nothing is nothing; something of nothing is more than anything.
-        match (self.entitled, other.entitled) {
-            (0, 0) => (self.held > 0).cmp(&(other.held > 0)),
-            (0, _) if self.held > 0 => Ordering::Greater,
-            (_, 0) if other.held > 0 => Ordering::Less,
-            (0, _) => 0.cmp(&other.held),
-            (_, 0) => self.held.cmp(&0),
-            _ => {
-                let cross = |a: u64, b: u64| u128::from(a) * u128::from(b);
-                cross(self.held, other.entitled).cmp(&cross(other.held, self.entitled))
-            }
-        }
-    }
-}
-
-impl PartialOrd for Ratio {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Ratio {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Ratio {}
 
 /// A pool's turn: the least ratio first, then whose next workload was submitted first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,7 +48,7 @@ impl<'a> Order<'a> {
     }
 
     fn add(&mut self, pool: &'a PoolName, next: Line, ledger: &Ledger) {
-        let ratio = Ratio::of(ledger.held(pool), ledger.entitled(pool));
+        let ratio = ledger.ratio(pool);
         let turn = Turn { ratio, submitted: next.order(), pool, next };
         if let Some(before) = self.by_pool.insert(pool, turn.clone()) {
             self.turns.remove(&before);

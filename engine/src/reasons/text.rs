@@ -6,9 +6,9 @@ use protocol::control::AttemptState;
 use protocol::resources::{Cpu, Gpus, Memory, Resources};
 use protocol::sku::Sku;
 
-use super::{Candidate, Obstacle, QuotaBound, ScoreTerm, Shortfall, WaitCause, Waiting};
+use super::{Candidate, Lent, Obstacle, QuotaBound, ScoreTerm, Shortfall, WaitCause, Waiting};
 use crate::pools::DEFAULT;
-use crate::state::Happening;
+use crate::state::{Ground, Happening};
 
 fn list<T: fmt::Display>(items: &[T], between: &str) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(between)
@@ -124,6 +124,14 @@ impl fmt::Display for Shortfall {
     }
 }
 
+impl fmt::Display for Lent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pool, resource, held, entitled } = self;
+        let (held, entitled) = (resource.show(*held), resource.show(*entitled));
+        write!(f, "pool {pool} holds {held} {resource} and is entitled to {entitled}")
+    }
+}
+
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "waits, {} of {} in line", self.place, self.of)?;
@@ -131,10 +139,13 @@ impl fmt::Display for Waiting {
             write!(f, " of pool {}", self.pool)?;
         }
         write!(f, ": {}", self.cause)?;
-        if self.cause == WaitCause::BeingPlaced || self.candidates.is_empty() {
-            return Ok(());
+        if self.cause != WaitCause::BeingPlaced && !self.candidates.is_empty() {
+            write!(f, " ({})", list(&self.candidates, "; "))?;
         }
-        write!(f, " ({})", list(&self.candidates, "; "))
+        if !self.lent.is_empty() {
+            write!(f, "; {}", list(&self.lent, ", "))?;
+        }
+        Ok(())
     }
 }
 
@@ -150,10 +161,25 @@ impl fmt::Display for Happening {
             Happening::CancelRequested => f.write_str("cancel requested"),
             Happening::ClusterLost { cluster } => write!(f, "{cluster} was not heard from for longer than a lease"),
             Happening::ClusterReturned { cluster } => write!(f, "{cluster} is back"),
+            Happening::Preempted { attempt, by, pool, ground } => {
+                write!(f, "attempt {attempt} gives its room to {by} of pool {pool}: {ground}")
+            }
             Happening::ClusterReplaced { cluster } => write!(
                 f,
                 "the agent of {cluster} came back without its records: whether the attempt still runs there is not known"
             ),
+        }
+    }
+}
+
+impl fmt::Display for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ground::Lent { resource, held, entitled } => {
+                let (held, entitled) = (resource.show(*held), resource.show(*entitled));
+                write!(f, "its own pool held {held} {resource} and is entitled to {entitled}")
+            }
+            Ground::Priority { own, other } => write!(f, "its priority is {own}, the other's is {other}"),
         }
     }
 }

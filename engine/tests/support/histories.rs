@@ -184,7 +184,10 @@ impl History {
         for what in slow_pools::holds(workload).keys() {
             let of = |sums: Option<&Sums>| sums.and_then(|s| s.get(what)).copied().unwrap_or(0);
             let (has, part, all) = (of(held.get(&workload.pool)), of(parts.get(&workload.pool)), of(Some(whole)));
-            if has > part && part < all {
+            let named = |spec: &PoolSpec| spec.resources.0.keys().any(|r| r.to_string() == *what);
+            let no_gpus = of_gpu(whole) == 0 && !what.starts_with("gpu/");
+            let divided = what == "gpu" || no_gpus || self.state.pools.all().values().any(|spec| named(spec));
+            if has > part && part < all && divided {
                 return Err(format!("{key}: pool {} has {has} {what} and is entitled to {part}", workload.pool));
             }
         }
@@ -292,6 +295,10 @@ impl History {
             None => Ok(()),
         }
     }
+}
+
+fn of_gpu(sums: &Sums) -> u64 {
+    sums.get("gpu").copied().unwrap_or(0)
 }
 
 /// Each cluster has 4 GPUs on one node, and 12 cpu and 12Gi on two.

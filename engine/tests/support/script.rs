@@ -11,6 +11,7 @@
 //! drop-pool NAME · owner NAME [pool=P] [parent=O] · drop-owner NAME · pools
 //! busy CLUSTER NODE PERCENT            how busy a node's devices are
 //! plan [limit=N]                       plans and commits what it proposes
+//! forget                               another leader plans from here on: it remembers nothing
 //! propose, commit                      plans without committing; commits that
 //! report CLUSTER WORKLOAD/ATTEMPT:REVISION:STATE
 //! catchup CLUSTER                      its capacity frame includes every command so far
@@ -18,7 +19,7 @@
 
 use std::fmt::Write;
 
-use engine::commands::{Applied, Binding, Command, Expect, Outcome};
+use engine::commands::{Applied, Binding, Command, Expect, Outcome, Preemption};
 use engine::{Effect, State, plan};
 use protocol::control::{AttemptReport, AttemptState, Order};
 use protocol::errors::FailureClass;
@@ -35,6 +36,8 @@ pub struct World {
     now: u64,
     index: u64,
     proposed: Vec<Binding>,
+    preempts: Vec<Preemption>,
+    memory: plan::Memory,
 }
 
 /// Runs a script and tells its story.
@@ -173,6 +176,10 @@ impl World {
             }
             "propose" => self.propose(words),
             "commit" => self.commit(),
+            "forget" => {
+                self.memory = plan::Memory::default();
+                String::new()
+            }
             "why" => self.why(words[0]),
             "warn" => plan::warnings(&self.state, &self.fleet.capacity, &spec_of(words)).join("\n"),
             "show" => self.show(words[0]),
@@ -308,7 +315,7 @@ impl World {
 
     fn propose(&mut self, words: &[&str]) -> String {
         let limit = option(words, "limit").map_or(100, number);
-        let plan = plan::plan(&self.state, &self.fleet.capacity, UnixMs(self.now), limit);
+        let mut plan = plan::plan_on(&self.state, &self.fleet.capacity, &self.memory, UnixMs(self.now), limit);
         let mut told = String::new();
         for b in &plan.bindings {
             let groups: Vec<String> = b.placement.iter().map(placement).collect();
@@ -319,13 +326,20 @@ impl World {
                 writeln!(told, "{} {waiting}", key.name).unwrap();
             }
         }
+        for p in &plan.preemptions {
+            let victims: Vec<String> = p.victims.iter().map(|v| format!("{}/{}", v.key.name, v.attempt)).collect();
+            writeln!(told, "{} takes room back from {}", p.by.name, victims.join(", ")).unwrap();
+        }
+        self.preempts = std::mem::take(&mut plan.preemptions);
+        self.memory = plan.memory;
         self.proposed = plan.bindings;
         told
     }
 
     fn commit(&mut self) -> String {
-        let commands: Vec<Command> =
-            std::mem::take(&mut self.proposed).into_iter().map(|b| Command::Bind(Box::new(b))).collect();
+        let binds = std::mem::take(&mut self.proposed).into_iter().map(|b| Command::Bind(Box::new(b)));
+        let preempts = std::mem::take(&mut self.preempts).into_iter().map(|p| Command::Preempt(Box::new(p)));
+        let commands: Vec<Command> = binds.chain(preempts).collect();
         commands.iter().map(|c| self.apply(c)).collect()
     }
 

@@ -134,7 +134,7 @@ fn up(specs: &BTreeMap<PoolName, PoolSpec>, pool: &PoolName) -> Vec<PoolName> {
 pub fn held(state: &State, counts: impl Fn(&Workload) -> bool) -> BTreeMap<PoolName, Sums> {
     let specs = specs(state);
     let mut held: BTreeMap<PoolName, Sums> = BTreeMap::new();
-    for workload in state.workloads.values().filter(|w| counts(w)) {
+    for workload in state.workloads.values().filter(|w| !holds(w).is_empty() && counts(w)) {
         for pool in up(&specs, &workload.pool) {
             holds(workload).iter().for_each(|(what, amount)| add(held.entry(pool.clone()).or_default(), what, *amount));
         }

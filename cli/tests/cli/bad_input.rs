@@ -40,7 +40,7 @@ fn with(from: &str, to: &str) -> String {
 fn an_unknown_field_names_the_nearest() {
     assert_eq!(
         with("  batch:", "  prioritty: 3\n  batch:"),
-        "error: m.yaml:5:3: spec.prioritty: unknown field: did you mean priority? (known here: pool, priority, ray, spark, batch, placement, retries, env, workingDir)\n"
+        "error: m.yaml:5:3: spec.prioritty: unknown field: did you mean priority? (known here: pool, priority, preemptible, ray, spark, batch, placement, retries, env, workingDir)\n"
     );
     assert_eq!(
         with("cpu: 1", "cpus: 1"),

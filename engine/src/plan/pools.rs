@@ -7,7 +7,7 @@ use protocol::pool::{Amounts, Resource};
 
 use crate::capacity::Capacity;
 use crate::placement::rooms::rooms;
-use crate::pools::entitlement::entitlements;
+use crate::pools::parts::parts;
 use crate::queue::books::books;
 use crate::state::{Attempt, State};
 
@@ -37,7 +37,7 @@ pub struct Standing {
 pub fn pools(state: &State, capacity: &Capacity, at: UnixMs) -> BTreeMap<PoolName, Standing> {
     let now = state.now.max(at);
     let books = books(state, &rooms(state, capacity), now);
-    let entitled = entitlements(&state.pools, &books.fleet, &books.demands);
+    let entitled = parts(state, &books.fleet, &books.held, &books.demands, now);
     let mut all: BTreeMap<PoolName, Standing> =
         entitled.into_iter().map(|(pool, entitled)| (pool, Standing { entitled, ..Standing::default() })).collect();
     let mut idle = idle(state, capacity, now);

@@ -9,6 +9,7 @@
 pub(crate) mod admission;
 pub mod entitlement;
 pub(crate) mod ownership;
+pub(crate) mod parts;
 pub(crate) mod ratio;
 pub(crate) mod reclaim;
 pub mod rules;

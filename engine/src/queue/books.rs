@@ -10,7 +10,7 @@ use protocol::pool::{Amounts, Resource};
 
 use crate::placement::rooms::Room;
 use crate::pools::admission::Ledger;
-use crate::pools::entitlement::entitlements;
+use crate::pools::parts::parts;
 use crate::pools::reclaim::held_and_demand;
 use crate::state::State;
 
@@ -55,7 +55,7 @@ pub(crate) fn books(state: &State, rooms: &BTreeMap<&ClusterName, Room<'_>>, now
 }
 
 /// The ledger of a plan.
-pub(crate) fn ledger(state: &State, books: Books) -> Ledger {
-    let entitled = entitlements(&state.pools, &books.fleet, &books.demands);
+pub(crate) fn ledger(state: &State, books: Books, now: UnixMs) -> Ledger {
+    let entitled = parts(state, &books.fleet, &books.held, &books.demands, now);
     Ledger::new(&state.pools, &state.indices.usage, books.fleet, entitled, books.held)
 }

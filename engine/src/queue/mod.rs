@@ -99,7 +99,7 @@ impl<'a> Walk<'a> {
         let rooms = rooms(state, capacity);
         let books = books::books(state, &rooms, now);
         let fleet = books.fleet.clone();
-        let ledger = books::ledger(state, books);
+        let ledger = books::ledger(state, books, now);
         let order = Order::new(state, &ledger);
         let (found_none, last, standing, starved) = (BTreeMap::new(), None, Standing::default(), vec![]);
         let all_lent = OnceCell::new();

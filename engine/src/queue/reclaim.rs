@@ -32,6 +32,8 @@ use crate::state::{Attempt, Ground, State, Workload};
 /// How long a pool must have held more than its part, and a gang must have waited for lower priorities, before room is taken
 /// back, in ms.
 pub const LASTING_MS: u64 = 30_000;
+/// How long after an attempt's end nothing more is taken back in its cluster, in ms: capacity comes every second or so.
+const SETTLING_MS: u64 = 2_000;
 /// The most attempts that end for one gang.
 const MOST_VICTIMS: usize = 256;
 
@@ -98,6 +100,14 @@ impl<'a> Walk<'a> {
         (preemptions, memory)
     }
 
+    /// Whether some attempt ended in a cluster so short a time ago that its capacity may not show it yet: then its room may be
+    /// what the gang waits for.
+    fn ended_lately(&self, cluster: &ClusterName) -> bool {
+        let lately = |at: UnixMs| at.0.saturating_add(SETTLING_MS) > self.now.0;
+        let last = self.state.workloads.values().filter_map(|w| w.attempts.last());
+        last.into_iter().any(|a| a.cluster == *cluster && a.ended_at.is_some_and(lately))
+    }
+
     /// The clusters that count.
     fn usable(&self) -> BTreeSet<ClusterName> {
         self.rooms.values().filter(|r| super::books::usable(r)).map(|r| r.cluster.info.name.clone()).collect()
@@ -162,6 +172,9 @@ impl<'a> Walk<'a> {
             }
         }
         let (_, cluster, chosen) = best?;
+        if self.ended_lately(&cluster) {
+            return None;
+        }
         promised.insert(cluster);
         let victim =
             |c: &&Candidate<'a>| Victim { key: c.workload.key.clone(), uid: c.workload.uid, attempt: c.attempt.number };

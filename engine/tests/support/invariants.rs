@@ -41,6 +41,13 @@ pub fn check_step(before: &State, command: &Command, applied: &Applied, after: &
     if let (Command::Bind(binding), Ok(_)) = (command, &applied.outcome) {
         slow_pools::check_bound(after, &after.workloads[&binding.key])?;
     }
+    if let (Command::Preempt(preemption), Ok(_)) = (command, &applied.outcome) {
+        slow_pools::check_preemption(before, preemption)?;
+        for victim in &preemption.victims {
+            let phase = after.workloads[&victim.key].phase;
+            hold!(phase == Phase::Draining, "{} is {phase} after it was preempted", victim.key);
+        }
+    }
     slow_pools::check_tree(after)?;
     check_views(after)
 }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use engine::State;
 use engine::capacity::Capacity;
+use engine::commands::Preemption;
 use engine::pools::entitlement::Claim;
 use engine::state::Workload;
 use protocol::ids::*;
-use protocol::pool::{Lending, PoolSpec, Quota, Resource};
+use protocol::pool::{Lending, PoolSpec, Quota, Resource, WithinPool};
 use protocol::workload::Preemptible;
 
 /// The slow model: water rises in steps. At level `n/d` each pool that still wants has its share times the level; the level at
@@ -198,23 +199,22 @@ pub fn check_tree(state: &State) -> Result<(), String> {
     }
 }
 
-/// What there is to give out, and what each leaf is entitled to of it.
-pub fn entitled(state: &State, capacity: &Capacity, now: UnixMs) -> (Sums, BTreeMap<PoolName, Sums>) {
-    let usable: BTreeSet<&ClusterName> = state
+/// Which clusters count, and what there is to give out.
+pub fn fleet(state: &State, capacity: &Capacity) -> (BTreeSet<ClusterName>, Sums) {
+    let usable: BTreeSet<ClusterName> = state
         .clusters
         .iter()
         .filter(|(name, c)| c.lost_since.is_none() && capacity.clusters.contains_key(name))
-        .map(|(name, _)| name)
+        .map(|(name, _)| name.clone())
         .collect();
-    let counts = |w: &Workload| w.attempts.last().is_some_and(|a| a.ended_at.is_none() && usable.contains(&a.cluster));
     let mut fleet = Sums::new();
     for name in &usable {
-        let (frame, cluster) = (&capacity.clusters[*name], &state.clusters[*name]);
+        let (frame, cluster) = (&capacity.clusters[name], &state.clusters[name]);
         for node in frame.nodes.iter().filter(|n| n.state == protocol::capacity::NodeState::Ready) {
             let mut free = node.free;
             for attempt in state.workloads.values().filter_map(|w| w.attempts.last()) {
                 let unseen = attempt.launch > frame.watermark || attempt.incarnation != cluster.incarnation;
-                if attempt.ended_at.is_some() || attempt.cluster != **name || !unseen {
+                if attempt.ended_at.is_some() || attempt.cluster != *name || !unseen {
                     continue;
                 }
                 for group in &attempt.placement {
@@ -231,11 +231,22 @@ pub fn entitled(state: &State, capacity: &Capacity, now: UnixMs) -> (Sums, BTree
             }
         }
     }
+    for workload in state.workloads.values().filter(|w| lives_in(w, &usable)) {
+        holds(workload).iter().for_each(|(what, amount)| add(&mut fleet, what, *amount));
+    }
+    (usable, fleet)
+}
+
+fn lives_in(workload: &Workload, clusters: &BTreeSet<ClusterName>) -> bool {
+    workload.attempts.last().is_some_and(|a| a.ended_at.is_none() && clusters.contains(&a.cluster))
+}
+
+/// What each pool is entitled to of a fleet in these clusters.
+pub fn parts(state: &State, usable: &BTreeSet<ClusterName>, fleet: &Sums, now: UnixMs) -> BTreeMap<PoolName, Sums> {
     let mut demands: BTreeMap<PoolName, Sums> = BTreeMap::new();
     for workload in state.workloads.values() {
         let demand = demands.entry(workload.pool.clone()).or_default();
-        if counts(workload) {
-            holds(workload).iter().for_each(|(what, amount)| add(&mut fleet, what, *amount));
+        if lives_in(workload, usable) {
             holds(workload).iter().for_each(|(what, amount)| add(demand, what, *amount));
         }
         let resting = workload.not_before.is_some_and(|until| until > now);
@@ -243,6 +254,99 @@ pub fn entitled(state: &State, capacity: &Capacity, now: UnixMs) -> (Sums, BTree
             wants(workload).iter().for_each(|(what, amount)| add(demand, what, *amount));
         }
     }
+    let held = held(state, |w| lives_in(w, usable));
+    let by_demand = division(state, fleet, &demands);
+    let leaves = |pool: &PoolName| of_pool(&held, pool);
+    let fits = |pool: &PoolName, gang: &Sums, parts: &BTreeMap<PoolName, Sums>| {
+        gang.iter().all(|(what, more)| {
+            let part = of(parts.get(pool), what);
+            !is_divided(state, fleet, what)
+                || of(Some(&leaves(pool)), what) + more <= part
+                || part >= of(Some(fleet), what)
+        })
+    };
+    // Pools whose part holds none of their first 16 gangs.
+    let mut stuck: Vec<(PoolName, Option<(u64, Sums)>)> = vec![];
+    for pool in demands.keys() {
+        let mut line: Vec<&Workload> =
+            state.workloads.values().filter(|w| w.pool == *pool && w.phase == engine::Phase::Queued).collect();
+        line.sort_by_key(|w| (-i64::from(w.spec.priority), w.order));
+        if line.is_empty() {
+            continue;
+        }
+        let able: Vec<&Workload> = line.into_iter().take(16).filter(|w| could_start(state, fleet, w, now)).collect();
+        if !able.iter().any(|w| fits(pool, &wants(w), &by_demand)) {
+            stuck.push((pool.clone(), able.first().map(|w| (w.order, wants(w)))));
+        }
+    }
+    if stuck.is_empty() || state.pools.is_plain() {
+        return by_demand;
+    }
+    // Who has the least of its part asks first: held / part, compared as fractions.
+    let ratio = |pool: &PoolName| -> (u64, u64) {
+        let mut most = (0u64, 1u64);
+        for (what, has) in leaves(pool).iter().filter(|(what, _)| is_divided(state, fleet, what)) {
+            let part = of(by_demand.get(pool), what);
+            if less(most, (*has, part)) {
+                most = (*has, part);
+            }
+        }
+        most
+    };
+    stuck.sort_by(|a, b| {
+        let (x, y) = (ratio(&a.0), ratio(&b.0));
+        let order = |s: &Option<(u64, Sums)>| s.as_ref().map_or(u64::MAX, |s| s.0);
+        let by_ratio = less(y, x).cmp(&less(x, y));
+        by_ratio.then(order(&a.1).cmp(&order(&b.1))).then(a.0.cmp(&b.0))
+    });
+    stuck.iter().for_each(|(pool, _)| drop(demands.insert(pool.clone(), leaves(pool))));
+    let mut parts = division(state, fleet, &demands);
+    for (pool, gang) in stuck.into_iter().take(16) {
+        let Some((_, gang)) = gang else { continue };
+        let mut more = demands.clone();
+        gang.iter().for_each(|(what, amount)| add(more.get_mut(&pool).unwrap(), what, *amount));
+        let with = division(state, fleet, &more);
+        if fits(&pool, &gang, &with) {
+            (demands, parts) = (more, with);
+        }
+    }
+    parts
+}
+
+/// Whether one fraction is less than another; something of nothing is more than anything.
+fn less(a: (u64, u64), b: (u64, u64)) -> bool {
+    match (a, b) {
+        ((x, 0), (y, 0)) => x == 0 && y > 0,
+        ((x, 0), (y, _)) => x == 0 && y > 0,
+        ((x, z), (y, 0)) => y > 0 || (x > 0 && z == 0),
+        ((x, z), (y, u)) => u128::from(x) * u128::from(u) < u128::from(y) * u128::from(z),
+    }
+}
+
+fn of_pool(held: &BTreeMap<PoolName, Sums>, pool: &PoolName) -> Sums {
+    held.get(pool).cloned().unwrap_or_default()
+}
+
+fn could_start(state: &State, fleet: &Sums, w: &Workload, now: UnixMs) -> bool {
+    let (specs, gang) = (specs(state), wants(w));
+    let resting = w.not_before.is_some_and(|until| until > now);
+    let too_large = gang.iter().any(|(what, amount)| *amount > of(Some(fleet), what));
+    let limited = up(&specs, &w.pool).iter().any(|pool| {
+        gang.iter().any(|(what, amount)| quota(&specs[pool], what).limit.is_some_and(|limit| *amount > limit))
+    });
+    let spec = &specs[&w.pool];
+    let reserves = |what: &str| quota(spec, what).reservation;
+    let over = gang.iter().any(|(what, amount)| reserves(what) > 0 && *amount > reserves(what));
+    let unreserved = match gang.get("gpu") {
+        Some(_) => !gang.keys().any(|what| what.starts_with("gpu") && reserves(what) > 0),
+        None => reserves("cpu") == 0,
+    };
+    let hopeless = w.spec.preemptible == Preemptible::No && (over || unreserved);
+    !resting && !too_large && !limited && !hopeless
+}
+
+/// The four steps, over the whole tree.
+fn division(state: &State, fleet: &Sums, demands: &BTreeMap<PoolName, Sums>) -> BTreeMap<PoolName, Sums> {
     let specs = specs(state);
     let mut all: BTreeMap<PoolName, Sums> = BTreeMap::new();
     let resources: BTreeSet<String> = fleet
@@ -253,9 +357,53 @@ pub fn entitled(state: &State, capacity: &Capacity, now: UnixMs) -> (Sums, BTree
         .collect();
     for what in resources {
         let amount = fleet.get(&what).copied().unwrap_or(0);
-        split(None, amount, &what, &specs, &demands, &mut all);
+        split(None, amount, &what, &specs, demands, &mut all);
     }
-    (fleet, all)
+    all
+}
+
+/// Whether pools are held to their parts of a resource.
+pub fn is_divided(state: &State, fleet: &Sums, what: &str) -> bool {
+    let no_gpus = of(Some(fleet), "gpu") == 0 && !what.starts_with("gpu/");
+    let named = |spec: &PoolSpec| spec.resources.0.keys().any(|r| r.to_string() == what);
+    what == "gpu" || no_gpus || specs(state).values().any(named)
+}
+
+/// An amount; 0 where there is none.
+pub fn of(sums: Option<&Sums>, what: &str) -> u64 {
+    sums.and_then(|s| s.get(what)).copied().unwrap_or(0)
+}
+
+/// A preemption that was taken: each victim in turn was in a pool that held more than its part, or of lower priority in a pool
+/// that allows that.
+pub fn check_preemption(before: &State, p: &Preemption) -> Result<(), String> {
+    let fleet: Sums = p.fleet.iter().map(|(resource, amount)| (resource.to_string(), amount)).collect();
+    let parts = parts(before, &p.clusters, &fleet, before.now);
+    let by = &before.workloads[&p.by];
+    let going = |w: &Workload| w.attempts.last().is_some_and(|a| a.stop.is_some());
+    let mut gone: BTreeSet<WorkloadKey> = BTreeSet::new();
+    for victim in &p.victims {
+        let workload = &before.workloads[&victim.key];
+        if workload.spec.preemptible == Preemptible::No {
+            return Err(format!("{} may not be preempted", victim.key));
+        }
+        let held = held(before, |w| lives_in(w, &p.clusters) && !going(w) && !gone.contains(&w.key));
+        let over = |what: &String| {
+            let (has, part) = (of(held.get(&workload.pool), what), of(parts.get(&workload.pool), what));
+            has > part && part < of(Some(&fleet), what) && is_divided(before, &fleet, what)
+        };
+        let lower = workload.pool == by.pool && workload.spec.priority < by.spec.priority;
+        let within = before.pools.spec(&by.pool).is_some_and(|s| s.preemption_within == WithinPool::ByPriority);
+        let rightful = if workload.pool == by.pool { lower && within } else { holds(workload).keys().any(over) };
+        if !rightful {
+            return Err(format!(
+                "{} of pool {} had to give room though its pool has no more than its part",
+                victim.key, workload.pool
+            ));
+        }
+        gone.insert(victim.key.clone());
+    }
+    Ok(())
 }
 
 fn demand_of(

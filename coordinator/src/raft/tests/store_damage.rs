@@ -137,10 +137,10 @@ fn what_is_no_store_or_another_ones_is_told_apart() {
     redb::StorageBackend::write(&text, 0, &[b'x'; 9000]).unwrap();
     assert!(matches!(Store::open(text, ME), Err(OpenError::Damaged { .. })));
     let newer = forged(|transaction| {
-        let record = crate::raft::record::seal(b"format", &2u32.to_be_bytes());
+        let record = crate::raft::record::seal(b"format", &3u32.to_be_bytes());
         transaction.open_table(STATE).unwrap().insert("format", record.as_slice()).unwrap();
     });
-    assert!(matches!(newer, Err(OpenError::Version { found: 2 })));
+    assert!(matches!(newer, Err(OpenError::Version { found: 3 })));
 }
 
 #[test]

@@ -56,6 +56,11 @@ impl Out {
         }
     }
 
+    /// Plain tables, without colours and of any width.
+    pub fn plain() -> Self {
+        Self { format: Format::Table, colour: false, error_colour: false, width: None }
+    }
+
     /// Writes text to standard output.
     pub fn print(&self, text: &str) -> anyhow::Result<()> {
         self.bytes(text.as_bytes())

@@ -22,8 +22,10 @@ pub const WAITING_PER_MS: u64 = 100;
 pub const MOST_BINDINGS: usize = 256;
 
 /// The planner loop's memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Planner {
+    /// How long room must have been lent beyond a pool's part before it is taken back, in ms.
+    reclaim_after_ms: u64,
     changed: bool,
     planned_at: Option<MonotonicMs>,
     last: Option<Plan>,
@@ -37,6 +39,12 @@ pub fn spacing_ms(waiting: u64) -> u64 {
 }
 
 impl Planner {
+    /// A planner that has planned nothing yet.
+    pub fn new(reclaim_after_ms: u64) -> Self {
+        let memory = Memory::new(reclaim_after_ms);
+        Self { reclaim_after_ms, changed: false, planned_at: None, last: None, memory }
+    }
+
     /// Capacity changed.
     pub fn capacity_changed(&mut self) {
         self.changed = true;
@@ -49,7 +57,7 @@ impl Planner {
 
     /// This replica leads no more.
     pub fn forget(&mut self) {
-        *self = Planner { changed: true, ..Planner::default() };
+        *self = Planner { changed: true, ..Planner::new(self.reclaim_after_ms) };
     }
 
     /// The last plan of this reign.

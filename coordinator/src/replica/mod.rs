@@ -13,6 +13,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use engine::commands::{Command, Outcome};
+use engine::plan::LASTING_MS;
 use engine::state::State;
 use protocol::control::{AgentMessage, CoordinatorMessage};
 use protocol::ids::{ClusterName, Epoch, LogIndex, MonotonicMs, ReplicaId, Uid, UnixMs};
@@ -25,7 +26,7 @@ use crate::raft::{Driver, driver};
 use crate::sessions::{Ask, SessionId, Sessions};
 
 pub use peer::PeerFrame;
-pub use proposals::{ProposalId, Proposals};
+pub use proposals::{ProposalId, Proposals, command_of};
 use reads::Reads;
 
 /// The present, as the caller's clocks have it.
@@ -94,12 +95,14 @@ pub struct Settings {
     pub keep_entries: u64,
     /// How long a request may wait for a leader or a quorum, in ms.
     pub patience_ms: u64,
+    /// How long room must have been lent beyond a pool's part before it is taken back, in ms.
+    pub reclaim_after_ms: u64,
 }
 
 impl Settings {
     /// Defaults for a process.
     pub fn new(id: ReplicaId, boot: u64) -> Self {
-        Self { id, boot, snapshot_every: 20_000, keep_entries: 5_000, patience_ms: 2_000 }
+        Self { id, boot, snapshot_every: 20_000, keep_entries: 5_000, patience_ms: 2_000, reclaim_after_ms: LASTING_MS }
     }
 }
 
@@ -164,6 +167,7 @@ impl Replica {
             None => (State::default(), LogIndex(0)),
         };
         let id = settings.id;
+        let planner = Planner::new(settings.reclaim_after_ms);
         Ok(Self {
             status: ReplicaStatus {
                 id,
@@ -179,7 +183,7 @@ impl Replica {
             state,
             sessions: Sessions::new(id),
             fleet: Fleet::default(),
-            planner: Planner::default(),
+            planner,
             reads: Reads::default(),
             reign: None,
             epoch_proposed: None,

@@ -34,6 +34,12 @@ protocol::limits! {
     Entry: 4 * 1024 * 1024,
 }
 
+/// The command of a log entry's payload, and when it was proposed; none where it is not one. For checkers.
+pub fn command_of(payload: &[u8]) -> Option<(Command, UnixMs)> {
+    let entry: Entry = protocol::codec::decode_body(payload).ok()?;
+    Some((entry.command, entry.at))
+}
+
 #[derive(Debug)]
 struct Waiter {
     request: RequestId,

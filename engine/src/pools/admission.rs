@@ -43,6 +43,7 @@ pub(crate) fn over_limit(
         let Some(spec) = pools.spec(at) else { continue };
         for (resource, needs) in more.iter() {
             let Some(limit) = spec.quota(resource).limit else { continue };
+            let limit = if planted::is("quota-off-by-one") { limit + entitlement::piece(resource) } else { limit };
             let holds = held.get(at).map_or(0, |h| h.of(resource));
             if holds.saturating_add(needs) > limit {
                 return Some(shortfall(at, QuotaBound::Limit, resource, limit, holds, needs));
@@ -157,7 +158,7 @@ impl Ledger {
         // GPUs before memory before cpu: the scarcest is told.
         let divided = more.iter().filter(|(resource, _)| self.divided.contains(resource));
         divided.collect::<Vec<_>>().into_iter().rev().find_map(|(resource, needs)| {
-            let extra = if planted::is("entitlement-off-by-one") { entitlement::piece(resource) } else { 0 };
+            let extra = if planted::is("quota-off-by-one") { entitlement::piece(resource) } else { 0 };
             let (most, held, kept) = (entitled.of(resource) + extra, held.of(resource), claimed.of(resource));
             let over = held.saturating_add(kept).saturating_add(needs) > most;
             let apart = most < self.fleet.of(resource);

@@ -10,7 +10,6 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use bincode::{Decode, Encode};
 use protocol::capacity::NodeState;
 use protocol::ids::{ClusterName, NodeName, PoolName, Uid, UnixMs};
 use protocol::pool::{Amounts, Resource, WithinPool};
@@ -38,10 +37,25 @@ const SETTLING_MS: u64 = 2_000;
 const MOST_VICTIMS: usize = 256;
 
 /// What a planner remembers from plan to plan: since when things are as they are. A new leader begins anew.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Memory {
+    /// How long things must have been so, in ms.
+    lasting_ms: u64,
     over: BTreeMap<(PoolName, Resource), UnixMs>,
     starved: BTreeMap<Uid, UnixMs>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new(LASTING_MS)
+    }
+}
+
+impl Memory {
+    /// Nothing yet; room is taken back once it has been lent for this long.
+    pub fn new(lasting_ms: u64) -> Self {
+        Self { lasting_ms, over: BTreeMap::new(), starved: BTreeMap::new() }
+    }
 }
 
 /// An attempt that might end.
@@ -66,13 +80,13 @@ impl<'a> Walk<'a> {
     pub(crate) fn reclaim(&mut self, before: &Memory) -> (Vec<Preemption>, Memory) {
         let usable = self.usable();
         if self.state.pools.is_plain() {
-            return (vec![], Memory::default());
+            return (vec![], Memory::new(before.lasting_ms));
         }
         let (state, fleet) = (self.state, self.fleet.clone());
         let rights = || Rights::new(state, fleet.clone(), &usable);
         let memory = self.remember(before, &rights());
         let now = self.now;
-        let lasted = |since: &UnixMs| since.0.saturating_add(LASTING_MS) <= now.0;
+        let lasted = |since: &UnixMs| since.0.saturating_add(before.lasting_ms) <= now.0;
         let over: BTreeSet<&PoolName> =
             memory.over.iter().filter(|(_, since)| lasted(since)).map(|((pool, _), _)| pool).collect();
         let starved: Vec<Starved<'a>> = std::mem::take(&mut self.starved);
@@ -126,7 +140,7 @@ impl<'a> Walk<'a> {
             let uid = s.workload.uid;
             (uid, before.starved.get(&uid).copied().unwrap_or(self.now))
         });
-        Memory { over: over.collect(), starved: starved.collect() }
+        Memory { lasting_ms: before.lasting_ms, over: over.collect(), starved: starved.collect() }
     }
 
     /// The attempts whose end makes a hole for the gang; none where there are no such, or a hole is coming already.

@@ -14,7 +14,11 @@ mod gangs;
 mod hard_state;
 mod no_loss;
 mod one_live;
+mod quotas;
 mod sequences;
+#[path = "../../../../engine/tests/support/slow_pools.rs"]
+#[allow(dead_code, clippy::unwrap_used)]
+mod slow_pools;
 mod state_hash;
 mod terminal;
 
@@ -63,6 +67,7 @@ pub(crate) fn all(layout: &Layout) -> Vec<Box<dyn Invariant>> {
         Box::new(corruption::Corruption),
         Box::<cancel_final::CancelFinal>::default(),
         Box::<terminal::Terminal>::default(),
+        Box::<quotas::Quotas>::default(),
         Box::new(done_in_time::DoneInTime),
     ]
 }

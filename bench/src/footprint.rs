@@ -1,10 +1,10 @@
-//! What the node role costs its node: memory and CPU of the real process at one reading a second, with eight GPUs.
+//! What the node role costs its node: memory and CPU of the real process at one reading a second, with eight GPUs, while it
+//! streams every frame to its cluster's agent.
 //!
 //! The GPUs answer from the tests' stand-in for `libnvidia-ml.so`, in the same process: what the NVIDIA driver itself would
 //! add is not in the figures, what the stand-in costs (reading its state file again each second) is. Activity changes each
 //! second on every GPU, so that each second has a frame.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
+use crate::federation::{CLUSTERS, free_ports};
 use crate::result::{Figures, load_average, round, table};
 
 const GPUS: u64 = 8;
@@ -20,49 +21,43 @@ const GPUS: u64 = 8;
 /// Before anything is counted: the library is loaded and the first, full frame is out.
 const WARM_UP: Duration = Duration::from_secs(3);
 
-/// What is measured.
-pub struct Plan {
-    /// The process that has the node role.
-    pub program: PathBuf,
-    /// Its arguments; `--nvml-lib` and `--node-name` with their values come after them.
-    pub arguments: Vec<OsString>,
-    /// For how long.
-    pub time: Duration,
-}
+/// How long the two processes may take to be ready for each other.
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// Measures `tidewater node` for 60 s.
+/// Measures `tidewater node`, streaming to its agent, for 60 s.
 pub fn run(quick: bool) -> Result<Figures> {
     let time = Duration::from_secs(if quick { 5 } else { 60 });
     let load_before = load_average();
-    let mut json = measure(&Plan { program: crate::built::tidewater()?, arguments: vec!["node".into()], time })?;
-    let mut shown = table(&["node role, 8 GPUs at 1 Hz", "", "aim"]);
+    let mut json = measure(&crate::built::tidewater()?, time)?;
+    let mut shown = table(&["node role, 8 GPUs at 1 Hz, streaming to its agent", "", "aim"]);
     shown.add_row(["resident memory, MiB", &json["rss_mib"].to_string(), "< 20"]);
     shown.add_row(["CPU, percent of a core", &json["cpu_percent_of_core"].to_string(), "< 0.5"]);
     json.insert("load_average_before".into(), load_before.into());
     Ok(Figures { table: shown, json })
 }
 
-/// Measures `plan`: `rss_mib` is the largest resident set seen, `cpu_percent_of_core` the mean over the time.
-pub fn measure(plan: &Plan) -> Result<Map<String, Value>> {
+/// Measures the program's node role: `rss_mib` is the largest resident set seen, `cpu_percent_of_core` the mean over the
+/// time. Its agent is a process of its own, which has no coordinator and needs none to take frames.
+fn measure(program: &Path, time: Duration) -> Result<Map<String, Value>> {
     let library = crate::built::fake_nvml()?;
     let folder = tempfile::tempdir()?;
-    let state = folder.path().join("state.json");
+    let folder = folder.path();
+    let state = folder.join("state.json");
     write_state(&state, 0)?;
-    let mut node = Node(
-        Command::new(&plan.program)
-            .args(&plan.arguments)
-            .arg("--nvml-lib")
-            .arg(&library)
-            .args(["--node-name", "footprint"])
-            .env("FAKE_NVML_STATE", &state)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .with_context(|| format!("cannot start {}", plan.program.display()))?,
-    );
+    let port = free_ports(1)?.remove(0).to_string();
+    let (agent_identity, node_identity) =
+        (identity(program, folder, &[])?, identity(program, folder, &["--node", "footprint"])?);
+    let mut agent = Command::new(program);
+    agent.args(["agent", "--cluster", CLUSTERS[0], "--coordinator", "1=127.0.0.1:1", "--listen-nodes", &port]);
+    agent.arg("--identity").arg(agent_identity).arg("--data-dir").arg(folder.join("agent"));
+    let _agent = Process::start(&mut agent, folder, "ready: ")?;
+    let mut node = Command::new(program);
+    node.args(["node", "--agent", &port, "--identity"]).arg(node_identity);
+    node.arg("--nvml-lib").arg(&library).env("FAKE_NVML_STATE", &state);
+    let mut node = Process::start(&mut node, folder, "streams to the agent at ")?;
     std::thread::sleep(WARM_UP);
     let (start, cpu_before) = (Instant::now(), node.cpu()?);
-    let bar = ProgressBar::new(plan.time.as_secs());
+    let bar = ProgressBar::new(time.as_secs());
     bar.set_style(ProgressStyle::with_template("node role {bar:40} {pos}/{len} s")?);
     let mut largest_kib = 0;
     for second in 1.. {
@@ -70,22 +65,38 @@ pub fn measure(plan: &Plan) -> Result<Map<String, Value>> {
         std::thread::sleep((start + Duration::from_secs(second)).saturating_duration_since(Instant::now()));
         largest_kib = largest_kib.max(node.resident_kib()?);
         bar.set_position(second);
-        if start.elapsed() >= plan.time {
+        if start.elapsed() >= time {
             break;
         }
     }
     let (cpu, wall) = (node.cpu()?.saturating_sub(cpu_before), start.elapsed());
     bar.finish_and_clear();
+    let said = node.said();
+    if said.matches("streams to the agent at ").count() != 1 {
+        bail!("the link did not last: {said}");
+    }
     let figures = json!({
         "rss_mib": round(largest_kib as f64 / 1024.0),
         "cpu_percent_of_core": round(100.0 * cpu.as_secs_f64() / wall.as_secs_f64()),
         "gpus": GPUS,
         "readings_per_s": 1,
         "seconds": wall.as_secs(),
-        "program": plan.program.file_name().map(|name| name.to_string_lossy()),
+        "program": program.file_name().map(|name| name.to_string_lossy()),
         "driver": "stand-in library in the same process",
+        "streams_to": "an agent in a process of its own, QUIC on loopback",
     });
     figures.as_object().cloned().context("it is an object")
+}
+
+/// Makes an identity of the first cluster, or of a node of it.
+fn identity(program: &Path, folder: &Path, more: &[&str]) -> Result<PathBuf> {
+    let mut command = Command::new(program);
+    command.args(["identity", "--ca"]).arg(folder.join("ca")).args(["--cluster", CLUSTERS[0]]).args(more);
+    let output = command.output()?;
+    if !output.status.success() {
+        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
 }
 
 /// Each GPU's activity differs from second to second.
@@ -104,15 +115,41 @@ fn write_state(path: &Path, second: u64) -> Result<()> {
     Ok(())
 }
 
-/// The process that is measured; it ends with this value.
-struct Node(Child);
+/// A process, which ends with this value, and what it says.
+struct Process {
+    child: Child,
+    out: PathBuf,
+}
 
-impl Node {
-    fn read(&mut self, file: &str) -> Result<String> {
-        if let Some(status) = self.0.try_wait()? {
-            bail!("the node role ended while it was measured: {status}");
+impl Process {
+    /// Starts it and waits until it prints a line that begins so.
+    fn start(command: &mut Command, folder: &Path, line: &str) -> Result<Self> {
+        let out = folder.join(format!("{}.out", line.split(' ').next().unwrap_or_default().trim_end_matches(':')));
+        let file = std::fs::File::create(&out)?;
+        command.stdin(Stdio::null()).stderr(file.try_clone()?).stdout(file);
+        let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        let mut process = Self { child, out };
+        let until = Instant::now() + READY_WITHIN;
+        while !process.said().contains(line) {
+            process.read("stat")?;
+            if Instant::now() > until {
+                bail!("{command:?} did not say {line:?} within {READY_WITHIN:?}: {}", process.said());
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(std::fs::read_to_string(format!("/proc/{}/{file}", self.0.id()))?)
+        Ok(process)
+    }
+
+    /// What it said so far.
+    fn said(&self) -> String {
+        std::fs::read_to_string(&self.out).unwrap_or_default()
+    }
+
+    fn read(&mut self, file: &str) -> Result<String> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("a process ended while it was measured: {status}: {}", self.said());
+        }
+        Ok(std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))?)
     }
 
     fn resident_kib(&mut self) -> Result<u64> {
@@ -126,7 +163,7 @@ impl Node {
     fn cpu(&mut self) -> Result<Duration> {
         self.read("stat")?;
         let mut sum = Duration::ZERO;
-        for task in std::fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             let text = std::fs::read_to_string(task?.path().join("schedstat"))
                 .context("this kernel keeps no /proc/PID/task/*/schedstat")?;
             let nanoseconds = text.split(' ').next().context("an empty schedstat")?;
@@ -136,10 +173,10 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+impl Drop for Process {
     fn drop(&mut self) {
         // It may have ended by itself, which was reported where it was noticed.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

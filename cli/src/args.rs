@@ -82,6 +82,8 @@ pub enum Command {
     Cancel(commands::cancel::Args),
     /// End workloads and remove their records
     Delete(commands::delete::Args),
+    /// Say that an attempt is gone which nobody can see any more
+    Forget(commands::forget::Args),
     /// Show free GPUs by cluster and model, and whether a gang would fit
     Capacity(commands::capacity::Args),
     /// List clusters, or the nodes of one
@@ -100,7 +102,7 @@ pub enum Command {
     Agent(roles::agent::Args),
     /// Read this node's GPUs for its cluster's agent
     Node(roles::node::Args),
-    /// Make the certificate of a replica or an agent
+    /// Make the certificate of a replica, an agent or a node
     Identity(roles::identity::Args),
     /// Print a shell's completion script
     Completions(commands::completions::Args),
@@ -111,7 +113,7 @@ pub enum Command {
 
 /// The help's groups of commands, in the order in which they are shown.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("Workloads", &["submit", "get", "describe", "why", "logs", "cancel", "delete"]),
+    ("Workloads", &["submit", "get", "describe", "why", "logs", "cancel", "delete", "forget"]),
     ("The fleet", &["capacity", "clusters", "pools", "pool"]),
     ("Try it", &["demo", "dev"]),
     ("Roles", &["coordinator", "agent", "node", "identity"]),
@@ -194,6 +196,9 @@ mod tests {
         assert!(taken(&["--cluster", "eu"]));
         assert!(!taken(&[]));
         assert!(!taken(&["--replica", "1", "--cluster", "eu"]));
+        assert!(taken(&["--cluster", "eu", "--node", "gpu-1"]));
+        assert!(!taken(&["--node", "gpu-1"]));
+        assert!(!taken(&["--replica", "1", "--node", "gpu-1"]));
     }
 
     #[test]

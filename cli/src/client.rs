@@ -10,7 +10,7 @@ mod stream;
 
 use std::time::Duration;
 
-use protocol::api::{CapacityAnswer, ClusterObject, List, NodeStatus, WorkloadObject};
+use protocol::api::{CapacityAnswer, ClusterObject, ForgetRequest, List, NodeStatus, WorkloadObject};
 use protocol::ids::{ClusterName, Namespace, WorkloadKey};
 use reqwest::{Method, Url};
 use serde::de::DeserializeOwned;
@@ -168,6 +168,18 @@ impl Client {
             // An earlier try did it, though its answer never came.
             Err(ClientError::Refused { status, again: true }) if status.code == 404 => Ok(()),
             other => other.map(|_| ()),
+        }
+    }
+
+    /// Says that an attempt is gone; returns the server's warnings.
+    pub async fn forget(&self, key: &WorkloadKey, request: &ForgetRequest) -> Result<Vec<String>, ClientError> {
+        let path = [&workload_path(key)[..], &["forget"]].concat();
+        let body = serde_json::to_vec(request).expect("a request has only text keys");
+        match self.request(Method::POST, &path, &[], Some(&body)).await {
+            Ok(reply) => Ok(reply.warnings),
+            // An earlier try ended a workload that was to be deleted, though its answer never came.
+            Err(ClientError::Refused { status, again: true }) if status.code == 404 => Ok(vec![]),
+            Err(e) => Err(e),
         }
     }
 

@@ -8,6 +8,7 @@ pub mod completions;
 pub mod delete;
 pub mod describe;
 pub mod follow;
+pub mod forget;
 pub mod get;
 pub mod inline;
 pub mod logs;
@@ -59,6 +60,7 @@ async fn dispatch(command: Command, global: Global, out: Out) -> anyhow::Result<
         Command::Logs(args) => logs::run(args, &global, &out).await,
         Command::Cancel(args) => cancel::run(args, &global, &out).await,
         Command::Delete(args) => delete::run(args, &global, &out).await,
+        Command::Forget(args) => forget::run(args, &global, &out).await,
         Command::Capacity(args) => capacity::run(args, &global, &out).await,
         Command::Pools(args) => pools::run(args, &global, &out).await,
         Command::Pool(args) => pool::run(args, &global, &out).await,

@@ -20,6 +20,9 @@ macro_rules! tell {
     }};
 }
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod args;
 mod client;
 mod commands;

@@ -9,7 +9,9 @@ use std::time::Duration;
 use api_core::http::{JSON, WORKLOADS, YAML, serve};
 use api_core::{Core, batch, info, node};
 use coordinator::api::Settings;
+use engine::commands::Command;
 use protocol::control::AttemptState;
+use protocol::ids::{CommandNumber, Incarnation};
 
 fn quick() -> Settings {
     Settings { timeout: Duration::from_millis(700), ..Settings::default() }
@@ -235,4 +237,46 @@ async fn without_a_leader_or_quorum_it_says_so_in_time() {
     api.post_yaml(&batch("a", 1, 0)).await.failure(503, "ServiceUnavailable");
     assert_eq!(api.get("/healthz").await.code, 200);
     assert_eq!(api.get("/readyz").await.code, 503);
+}
+
+#[tokio::test]
+async fn only_an_attempt_that_nobody_sees_can_be_forgotten_and_the_word_is_kept() {
+    let core = Core::start();
+    let api = serve(&core, quick()).await;
+    let forget = |body: &'static str| {
+        api.ask("POST", "/apis/tidewater.dev/v1/namespaces/default/workloads/a/forget", &[JSON], body)
+    };
+    const SAID: &str = r#"{"reason": "its node was taken away"}"#;
+    forget(SAID).await.failure(404, "NotFound");
+    api.post_yaml(&batch("a", 1, 0)).await;
+    let message = forget(SAID).await.failure(409, "Conflict");
+    assert!(message.contains("never placed"), "{message}");
+    let message = forget(r#"{"reason": " "}"#).await.failure(400, "BadRequest");
+    assert!(message.contains("how you know"), "{message}");
+    forget("{}").await.failure(400, "BadRequest");
+    forget(r#"{"reason": "x", "atempt": 1}"#).await.failure(400, "BadRequest");
+
+    core.join(info("eu-1", "eu-west", &["H100"]), vec![node("n0", None, 0)]).await;
+    assert_eq!(core.place().await, 1);
+    let message = forget(SAID).await.failure(409, "Conflict");
+    assert!(message.contains("the agent of eu-1 holds attempt 1"), "{message}");
+    // The agent is back without its records.
+    let wiped = Command::Join {
+        info: info("eu-1", "eu-west", &["H100"]),
+        incarnation: Incarnation(2),
+        last_command: CommandNumber(0),
+        attempts: vec![],
+    };
+    core.handle.propose(wiped).await.unwrap();
+    forget(r#"{"reason": "x", "attempt": 2}"#).await.failure(409, "Conflict");
+    // An answer that is lost: the next try of it finds it done, and does not end what came after.
+    core.set(|s| (s.unconfirmed, s.applied_all_the_same) = (1, true));
+    let answer = forget(SAID).await;
+    assert_eq!(answer.code, 200, "{}", answer.body);
+    let warned = answer.headers.iter().any(|(name, text)| name == "warning" && text.contains("on your word"));
+    assert!(warned, "{:?}", answer.headers);
+    let object = answer.json();
+    assert_eq!(object["status"]["phase"], "Queued");
+    let timeline = object["status"]["timeline"].to_string();
+    assert!(timeline.contains("its node was taken away"), "{timeline}");
 }

@@ -229,6 +229,7 @@ pub struct Explanation {
     pub waiting: Option<Waiting>,
     /// Why it is where it is, where it has been placed.
     pub decision: Option<Decision>,
-    /// What would let it start, each in one sentence, where it waits.
+    /// What would let it start, each in one sentence, where it waits; or what would end the doubt about an attempt that nobody
+    /// can see any more.
     pub cures: Vec<String>,
 }

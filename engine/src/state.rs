@@ -217,6 +217,18 @@ pub enum Happening {
         /// The cluster.
         cluster: ClusterName,
     },
+    /// A person said that the attempt is gone.
+    Forgotten {
+        /// The try.
+        attempt: AttemptNumber,
+        /// How they know, in their words.
+        reason: String,
+    },
+    /// It is not tried again: its infrastructure failed too often in a row.
+    GivenUp {
+        /// How often.
+        failures: u32,
+    },
 }
 
 /// By what right a workload's room goes to another.
@@ -257,6 +269,12 @@ impl Workload {
     /// The id of one of its attempts.
     pub fn attempt_id(&self, number: AttemptNumber) -> AttemptId {
         AttemptId { workload: self.uid, number }
+    }
+
+    /// Why it is not tried again though its own failures did not use up its retries, if that is so.
+    pub fn given_up(&self) -> Option<&Happening> {
+        let last = &self.timeline.last()?.what;
+        matches!(last, Happening::GivenUp { .. }).then_some(last)
     }
 
     /// The number that its next attempt must have.

@@ -70,6 +70,7 @@ fn commands() -> Vec<(&'static str, Command)> {
     info.prices.push(price("H100", 2500));
     let spec = Box::new(batch(vec![group("w", 2, 8, 64, 1, &["H100"])]));
     let running = report("a", 1, 2, AttemptState::Running);
+    let lost = AttemptId { workload: uid("a"), number: AttemptNumber(2) };
     let mut pool = script::pool_of(&["within", "cpu=100/-/1", "gpu/H100=8/16/2/static"]);
     pool.access.submit.insert("team-a".into());
     let rule = OwnershipSpec { pool: Some(script::pool("research")), parent: Some(owner()) };
@@ -90,6 +91,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("LoseCluster", Command::LoseCluster { cluster: cluster("eu-1") }),
         ("Cancel", Command::Cancel { key: key("a") }),
         ("Delete", Command::Delete { key: key("a") }),
+        ("Forget", Command::Forget { key: key("a"), attempt: lost, reason: "its node was taken away".into() }),
         ("SetPool", Command::SetPool { name: script::pool("research"), spec: Box::new(pool), expect: Expect::Absent }),
         ("DeletePool", Command::DeletePool { name: script::pool("research") }),
         (
@@ -142,6 +144,7 @@ fn outcomes_and_refusals_come_back_equal() {
         Refusal::StaleBinding { key: key("a"), why: "gone".into() },
         Refusal::OldEpoch { epoch: Epoch(1), current: Epoch(2) },
         Refusal::StrayReport { cluster: cluster("eu-1"), attempt },
+        Refusal::NotAbandoned { key: key("a"), why: "its agent sees it".into() },
         Refusal::Exists { what: "pool a".into() },
         Refusal::Pool(engine::pools::PoolFault::LiveWorkloads { name: script::pool("a"), workloads: 3 }),
     ];
@@ -168,7 +171,7 @@ proptest! {
 
     /// Bytes that were damaged on disk are read as something else or refused; reading never panics.
     #[test]
-    fn damaged_bytes_never_panic(which in 0..12usize, at in any::<prop::sample::Index>(), value in any::<u8>()) {
+    fn damaged_bytes_never_panic(which in 0..13usize, at in any::<prop::sample::Index>(), value in any::<u8>()) {
         let mut bytes = encode_body(&commands()[which].1).unwrap();
         let at = at.index(bytes.len());
         bytes[at] = value;

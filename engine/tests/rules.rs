@@ -4,7 +4,7 @@
 
 mod support;
 
-use engine::commands::{Applied, Binding, Command, Outcome, Refusal};
+use engine::commands::{Applied, Binding, Command, FREE_RETRIES, Outcome, Refusal};
 use engine::plan::{GangQuestion, gangs, plan};
 use engine::reasons::WaitCause;
 use engine::state::{Happening, KEPT_ATTEMPTS, KEPT_MOMENTS};
@@ -97,9 +97,11 @@ fn waits(state: &mut State, fleet: &Fleet, ends: AttemptState, times: u32) -> Ve
 #[test]
 fn waits_double_up_to_their_bounds() {
     let (mut state, fleet) = world();
-    let infrastructure = waits(&mut state, &fleet, script::state_of("infrastructure"), 11);
-    let expected = [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300].map(|s| s * 1000);
-    assert_eq!(infrastructure, expected);
+    let capacity = waits(&mut state, &fleet, script::state_of("capacity"), 11);
+    assert_eq!(capacity, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300].map(|s| s * 1000));
+    let (mut state, fleet) = world();
+    let infrastructure = waits(&mut state, &fleet, script::state_of("infrastructure"), FREE_RETRIES);
+    assert_eq!(infrastructure, [1, 2, 4, 8, 16, 32, 64, 128].map(|s| s * 1000));
     let (mut state, fleet) = world();
     let user = waits(&mut state, &fleet, script::state_of("user"), 11);
     assert_eq!(user, [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600].map(|s| s * 1000));
@@ -127,7 +129,7 @@ fn a_failure_of_its_own_ends_a_row_of_free_ones() {
 #[test]
 fn what_is_kept_of_a_workload_is_bounded_and_its_beginning_stays() {
     let (mut state, fleet) = world();
-    waits(&mut state, &fleet, script::state_of("infrastructure"), 40);
+    waits(&mut state, &fleet, script::state_of("capacity"), 40);
     let workload = &state.workloads[&key("a")];
     assert_eq!(workload.attempts.len(), KEPT_ATTEMPTS);
     assert_eq!(workload.attempts.last().unwrap().number, AttemptNumber(40));

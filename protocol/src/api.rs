@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::{DeviceState, NodeState, Source};
-use crate::ids::{AttemptId, ClusterName, Namespace, NodeName, Region, Uid, WorkloadName};
+use crate::ids::{AttemptId, AttemptNumber, ClusterName, Namespace, NodeName, Region, Uid, WorkloadName};
 use crate::resources::Resources;
 use crate::sku::Sku;
 use crate::workload::{Framework, WorkloadSpec};
@@ -289,6 +289,16 @@ pub struct WatchEvent<T> {
     pub object: T,
 }
 
+/// What a person says with `POST …/workloads/NAME/forget`: that an attempt is gone which nobody can see any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ForgetRequest {
+    /// Which attempt; none: the last one.
+    pub attempt: Option<AttemptNumber>,
+    /// How they know, or who says so; kept in the workload's timeline.
+    pub reason: String,
+}
+
 /// How a request went wrong (or right, where there is nothing else to say), as Kubernetes' `Status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -305,4 +315,18 @@ pub struct Status {
     pub reason: String,
     /// The HTTP status.
     pub code: u16,
+}
+
+impl Status {
+    /// It went right, and there is no object to show.
+    pub fn success(message: String) -> Self {
+        Self {
+            api_version: "v1".into(),
+            kind: "Status".into(),
+            status: "Success".into(),
+            message,
+            reason: String::new(),
+            code: 200,
+        }
+    }
 }

@@ -82,6 +82,25 @@ pub struct DeviceReport {
     pub health: DeviceHealth,
 }
 
+impl DeviceReport {
+    /// A GPU of which nothing was read yet, or is any more: what it is, and whether it can be given out.
+    pub fn unread(index: u32, uuid: String, sku: Sku, health: DeviceHealth) -> Self {
+        Self {
+            index,
+            uuid,
+            sku,
+            mig: None,
+            activity: None,
+            memory_total_mib: None,
+            memory_used_mib: None,
+            processes: None,
+            temperature_c: None,
+            power_mw: None,
+            health,
+        }
+    }
+}
+
 /// What the node role knows of its driver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "state")]
@@ -111,7 +130,7 @@ pub enum DriverState {
 pub struct NodeFrame {
     /// The node.
     pub node: NodeName,
-    /// Grows by one a frame; a gap asks for a full frame.
+    /// Grows by one a frame; a gap asks for a full frame, which may have any number.
     pub sequence: u64,
     /// Whether `devices` is all of them.
     pub full: bool,
@@ -121,4 +140,39 @@ pub struct NodeFrame {
     pub driver: DriverState,
     /// Devices of which something changed since the last frame.
     pub devices: Vec<DeviceReport>,
+}
+
+/// From a cluster's agent to a node, on the node's stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeOrder {
+    /// A frame is missing: the next one is to be full, and is to come now.
+    FullFrame,
+}
+
+/// Why an agent closed a node's connection, as the close code says; the reason's words come with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeClosed {
+    /// The certificate is no node's of this cluster.
+    NotWelcome,
+    /// A newer connection speaks for this node.
+    Replaced,
+    /// A frame was wrong.
+    BadFrame,
+}
+
+impl NodeClosed {
+    /// The close code.
+    pub fn code(self) -> u32 {
+        match self {
+            NodeClosed::NotWelcome => 1,
+            NodeClosed::Replaced => 2,
+            NodeClosed::BadFrame => 3,
+        }
+    }
+
+    /// What a close code means; none where it is none of these.
+    pub fn from_code(code: u64) -> Option<Self> {
+        [Self::NotWelcome, Self::Replaced, Self::BadFrame].into_iter().find(|c| u64::from(c.code()) == code)
+    }
 }

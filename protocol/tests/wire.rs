@@ -14,7 +14,7 @@ use protocol::codec::{
     CodecError, HEADER_BYTES, Limited, VERSION, body_length, decode_body, decode_frame, encode_frame,
 };
 use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest};
-use protocol::node::NodeFrame;
+use protocol::node::{NodeFrame, NodeOrder};
 use protocol::workload::WorkloadSpec;
 
 fn hex(bytes: &[u8]) -> String {
@@ -41,6 +41,7 @@ fn golden<T: Encode + Decode<()> + Limited + PartialEq + std::fmt::Debug>(sample
 fn the_bytes_of_every_type_stay_what_they_are() {
     insta::assert_snapshot!("workload_spec", golden::<WorkloadSpec>(samples::specs()));
     insta::assert_snapshot!("node_frame", golden::<NodeFrame>(samples::node_frames()));
+    insta::assert_snapshot!("node_order", golden::<NodeOrder>(vec![("full frame", NodeOrder::FullFrame)]));
     insta::assert_snapshot!("capacity_frame", golden::<CapacityFrame>(samples::capacity_frames()));
     insta::assert_snapshot!("agent_message", golden::<AgentMessage>(samples::agent_messages()));
     insta::assert_snapshot!("coordinator_message", golden::<CoordinatorMessage>(samples::coordinator_messages()));
@@ -105,6 +106,7 @@ proptest! {
     fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = decode_body::<WorkloadSpec>(&bytes);
         let _ = decode_body::<NodeFrame>(&bytes);
+        let _ = decode_body::<NodeOrder>(&bytes);
         let _ = decode_body::<CapacityFrame>(&bytes);
         let _ = decode_body::<AgentMessage>(&bytes);
         let _ = decode_body::<CoordinatorMessage>(&bytes);

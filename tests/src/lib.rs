@@ -1,3 +1,4 @@
-//! System tests that need code of their own: the simulation of a whole federation from one seed.
+//! What system tests share: the simulation, and where the stand-in for the NVIDIA driver's library lies.
 
+pub mod fake_nvml;
 pub mod simulation;

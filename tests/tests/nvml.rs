@@ -18,14 +18,6 @@ const INTERVAL: Duration = Duration::from_millis(40);
 const STALL: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Where cargo put the library: beside this test, or one folder up.
-fn built_library() -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    let folders = exe.ancestors().skip(1).take(2);
-    let found = folders.map(|folder| folder.join("libfake_nvml.so")).find(|path| path.exists());
-    found.expect("cargo builds libfake_nvml.so with these tests: it is a dev-dependency")
-}
-
 /// A driver of one test.
 struct Driver {
     folder: tempfile::TempDir,
@@ -45,7 +37,7 @@ impl Driver {
 
     fn install(&self) {
         let part = self.folder.path().join("part");
-        std::fs::copy(built_library(), &part).unwrap();
+        std::fs::copy(tests::fake_nvml::library().unwrap(), &part).unwrap();
         std::fs::rename(part, self.library()).unwrap();
     }
 

@@ -16,6 +16,7 @@ mod processes {
     pub mod dev;
     pub mod federation;
     pub mod ledger;
+    pub mod nodes;
     pub mod pauses;
     pub mod program;
     pub mod world;
@@ -25,7 +26,9 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use processes::world::World;
-use processes::{attempts, bad_starts, certificates, commands, crashes, damage, demo, dev, ledger, pauses, program};
+use processes::{
+    attempts, bad_starts, certificates, commands, crashes, damage, demo, dev, ledger, nodes, pauses, program,
+};
 
 /// What a test comes to: done, or not possible on this machine for this reason.
 pub enum Done {
@@ -58,6 +61,7 @@ const TESTS: &[(&str, Test)] = &[
     ("attempts::are_started_once_when_their_agent_is_killed_in_mid_launch", attempts::killed_in_mid_launch),
     ("attempts::end_with_their_guard_and_are_tried_again", attempts::guard_killed),
     ("attempts::are_cancelled_once_their_agent_is_back", attempts::cancelled_without_agent),
+    ("attempts::that_a_wiped_agent_left_behind_are_settled_by_a_persons_word", attempts::forgotten),
     ("attempts::end_with_an_agent_that_is_asked_for_it", attempts::ended_with_their_agent),
     ("attempts::never_run_twice_where_two_agents_have_one_identity", attempts::two_agents_of_one_cluster),
     ("attempts::survive_a_full_disk_under_their_agent", attempts::full_disk),
@@ -70,6 +74,9 @@ const TESTS: &[(&str, Test)] = &[
     ("certificates::an_agent_cannot_say_that_it_is_another_cluster", certificates::other_cluster),
     ("certificates::a_replica_of_another_authority_is_not_let_in", certificates::other_authority),
     ("certificates::a_replica_with_anothers_certificate_does_not_start", certificates::other_replica),
+    ("nodes::stream_what_they_measure_and_are_stale_while_they_are_silent", nodes::stream),
+    ("nodes::are_told_why_they_are_not_let_in", nodes::refused),
+    ("nodes::of_one_name_do_not_speak_both", nodes::twins),
     ("commands::bad_input_is_answered_with_place_and_cure", commands::bad_input),
     ("commands::a_log_is_followed_while_the_leader_is_killed", commands::followed_through_a_kill),
     ("commands::a_gang_that_must_wait_says_why_and_starts_when_there_is_room", commands::waiting_gang),

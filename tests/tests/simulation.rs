@@ -1,5 +1,6 @@
 //! The simulation as a test: many seeds, the same run from the same seed, and every planted bug found.
 
+use std::collections::BTreeSet;
 use std::thread::available_parallelism;
 
 use tests::simulation::{Report, Sweep, planted, sweep};
@@ -28,7 +29,8 @@ fn told(report: &Report) -> String {
 
 #[test]
 fn a_thousand_seeds_of_faults_break_no_invariant() {
-    let what = Sweep { seeds: 0..SEEDS, jobs: jobs(), bug: None, trace: false, stop_early: true };
+    let what =
+        Sweep { seeds: 0..SEEDS, jobs: jobs(), bug: None, without: BTreeSet::new(), trace: false, stop_early: true };
     let total = sweep(&what, |_| {});
     assert!(total.violations.is_empty(), "{}", told(&total.violations[0]));
     assert_eq!(total.seeds, SEEDS);
@@ -37,7 +39,7 @@ fn a_thousand_seeds_of_faults_break_no_invariant() {
 
 #[test]
 fn the_same_seeds_give_the_same_hash_whatever_runs_beside_them() {
-    let what = Sweep { seeds: 7..17, jobs: 1, bug: None, trace: false, stop_early: false };
+    let what = Sweep { seeds: 7..17, jobs: 1, bug: None, without: BTreeSet::new(), trace: false, stop_early: false };
     let alone = sweep(&what, |_| {});
     let beside = sweep(&Sweep { jobs: 4, ..what.clone() }, |_| {});
     assert_eq!((alone.hash, alone.events, alone.faults), (beside.hash, beside.events, beside.faults));
@@ -52,7 +54,10 @@ fn every_planted_bug_is_found() {
     assert!(bugs.len() >= 10, "{bugs:?}");
     for bug in bugs {
         let seeds = 0..SEEDS_A_BUG;
-        let total = sweep(&Sweep { seeds, jobs: jobs(), bug: Some(bug), trace: false, stop_early: true }, |_| {});
+        let total = sweep(
+            &Sweep { seeds, jobs: jobs(), bug: Some(bug), without: BTreeSet::new(), trace: false, stop_early: true },
+            |_| {},
+        );
         let found = total.violations.first().and_then(|r| Some((r.seed, r.violation.as_ref()?.invariant)));
         println!("{}: {found:?}", bug.name);
         assert!(found.is_some(), "{} was not found in {SEEDS_A_BUG} seeds", bug.name);

@@ -3,133 +3,23 @@
 
 use std::collections::BTreeMap;
 
-use protocol::control::{
-    AgentMessage, AttemptReport, AttemptState, ClusterInfo, CoordinatorMessage, LaunchOrder, Order, StopOrder,
-};
+use protocol::control::{AgentMessage, AttemptReport, AttemptState, CoordinatorMessage, LaunchOrder, Order, StopOrder};
 use protocol::errors::FailureClass;
-use protocol::ids::{AttemptId, CommandNumber, Epoch, Incarnation, MonotonicMs, NodeName, ReplicaId, UnixMs};
-use protocol::node::NodeFrame;
-use protocol::sku::Sku;
+use protocol::ids::{AttemptId, CommandNumber, Epoch, Incarnation, MonotonicMs, ReplicaId, UnixMs};
 
 use super::attempt::{Assignment, Launched, Progress, Record};
 use super::inbox::{Held, Inbox, Verdict};
+use super::interface::{AgentConfig, Input, Output};
 use super::journal::{Journal, JournalError};
 use super::lease::Lease;
+use super::nodes::Nodes;
 use super::reports::Reports;
-use super::table::{FrameOutcome, Table};
-use super::uplink::{Pace, Uplink};
+use super::table::Table;
+use super::uplink::Uplink;
 use crate::planted;
 
 /// Between the polite and the hard end of something that runs without a record, in ms.
 const UNOWNED_GRACE_MS: u64 = 5_000;
-
-/// A node as `fleet.toml` declares it. Where a node role reports under the same name, its devices are what it measures.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeclaredNode {
-    /// Its name.
-    pub name: NodeName,
-    /// Its GPU model.
-    pub sku: Option<Sku>,
-    /// How many GPUs it has.
-    pub devices: u16,
-    /// Thousandths of a core that can be given out.
-    pub cpu_milli: u64,
-    /// MiB of memory that can be given out.
-    pub memory_mib: u64,
-}
-
-/// What an agent is told once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AgentConfig {
-    /// What the cluster says of itself.
-    pub cluster: ClusterInfo,
-    /// Declared nodes.
-    pub nodes: Vec<DeclaredNode>,
-    /// Time between two requests for the lease, in ms.
-    pub lease_every_ms: u64,
-    /// Time after which reports that nobody acknowledged are sent again, in ms.
-    pub resend_every_ms: u64,
-    /// How often capacity goes out.
-    pub pace: Pace,
-}
-
-impl AgentConfig {
-    /// The usual times for this cluster and these nodes.
-    pub fn new(cluster: ClusterInfo, nodes: Vec<DeclaredNode>) -> Self {
-        Self { cluster, nodes, lease_every_ms: 5_000, resend_every_ms: 3_000, pace: Pace::default() }
-    }
-}
-
-/// Something happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
-    /// A session to a replica is up. What was sent on an earlier one may be lost.
-    Connected {
-        /// The replica.
-        replica: ReplicaId,
-    },
-    /// The session is gone.
-    Disconnected {
-        /// The replica.
-        replica: ReplicaId,
-    },
-    /// A replica said something, in the order in which it was sent.
-    FromCoordinator {
-        /// The replica.
-        replica: ReplicaId,
-        /// What it said.
-        message: CoordinatorMessage,
-    },
-    /// The runtime says how far an attempt is. A final state means that nothing of it is left.
-    Runtime {
-        /// The attempt.
-        attempt: AttemptId,
-        /// How far it is.
-        state: AttemptState,
-    },
-    /// A node role's readings.
-    NodeFrame(NodeFrame),
-    /// Time passed.
-    Tick,
-}
-
-/// What the shell is to do, in order. Everything that an output rests on is durable by the time it is returned.
-// Nearly all outputs are sends, so that boxing them would cost an allocation each and save nothing.
-#[allow(clippy::large_enum_variant)]
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// Send this on the replica's session; drop it where the session is gone.
-    Send {
-        /// The replica.
-        replica: ReplicaId,
-        /// What to send.
-        message: AgentMessage,
-    },
-    /// Start this attempt; comes at most once for an attempt in the life of the journal.
-    Start {
-        /// The order.
-        order: Box<LaunchOrder>,
-        /// Its members' nodes and devices.
-        assignment: Assignment,
-    },
-    /// End this attempt and see that it is gone; may come again.
-    Stop {
-        /// The attempt.
-        attempt: AttemptId,
-        /// Between the polite and the hard end, in ms.
-        grace_ms: u64,
-    },
-    /// The attempt's end is committed: the runtime may drop what it keeps of it.
-    Forget {
-        /// The attempt.
-        attempt: AttemptId,
-    },
-    /// A node's frame is missing: ask its node role for a full one.
-    WantFullFrame {
-        /// The node.
-        node: NodeName,
-    },
-}
 
 /// Why an agent cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -164,6 +54,7 @@ pub struct Agent {
     lease: Lease,
     reports: Reports,
     table: Table,
+    nodes: Nodes,
     sessions: BTreeMap<ReplicaId, Session>,
     dead: bool,
     /// For the planted bug `ack-before-journal`: progress that is written one step late.
@@ -193,6 +84,7 @@ impl Agent {
             lease: Lease::new(unix.0 << 20),
             reports: Reports::new(now),
             records: contents.records,
+            nodes: Nodes::default(),
             sessions: BTreeMap::new(),
             dead: false,
             late: Vec::new(),
@@ -262,11 +154,7 @@ impl Agent {
             Input::Disconnected { replica } => self.disconnected(replica),
             Input::FromCoordinator { replica, message } => self.heard(replica, message, now, &mut out),
             Input::Runtime { attempt, state } => self.observe(attempt, state, unix, &mut out)?,
-            Input::NodeFrame(frame) => {
-                if self.table.node_frame(&frame, now) == FrameOutcome::Gap {
-                    out.push(Output::WantFullFrame { node: frame.node });
-                }
-            }
+            Input::Node { session, input } => self.nodes.take(&mut self.table, session, input, now, &mut out),
             // Only here: a pass over all nodes for each node's frame would be quadratic.
             Input::Tick => self.table.tick(now),
         }

@@ -9,8 +9,10 @@ mod agent;
 mod attempt;
 mod bits;
 mod inbox;
+mod interface;
 mod journal;
 mod lease;
+mod nodes;
 mod reports;
 mod reservations;
 mod table;
@@ -19,8 +21,10 @@ mod uplink;
 #[cfg(test)]
 mod tests;
 
-pub use agent::{Agent, AgentConfig, DeclaredNode, Input, OpenError, Output, StepError};
+pub use agent::{Agent, OpenError, StepError};
 pub use attempt::{Assignment, MemberAssignment};
+pub use interface::{AgentConfig, DeclaredNode, Input, Output};
 pub use journal::{Journal, JournalError};
+pub use nodes::{NodeInput, NodeSession};
 pub use table::{IDLE_MEMORY_MIB, STALE_AFTER_MS, Table};
 pub use uplink::{Pace, Uplink};

@@ -4,8 +4,8 @@
 use protocol::control::{AgentMessage, AttemptReport};
 use protocol::ids::{MonotonicMs, ReplicaId};
 
-use super::agent::Output;
 use super::attempt::Record;
+use super::interface::Output;
 
 /// The way of reports.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ pub const STALE_AFTER_MS: u64 = 5_000;
 /// that no attempt holds is somebody's.
 pub const IDLE_MEMORY_MIB: u64 = 512;
 /// The most devices of one node: far above any machine, and low enough that a wrong frame cannot take all memory.
-const MAX_DEVICES: u32 = 1024;
+pub(crate) const MAX_DEVICES: u32 = 1024;
 
 /// One device: what is published of it, and what that follows from.
 #[derive(Debug, Clone)]
@@ -190,7 +190,7 @@ impl Table {
     /// was not has none of either until it is declared, so nothing is placed on it.
     pub fn node_frame(&mut self, frame: &NodeFrame, now: MonotonicMs) -> FrameOutcome {
         let known = self.by_name.get(&frame.node).and_then(|&row| self.rows[row].measured);
-        if !frame.full && known.is_none_or(|m| m.sequence + 1 != frame.sequence) {
+        if !frame.full && known.is_none_or(|m| m.sequence.checked_add(1) != Some(frame.sequence)) {
             return FrameOutcome::Gap;
         }
         let row = self.row_named(&frame.node);

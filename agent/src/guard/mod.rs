@@ -8,6 +8,7 @@
 //! before, and makes its beginning durable before the first process starts.
 
 pub mod durable;
+mod hunger;
 pub mod plan;
 pub mod record;
 pub mod socket;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use protocol::errors::FailureClass;
 
 use super::durable;
+use super::hunger::{Evidence, Hunger};
 use super::plan::{Plan, Process, Ready, Role, Verdict};
 use super::record::{Ending, Outcome, Record, Stop, StopWhy};
 use super::socket::{Server, Status};
@@ -29,7 +30,9 @@ const SIGNAL_GRACE_MS: u64 = 5_000;
 /// Runs the plan to its end and returns once nothing of it is left and the outcome is durable.
 pub fn supervise(record: &Record, plan: &Plan, signals: &Signals, server: Server) -> io::Result<()> {
     let status = Status::Starting { waiting_for: "processes to start".into() };
-    let mut guard = Guard { record, plan, server, status, running: BTreeMap::new(), undecided: 0, ending: None };
+    let hunger = Hunger::watch();
+    let mut guard =
+        Guard { record, plan, server, status, running: BTreeMap::new(), undecided: 0, ending: None, hunger };
     guard.start_all();
     loop {
         let childless = guard.reap_all()?;
@@ -59,6 +62,7 @@ struct Guard<'a> {
     /// Deciding processes that have not ended with 0 yet.
     undecided: usize,
     ending: Option<Decided>,
+    hunger: Hunger,
 }
 
 struct Decided {
@@ -132,7 +136,10 @@ impl<'a> Guard<'a> {
                     self.decide(Ending::Succeeded, self.plan.end_grace_ms);
                 }
             }
-            _ => self.decide(failure(self.plan, process, exit), self.plan.end_grace_ms),
+            _ => {
+                let ending = failure(self.plan, process, exit, self.hunger.evidence());
+                self.decide(ending, self.plan.end_grace_ms);
+            }
         }
     }
 
@@ -243,19 +250,53 @@ fn spawn(process: &Process) -> Result<i32, String> {
     })
 }
 
-fn failure(plan: &Plan, process: &Process, exit: Exit) -> Ending {
+/// The exit code of what was killed by SIGKILL, as shells have it.
+const KILLED: i32 = 128 + libc::SIGKILL;
+
+/// Whose failure a SIGKILL is, and by whom it came, as far as can be known.
+fn killer(hunger: Option<Evidence>) -> (FailureClass, String) {
+    match hunger {
+        Some(Evidence::Cgroup(n)) => (
+            FailureClass::User,
+            format!(
+                "by the kernel for want of memory ({n} processes of its memory cgroup were, while it ran): let it use \
+                 less, or ask for more"
+            ),
+        ),
+        Some(Evidence::Machine(n)) => (
+            FailureClass::Infrastructure,
+            format!(
+                "by SIGKILL, most likely by the kernel: the machine ran out of memory and lost {n} processes meanwhile"
+            ),
+        ),
+        None => (
+            FailureClass::Infrastructure,
+            "by SIGKILL, from outside: the kernel tells of no want of memory meanwhile".to_owned(),
+        ),
+    }
+}
+
+fn failure(plan: &Plan, process: &Process, exit: Exit, hunger: Option<Evidence>) -> Ending {
     let stated = plan.verdict.as_ref().filter(|_| process.role == Role::Decides);
     if let Some(Ok(Some(Verdict { class, message, exit_code }))) = stated.map(|path| durable::read_json(path)) {
         return Ending::Failed { class, message, exit_code };
     }
     let name = &process.name;
     let (class, what, exit_code) = match exit {
+        // A shell's way to say that what it ran was killed so.
+        Exit::Code(KILLED) => {
+            let (_, by) = killer(hunger);
+            (
+                FailureClass::User,
+                format!("member {name} ended with exit code {KILLED}: a process of it was killed {by}"),
+                KILLED,
+            )
+        }
         Exit::Code(code) => (FailureClass::User, format!("member {name} ended with exit code {code}"), code),
-        Exit::Signal(libc::SIGKILL) => (
-            FailureClass::Infrastructure,
-            format!("member {name} was killed by SIGKILL: by the kernel for want of memory, or from outside"),
-            128 + libc::SIGKILL,
-        ),
+        Exit::Signal(libc::SIGKILL) => {
+            let (class, by) = killer(hunger);
+            (class, format!("member {name} was killed {by}"), KILLED)
+        }
         Exit::Signal(n) => {
             (FailureClass::User, format!("member {name} was killed by {}", sys::signal_name(n)), 128 + n)
         }

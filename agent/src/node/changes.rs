@@ -114,18 +114,10 @@ mod tests {
     use super::*;
 
     fn device(index: u32, used: u64) -> DeviceReport {
+        let sku = Sku::from_driver("NVIDIA H100 80GB HBM3");
         DeviceReport {
-            index,
-            uuid: format!("GPU-{index}"),
-            sku: Sku::from_driver("NVIDIA H100 80GB HBM3"),
-            mig: Some(false),
-            activity: None,
-            memory_total_mib: Some(81_559),
             memory_used_mib: Some(used),
-            processes: None,
-            temperature_c: None,
-            power_mw: None,
-            health: DeviceHealth::Ok,
+            ..DeviceReport::unread(index, format!("GPU-{index}"), sku, DeviceHealth::Ok)
         }
     }
 

@@ -54,19 +54,7 @@ impl<'n> OpenDevice<'n> {
         let activity = if mig == Some(true) { SmActivity::Unsupported } else { SmActivity::open(watch, &device)? };
         let events = xid_events(watch, nvml, &device)?;
         let facts = HealthFacts { xid: sick_xid(&uuid), ..HealthFacts::default() };
-        let report = DeviceReport {
-            index,
-            uuid,
-            sku: Sku::from_driver(&name),
-            mig,
-            activity: None,
-            memory_total_mib: None,
-            memory_used_mib: None,
-            processes: None,
-            temperature_c: None,
-            power_mw: None,
-            health: judge(&facts),
-        };
+        let report = DeviceReport { mig, ..DeviceReport::unread(index, uuid, Sku::from_driver(&name), judge(&facts)) };
         Ok(Self { nvml, device, events, activity, facts, report })
     }
 

@@ -64,20 +64,7 @@ impl Known {
             known.report.health = lost;
             return;
         }
-        let report = DeviceReport {
-            index,
-            uuid: nameless(index),
-            sku: Sku::from_driver("unknown"),
-            mig: None,
-            activity: None,
-            memory_total_mib: None,
-            memory_used_mib: None,
-            processes: None,
-            temperature_c: None,
-            power_mw: None,
-            health: lost,
-        };
-        self.keep(report, None);
+        self.keep(DeviceReport::unread(index, nameless(index), Sku::from_driver("unknown"), lost), None);
     }
 
     /// Every GPU but those in `present` (UUIDs) is lost.

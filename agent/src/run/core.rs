@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::nodes::NodeHandle;
 use super::orders::RuntimeOrder;
-use crate::cluster::{Agent, AgentConfig, Input, Journal, OpenError, Output, StepError};
+use crate::cluster::{Agent, AgentConfig, Input, Journal, NodeInput, NodeSession, OpenError, Output, StepError};
 
 /// Time between two ticks.
 const TICK: Duration = Duration::from_millis(50);
@@ -20,6 +21,8 @@ const TICK: Duration = Duration::from_millis(50);
 pub enum Event {
     /// A link is up; what the role sends goes here.
     LinkUp(ReplicaId, mpsc::Sender<AgentMessage>),
+    /// A node's session is up; what the role wants of that node goes here.
+    NodeUp(NodeSession, NodeHandle),
     /// An input for the role.
     Input(Input),
 }
@@ -31,6 +34,7 @@ pub struct Core {
     events: mpsc::Receiver<Event>,
     orders: mpsc::UnboundedSender<RuntimeOrder>,
     links: BTreeMap<ReplicaId, mpsc::Sender<AgentMessage>>,
+    nodes: BTreeMap<NodeSession, NodeHandle>,
     started: Instant,
 }
 
@@ -45,7 +49,7 @@ impl Core {
     ) -> Result<Self, OpenError> {
         let started = Instant::now();
         let (agent, first) = Agent::open(journal, config, recovered, MonotonicMs(0), unix_now())?;
-        Ok(Self { agent, first, events, orders, links: BTreeMap::new(), started })
+        Ok(Self { agent, first, events, orders, links: BTreeMap::new(), nodes: BTreeMap::new(), started })
     }
 
     /// Starts the thread. A journal that fails ends the whole process: only what is durable counts, and the next start reads
@@ -90,9 +94,16 @@ impl Core {
                         self.links.insert(replica, queue);
                         Input::Connected { replica }
                     }
+                    Some(Event::NodeUp(session, handle)) => {
+                        let input = NodeInput::Opened { node: handle.node.clone() };
+                        self.nodes.insert(session, handle);
+                        Input::Node { session, input }
+                    }
                     Some(Event::Input(input)) => {
-                        if let Input::Disconnected { replica } = &input {
-                            self.links.remove(replica);
+                        match &input {
+                            Input::Disconnected { replica } => drop(self.links.remove(replica)),
+                            Input::Node { session, input: NodeInput::Closed } => drop(self.nodes.remove(session)),
+                            _ => {}
                         }
                         input
                     }
@@ -121,7 +132,20 @@ impl Core {
             Output::Start { order, assignment } => RuntimeOrder::Start(order, assignment),
             Output::Stop { attempt, grace_ms } => RuntimeOrder::Stop(attempt, grace_ms),
             Output::Forget { attempt } => RuntimeOrder::Forget(attempt),
-            Output::WantFullFrame { node } => RuntimeOrder::FullFrame(node),
+            Output::WantFullFrame { session: NodeSession::OWN } => RuntimeOrder::FullFrame,
+            Output::WantFullFrame { session } => {
+                if let Some(node) = self.nodes.get(&session) {
+                    node.want_full_frame();
+                }
+                return;
+            }
+            Output::EndNode { session, why, reason } => {
+                tracing::error!(reason, "a node's readings are no longer taken from this connection");
+                if let Some(node) = self.nodes.get(&session) {
+                    node.end(why, &reason);
+                }
+                return;
+            }
         };
         // The receiver ends only with the process.
         let _ = self.orders.send(order);

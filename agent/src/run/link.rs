@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest, NO_LOG};
 use protocol::ids::ReplicaId;
-use protocol::quic::{ConnectFailed, read_frame, write_frame};
+use protocol::quic::{ConnectFailed, read_frame, replica_server_name, write_frame};
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -73,8 +73,7 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<(Connection, SendStream, RecvStream), ConnectFailed> {
-        // The name in the replica's certificate, wherever it runs.
-        let name = format!("replica-{}.tidewater.internal", self.replica);
+        let name = replica_server_name(self.replica);
         let connection = self.endpoint.connect_with(self.config.clone(), self.address, &name)?.await?;
         let (send, receive) = connection.open_bi().await?;
         Ok((connection, send, receive))

@@ -1,13 +1,16 @@
-//! An agent's process, from top to bottom: open the journal, find what runs, read the GPUs, connect to every coordinator
-//! replica, step the cluster role for all that happens; stop in the other order.
+//! An agent's process, from top to bottom: open the journal, find what runs, read the GPUs, let nodes in, connect to every
+//! coordinator replica, step the cluster role for all that happens; stop in the other order. [`node`] is the other end of a
+//! node's link, in a process of its own.
 
 mod core;
 mod link;
+pub mod node;
+mod nodes;
 mod orders;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +23,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cluster::{AgentConfig, DeclaredNode, Journal, JournalError, OpenError};
+use crate::cluster::{AgentConfig, DeclaredNode, Input, Journal, JournalError, NodeInput, NodeSession, OpenError};
 use crate::node::{NodeConfig, NodeSampler};
 use crate::runtime::process::{ProcessConfig, ProcessRuntime};
-use crate::runtime::{Runtime, RuntimeError};
+use crate::runtime::{Runtime, RuntimeError, RuntimeEvent};
 
 /// What an agent needs to start.
 pub struct Config {
@@ -45,6 +48,8 @@ pub struct Config {
     pub guard: Vec<OsString>,
     /// Reads this machine's GPUs as a node of the cluster.
     pub node: Option<NodeConfig>,
+    /// Where node roles in processes of their own connect.
+    pub listen_nodes: Option<UdpSocket>,
 }
 
 /// Why an agent did not start.
@@ -94,11 +99,14 @@ pub struct Running {
     pub runtime: ProcessRuntime,
     /// What it offers.
     pub cluster: ClusterInfo,
+    /// Where nodes connect, where they may.
+    pub nodes: Option<SocketAddr>,
     /// What it can't run, and why.
     pub missing: Vec<(protocol::workload::Framework, String)>,
     stop: CancellationToken,
     tasks: TaskTracker,
     sampler: Option<Arc<NodeSampler>>,
+    listener: Option<Endpoint>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -129,10 +137,19 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
         }
     }
     let recovered = runtime.recover().await?;
+    let own_node = config.node.as_ref().map(|node| node.node.clone());
     let (sampler, frames) = match config.node.map(NodeSampler::start).transpose()? {
         Some((sampler, frames)) => (Some(Arc::new(sampler)), Some(frames)),
         None => (None, None),
     };
+    let listener = match config.listen_nodes {
+        Some(socket) => Some(nodes::listen(socket, &config.credentials).map_err(|error| match error {
+            nodes::ListenError::Tls(error) => StartError::Tls(error),
+            nodes::ListenError::Socket(cause) => system("QUIC socket for nodes")(cause),
+        })?),
+        None => None,
+    };
+    let nodes = listener.as_ref().map(Endpoint::local_addr).transpose().map_err(system("QUIC socket for nodes"))?;
 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let (inbox, inputs) = mpsc::channel(INBOX);
@@ -159,9 +176,18 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
             }
         });
     }
-    tasks.spawn(orders::forward_runtime(runtime_events, inbox.clone(), stop.clone()));
-    if let Some(frames) = frames {
-        tasks.spawn(orders::forward_frames(frames, inbox.clone(), stop.clone()));
+    let said = |RuntimeEvent { attempt, state }| Input::Runtime { attempt, state };
+    tasks.spawn(orders::forward(runtime_events, inbox.clone(), stop.clone(), said));
+    if let (Some(frames), Some(node)) = (frames, own_node) {
+        let own = |input| Input::Node { session: NodeSession::OWN, input };
+        let opened = core::Event::Input(own(NodeInput::Opened { node }));
+        inbox.try_send(opened).expect("the core's inbox is still empty but for links");
+        let read = move |frame| own(NodeInput::Frame(frame));
+        tasks.spawn(orders::forward(frames, inbox.clone(), stop.clone(), read));
+    }
+    if let Some(endpoint) = listener.clone() {
+        let cluster = config.cluster.name.clone();
+        tasks.spawn(nodes::accept(endpoint, cluster, inbox.clone(), tasks.clone(), stop.clone()));
     }
     let (orders, waiting) = mpsc::unbounded_channel();
     tasks.spawn(orders::carry_out(runtime.clone(), waiting, inbox, sampler.clone(), stop.clone()));
@@ -169,7 +195,7 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
     let core = core::Core::open(journal, AgentConfig::new(config.cluster, config.nodes), recovered, inputs, orders)?;
     let thread = core.start(stop.clone()).map_err(system("the core's thread"))?;
     tracing::info!(cluster = %cluster.name, "agent runs");
-    Ok(Running { runtime, cluster, missing, stop, tasks, sampler, thread: Some(thread) })
+    Ok(Running { runtime, cluster, nodes, missing, stop, tasks, sampler, listener, thread: Some(thread) })
 }
 
 fn open_journal(place: &std::path::Path) -> Result<Journal, StartError> {
@@ -199,6 +225,10 @@ impl Running {
 
     async fn stop_roles(&mut self) {
         self.stop.cancel();
+        if let Some(listener) = self.listener.take() {
+            // Nodes learn of it at once, and try again until an agent is back.
+            listener.close(0u32.into(), b"the agent stopped");
+        }
         self.tasks.close();
         self.tasks.wait().await;
         // The task that shared it has ended above.

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use protocol::control::{AttemptState, LaunchOrder};
 use protocol::errors::FailureClass;
-use protocol::ids::{AttemptId, NodeName};
-use protocol::node::NodeFrame;
+use protocol::ids::AttemptId;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +12,7 @@ use super::core::Event;
 use crate::cluster::{Assignment, Input};
 use crate::node::NodeSampler;
 use crate::runtime::process::ProcessRuntime;
-use crate::runtime::{Devices, Runtime, RuntimeError, RuntimeEvent};
+use crate::runtime::{Devices, Runtime, RuntimeError};
 
 /// Something that the cluster role wants done.
 pub enum RuntimeOrder {
@@ -23,8 +22,8 @@ pub enum RuntimeOrder {
     Stop(AttemptId, u64),
     /// Drop an attempt's record.
     Forget(AttemptId),
-    /// Ask a node role for a full frame.
-    FullFrame(NodeName),
+    /// Ask this process's own node role for a full frame.
+    FullFrame,
 }
 
 /// Carries orders out one after the other: a stop never overtakes its start.
@@ -52,10 +51,9 @@ pub async fn carry_out(
                 }
                 continue;
             }
-            Some(RuntimeOrder::FullFrame(node)) => {
-                match &sampler {
-                    Some(sampler) => sampler.request_full(),
-                    None => tracing::warn!(%node, "a frame is missing, and no node role runs here"),
+            Some(RuntimeOrder::FullFrame) => {
+                if let Some(sampler) = &sampler {
+                    sampler.request_full();
                 }
                 continue;
             }
@@ -73,37 +71,20 @@ async fn report_failure(inbox: &mpsc::Sender<Event>, attempt: AttemptId, error: 
     let _ = inbox.send(Event::Input(Input::Runtime { attempt, state })).await;
 }
 
-/// Passes on what the runtime says.
-pub async fn forward_runtime(
-    mut events: mpsc::Receiver<RuntimeEvent>,
+/// Passes on, in order, what comes out of a channel, as the input that it means to the cluster role.
+pub async fn forward<T>(
+    mut from: mpsc::Receiver<T>,
     inbox: mpsc::Sender<Event>,
     stop: CancellationToken,
+    meaning: impl Fn(T) -> Input,
 ) {
     loop {
-        let event = tokio::select! {
-            event = events.recv() => event,
+        let next = tokio::select! {
+            next = from.recv() => next,
             () = stop.cancelled() => None,
         };
-        let Some(RuntimeEvent { attempt, state }) = event else { return };
-        if inbox.send(Event::Input(Input::Runtime { attempt, state })).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Passes on what the node role reads.
-pub async fn forward_frames(
-    mut frames: mpsc::Receiver<NodeFrame>,
-    inbox: mpsc::Sender<Event>,
-    stop: CancellationToken,
-) {
-    loop {
-        let frame = tokio::select! {
-            frame = frames.recv() => frame,
-            () = stop.cancelled() => None,
-        };
-        let Some(frame) = frame else { return };
-        if inbox.send(Event::Input(Input::NodeFrame(frame))).await.is_err() {
+        let Some(next) = next else { return };
+        if inbox.send(Event::Input(meaning(next))).await.is_err() {
             return;
         }
     }

@@ -19,11 +19,14 @@ pub async fn run(args: Args, global: &Global, out: &Out) -> anyhow::Result<()> {
     let client = connect(global, PATIENCE_TO_READ)?;
     match args.name {
         None => list(&client, out).await,
-        Some(name) => {
-            let nodes = progress::patiently("waiting for the server", client.nodes(&name)).await?;
-            out.object(&nodes, || clusters::nodes(&nodes.items, out))
-        }
+        Some(name) => nodes(&client, &name, out).await,
     }
+}
+
+/// Prints a cluster's nodes.
+pub async fn nodes(client: &Client, name: &ClusterName, out: &Out) -> anyhow::Result<()> {
+    let nodes = progress::patiently("waiting for the server", client.nodes(name)).await?;
+    out.object(&nodes, || clusters::nodes(&nodes.items, out))
 }
 
 /// Prints the clusters.

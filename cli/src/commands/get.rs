@@ -14,11 +14,11 @@ use crate::server::{PATIENCE_TO_CHANGE, PATIENCE_TO_READ, connect};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  tidewater get                 workloads of the namespace\n  tidewater get -A -o wide      of all namespaces, with their messages\n  \
-tidewater get train -o yaml   one workload, whole\n  tidewater get train -w        a line for each change\n  tidewater get clusters"
+tidewater get train -o yaml   one workload, whole\n  tidewater get train -w        a line for each change\n  tidewater get clusters\n  tidewater get nodes eu-west-1 nodes of a cluster, with their GPUs"
 )]
 pub struct Args {
-    /// `workloads`, `clusters`, or names of workloads
-    #[arg(value_name = "workloads|clusters|NAME", default_value = "workloads", hide_default_value = true)]
+    /// `workloads`, `clusters`, `nodes` and a cluster, or names of workloads
+    #[arg(value_name = "workloads|clusters|nodes|NAME", default_value = "workloads", hide_default_value = true)]
     what: Vec<String>,
     /// Workloads of all namespaces
     #[arg(long, short = 'A')]
@@ -43,6 +43,17 @@ pub async fn run(args: Args, global: &Global, out: &Out) -> anyhow::Result<()> {
                 return Err(Failure::input(format!("`get clusters` takes no names: write `clusters {name}`")).into());
             }
             return clusters::list(&connect(global, PATIENCE_TO_READ)?, out).await;
+        }
+        "nodes" | "node" => {
+            if args.watch {
+                return Err(Failure::input("nodes can't be watched: leave --watch out").into());
+            }
+            let [cluster] = rest else {
+                let say = "say whose nodes: `get nodes CLUSTER`, one of `tidewater clusters`";
+                return Err(Failure::input(say).into());
+            };
+            let cluster = cluster.parse().map_err(|e| Failure::input(format!("{e}")))?;
+            return clusters::nodes(&connect(global, PATIENCE_TO_READ)?, &cluster, out).await;
         }
         "workloads" | "workload" => rest,
         _ => &args.what[..],

@@ -46,7 +46,10 @@ pub async fn tell(
     set_pools(client, &manifests.path("pools.yaml")).await?;
     let holder = submit(client, &manifests.path("lent-hold.yaml")).await?;
     wait_for_phase(client, &holder.key, &["Running"]).await.context("the holder of the GPUs")?;
-    say!("{} is Running: the pool research holds 48 H100, of which it has 16 by right; the rest is lent", holder.key.name);
+    say!(
+        "{} is Running: the pool research holds 48 H100, of which it has 16 by right; the rest is lent",
+        holder.key.name
+    );
     show_pools(client).await?;
 
     let mut files = vec!["claim-gang.yaml", "batch-allreduce.yaml"];
@@ -183,7 +186,10 @@ async fn set_pools(client: &Client, file: &str) -> anyhow::Result<()> {
 async fn show_pools(client: &Client) -> anyhow::Result<()> {
     let list = client.pools().await?;
     let h100 = Resource::Model(Sku::parse("H100")?);
-    say!("\n`tidewater pools --resource gpu/H100` says:\n{}", indent(&pools::tree(&list.items, Some(&h100), &Out::plain())));
+    say!(
+        "\n`tidewater pools --resource gpu/H100` says:\n{}",
+        indent(&pools::tree(&list.items, Some(&h100), &Out::plain()))
+    );
     Ok(())
 }
 

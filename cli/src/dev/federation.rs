@@ -135,6 +135,7 @@ impl Federation {
             runtime_dir: agent::runtime::process::default_runtime_dir(),
             guard: guard()?,
             node,
+            listen_nodes: None,
         };
         let running = agent::run::start(config).await.with_context(|| format!("agent of cluster {}", cluster.name))?;
         self.agents.push(running);

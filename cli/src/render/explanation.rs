@@ -1,6 +1,7 @@
 //! The answer to "why": a waiting workload's obstacles with their numbers, cluster by cluster, and what would help; a
 //! placed one's decision with every candidate and its score.
 
+use engine::Phase;
 use engine::reasons::{Candidate, Decision, Explanation, Obstacle, WaitCause, Waiting};
 
 use super::table::{Table, Tone, cell, known};
@@ -13,7 +14,9 @@ pub fn text(name: &str, explanation: &Explanation, out: &Out) -> String {
         text.push_str(&waits(waiting, out));
     }
     if !explanation.cures.is_empty() {
-        text.push_str(&format!("\n{}\n", out.heading("What would let it start:")));
+        let what =
+            if explanation.phase == Phase::Queued { "What would let it start:" } else { "What would settle it:" };
+        text.push_str(&format!("\n{}\n", out.heading(what)));
         explanation.cures.iter().for_each(|cure| text.push_str(&format!("  - {cure}\n")));
     }
     if let Some(decision) = &explanation.decision {

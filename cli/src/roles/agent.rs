@@ -1,5 +1,6 @@
 //! `tidewater agent`: a member cluster's agent, on declared nodes and this machine's own GPUs.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,6 +36,10 @@ pub struct Args {
     /// The NVML library; left out: the system's
     #[arg(long, value_name = "PATH", requires = "measure_as")]
     pub nvml_lib: Option<PathBuf>,
+    /// Where `tidewater node` of other machines connects (QUIC); a node that the fleet file does not declare too has no cpu
+    /// or memory to give out
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen_nodes: Option<SocketAddr>,
     /// On SIGTERM end every attempt too, and wait until all are gone
     #[arg(long)]
     pub end_attempts: bool,
@@ -55,6 +60,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         config.heartbeat = Duration::from_secs(2);
         config
     });
+    let listen_nodes = match args.listen_nodes {
+        Some(address) => Some(UdpSocket::bind(address).with_context(|| format!("--listen-nodes {address}"))?),
+        None => None,
+    };
     let mut ended = Ended::new()?;
     let running = agent::run::start(agent::run::Config {
         cluster: cluster.info()?,
@@ -66,12 +75,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         runtime_dir: agent::runtime::process::default_runtime_dir(),
         guard: crate::dev::federation::guard()?,
         node,
+        listen_nodes,
     })
     .await?;
     for (framework, why) in &running.missing {
         tell!("{framework} workloads can't run here: {why}");
     }
-    say!("ready: agent of cluster {}", running.cluster.name);
+    match running.nodes {
+        Some(address) => say!("ready: agent of cluster {}, nodes connect to {address}", running.cluster.name),
+        None => say!("ready: agent of cluster {}", running.cluster.name),
+    }
     ended.wait().await;
     if args.end_attempts {
         running.stop_with_attempts(5_000).await?;

@@ -1,26 +1,36 @@
-//! `tidewater node`: reads this node's GPUs.
+//! `tidewater node`: reads this node's GPUs, and streams them to the cluster's agent or prints them.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agent::node::{NodeConfig, NodeSampler, run_once};
+use agent::run::node::{NodeLink, Notice};
+use anyhow::Context;
 use protocol::ids::NodeName;
 use protocol::node::NodeFrame;
+use tokio_util::sync::CancellationToken;
 
 use crate::args::Format;
 use crate::dev::Ended;
 
-/// Reads this node's GPUs through NVML: once, or for ever, one frame a line of what changed.
+/// Reads this node's GPUs through NVML and streams what changed to its cluster's agent; without --agent prints it, one
+/// frame a line.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Read everything once, with activity over about a second, and end
     #[arg(long)]
     pub once: bool,
+    /// The cluster's agent, where it listens for nodes (`tidewater agent --listen-nodes`)
+    #[arg(long, value_name = "HOST:PORT", requires = "identity", conflicts_with = "once")]
+    pub agent: Option<String>,
+    /// The folder with this node's ca.pem, cert.pem and key.pem (see `tidewater identity --node`)
+    #[arg(long, value_name = "DIR", requires = "agent")]
+    pub identity: Option<PathBuf>,
     /// The NVML library; left out: the system's
     #[arg(long, value_name = "PATH")]
     pub nvml_lib: Option<PathBuf>,
-    /// This node's name; left out: the machine's
+    /// This node's name; left out: the certificate's, or without one the machine's
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<NodeName>,
     /// Time between two readings of activity and memory, such as 1s
@@ -30,17 +40,65 @@ pub struct Args {
 
 /// Runs the role until it is ended.
 pub async fn run(args: Args, format: Format) -> anyhow::Result<()> {
-    let node = match args.node_name {
-        Some(name) => name,
-        None => NodeName::new(rustix::system::uname().nodename().to_string_lossy().to_lowercase())?,
-    };
     anyhow::ensure!(args.interval.0 >= 100, "--interval {}: at least 100ms", args.interval);
+    let link = match (&args.agent, &args.identity) {
+        (Some(agent), Some(identity)) => Some(link(agent, identity)?),
+        _ => None,
+    };
+    let node = match (args.node_name, &link) {
+        (Some(name), Some(link)) if name != link.node => anyhow::bail!(
+            "--node-name {name}: the certificate is for node {}; leave --node-name out, or make {name} a certificate of its \
+             own (tidewater identity --cluster {} --node {name})",
+            link.node,
+            link.cluster
+        ),
+        (_, Some(link)) => link.node.clone(),
+        (Some(name), None) => name,
+        (None, None) => NodeName::new(rustix::system::uname().nodename().to_string_lossy().to_lowercase())?,
+    };
     let mut config = NodeConfig::new(node, args.nvml_lib);
     config.interval = Duration::from_millis(args.interval.0);
     if args.once {
         let frame = tokio::task::spawn_blocking(move || run_once(config)).await??;
         return print(&frame, format);
     }
+    match link {
+        Some(link) => stream(link, config).await,
+        None => print_frames(config).await,
+    }
+}
+
+/// The link of this identity to the agent at `HOST:PORT`.
+fn link(agent: &str, identity: &Path) -> anyhow::Result<NodeLink> {
+    let port =
+        agent.rsplit_once(':').and_then(|(host, port)| Some(port.parse::<u16>().ok()?).filter(|_| !host.is_empty()));
+    anyhow::ensure!(port.is_some_and(|port| port > 0), "--agent {agent}: write HOST:PORT, such as agent.example:7700");
+    let credentials = crate::dev::federation::credentials(identity)?;
+    NodeLink::new(&credentials, agent.to_owned()).with_context(|| format!("--identity {}", identity.display()))
+}
+
+async fn stream(link: NodeLink, mut config: NodeConfig) -> anyhow::Result<()> {
+    // The cluster role calls a node stale after 5 s of silence.
+    config.heartbeat = Duration::from_secs(2);
+    let (cluster, node) = (link.cluster.clone(), link.node.clone());
+    let mut ended = Ended::new()?;
+    let (sampler, frames) = NodeSampler::start(config)?;
+    say!("ready: node {node} of cluster {cluster}");
+    let stop = CancellationToken::new();
+    let notice = |notice| match notice {
+        Notice::Connected(address) => say!("streams to the agent at {address}"),
+        Notice::Down(why) => tell!("{why}; trying again"),
+    };
+    let until_ended = async {
+        ended.wait().await;
+        stop.cancel();
+    };
+    tokio::join!(link.run(&sampler, frames, stop.clone(), notice), until_ended);
+    sampler.stop();
+    Ok(())
+}
+
+async fn print_frames(config: NodeConfig) -> anyhow::Result<()> {
     let mut ended = Ended::new()?;
     let (sampler, mut frames) = NodeSampler::start(config)?;
     loop {

@@ -37,6 +37,15 @@ fn with(from: &str, to: &str) -> String {
 }
 
 #[test]
+fn nodes_are_a_clusters_and_are_not_watched() {
+    let here = Path::new(".");
+    assert!(refused(&["get", "nodes"], here).contains("say whose nodes"));
+    assert!(refused(&["get", "nodes", "a", "b"], here).contains("get nodes CLUSTER"));
+    assert!(refused(&["get", "nodes", "A_B"], here).contains("A_B"));
+    assert!(refused(&["get", "nodes", "a", "-w"], here).contains("--watch"));
+}
+
+#[test]
 fn an_unknown_field_names_the_nearest() {
     assert_eq!(
         with("  batch:", "  prioritty: 3\n  batch:"),

@@ -100,6 +100,20 @@ fn of_several_cancelled_workloads_a_missing_one_does_not_stop_the_rest() {
 }
 
 #[test]
+fn forgetting_needs_a_reason_sends_it_and_shows_what_the_server_warns_of() {
+    let fake = Fake::start(|_| Answer::Whole(200, vec!["warning: 299 - \"on your word\"".into()], "{}".into()));
+    let ran = run(&fake.url, &["forget", "a"]);
+    assert_eq!((ran.code, fake.requests().len()), (2, 0), "{ran:?}");
+    assert!(ran.stderr.contains("--reason"), "{ran:?}");
+    let ran = run(&fake.url, &["forget", "a", "--attempt", "2", "--reason", "its node is gone"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "workload/a: its attempt is forgotten\n"), "{ran:?}");
+    assert!(ran.stderr.contains("on your word"), "{ran:?}");
+    let sent = fake.requests().remove(0);
+    assert_eq!((sent.method.as_str(), sent.path), ("POST", format!("{WORKLOADS}/a/forget")));
+    assert_eq!(sent.body, json!({"attempt": 2, "reason": "its node is gone"}).to_string());
+}
+
+#[test]
 fn a_watch_survives_a_lost_connection_and_a_version_that_is_too_old() {
     let fake = Fake::start(|request| match (request.path.as_str(), request.nth) {
         (WORKLOADS, 0) => ok(list(5, &[workload("a", "Queued")])),

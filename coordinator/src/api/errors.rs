@@ -176,7 +176,8 @@ impl From<Refusal> for ApiError {
             | Refusal::StaleBinding { .. }
             | Refusal::StalePreemption { .. }
             | Refusal::OldEpoch { .. }
-            | Refusal::StrayReport { .. } => ApiError::Conflict(text),
+            | Refusal::StrayReport { .. }
+            | Refusal::NotAbandoned { .. } => ApiError::Conflict(text),
         }
     }
 }

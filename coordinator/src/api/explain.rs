@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use engine::plan;
 use engine::reasons::Explanation;
+use engine::{Phase, plan};
 use serde::Serialize;
 
 use super::Api;
@@ -51,7 +51,8 @@ pub fn text(explanation: &Explanation) -> String {
         lines.extend(chosen.map(|(i, c)| format!("{} {}", if i == 0 { " *" } else { "  " }, c)));
     }
     if !explanation.cures.is_empty() {
-        lines.push("It starts once:".into());
+        let what = if explanation.phase == Phase::Queued { "It starts once:" } else { "It is settled once:" };
+        lines.push(what.into());
         lines.extend(explanation.cures.iter().map(|c| format!("  {c}")));
     }
     lines.push(String::new());

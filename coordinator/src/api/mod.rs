@@ -8,6 +8,7 @@ pub mod capacity;
 pub mod clusters;
 pub mod errors;
 pub mod explain;
+pub mod forget;
 pub mod health;
 pub mod level_watch;
 pub mod logs;
@@ -169,6 +170,7 @@ fn resources() -> Router<Api> {
         .route(&path("/namespaces/{namespace}/workloads"), get(workloads::list).post(workloads::create))
         .route(&path("/namespaces/{namespace}/workloads/{name}"), get(workloads::get).delete(workloads::delete))
         .route(&path("/namespaces/{namespace}/workloads/{name}/cancel"), post(workloads::cancel))
+        .route(&path("/namespaces/{namespace}/workloads/{name}/forget"), post(forget::post))
         .route(&path("/resourcepools"), get(pools::list).post(pools::create))
         .route(&path("/resourcepools/{name}"), get(pools::get).put(pools::replace).delete(pools::delete))
         .route(&path("/ownershiprules"), get(ownership::list).post(ownership::create))

@@ -15,7 +15,7 @@ use protocol::pool::objects::{OWNERSHIP_KIND, OwnershipObject, OwnershipStatus};
 
 use super::errors::ApiError;
 use super::params::Params;
-use super::pools::{check_head, expected, success, to_json};
+use super::pools::{check_head, expected, to_json};
 use super::workloads::{Failed, nothing, submit, unread};
 use super::{Api, body, level_watch, words};
 use crate::handle::View;
@@ -98,19 +98,19 @@ async fn set(
         let created_at = pools.owners().get(&owner).map_or(view.state.now, |rule| rule.created_at);
         object(pools, &owner, &Owner { spec: spec.clone(), created_at, version })
     };
-    let (shown, _) = submit(&api, command, look).await?;
+    let (shown, _) = submit(&api, &command, look).await?;
     Ok((code, Json(shown)).into_response())
 }
 
 /// `DELETE …/ownershiprules/{name}`
 pub async fn delete(State(api): State<Api>, Path(owner): Path<String>) -> Result<Json<Status>, ApiError> {
     let owner = Namespace::new(owner)?;
-    match submit(&api, Command::DeleteOwnershipRule { owner: owner.clone() }, nothing).await {
+    match submit(&api, &Command::DeleteOwnershipRule { owner: owner.clone() }, nothing).await {
         // An earlier try of this request may have deleted it.
         Ok(_) | Err(Failed { error: ApiError::NotFound(_), tried_before: true }) => {}
         Err(e) => return Err(e.error),
     }
-    Ok(Json(success(format!("the ownership rule of {owner} is deleted"))))
+    Ok(Json(Status::success(format!("the ownership rule of {owner} is deleted"))))
 }
 
 fn object(pools: &Pools, owner: &Namespace, rule: &Owner) -> OwnershipObject {

@@ -128,31 +128,19 @@ async fn set(api: Api, name: PoolName, spec: PoolSpec, expect: Expect, code: Sta
         }
         shown
     };
-    let (shown, _) = submit(&api, command, look).await?;
+    let (shown, _) = submit(&api, &command, look).await?;
     Ok((code, Json(shown)).into_response())
 }
 
 /// `DELETE …/resourcepools/{name}`
 pub async fn delete(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<Status>, ApiError> {
     let name = PoolName::new(name)?;
-    match submit(&api, Command::DeletePool { name: name.clone() }, nothing).await {
+    match submit(&api, &Command::DeletePool { name: name.clone() }, nothing).await {
         // An earlier try of this request may have deleted it.
         Ok(_) | Err(Failed { error: ApiError::NotFound(_), tried_before: true }) => {}
         Err(e) => return Err(e.error),
     }
-    Ok(Json(success(format!("pool {name} is deleted"))))
-}
-
-/// That all is well, as Kubernetes says it.
-pub fn success(message: String) -> Status {
-    Status {
-        api_version: "v1".into(),
-        kind: "Status".into(),
-        status: "Success".into(),
-        message,
-        reason: String::new(),
-        code: 200,
-    }
+    Ok(Json(Status::success(format!("pool {name} is deleted"))))
 }
 
 /// Checks everything of an object but its spec, and gives its name. `path` is the name that the path says.

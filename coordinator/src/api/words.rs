@@ -114,7 +114,10 @@ pub fn message(workload: &Workload, reason: Option<&Waiting>) -> String {
             format!("cluster {} is not heard from; attempt {} may still run there", a.cluster, a.number)
         }
         (Phase::Cancelled, None) => "cancelled before it was placed".into(),
-        (_, Some(a)) => format!("attempt {} on {}: {}", a.number, a.cluster, attempt(a)),
+        (_, Some(a)) => {
+            let last = format!("attempt {} on {}: {}", a.number, a.cluster, attempt(a));
+            workload.given_up().map_or_else(|| last.clone(), |why| format!("{last}; {why}"))
+        }
         (other, None) => other.to_string().to_lowercase(),
     }
 }

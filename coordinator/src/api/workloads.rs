@@ -11,14 +11,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use engine::commands::{Command, Outcome, Refusal};
 use engine::plan;
-use protocol::api::{API_VERSION, List, ListMetadata, WorkloadObject};
+use protocol::api::{API_VERSION, List, ListMetadata, Status, WorkloadObject};
 use protocol::ids::{LogIndex, Namespace, Uid, WorkloadKey, WorkloadName};
-use protocol::workload::WorkloadSpec;
 use tokio::time::Instant;
 
 use super::errors::ApiError;
 use super::params::Params;
-use super::pools::success;
 use super::reasons::Reasons;
 use super::render::Seen;
 use super::watch::{self, Filter, Start};
@@ -133,26 +131,28 @@ pub async fn create(
         return Err(ApiError::Invalid { kind: "Workload", name: key.to_string(), faults });
     }
     let uid = object.metadata.uid.unwrap_or_else(|| Uid(uuid::Uuid::now_v7().as_u128()));
-    let command = Command::Submit { key: key.clone(), uid, spec: Box::new(object.spec.clone()) };
-    let (about, reasons) = (Arc::new((key.clone(), object.spec.clone())), api.reasons().clone());
-    let look = move |outcome: &Outcome, view: &View<'_>| {
-        let (key, spec) = &*about;
-        (outcome.clone(), created(view, &reasons, key, uid, spec))
-    };
-    let (outcome, (seen, warnings)) = submit(&api, command, look).await?.0;
+    // The specification goes where it is kept, and is copied for that alone.
+    let spec = Box::new(std::mem::take(&mut object.spec));
+    let command = Command::Submit { key: key.clone(), uid, spec };
+    let (about, reasons) = (Arc::new(key.clone()), api.reasons().clone());
+    let look = move |outcome: &Outcome, view: &View<'_>| (outcome.clone(), created(view, &reasons, &about, uid));
+    let (outcome, seen) = submit(&api, &command, look).await?.0;
     let (version, existed) = match outcome {
         Outcome::Submitted { version, existed } => (version, existed),
         other => return Err(ApiError::Unavailable(format!("unexpected answer to a submission: {other:?}"))),
     };
-    let shown = match seen {
-        Some(seen) => seen.object(),
+    let (shown, warnings) = match seen {
+        Some((seen, warnings)) => (seen.object(), warnings),
         // This replica has not applied it yet: what was accepted is told, not what became of it.
         None => {
+            if let Command::Submit { spec, .. } = command {
+                object.spec = *spec;
+            }
             object.metadata.namespace = Some(key.namespace);
             object.metadata.uid = Some(uid);
             object.metadata.resource_version = Some(version.to_string());
             object.status = None;
-            object
+            (object, vec![])
         }
     };
     let code = if existed { StatusCode::OK } else { StatusCode::CREATED };
@@ -183,21 +183,15 @@ fn check_head(object: &WorkloadObject, namespace: Namespace) -> Result<WorkloadK
     Ok(WorkloadKey { namespace, name: object.metadata.name.clone() })
 }
 
-/// The workload as this replica has it now, if it has, and what to warn of.
-fn created(
-    view: &View<'_>,
-    reasons: &Reasons,
-    key: &WorkloadKey,
-    uid: Uid,
-    spec: &WorkloadSpec,
-) -> (Option<Seen>, Vec<String>) {
-    let mine = view.state.workloads.get(key).filter(|w| w.uid == uid);
-    let seen = mine.map(|w| reasons.with(view, |waiting| Seen::of(view, w, waiting)));
-    (seen, plan::warnings(view.state, view.capacity, spec))
+/// The workload as this replica has it now, and what to warn of; none where it has not.
+fn created(view: &View<'_>, reasons: &Reasons, key: &WorkloadKey, uid: Uid) -> Option<(Seen, Vec<String>)> {
+    let workload = view.state.workloads.get(key).filter(|w| w.uid == uid)?;
+    let seen = reasons.with(view, |waiting| Seen::of(view, workload, waiting));
+    Some((seen, plan::warnings(view.state, view.capacity, &workload.spec)))
 }
 
 /// `Warning: 299 - "…"`, one header a warning, as Kubernetes sends them.
-fn warning_headers(warnings: &[String]) -> HeaderMap {
+pub(super) fn warning_headers(warnings: &[String]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for warning in warnings {
         let plain: String = warning
@@ -218,7 +212,7 @@ pub async fn cancel(
     Path(path): Path<(String, String)>,
 ) -> Result<Json<WorkloadObject>, ApiError> {
     let key = key(path)?;
-    submit(&api, Command::Cancel { key: key.clone() }, nothing).await?;
+    submit(&api, &Command::Cancel { key: key.clone() }, nothing).await?;
     let seen = look_up(&api, key.clone(), Consistency::Linearizable).await?;
     Ok(Json(seen.ok_or_else(|| no_workload(&key))?.object()))
 }
@@ -226,7 +220,7 @@ pub async fn cancel(
 /// `DELETE …/namespaces/{ns}/workloads/{name}`: the object while its attempt is being ended, else a `Status`.
 pub async fn delete(State(api): State<Api>, Path(path): Path<(String, String)>) -> Result<Response, ApiError> {
     let key = key(path)?;
-    match submit(&api, Command::Delete { key: key.clone() }, nothing).await {
+    match submit(&api, &Command::Delete { key: key.clone() }, nothing).await {
         Ok(_) => {}
         // An earlier try of this request may have deleted it.
         Err(Failed { error: ApiError::NotFound(_), tried_before: true }) => {}
@@ -234,7 +228,7 @@ pub async fn delete(State(api): State<Api>, Path(path): Path<(String, String)>) 
     }
     Ok(match look_up(&api, key.clone(), Consistency::Linearizable).await? {
         Some(seen) => Json(seen.object()).into_response(),
-        None => Json(success(format!("workload {key} is deleted"))).into_response(),
+        None => Json(Status::success(format!("workload {key} is deleted"))).into_response(),
     })
 }
 
@@ -262,7 +256,7 @@ pub fn nothing(_: &Outcome, _: &View<'_>) {}
 /// [`Failed`] says why, and whether an earlier try may have taken effect.
 pub async fn submit<T: Send + 'static>(
     api: &Api,
-    command: Command,
+    command: &Command,
     look: impl Fn(&Outcome, &View<'_>) -> T + Clone + Send + 'static,
 ) -> Result<(T, bool), Failed> {
     let limit = api.settings().timeout;

@@ -1,13 +1,12 @@
-//! The federation's certificate authority. Makes one certificate for each replica and each cluster's agent, with a SPIFFE
-//! id as its only meaning; every link checks it both ways.
+//! The federation's certificate authority. Makes one certificate for each replica, each cluster's agent and each node, with
+//! a SPIFFE id as its only meaning; every link checks it both ways.
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use protocol::ids::ReplicaId;
-use protocol::quic::Identity;
+use protocol::quic::{Identity, agent_server_name, replica_server_name};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -43,11 +42,6 @@ pub enum CaError {
     },
 }
 
-/// The name under which a replica's certificate is checked, wherever it runs.
-pub fn server_name(replica: ReplicaId) -> String {
-    format!("replica-{replica}.tidewater.internal")
-}
-
 /// A certificate authority in a folder: `ca.pem` and `ca.key`.
 pub struct Ca {
     folder: PathBuf,
@@ -76,8 +70,10 @@ impl Ca {
     /// Makes an identity's folder (`ca.pem`, `cert.pem`, `key.pem`) below the authority's, unless it is there; returns it.
     pub fn issue(&self, identity: &Identity) -> Result<PathBuf, CaError> {
         let (name, dns) = match identity {
-            Identity::Replica(id) => (format!("replica-{id}"), Some(server_name(*id))),
-            Identity::Cluster(cluster) => (format!("cluster-{cluster}"), None),
+            Identity::Replica(id) => (format!("replica-{id}"), Some(replica_server_name(*id))),
+            Identity::Cluster(cluster) => (format!("cluster-{cluster}"), Some(agent_server_name(cluster))),
+            // A cluster's name has no dot, so that no two nodes share a folder. Nobody connects to a node.
+            Identity::Node(cluster, node) => (format!("node-{cluster}.{node}"), None),
         };
         let folder = self.folder.join(&name);
         if folder.join("cert.pem").exists() {

@@ -67,8 +67,8 @@ impl From<Entry> for eraftpb::Entry {
         });
         raft.term = ours.term;
         raft.index = ours.index;
-        raft.data = ours.data.into();
-        raft.context = ours.context.into();
+        raft.data = ours.data.into_bytes();
+        raft.context = ours.context.into_bytes();
         raft
     }
 }
@@ -83,8 +83,8 @@ impl From<&eraftpb::Entry> for Entry {
             },
             term: raft.term,
             index: raft.index,
-            data: raft.data.to_vec(),
-            context: raft.context.to_vec(),
+            data: raft.data.clone().into(),
+            context: raft.context.clone().into(),
         }
     }
 }

@@ -5,7 +5,13 @@
 //! Used by `driver` (messages), `store` (records) and the transport, which encodes [`PeerMessage`] with
 //! `protocol::codec`.
 
-use bincode::{Decode, Encode};
+use std::ops::Deref;
+
+use bincode::de::{BorrowDecoder, Decoder};
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
+use bincode::{BorrowDecode, Decode, Encode};
+use bytes::Bytes;
 use protocol::ids::ReplicaId;
 
 const MIB: usize = 1024 * 1024;
@@ -21,6 +27,55 @@ protocol::limits! {
     HardState: 64,
     ConfState: 64 * 1024,
     Snapshot: 61 * MIB,
+}
+
+/// Bytes that raft carries and does not look into. A clone shares them: an entry is in raft's memory, in the store's, in a
+/// message to each peer and in the caller's hands, and is copied for none of these. On the wire and on disk as a `Vec<u8>`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Payload(Bytes);
+
+impl Deref for Payload {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<T: Into<Bytes>> From<T> for Payload {
+    fn from(bytes: T) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl Payload {
+    /// The bytes themselves, shared.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+}
+
+impl Encode for Payload {
+    fn encode<E: Encoder>(&self, e: &mut E) -> Result<(), EncodeError> {
+        self.0.as_ref().encode(e)
+    }
+}
+
+impl<C> Decode<C> for Payload {
+    fn decode<D: Decoder<Context = C>>(d: &mut D) -> Result<Self, DecodeError> {
+        Ok(Self(Vec::<u8>::decode(d)?.into()))
+    }
+}
+
+impl<'de, C> BorrowDecode<'de, C> for Payload {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(d: &mut D) -> Result<Self, DecodeError> {
+        Self::decode(d)
+    }
 }
 
 /// What a message between replicas asks or answers.
@@ -73,9 +128,9 @@ pub struct Entry {
     /// Its place, from 1.
     pub index: u64,
     /// The command.
-    pub data: Vec<u8>,
+    pub data: Payload,
     /// Who proposed it: opaque to raft, see `driver::tag`.
-    pub context: Vec<u8>,
+    pub context: Payload,
 }
 
 /// What a replica must not forget between two messages.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use protocol::ids::ReplicaId;
 use protocol::quic::{
-    Credentials, Identity, IdentityError, PEER_ALPN, TlsError, client_config, endpoint_config, server_config,
+    AGENT_ALPN, Credentials, Identity, IdentityError, PEER_ALPN, TlsError, client_config, endpoint_config,
+    server_config,
 };
 use quinn::{Endpoint, TokioRuntime};
 use tokio::net::TcpListener;
@@ -110,7 +111,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let quic = config.quic.local_addr().map_err(system("QUIC socket"))?;
     let endpoint = Endpoint::new(
         endpoint_config(&config.credentials),
-        Some(server_config(&config.credentials)?),
+        Some(server_config(&config.credentials, &[PEER_ALPN, AGENT_ALPN])?),
         config.quic,
         Arc::new(TokioRuntime),
     )

@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use protocol::codec::encode_frame;
 use protocol::ids::ReplicaId;
-use protocol::quic::{ConnectFailed, read_frame, write_frame};
+use protocol::quic::{ConnectFailed, read_frame, replica_server_name, write_frame};
 use quinn::{ClientConfig, Connection, Endpoint, SendStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Event, Inbox};
-use crate::identity::ca::server_name;
 use crate::raft::driver::SnapshotOutcome;
 use crate::replica::{Input, PeerFrame};
 
@@ -102,7 +101,8 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<(Connection, SendStream), ConnectFailed> {
-        let connection = self.endpoint.connect_with(self.config.clone(), self.address, &server_name(self.to))?.await?;
+        let name = replica_server_name(self.to);
+        let connection = self.endpoint.connect_with(self.config.clone(), self.address, &name)?.await?;
         let stream = connection.open_uni().await?;
         Ok((connection, stream))
     }

@@ -1,5 +1,8 @@
 //! An attempt is gone: what becomes of its workload. Only the workload's own failures count against its retries; what the
-//! infrastructure broke is tried again for free, after a wait that grows so that a broken cluster can't spin. What was
+//! infrastructure broke is tried again for free, after a wait that grows so that a broken cluster can't spin. But not for
+//! ever: a program that always takes its node down with it, or is always killed for want of memory where nobody can tell,
+//! looks like broken infrastructure each time. After [`FREE_RETRIES`] free retries in a row of which none made progress,
+//! the workload fails. That a cluster had no room after all says nothing about the program, and is not counted. What was
 //! preempted goes back to its place in line at once.
 
 use protocol::control::AttemptState;
@@ -16,6 +19,12 @@ const MAX_USER_BACKOFF_MS: u64 = 3_600_000;
 const INFRASTRUCTURE_BACKOFF_MS: u64 = 1_000;
 /// The longest wait after a failure of the infrastructure, in ms.
 const MAX_INFRASTRUCTURE_BACKOFF_MS: u64 = 300_000;
+
+/// How many times in a row an infrastructure failure is tried again for free, if no attempt meanwhile made progress. With the
+/// waits between them that takes over four minutes: longer than a node or an agent needs to be started again.
+pub const FREE_RETRIES: u32 = 8;
+/// An attempt whose members had all been up for this long when it failed made progress, in ms.
+pub const PROGRESS_MS: u64 = 600_000;
 
 /// Ends the live attempt with its last word, which the attempt already carries as `reported`.
 pub(super) fn end_attempt(workload: &mut Workload, state: &AttemptState, now: UnixMs) {
@@ -49,6 +58,11 @@ pub(super) fn end_attempt(workload: &mut Workload, state: &AttemptState, now: Un
             }
             doubled(workload.spec.retries.backoff.0, workload.user_failures, MAX_USER_BACKOFF_MS)
         }
+        FailureClass::Infrastructure if fruitless_failures(&workload.attempts) > FREE_RETRIES => {
+            workload.enter(Event::GiveUp, reported, now);
+            let failures = fruitless_failures(&workload.attempts);
+            return workload.remember(Happening::GivenUp { failures }, now);
+        }
         FailureClass::Infrastructure | FailureClass::Capacity => {
             doubled(INFRASTRUCTURE_BACKOFF_MS, free_failures(&workload.attempts), MAX_INFRASTRUCTURE_BACKOFF_MS)
         }
@@ -73,13 +87,32 @@ fn doubled(first: u64, failures: u32, max: u64) -> u64 {
     first.saturating_mul(1 << doublings).min(max)
 }
 
-/// How many attempts in a row, up to the last, ended through no fault of the workload's.
+/// How many attempts in a row, up to the last, ended through no fault of the workload's, none of them after progress.
 fn free_failures(attempts: &[Attempt]) -> u32 {
+    count(free_row(attempts))
+}
+
+/// How many of those were failures of the infrastructure.
+fn fruitless_failures(attempts: &[Attempt]) -> u32 {
+    let full = |a: &&Attempt| matches!(&a.reported, Some(AttemptState::Failed { class: FailureClass::Capacity, .. }));
+    count(free_row(attempts).filter(|a| !full(a)))
+}
+
+fn free_row(attempts: &[Attempt]) -> impl Iterator<Item = &Attempt> {
     let free = |a: &&Attempt| match &a.reported {
         _ if a.is_preempted() => false,
-        Some(AttemptState::Failed { class, .. }) => *class != FailureClass::User,
-        Some(AttemptState::Stopped) => true,
+        Some(AttemptState::Failed { class, .. }) => *class != FailureClass::User && !made_progress(a),
+        Some(AttemptState::Stopped) => !made_progress(a),
         _ => false,
     };
-    u32::try_from(attempts.iter().rev().take_while(free).count()).unwrap_or(u32::MAX)
+    attempts.iter().rev().take_while(free)
+}
+
+fn made_progress(attempt: &Attempt) -> bool {
+    let ran = attempt.running_at.zip(attempt.ended_at).map(|(from, to)| to.0.saturating_sub(from.0));
+    ran.is_some_and(|ms| ms >= PROGRESS_MS)
+}
+
+fn count<'a>(attempts: impl Iterator<Item = &'a Attempt>) -> u32 {
+    u32::try_from(attempts.count()).unwrap_or(u32::MAX)
 }

@@ -8,8 +8,8 @@
 //! | is silent, in the life that holds it, and has not | never began; its launch is sent again |
 //! | is silent, in another life (its records were wiped) | may run on unseen: `Unknown`, and never replaced |
 //!
-//! The last stays `Unknown` until some life of the agent reports it. A person's cancel makes it `Draining` and can't end it
-//! either: this agent would call gone what it never knew.
+//! The last stays `Unknown` until some life of the agent reports it, or until a person says that it is gone (see `forget`).
+//! A person's cancel makes it `Draining` and can't end it either: this agent would call gone what it never knew.
 
 use std::collections::BTreeSet;
 

@@ -25,6 +25,7 @@ mod cancel;
 mod delete_ownership_rule;
 mod delete_pool;
 mod end;
+pub(crate) mod forget;
 mod join;
 mod lose_cluster;
 mod open_epoch;
@@ -34,6 +35,9 @@ mod set_ownership_rule;
 mod set_pool;
 mod step;
 mod submit;
+
+pub use end::{FREE_RETRIES, PROGRESS_MS};
+pub use forget::MAX_REASON;
 
 use cancel::Record;
 use step::Step;
@@ -89,6 +93,15 @@ pub enum Command {
     Delete {
         /// Its name.
         key: WorkloadKey,
+    },
+    /// A person says that an attempt is gone which nobody can see any more.
+    Forget {
+        /// The workload's name.
+        key: WorkloadKey,
+        /// The attempt: never one that came after the one that the person meant.
+        attempt: AttemptId,
+        /// How the person knows, or who says so; at most [`MAX_REASON`] characters are kept.
+        reason: String,
     },
     /// Running attempts are ended so that a waiting gang gets their room.
     Preempt(Box<Preemption>),
@@ -271,6 +284,14 @@ pub enum Refusal {
         /// The attempt.
         attempt: AttemptId,
     },
+    /// Somebody can still see the attempt, or there is none.
+    #[error("workload {key}: {why}")]
+    NotAbandoned {
+        /// The workload.
+        key: WorkloadKey,
+        /// Why its attempt can't be forgotten, and what to do.
+        why: String,
+    },
     /// The preemption does not fit the state any more.
     #[error("preemption for {by} refused: {why}")]
     StalePreemption {
@@ -325,6 +346,7 @@ impl State {
             Command::LoseCluster { cluster } => step.lose_cluster(cluster),
             Command::Cancel { key } => step.cancel(key, Record::Keep),
             Command::Delete { key } => step.cancel(key, Record::Remove),
+            Command::Forget { key, attempt, reason } => step.forget(key, *attempt, reason),
             Command::Preempt(preemption) => step.preempt(preemption),
             Command::SetPool { name, spec, expect } => step.set_pool(name, spec, *expect),
             Command::DeletePool { name } => step.delete_pool(name),

@@ -5,6 +5,7 @@ use protocol::ids::{UnixMs, WorkloadKey};
 use protocol::resources::Span;
 
 use crate::capacity::Capacity;
+use crate::commands::forget::is_abandoned;
 use crate::lifecycle::Phase;
 use crate::queue::order::Standing;
 use crate::queue::{LASTING_MS, Turn, Walk};
@@ -20,7 +21,11 @@ pub fn explain(state: &State, capacity: &Capacity, at: UnixMs, key: &WorkloadKey
     Some(Explanation {
         phase: workload.phase,
         summary: summary(workload, waiting.as_ref(), state.now.max(at)),
-        cures: waiting.as_ref().map(|w| cures(w, state.now.max(at))).unwrap_or_default(),
+        cures: match &waiting {
+            Some(waiting) => cures(waiting, state.now.max(at)),
+            None if is_abandoned(state, workload) => vec![forget(workload)],
+            None => vec![],
+        },
         decision: workload.attempts.last().filter(|_| waiting.is_none()).map(|a| a.decision.clone()),
         waiting,
     })
@@ -63,7 +68,10 @@ fn summary(workload: &Workload, waiting: Option<&Waiting>, now: UnixMs) -> Strin
         }
         Phase::Bound => at(attempt, "is bound: its agent has not confirmed yet"),
         Phase::Launching => at(attempt, "is being launched: its agent has the order"),
-        Phase::Starting | Phase::Succeeded | Phase::Failed => at(attempt, &word(attempt)),
+        Phase::Starting | Phase::Succeeded | Phase::Failed => match workload.given_up() {
+            Some(why) => format!("{}; {why}", at(attempt, &word(attempt))),
+            None => at(attempt, &word(attempt)),
+        },
         Phase::Running => at(attempt, "is running: every member is up"),
         Phase::Draining => draining(workload),
         Phase::Unknown => unknown(workload),
@@ -111,6 +119,17 @@ fn unknown(workload: &Workload) -> String {
     at(workload.attempts.last(), &does)
 }
 
+/// How a person ends an attempt that nobody can see any more.
+fn forget(workload: &Workload) -> String {
+    let key = &workload.key;
+    let namespace = if key.namespace.as_str() == "default" { String::new() } else { format!(" -n {}", key.namespace) };
+    format!(
+        "its agent's records are found again and report it, or a person who has seen that nothing of it is left there says \
+         so: tidewater forget {}{namespace} --reason TEXT",
+        key.name
+    )
+}
+
 /// The last attempt's failure, where it goes back to the queue after one.
 fn last_failure(workload: &Workload) -> Option<String> {
     let attempt = workload.attempts.last()?;
@@ -122,8 +141,18 @@ fn last_failure(workload: &Workload) -> Option<String> {
     Some(at(Some(attempt), &state_text(state)))
 }
 
-/// What would let it start.
+/// What would let it start, each once: several clusters may have the same in their way.
 fn cures(waiting: &Waiting, now: UnixMs) -> Vec<String> {
+    let mut cures: Vec<String> = vec![];
+    for cure in every_cure(waiting, now) {
+        if !cures.contains(&cure) {
+            cures.push(cure);
+        }
+    }
+    cures
+}
+
+fn every_cure(waiting: &Waiting, now: UnixMs) -> Vec<String> {
     match &waiting.cause {
         WaitCause::NoClusters => vec!["a cluster joins".into()],
         WaitCause::Backoff { until } => vec![format!("the wait after its failure ends, in {}", left(*until, now))],
@@ -181,6 +210,9 @@ fn cure(candidate: &Candidate) -> Option<String> {
         Obstacle::WrongRegion { region, .. } => format!("{region} is added to its required regions"),
         Obstacle::NoRuntime { framework } => format!("{cluster} gets a runtime for {framework}"),
         Obstacle::NoSku { group, .. } => format!("{cluster} gets nodes of a model that group {group} accepts"),
+        Obstacle::TooSmall { group, holds: 0, .. } => {
+            format!("members of group {group} ask for less: none fits on any node of {cluster}, even empty")
+        }
         Obstacle::TooSmall { group, needs, holds } => {
             format!("group {group} is made smaller: {cluster} could hold {holds} of its {needs} members")
         }

@@ -3,10 +3,11 @@
 use std::fmt;
 
 use protocol::control::AttemptState;
-use protocol::resources::{Cpu, Gpus, Memory, Resources};
+use protocol::resources::{Cpu, Gpus, Memory, Resources, Span};
 use protocol::sku::Sku;
 
 use super::{Candidate, Lent, Obstacle, QuotaBound, ScoreTerm, Shortfall, WaitCause, Waiting};
+use crate::commands::PROGRESS_MS;
 use crate::pools::DEFAULT;
 use crate::state::{Ground, Happening};
 
@@ -168,6 +169,13 @@ impl fmt::Display for Happening {
                 f,
                 "the agent of {cluster} came back without its records: whether the attempt still runs there is not known"
             ),
+            Happening::GivenUp { failures } => write!(
+                f,
+                "given up: its infrastructure failed {failures} times in a row, and no attempt had run for {} by then; look \
+                 for what in it takes its nodes down, or submit it again once its infrastructure is sound",
+                Span(PROGRESS_MS)
+            ),
+            Happening::Forgotten { attempt, reason } => write!(f, "attempt {attempt} was said to be gone: {reason}"),
         }
     }
 }

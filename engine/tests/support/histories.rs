@@ -43,6 +43,7 @@ pub enum Op {
     Lose { cluster: usize },
     Cancel { name: usize },
     Delete { name: usize },
+    Forget { name: usize, attempt_back: u32 },
     Tick { ms: u64 },
     CatchUp { cluster: usize },
 }
@@ -78,6 +79,8 @@ pub fn op() -> impl Strategy<Value = Op> {
         2 => cluster().prop_map(|cluster| Op::Lose { cluster }),
         2 => name().prop_map(|name| Op::Cancel { name }),
         1 => name().prop_map(|name| Op::Delete { name }),
+        2 => (name(), 0..4u32)
+            .prop_map(|(name, attempt)| Op::Forget { name, attempt_back: attempt / 3 }),
         4 => (0..50_000u64).prop_map(|ms| Op::Tick { ms }),
         3 => cluster().prop_map(|cluster| Op::CatchUp { cluster }),
     ]
@@ -235,6 +238,12 @@ impl History {
             Op::Lose { cluster } => Command::LoseCluster { cluster: super::cluster(CLUSTERS[*cluster]) },
             Op::Cancel { name } => Command::Cancel { key: key(NAMES[*name]) },
             Op::Delete { name } => Command::Delete { key: key(NAMES[*name]) },
+            Op::Forget { name, attempt_back } => {
+                let last = self.state.workloads.get(&key(NAMES[*name]))?.attempts.last()?.number.0;
+                let number = AttemptNumber(last.saturating_sub(*attempt_back));
+                let attempt = AttemptId { workload: uid(NAMES[*name]), number };
+                Command::Forget { key: key(NAMES[*name]), attempt, reason: "its node was taken away".into() }
+            }
             Op::Plan { .. } | Op::Tick { .. } | Op::CatchUp { .. } => return None,
         })
     }

@@ -85,7 +85,7 @@ fn is_terminal(phase: Phase) -> bool {
 fn check_change(old: &Workload, new: Option<&Workload>, command: &Command, before: &State) -> Check {
     let Some(new) = new else {
         let asked = old.delete_requested || matches!(command, Command::Delete { key } if *key == old.key);
-        let over = old.live_attempt().is_none() || ends(old, command);
+        let over = old.live_attempt().is_none() || ends(old, command, before);
         hold!(asked && over, "the record of {} went though nobody asked, or while it lived", old.key);
         return Ok(());
     };
@@ -107,13 +107,13 @@ fn check_change(old: &Workload, new: Option<&Workload>, command: &Command, befor
     }
     if let Some(live) = old.live_attempt() {
         let ended = new.attempts.iter().any(|a| a.number == live.number && a.ended_at.is_some());
-        hold!(!ended || ends(old, command), "{}: its attempt ended unseen", old.key);
+        hold!(!ended || ends(old, command, before), "{}: its attempt ended unseen", old.key);
     }
     Ok(())
 }
 
 /// Whether a command is proof that the live attempt is gone.
-fn ends(workload: &Workload, command: &Command) -> bool {
+fn ends(workload: &Workload, command: &Command, before: &State) -> bool {
     let Some(live) = workload.live_attempt() else { return false };
     let id = AttemptId { workload: workload.uid, number: live.number };
     let is_end = |r: &AttemptReport| r.attempt == id && r.state.is_final();
@@ -123,6 +123,10 @@ fn ends(workload: &Workload, command: &Command) -> bool {
             let silent = attempts.iter().all(|r| r.attempt != id);
             let knew = live.incarnation == *incarnation && live.launch <= *last_command;
             info.name == live.cluster && (attempts.iter().any(is_end) || (silent && knew))
+        }
+        // A person may say so of what the cluster's agent of today can't see, and of that alone.
+        Command::Forget { attempt, .. } => {
+            *attempt == id && before.clusters.get(&live.cluster).is_none_or(|c| c.incarnation != live.incarnation)
         }
         _ => false,
     }

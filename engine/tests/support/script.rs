@@ -5,7 +5,7 @@
 //! ghosts|sick CLUSTER NODE N           takes N devices of a node out
 //! stale CLUSTER                        its capacity is too old
 //! join CLUSTER [region=R] [life=N] [last=N] [only=FRAMEWORK] [price=SKU:MILLI] [WORKLOAD/ATTEMPT:REVISION:STATE ...]
-//! epoch N · at MS · lose CLUSTER · cancel NAME · delete NAME · why NAME · outstanding CLUSTER · show NAME · warn ...
+//! epoch N · at MS · lose CLUSTER · cancel NAME · delete NAME · forget NAME/ATTEMPT REASON ... · why NAME · outstanding CLUSTER · show NAME · warn ...
 //! submit NAME [priority=N] [pool=P] [firm]  [require=R] [prefer=R] [retries=N] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
 //! pool NAME [parent=P] [within] [RESOURCE=RESERVATION/LIMIT/SHARE[/static] ...]   makes or changes a pool (LIMIT `-`: none)
 //! drop-pool NAME · owner NAME [pool=P] [parent=O] · drop-owner NAME · pools
@@ -212,6 +212,11 @@ impl World {
             "lose" => Command::LoseCluster { cluster: cluster(words[0]) },
             "cancel" => Command::Cancel { key: key(words[0]) },
             "delete" => Command::Delete { key: key(words[0]) },
+            "forget" => {
+                let (name, attempt) = words[0].split_once('/').unwrap();
+                let attempt = AttemptId { workload: uid(name), number: AttemptNumber(number(attempt)) };
+                Command::Forget { key: key(name), attempt, reason: words[1..].join(" ") }
+            }
             "join" => self.join(words),
             "pool" => {
                 Command::SetPool { name: pool(words[0]), spec: Box::new(pool_of(&words[1..])), expect: Expect::Any }
@@ -350,7 +355,8 @@ impl World {
         for candidate in why.decision.iter().flat_map(|d| &d.candidates) {
             writeln!(told, "considered {candidate}").unwrap();
         }
-        why.cures.iter().for_each(|c| writeln!(told, "starts when {c}").unwrap());
+        let what = if why.phase == engine::Phase::Queued { "starts when" } else { "settled when" };
+        why.cures.iter().for_each(|c| writeln!(told, "{what} {c}").unwrap());
         told
     }
 

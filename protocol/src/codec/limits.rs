@@ -4,7 +4,7 @@ use bincode::Decode;
 
 use crate::capacity::CapacityFrame;
 use crate::control::{AgentMessage, CoordinatorMessage, LogRequest};
-use crate::node::NodeFrame;
+use crate::node::{NodeFrame, NodeOrder};
 use crate::workload::WorkloadSpec;
 
 const KIB: usize = 1024;
@@ -43,6 +43,7 @@ macro_rules! limits {
 limits! {
     WorkloadSpec: MIB,
     NodeFrame: MIB,
+    NodeOrder: KIB,
     CapacityFrame: 64 * MIB,
     AgentMessage: 64 * MIB,
     CoordinatorMessage: 4 * MIB,

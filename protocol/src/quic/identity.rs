@@ -8,7 +8,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Credentials;
-use crate::ids::{ClusterName, ReplicaId};
+use crate::ids::{ClusterName, NodeName, ReplicaId};
 
 /// The trust domain of this federation's certificates.
 const DOMAIN: &str = "spiffe://tidewater/";
@@ -20,6 +20,18 @@ pub enum Identity {
     Replica(ReplicaId),
     /// A cluster's agent: `spiffe://tidewater/cluster/eu-west-1`.
     Cluster(ClusterName),
+    /// A node of a cluster: `spiffe://tidewater/cluster/eu-west-1/node/gpu-1`.
+    Node(ClusterName, NodeName),
+}
+
+/// The name under which a replica's certificate is checked by those who connect to it, wherever it runs.
+pub fn replica_server_name(id: ReplicaId) -> String {
+    format!("replica-{id}.tidewater.internal")
+}
+
+/// The name under which an agent's certificate is checked by its nodes, wherever it runs.
+pub fn agent_server_name(cluster: &ClusterName) -> String {
+    format!("{cluster}.cluster.tidewater.internal")
 }
 
 impl fmt::Display for Identity {
@@ -27,6 +39,7 @@ impl fmt::Display for Identity {
         match self {
             Identity::Replica(id) => write!(f, "{DOMAIN}replica/{id}"),
             Identity::Cluster(name) => write!(f, "{DOMAIN}cluster/{name}"),
+            Identity::Node(cluster, node) => write!(f, "{DOMAIN}cluster/{cluster}/node/{node}"),
         }
     }
 }
@@ -59,7 +72,13 @@ impl FromStr for Identity {
                 Ok(id) if id > 0 && id.to_string() == name => Ok(Identity::Replica(ReplicaId(id))),
                 _ => Err(foreign()),
             },
-            "cluster" => ClusterName::new(name).map(Identity::Cluster).map_err(|_| foreign()),
+            "cluster" => match name.split_once("/node/") {
+                None => ClusterName::new(name).map(Identity::Cluster).map_err(|_| foreign()),
+                Some((cluster, node)) => match (ClusterName::new(cluster), NodeName::new(node)) {
+                    (Ok(cluster), Ok(node)) => Ok(Identity::Node(cluster, node)),
+                    _ => Err(foreign()),
+                },
+            },
             _ => Err(foreign()),
         }
     }
@@ -104,7 +123,9 @@ mod tests {
 
     #[test]
     fn an_identity_reads_back_from_its_uri() {
-        for identity in [Identity::Replica(ReplicaId(3)), Identity::Cluster(ClusterName::new("eu-west-1").unwrap())] {
+        let cluster = || ClusterName::new("eu-west-1").unwrap();
+        let node = Identity::Node(cluster(), NodeName::new("gpu-1.rack.2").unwrap());
+        for identity in [Identity::Replica(ReplicaId(3)), Identity::Cluster(cluster()), node] {
             assert_eq!(identity.to_string().parse::<Identity>().unwrap(), identity);
         }
     }
@@ -121,6 +142,11 @@ mod tests {
             "spiffe://other/replica/1",
             "https://tidewater/replica/1",
             "spiffe://tidewater/node/1",
+            "spiffe://tidewater/cluster/eu/node/",
+            "spiffe://tidewater/cluster//node/a",
+            "spiffe://tidewater/cluster/eu/node/a/b",
+            "spiffe://tidewater/cluster/eu/node/A",
+            "spiffe://tidewater/cluster/eu/node/a/node/b",
         ] {
             assert!(uri.parse::<Identity>().is_err(), "{uri}");
         }

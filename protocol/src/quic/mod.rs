@@ -10,6 +10,6 @@ mod tls;
 
 pub use connect::ConnectFailed;
 pub use frames::{FrameError, read_frame, write_frame};
-pub use identity::{Identity, IdentityError, peer_identity};
+pub use identity::{Identity, IdentityError, agent_server_name, peer_identity, replica_server_name};
 pub use restart::endpoint_config;
-pub use tls::{AGENT_ALPN, Credentials, PEER_ALPN, TlsError, client_config, server_config, transport};
+pub use tls::{AGENT_ALPN, Credentials, NODE_ALPN, PEER_ALPN, TlsError, client_config, server_config, transport};

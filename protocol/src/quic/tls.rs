@@ -15,6 +15,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 pub const PEER_ALPN: &[u8] = b"tidewater-peer/1";
 /// From an agent to a coordinator replica.
 pub const AGENT_ALPN: &[u8] = b"tidewater-agent/1";
+/// From a node to its cluster's agent.
+pub const NODE_ALPN: &[u8] = b"tidewater-node/1";
 
 /// A connection without a word for this long is over.
 const IDLE: Duration = Duration::from_secs(10);
@@ -97,8 +99,8 @@ pub fn transport() -> TransportConfig {
     config
 }
 
-/// For the end that accepts connections. Both ALPNs come in on one socket.
-pub fn server_config(credentials: &Credentials) -> Result<ServerConfig, TlsError> {
+/// For the end that accepts connections of these kinds on one socket.
+pub fn server_config(credentials: &Credentials, alpns: &[&[u8]]) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier =
         WebPkiClientVerifier::builder_with_provider(credentials.roots()?, provider.clone()).build().map_err(setup)?;
@@ -108,7 +110,7 @@ pub fn server_config(credentials: &Credentials) -> Result<ServerConfig, TlsError
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![credentials.certificate.clone()], credentials.key.clone_key())
         .map_err(setup)?;
-    tls.alpn_protocols = vec![PEER_ALPN.to_vec(), AGENT_ALPN.to_vec()];
+    tls.alpn_protocols = alpns.iter().map(|alpn| alpn.to_vec()).collect();
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).map_err(setup)?));
     config.transport_config(Arc::new(transport())).migration(false).max_incoming(256);
     Ok(config)

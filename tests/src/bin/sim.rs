@@ -1,6 +1,7 @@
 //! Runs the simulation over a range of seeds. A failing seed prints its story and the one line that replays it; the last line
 //! of the output is a JSON object with the totals.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::ops::Range;
 use std::process::ExitCode;
@@ -8,7 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tests::simulation::planted::{self, Bug};
-use tests::simulation::{Report, Sweep, Total, sweep};
+use tests::simulation::{Report, Sweep, Total, shrink, sweep};
 
 /// Seeds after which a planted bug counts as not found.
 const SEEDS_A_BUG: u64 = 200;
@@ -26,9 +27,26 @@ struct Arguments {
     /// Plant this bug in the code (`all` tries each in turn and prints what found it). Needs `--features planted`.
     #[arg(long)]
     planted: Option<String>,
+    /// Leave these faults out, by number, as a shrunk seed's replay says: N or FROM-TO, with commas between them.
+    #[arg(long, value_parser = numbers)]
+    without: Option<BTreeSet<usize>>,
     /// Print each seed's story as it goes.
     #[arg(long)]
     trace: bool,
+}
+
+fn numbers(text: &str) -> Result<BTreeSet<usize>, String> {
+    let wrong = || format!("{text:?}: write numbers of faults, such as 0-4,7");
+    let mut all = BTreeSet::new();
+    for part in text.split(',') {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let (from, to): (usize, usize) = (from.parse().map_err(|_| wrong())?, to.parse().map_err(|_| wrong())?);
+        if to - from.min(to) > 10_000 {
+            return Err(wrong());
+        }
+        all.extend(from..=to);
+    }
+    Ok(all)
 }
 
 fn threads() -> u16 {
@@ -90,7 +108,14 @@ fn run(arguments: &Arguments, bug: Option<Bug>, seeds: Range<u64>, stop_early: b
     if let Some(bug) = bug {
         bar.set_message(format!("({})", bug.name));
     }
-    let what = Sweep { seeds, jobs: arguments.jobs.into(), bug, trace: arguments.trace, stop_early };
+    let what = Sweep {
+        seeds,
+        jobs: arguments.jobs.into(),
+        bug,
+        without: arguments.without.clone().unwrap_or_default(),
+        trace: arguments.trace,
+        stop_early,
+    };
     let total = sweep(&what, |_| bar.inc(1));
     bar.finish_and_clear();
     total
@@ -118,6 +143,10 @@ fn report(arguments: &Arguments, bug: Option<Bug>) -> ExitCode {
         }
         println!("seed {}: {}: {}", report.seed, violation.invariant, violation.what);
         println!("  replay: {}", replay(report, bug));
+        if number < STORIES && arguments.without.is_none() {
+            planted::select(bug);
+            shrunk(report, bug);
+        }
     }
     println!(
         r#"{{"seeds":{},"virtual_hours":{:.3},"faults":{},"violations":{},"hash":"{:016x}"}}"#,
@@ -128,6 +157,14 @@ fn report(arguments: &Arguments, bug: Option<Bug>) -> ExitCode {
         total.hash
     );
     if total.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Says which of a failing seed's faults it takes.
+fn shrunk(report: &Report, bug: Option<Bug>) {
+    let Some(shrunk) = shrink(report) else { return };
+    let (left, all) = (shrunk.left(), report.planned.len());
+    println!("  takes {} of {all} faults (found in {} runs): {}", left.len(), shrunk.runs, left.join(", "));
+    println!("  replay: {} --without {}", replay(report, bug), shrunk.without_text());
 }
 
 /// Plants each bug in turn and prints how many seeds it took to find it.

@@ -70,7 +70,7 @@ impl World {
                 self.carry_out_agent(agent, outputs);
                 true
             }
-            Err(_) if process.machine.disk.has_crashed() => false,
+            Err(_) if process.machine.disk.has_crashed() || self.disk_has_failed(Process::Agent(agent)) => false,
             Err(cause) => {
                 self.judge.hear(self.now_us, &Fact::Died { process: Process::Agent(agent), cause });
                 false
@@ -98,6 +98,7 @@ impl World {
                     self.judge.hear(at_us, &Fact::AgentHeard { agent, replica, epoch, command });
                 }
                 self.judge.hear(at_us, &Fact::AgentFollows { agent, leader });
+                self.went_on(Process::Agent(agent));
                 self.carry_out_agent(agent, outputs);
             }
             Ok(Err(error)) => self.dies(Process::Agent(agent), error.to_string()),
@@ -152,7 +153,7 @@ impl World {
                 }
                 Output::Forget { attempt } => self.give_order(agent, RuntimeOrder::Forget(attempt)),
                 // No node role here: nodes are declared.
-                Output::WantFullFrame { .. } => {}
+                Output::WantFullFrame { .. } | Output::EndNode { .. } => {}
             }
         }
     }

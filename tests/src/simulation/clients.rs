@@ -13,6 +13,7 @@ use protocol::workload::{BatchSpec, GroupSpec, RetrySpec, WorkloadSpec};
 use super::clock::{MS, SECOND};
 use super::facts::{Attempt, Fact};
 use super::faults::Schedule;
+use super::operator::Word;
 use super::process::REPLICAS;
 use super::queue::Event;
 use super::random::Random;
@@ -40,6 +41,8 @@ pub(crate) enum Wish {
         delete: bool,
     },
     Read,
+    /// Not a client's: the person says that an attempt is gone.
+    Forget(Word),
     /// A pool is made, or changed.
     Set(usize),
     /// Not a client's: what a leader that was deposed had planned.
@@ -76,6 +79,13 @@ pub(crate) struct Operation {
     wish: Wish,
     pub since_us: u64,
     attempt: u32,
+}
+
+impl Operation {
+    /// Whether it says this.
+    pub fn is_word_of(&self, word: &Word) -> bool {
+        matches!(&self.wish, Wish::Forget(said) if said == word)
+    }
 }
 
 /// GPUs of the smallest cluster that a world may have.
@@ -215,6 +225,7 @@ impl Clients {
                 let key = self.jobs[*job].key.clone();
                 Some(if *delete { Command::Delete { key } } else { Command::Cancel { key } })
             }
+            Wish::Forget(word) => Some(word.command()),
             Wish::Late(binding) => Some(Command::Bind(binding.clone())),
             Wish::Set(place) => {
                 let PoolSetting { name, spec } = &self.settings[*place];
@@ -347,6 +358,7 @@ impl World {
             (Wish::Late(binding), Outcome::Bound { .. }) => {
                 Fact::LateBinding { planned_in: binding.epoch, taken: true }
             }
+            (Wish::Forget(_), Outcome::Ended { .. }) => return,
             _ => Fact::Refused { what: format!("an outcome that does not fit: {outcome:?}") },
         };
         self.judge.hear(self.now_us, &fact);
@@ -356,6 +368,8 @@ impl World {
         match (wish, refusal) {
             // The record went, as was asked.
             (Wish::End { job, .. }, Refusal::NoWorkload { .. }) if self.clients.jobs[*job].deleted => {}
+            // What one replica showed was old, or an earlier try of it took effect.
+            (Wish::Forget(_), Refusal::NotAbandoned { .. } | Refusal::NoWorkload { .. }) => {}
             (Wish::Late(binding), _) => {
                 let fact = Fact::LateBinding { planned_in: binding.epoch, taken: false };
                 self.judge.hear(self.now_us, &fact);

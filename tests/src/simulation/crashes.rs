@@ -43,6 +43,9 @@ impl World {
         if self.machine(process).disk.has_crashed() {
             return self.crash(process, "at a change of its disk");
         }
+        if self.disk_has_failed(process) {
+            return self.crash(process, "at a failure of its disk");
+        }
         self.judge.hear(self.now_us, &Fact::Died { process, cause });
     }
 
@@ -81,7 +84,11 @@ impl World {
         machine.loses_power = loses_power;
         match boundary {
             Boundary::Now => self.crash(process, "killed"),
-            Boundary::Persist(n) => machine.disk.arm_crash(n),
+            Boundary::Persist(n) => {
+                // The disk can be armed once.
+                machine.fails_at = None;
+                machine.disk.arm_crash(n);
+            }
             Boundary::Send(n) => machine.dies_after_sending = Some(n),
             Boundary::Order(at) => machine.dies_at_order = Some(at),
         }
@@ -115,6 +122,7 @@ impl World {
         machine.paused = false;
         machine.dies_after_sending = None;
         machine.dies_at_order = None;
+        machine.fails_at = None;
         let at = now_us + machine.down_us;
         self.queue.add(at, Event::Restart { process });
     }

@@ -79,6 +79,10 @@ pub(crate) enum Fact<'a> {
     Crashed { process: Process, how: &'a str },
     /// A process died by itself.
     Died { process: Process, cause: String },
+    /// A process went on though its disk had failed.
+    WentOn { process: Process },
+    /// An agent's machine is gone with all that ran on it, and an empty one takes its place.
+    Replaced { agent: usize },
     /// A fault began.
     Fault { what: String },
     /// Faults are over.
@@ -135,6 +139,8 @@ impl Fact<'_> {
             Fact::Started { process } => format!("{process} starts"),
             Fact::Crashed { process, how } => format!("{process} crashes ({how})"),
             Fact::Died { process, cause } => format!("{process} died: {cause}"),
+            Fact::WentOn { process } => format!("{process} goes on though its disk failed"),
+            Fact::Replaced { agent } => format!("fault: the machine of agent {} is replaced", agent + 1),
             Fact::Fault { what } => format!("fault: {what}"),
             Fact::Calm => "faults are over".into(),
             Fact::Done { .. } => "everything is done".into(),

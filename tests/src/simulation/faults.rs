@@ -3,6 +3,7 @@
 
 use super::clock::{MS, SECOND};
 use super::facts::Fact;
+use super::mishaps::DiskError;
 use super::network::{Trouble, Weather};
 use super::process::{AGENTS, Boundary, OrderBoundary, Process, REPLICAS};
 use super::queue::Event;
@@ -40,6 +41,14 @@ pub(crate) enum Fault {
     BreakLinks,
     /// A process dies, and bits of its disk turn over before it starts again.
     FlipBits,
+    /// A disk has no room at one of its next changes.
+    DiskFull,
+    /// A sync of a disk fails.
+    SyncFails,
+    /// A machine's date jumps.
+    DateJumps,
+    /// A cluster's machine is gone, with its agent's records, and is replaced.
+    ReplaceAgent,
     /// A leader plans what it will only say once it is deposed.
     LatePlan,
 }
@@ -47,7 +56,7 @@ pub(crate) enum Fault {
 use Fault as F;
 
 /// Kinds and how often each comes, relative to the others.
-const KINDS: [(Fault, u64); 14] = [
+const KINDS: [(Fault, u64); 18] = [
     (F::Partition, 3),
     (F::OneWay, 2),
     (F::Bridge, 1),
@@ -62,7 +71,14 @@ const KINDS: [(Fault, u64); 14] = [
     (F::Pause, 3),
     (F::BreakLinks, 3),
     (F::FlipBits, 2),
+    (F::DiskFull, 2),
+    (F::SyncFails, 2),
+    (F::DateJumps, 2),
+    (F::ReplaceAgent, 1),
 ];
+
+/// The stream of the first fault; those below are the world's parts'.
+const FIRST_STREAM: u64 = 1_000;
 
 /// When things happen in a world.
 #[derive(Debug, Clone, Copy)]
@@ -119,7 +135,7 @@ impl World {
         }
     }
 
-    fn any_process(&mut self) -> Process {
+    pub(super) fn any_process(&mut self) -> Process {
         match self.dice.faults.index(REPLICAS + AGENTS) {
             n if n < REPLICAS => Process::Replica(n),
             n => Process::Agent(n - REPLICAS),
@@ -141,11 +157,13 @@ impl World {
         self.queue.add(self.now_us + length, Event::Heal(number));
     }
 
-    /// A fault strikes.
-    pub(super) fn strike(&mut self, fault: Fault) {
+    /// A fault strikes. Its details come from a stream of its own, so that they stay what they are where another fault is
+    /// left out.
+    pub(super) fn strike(&mut self, number: usize, fault: Fault) {
         if self.calm {
             return;
         }
+        self.dice.faults = Random::new(self.seed, FIRST_STREAM + number as u64);
         if fault != F::LatePlan {
             self.struck += 1;
         }
@@ -194,6 +212,10 @@ impl World {
                 self.machine_mut(process).flip_bits = true;
                 self.arm_crash(process, Boundary::Now, down, false);
             }
+            F::DiskFull => self.disk_fails(DiskError::Full),
+            F::SyncFails => self.disk_fails(DiskError::Sync),
+            F::DateJumps => self.date_jumps(),
+            F::ReplaceAgent => self.replace_agent(),
             F::LatePlan => self.hold_binding(),
         }
     }
@@ -306,6 +328,7 @@ impl World {
         self.calm = true;
         self.judge.hear(self.now_us, &Fact::Calm);
         self.net.heal_all();
+        self.mend_machines();
         for process in Process::all() {
             let machine = self.machine_mut(process);
             machine.disk.disarm();

@@ -15,18 +15,24 @@ mod faults;
 mod invariants;
 mod judge;
 mod links;
+mod mishaps;
 mod network;
+mod operator;
 pub mod planted;
 mod process;
 mod queue;
 mod random;
 mod replicas;
 mod runtime;
+mod shrink;
 mod sweep;
 mod world;
 
 pub use judge::Violation;
+pub use shrink::{Shrunk, shrink};
 pub use sweep::{Sweep, Total, sweep};
+
+use std::collections::BTreeSet;
 
 use judge::Digest;
 use world::World;
@@ -46,11 +52,18 @@ pub struct Report {
     pub events: u64,
     /// What did not hold, if anything.
     pub violation: Option<Violation>,
+    /// Every fault of the seed, with its time in µs, by its number.
+    pub planned: Vec<(u64, String)>,
 }
 
 /// Runs one seed; `trace` prints the story as it goes.
 pub fn run(seed: u64, trace: bool) -> Report {
-    let mut world = World::new(seed, trace);
+    run_without(seed, trace, &BTreeSet::new())
+}
+
+/// Runs one seed without the faults of these numbers.
+pub fn run_without(seed: u64, trace: bool, without: &BTreeSet<usize>) -> Report {
+    let mut world = World::new(seed, trace, without);
     world.run();
     let mut digest = world.judge.digest;
     digest.number(world.events);
@@ -61,6 +74,7 @@ pub fn run(seed: u64, trace: bool) -> Report {
         faults: world.struck,
         events: world.events,
         violation: world.judge.violation.take(),
+        planned: world.faults.iter().map(|(at_us, fault)| (*at_us, format!("{fault:?}"))).collect(),
     };
     for process in &mut world.replicas {
         process.die();

@@ -83,6 +83,8 @@ pub(crate) struct Machine {
     pub dies_at_order: Option<OrderBoundary>,
     /// Its disk is to be searched for undetected damage when it starts next.
     pub flip_bits: bool,
+    /// The change of its disk that is to fail.
+    pub fails_at: Option<u64>,
     /// How long it stays down after a crash that has not happened yet.
     pub down_us: u64,
     /// Its next crash is a loss of power: what was not synced is lost in part.
@@ -99,6 +101,7 @@ impl Machine {
             dies_after_sending: None,
             dies_at_order: None,
             flip_bits: false,
+            fails_at: None,
             down_us: 0,
             loses_power: false,
         }

@@ -45,8 +45,8 @@ pub(crate) enum Event {
     Hear { operation: u64, answer: Answer },
     /// A client has waited long enough for this try.
     GiveUp { operation: u64, attempt: u32 },
-    /// A fault begins.
-    Fault(Fault),
+    /// A fault begins; its number names its own stream of chance.
+    Fault(usize, Fault),
     /// Trouble that a fault put off begins.
     Trouble { trouble: Trouble, until_us: u64 },
     /// A partition or weather of this number is over.
@@ -55,6 +55,8 @@ pub(crate) enum Event {
     Resume { process: Process, life: u64 },
     /// A crashed process starts again.
     Restart { process: Process },
+    /// The person looks at what nobody else sees.
+    Operator,
     /// Faults are over: everything is mended.
     Calm,
     /// Is everything done?

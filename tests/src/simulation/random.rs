@@ -49,6 +49,7 @@ pub(crate) struct Dice {
     pub runtime: Random,
     pub clients: Random,
     pub faults: Random,
+    pub operator: Random,
 }
 
 impl Dice {
@@ -61,6 +62,7 @@ impl Dice {
             runtime: stream(4),
             clients: stream(5),
             faults: stream(6),
+            operator: stream(7),
         }
     }
 }

@@ -147,7 +147,7 @@ impl World {
                 self.judge.hear(self.now_us, &Fact::Reopened { replica, hard, last });
                 true
             }
-            Err(_) if self.replicas[replica].machine.disk.has_crashed() => false,
+            Err(_) if self.replicas[replica].machine.disk.has_crashed() || self.disk_has_failed(process) => false,
             Err(cause) => {
                 self.judge.hear(self.now_us, &Fact::Died { process, cause });
                 false
@@ -184,7 +184,10 @@ impl World {
         let now = process.machine.clock.now(self.now_us);
         let Some(core) = process.core.as_mut() else { return };
         match guarded(|| core.handle(now, input)) {
-            Ok(Ok(())) => self.plan_flush(replica),
+            Ok(Ok(())) => {
+                self.went_on(Process::Replica(replica));
+                self.plan_flush(replica);
+            }
             Ok(Err(fatal)) => self.dies(Process::Replica(replica), fatal.to_string()),
             Err(panic) => self.dies(Process::Replica(replica), panic),
         }
@@ -211,6 +214,7 @@ impl World {
         let Some(core) = process.core.as_mut() else { return };
         match guarded(|| core.flush(now)) {
             Ok(Ok(outputs)) => {
+                self.went_on(Process::Replica(replica));
                 self.look_at(replica);
                 self.carry_out_replica(replica, outputs);
             }

@@ -39,6 +39,13 @@ impl Runtime {
         self.orders.clear();
     }
 
+    /// Its machine is gone; returns what was alive on it.
+    pub fn vanish(&mut self) -> Vec<AttemptId> {
+        let alive = self.live().collect();
+        (self.orders, self.runs, self.revoked) = Default::default();
+        alive
+    }
+
     /// Everything that is not forgotten.
     pub fn recover(&self) -> Vec<(AttemptId, AttemptState)> {
         self.runs.iter().map(|(attempt, state)| (*attempt, state.clone())).collect()

@@ -1,7 +1,7 @@
 //! Many seeds, on several threads: each seed is a world of its own on one thread, and what comes of them does not depend on
 //! how they were shared out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::clock::SECOND;
 use super::planted::Bug;
-use super::{Report, combined, planted, run};
+use super::{Report, combined, planted, run_without};
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub struct Sweep {
     pub jobs: usize,
     /// The bug that the code has, if any.
     pub bug: Option<Bug>,
+    /// Faults to leave out, by number, in every seed.
+    pub without: BTreeSet<usize>,
     /// Whether to print each seed's story as it goes.
     pub trace: bool,
     /// Whether to stop at the first violation. Then the seeds before it were all run, and the hash is only of those.
@@ -58,7 +60,7 @@ pub fn sweep(what: &Sweep, each: impl Fn(&Report) + Sync) -> Total {
                     if seed >= end.load(Ordering::Relaxed) {
                         return;
                     }
-                    let report = run(seed, what.trace);
+                    let report = run_without(seed, what.trace, &what.without);
                     if what.stop_early && report.violation.is_some() {
                         end.fetch_min(seed + 1, Ordering::Relaxed);
                     }

@@ -1,6 +1,8 @@
 //! One world: 3 coordinator replicas, 3 clusters with an agent each, clients, a network and disks, all in virtual time, one
 //! event after the other on one thread.
 
+use std::collections::BTreeSet;
+
 use agent::cluster::{AgentConfig, DeclaredNode};
 use coordinator::raft::SimDisk;
 use engine::lifecycle::Phase;
@@ -14,10 +16,11 @@ use super::agents::AgentProcess;
 use super::clients::Clients;
 use super::clock::{Clock, MS, SECOND};
 use super::facts::{Fact, Short};
-use super::faults::Schedule;
+use super::faults::{Fault, Schedule};
 use super::invariants::{Layout, NodeLayout};
 use super::judge::Judge;
 use super::links::Links;
+use super::mishaps::JUMP_US;
 use super::network::Network;
 use super::process::{AGENTS, Machine, Process, REPLICAS};
 use super::queue::{Event, Queue};
@@ -25,13 +28,16 @@ use super::random::{Dice, Random};
 use super::replicas::{HeldBinding, ReplicaInbox, ReplicaPace, ReplicaProcess};
 use super::runtime::Runtime;
 
-/// How long everything may take once faults are over.
+/// How long everything may take once faults are over, beside what a date that jumped forward adds to the waits of retries.
 const REST_US: u64 = 300 * SECOND;
 /// How often is looked whether everything is done.
 const LOOK_US: u64 = 500 * MS;
 
 /// A world.
 pub(crate) struct World {
+    pub seed: u64,
+    /// Every fault that the seed has, by its number, also those that were left out.
+    pub faults: Vec<(u64, Fault)>,
     pub now_us: u64,
     pub queue: Queue,
     pub dice: Dice,
@@ -88,8 +94,8 @@ fn layout(configs: &[AgentConfig]) -> Layout {
 }
 
 impl World {
-    /// The world of a seed, at its beginning.
-    pub fn new(seed: u64, trace: bool) -> Self {
+    /// The world of a seed, at its beginning, without the faults of these numbers.
+    pub fn new(seed: u64, trace: bool, without: &BTreeSet<usize>) -> Self {
         let mut dice = Dice::new(seed);
         let setup = &mut dice.setup;
         let configs: Vec<AgentConfig> = (0..AGENTS).map(|place| config(place, setup)).collect();
@@ -119,12 +125,16 @@ impl World {
         for (at, event) in acts {
             queue.add(at, event);
         }
-        for (at, fault) in schedule.faults(&mut dice.faults) {
-            queue.add(at, Event::Fault(fault));
+        let faults = schedule.faults(&mut dice.faults);
+        for (number, (at, fault)) in faults.iter().enumerate().filter(|(number, _)| !without.contains(number)) {
+            queue.add(*at, Event::Fault(number, *fault));
         }
         queue.add(schedule.calm_us, Event::Calm);
         queue.add(0, Event::TendLinks);
+        queue.add(0, Event::Operator);
         Self {
+            seed,
+            faults,
             now_us: 0,
             queue,
             dice,
@@ -186,11 +196,12 @@ impl World {
             Event::Ask { operation, replica } => self.replica_takes(replica, ReplicaInbox::Ask(operation)),
             Event::Hear { operation, answer } => self.client_hears(operation, answer),
             Event::GiveUp { operation, attempt } => self.gives_up(operation, attempt),
-            Event::Fault(fault) => self.strike(fault),
+            Event::Fault(number, fault) => self.strike(number, fault),
             Event::Trouble { trouble, until_us } => self.trouble(trouble, until_us),
             Event::Heal(number) => self.net.heal(number),
             Event::Resume { process, life } => self.resume(process, life),
             Event::Restart { process } => self.restart(process),
+            Event::Operator => self.operator_looks(),
             Event::Calm => self.calm_down(),
             Event::Look => self.look(),
         }
@@ -203,7 +214,7 @@ impl World {
             self.done = true;
             return;
         };
-        if self.now_us > self.schedule.calm_us + REST_US {
+        if self.now_us > self.schedule.calm_us + REST_US + JUMP_US {
             return self.judge.hear(self.now_us, &Fact::Stuck { left });
         }
         self.queue.add(self.now_us + LOOK_US, Event::Look);

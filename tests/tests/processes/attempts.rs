@@ -56,6 +56,44 @@ pub fn outlive_their_agent(world: &World) -> anyhow::Result<Done> {
     Ok(Done::Holds)
 }
 
+/// An agent loses its disk and comes back empty: what its attempts do is not known, and a person's word settles it.
+pub fn forgotten(world: &World) -> anyhow::Result<Done> {
+    let ledger = Ledger::new(world);
+    let mut federation = Federation::start(world)?;
+    federation.api.submit(&ledger.workload("w", 1, 3000))?;
+    let place = place_of(&federation.api.until("w", &["Running"], PATIENCE)?)?;
+    wait_for("its member", PATIENCE, || Ok((ledger.count("start", "w") == 1).then_some(())))?;
+    let servers = federation.api.places().join(",");
+    let ask = |arguments: &[&str]| world.run(&[&["--server", &servers], arguments].concat());
+    let forget = ["forget", "w", "--reason", "its machine was replaced"];
+    ask(&forget)?.with_code(1)?.says("tidewater cancel w")?;
+
+    federation.kill_agent(place);
+    std::fs::rename(federation.agent_dir(place), world.path("lost-disk"))?;
+    federation.start_agent(place)?;
+    federation.api.until("w", &["Unknown"], PATIENCE)?;
+    ask(&["why", "w"])?.with_code(0)?.prints("tidewater forget w --reason TEXT")?;
+    ensure!(attempts(&federation.api.workload("w")?).len() == 1, "it was replaced though it runs");
+    // The machine with all that ran on it is gone; only the person knows.
+    let known = federation.pids();
+    wait_for("what it left", PATIENCE, || {
+        let left: Vec<i32> = world.processes().iter().map(|f| f.pid).filter(|pid| !known.contains(pid)).collect();
+        left.iter().for_each(|pid| signal(*pid, Signal::KILL));
+        Ok(left.is_empty().then_some(()))
+    })?;
+    let ran = ask(&forget)?.with_code(0)?;
+    ran.says("counts as gone on your word")?;
+    ran.prints("workload/w: its attempt is forgotten")?;
+    let again = federation.api.until("w", &["Running"], PATIENCE)?;
+    ensure!(attempts(&again).len() == 2, "{}", again["status"]);
+    ask(&["describe", "w"])?.with_code(0)?.prints("its machine was replaced")?;
+    federation.api.cancel("w")?;
+    federation.api.until("w", &["Cancelled"], PATIENCE)?;
+    world.until_only(&federation.pids(), Duration::from_secs(30))?;
+    federation.stop()?;
+    Ok(Done::Holds)
+}
+
 /// The agent is killed as soon as it has made an attempt's folder, at several moments after that.
 pub fn killed_in_mid_launch(world: &World) -> anyhow::Result<Done> {
     let ledger = Ledger::new(world);

@@ -55,14 +55,16 @@ pub struct Federation<'w> {
     agents: Vec<(&'static str, Option<Program>)>,
     /// The way to its coordinators.
     pub api: Api,
+    /// Where the agent of the first cluster lets nodes in.
+    pub listen_nodes: Option<u16>,
     /// Whether agents that are started from now on end their attempts as they end.
     pub end_attempts: bool,
 }
 
 /// Makes an identity of the authority in the test's folder `ca`; returns its folder.
-pub fn identity(world: &World, ca: &str, whose: [&str; 2]) -> anyhow::Result<String> {
+pub fn identity<const N: usize>(world: &World, ca: &str, whose: [&str; N]) -> anyhow::Result<String> {
     let ca = world.path(ca).display().to_string();
-    let made = world.run(&["identity", "--ca", &ca, whose[0], whose[1]])?.with_code(0)?;
+    let made = world.run(&[&["identity", "--ca", &ca], &whose[..]].concat())?.with_code(0)?;
     Ok(made.out.trim().to_owned())
 }
 
@@ -75,7 +77,8 @@ impl<'w> Federation<'w> {
         }
         let api = Api::new(seats.iter().map(|s| format!("http://127.0.0.1:{}", s.http)).collect())?;
         let agents = CLUSTERS.map(|name| (name, None)).into();
-        Ok(Self { world, fleet: world.write("fleet.toml", FLEET)?, seats, agents, api, end_attempts: false })
+        let fleet = world.write("fleet.toml", FLEET)?;
+        Ok(Self { world, fleet, seats, agents, api, listen_nodes: None, end_attempts: false })
     }
 
     /// Three coordinators and both agents, ready for workloads.
@@ -160,6 +163,9 @@ impl<'w> Federation<'w> {
         arguments.extend(["--identity".to_owned(), identity.to_owned()]);
         for (place, seat) in self.seats.iter().enumerate() {
             arguments.extend(["--coordinator".to_owned(), format!("{}=127.0.0.1:{}", place + 1, seat.quic)]);
+        }
+        if let Some(port) = self.listen_nodes.filter(|_| place == 0) {
+            arguments.extend(["--listen-nodes".to_owned(), format!("127.0.0.1:{port}")]);
         }
         arguments.extend(self.end_attempts.then(|| "--end-attempts".to_owned()));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use protocol::capacity::*;
 use protocol::codec::{decode_frame, encode_frame};
 
+use super::nodes::{open_nodes, read};
 use super::table::{device, frame};
 use super::*;
 
@@ -62,12 +63,13 @@ fn frames(out: &[Output], to: ReplicaId) -> Vec<CapacityFrame> {
 #[test]
 fn frames_come_at_their_pace_and_an_empty_one_each_second() {
     let mut a = open(&Disk::default(), vec![]).0;
+    open_nodes(&mut a);
     let mut times = Vec::new();
     for now in (0..4_000).step_by(50) {
         let input = match now {
             0 => Input::Connected { replica: R1 },
             // Changes for the first second, then silence.
-            1..1_000 => Input::NodeFrame(frame("a", 1, true, vec![device(0, Some(now))])),
+            1..1_000 => read(frame("a", 1, true, vec![device(0, Some(now))])),
             _ => Input::Tick,
         };
         for f in frames(&step(&mut a, now, input), R1) {
@@ -121,6 +123,7 @@ proptest! {
     #[test]
     fn a_mirror_of_the_frames_equals_the_table(moves in prop::collection::vec(moves(), 1..80)) {
         let mut a = open(&Disk::default(), vec![]).0;
+        open_nodes(&mut a);
         let mut mirrors = [Mirror::default(), Mirror::default()];
         let (mut now, mut number, mut sequences) = (0, 0, [0u64; 4]);
         let mut watermark = 0;
@@ -137,12 +140,12 @@ proptest! {
             let input = match mv {
                 Move::Reading { node, device: d, memory, gap } => {
                     sequences[usize::from(node)] += if gap { 2 } else { 1 };
-                    Input::NodeFrame(frame(name(node), sequences[usize::from(node)], false, vec![device(d, Some(memory))]))
+                    read(frame(name(node), sequences[usize::from(node)], false, vec![device(d, Some(memory))]))
                 }
                 Move::Full { node, devices } => {
                     sequences[usize::from(node)] += 1;
                     let devices = (0..devices).map(|d| device(d, Some(0))).collect();
-                    Input::NodeFrame(frame(name(node), sequences[usize::from(node)], true, devices))
+                    read(frame(name(node), sequences[usize::from(node)], true, devices))
                 }
                 Move::Launch { gpus } => {
                     number += 1;

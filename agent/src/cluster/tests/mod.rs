@@ -5,6 +5,7 @@
 mod capacity;
 mod commands;
 mod crash;
+mod nodes;
 mod table;
 
 use std::sync::{Arc, Mutex};

@@ -3,6 +3,7 @@
 use protocol::capacity::*;
 use protocol::node::*;
 
+use super::super::table::FrameOutcome;
 use super::*;
 
 pub fn device(index: u32, memory: Option<u64>) -> DeviceReport {
@@ -68,14 +69,16 @@ fn a_node_is_stale_after_five_seconds_and_ready_with_its_next_frame() {
 
 #[test]
 fn a_gap_takes_nothing_and_asks_for_a_full_frame() {
-    let (mut a, _) = open(&Disk::default(), vec![]);
-    step(&mut a, 0, Input::NodeFrame(frame("a", 1, true, vec![device(0, Some(0))])));
-    let out = step(&mut a, 1, Input::NodeFrame(frame("a", 3, false, vec![device(0, Some(900))])));
-    assert_eq!(out, [Output::WantFullFrame { node: node("a") }]);
-    assert_eq!(a.table().columns().memory_used_mib[0], 0);
-    let out = step(&mut a, 1, Input::NodeFrame(frame("new", 2, false, vec![])));
-    assert_eq!(out, [Output::WantFullFrame { node: node("new") }]);
-    assert_eq!(a.table().nodes(), 2);
+    let mut table = Table::new(&config().nodes);
+    table.node_frame(&frame("a", 1, true, vec![device(0, Some(0))]), MonotonicMs(0));
+    let gap = frame("a", 3, false, vec![device(0, Some(900))]);
+    assert_eq!(table.node_frame(&gap, MonotonicMs(1)), FrameOutcome::Gap);
+    assert_eq!(table.columns().memory_used_mib[0], 0);
+    assert_eq!(table.node_frame(&frame("new", 2, false, vec![]), MonotonicMs(1)), FrameOutcome::Gap);
+    assert_eq!(table.nodes(), 2);
+    // The highest number has none after it.
+    table.node_frame(&frame("a", u64::MAX, true, vec![]), MonotonicMs(2));
+    assert_eq!(table.node_frame(&frame("a", 0, false, vec![]), MonotonicMs(3)), FrameOutcome::Gap);
 }
 
 #[test]

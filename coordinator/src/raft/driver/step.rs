@@ -5,6 +5,7 @@
 //! raft decides; the two are kept apart here.
 
 use ::raft::eraftpb;
+use bytes::Bytes;
 use protocol::ids::ReplicaId;
 
 use super::tag::Tag;
@@ -31,7 +32,7 @@ pub struct Committed {
     /// Its term.
     pub term: u64,
     /// The command; empty in a new leader's first entry.
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
     /// The caller's number for it, where this driver proposed it in its present life.
     pub own: Option<u64>,
 }
@@ -150,7 +151,7 @@ impl Driver {
             index: entry.index,
             term: entry.term,
             own: Tag::from_bytes(&entry.context).and_then(|tag| tag.number_if_of(mine)),
-            payload: entry.data.into(),
+            payload: entry.data,
         };
         let committed: Vec<_> = entries.into_iter().map(given).collect();
         self.given_out = committed.last().map_or(self.given_out, |entry| entry.index);

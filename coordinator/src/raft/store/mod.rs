@@ -9,6 +9,7 @@
 //! (an fsync that failed once must not be tried again).
 
 mod open;
+mod runs;
 mod storage;
 
 use std::collections::VecDeque;
@@ -20,6 +21,7 @@ use redb::{Database, TableDefinition};
 use super::record;
 use super::wire::{ConfState, Entry, HardState, Snapshot};
 use crate::planted;
+use runs::Runs;
 
 pub use open::{FormatError, OpenError};
 
@@ -52,6 +54,12 @@ struct Identity {
 struct Position {
     index: u64,
     term: u64,
+}
+
+impl Position {
+    fn of(snapshot: &Snapshot) -> Self {
+        Self { index: snapshot.index, term: snapshot.term }
+    }
 }
 
 protocol::limits! {
@@ -125,6 +133,7 @@ pub struct Store {
     truncated: Position,
     entries: VecDeque<eraftpb::Entry>,
     entry_bytes: u64,
+    runs: Runs,
     snapshot: Option<eraftpb::Snapshot>,
 }
 
@@ -223,8 +232,9 @@ impl Store {
     /// Makes a batch durable: one transaction, one sync.
     pub(super) fn persist(&mut self, batch: Batch<'_>) -> Result<(), PersistError> {
         self.check(&batch)?;
+        let compacted = batch.compaction.as_ref().map(|compaction| self.position_after(compaction, &batch));
         if planted::is("skip-persist") {
-            self.take_over(batch);
+            self.take_over(batch, compacted);
             return Ok(());
         }
         let transaction = self.db.begin_write()?;
@@ -232,23 +242,22 @@ impl Store {
             let mut log = transaction.open_table(LOG)?;
             let mut state = transaction.open_table(STATE)?;
             if let Some(snapshot) = &batch.install {
-                log.retain(|_, _| false)?;
+                self.runs.clear(&mut log)?;
                 write_snapshot(&mut state, snapshot)?;
-                write_truncated(&mut state, Position { index: snapshot.index, term: snapshot.term })?;
+                write_truncated(&mut state, Position::of(snapshot))?;
                 let key = name::CONF_STATE;
                 state.insert(key, record::write(key.as_bytes(), &snapshot.conf_state)?.as_slice())?;
             }
-            if let Some(first) = batch.entries.first() {
-                log.retain_in(first.index.., |_, _| false)?;
-            }
-            for entry in batch.entries {
-                let sealed = record::write(&entry.index.to_be_bytes(), &Entry::from(entry))?;
-                log.insert(entry.index, sealed.as_slice())?;
-            }
-            if let Some(compaction) = &batch.compaction {
+            let (held, before) = match &batch.install {
+                Some(snapshot) => (&VecDeque::new(), Position::of(snapshot)),
+                None => (&self.entries, self.truncated),
+            };
+            self.runs.write(&mut log, held, before, batch.entries)?;
+            if let (Some(compaction), Some(position)) = (&batch.compaction, compacted) {
                 write_snapshot(&mut state, &compaction.snapshot)?;
-                write_truncated(&mut state, self.position_after(compaction, &batch))?;
-                log.retain_in(..=compaction.drop_to, |_, _| false)?;
+                write_truncated(&mut state, position)?;
+                let last = batch.entries.last().map_or(before.index + held.len() as u64, |entry| entry.index);
+                self.runs.drop_to(&mut log, position.index, last)?;
             }
             if let Some(hard_state) = &batch.hard_state {
                 let key = name::HARD_STATE;
@@ -256,7 +265,7 @@ impl Store {
             }
         }
         transaction.commit()?;
-        self.take_over(batch);
+        self.take_over(batch, compacted);
         Ok(())
     }
 
@@ -296,10 +305,9 @@ impl Store {
     }
 
     /// Brings what is in memory to what is now on disk.
-    fn take_over(&mut self, batch: Batch<'_>) {
-        let compacted = batch.compaction.as_ref().map(|compaction| self.position_after(compaction, &batch));
+    fn take_over(&mut self, batch: Batch<'_>, compacted: Option<Position>) {
         if let Some(snapshot) = batch.install {
-            self.truncated = Position { index: snapshot.index, term: snapshot.term };
+            self.truncated = Position::of(&snapshot);
             self.conf_state = snapshot.conf_state.clone();
             self.entries.clear();
             self.entry_bytes = 0;

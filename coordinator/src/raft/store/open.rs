@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 
 use protocol::ids::ReplicaId;
 use redb::backends::FileBackend;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, StorageError};
+use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend, StorageError};
 
+use super::runs::{self, Runs};
 use super::{FORMAT, Identity, LOG, Position, STATE, Store, name};
 use crate::raft::record::{self, RecordError};
 use crate::raft::wire::{ConfState, Entry, HardState, Snapshot};
@@ -170,7 +171,7 @@ impl Store {
         if records.identity.replica != replica {
             return Err(OpenError::OtherReplica { found: records.identity.replica, wanted: replica });
         }
-        let entries = read_log(&db, records.truncated)?;
+        let (runs, entries) = read_log(&db, records.truncated)?;
         records.check(&entries)?;
         let entries: VecDeque<_> = entries.into_iter().map(Into::into).collect();
         Ok(Store {
@@ -181,6 +182,7 @@ impl Store {
             truncated: records.truncated,
             entry_bytes: entries.iter().map(super::size).sum(),
             entries,
+            runs,
             snapshot: records.snapshot.map(Into::into),
         })
     }
@@ -282,24 +284,11 @@ impl Records {
     }
 }
 
-fn read_log(db: &Database, truncated: Position) -> Result<Vec<Entry>, OpenError> {
+fn read_log(db: &Database, truncated: Position) -> Result<(Runs, Vec<Entry>), OpenError> {
     let transaction = db.begin_read().map_err(|cause| OpenError::Read { cause: cause.into() })?;
     let log = transaction.open_table(LOG).map_err(|cause| damaged("the table of entries", cause))?;
-    let mut entries = Vec::new();
-    let (mut expected, mut term) = (truncated.index + 1, truncated.term);
-    for row in log.iter().map_err(storage)? {
-        let (index, sealed) = row.map_err(storage)?;
-        let what = || format!("entry {}", index.value());
-        let entry: Entry =
-            record::read(&index.value().to_be_bytes(), sealed.value()).map_err(|cause| damaged(what(), cause))?;
-        if entry.index != expected || index.value() != expected {
-            return Err(damaged(what(), format!("entry {expected} should be in its place")));
-        }
-        if entry.term < term {
-            return Err(damaged(what(), format!("its term {} is below its predecessor's {term}", entry.term)));
-        }
-        (expected, term) = (expected + 1, entry.term);
-        entries.push(entry);
-    }
-    Ok(entries)
+    Runs::read(&log, truncated).map_err(|error| match error {
+        runs::ReadError::Storage(cause) => storage(cause),
+        runs::ReadError::Damaged { what, cause } => damaged(what, cause),
+    })
 }

@@ -47,7 +47,7 @@ pub struct Cluster {
     /// Who led in which term: one at most.
     pub leaders: BTreeMap<u64, ReplicaId>,
     /// What was committed at each index, by anyone, at any time.
-    history: BTreeMap<u64, (u64, Vec<u8>)>,
+    history: BTreeMap<u64, (u64, bytes::Bytes)>,
     /// What each read must see at least: everything that anyone had applied when it was asked.
     floors: BTreeMap<(ReplicaId, u64), u64>,
     /// What happened, for people.
@@ -58,6 +58,27 @@ pub struct Cluster {
 
 pub fn id(n: u64) -> ReplicaId {
     ReplicaId(n)
+}
+
+/// A message of this kind that says nothing, from and to nobody.
+pub fn bare(kind: MessageKind) -> PeerMessage {
+    PeerMessage {
+        kind,
+        from: id(0),
+        to: id(0),
+        term: 0,
+        log_term: 0,
+        index: 0,
+        entries: vec![],
+        commit: 0,
+        commit_term: 0,
+        snapshot: None,
+        request_snapshot: 0,
+        reject: false,
+        reject_hint: 0,
+        context: vec![],
+        priority: 0,
+    }
 }
 
 impl Cluster {
@@ -159,7 +180,7 @@ impl Cluster {
             replica.applied_index = committed.index;
             replica.own.extend(committed.own);
             if !committed.payload.is_empty() {
-                replica.applied.push((committed.index, String::from_utf8(committed.payload.clone()).unwrap()));
+                replica.applied.push((committed.index, String::from_utf8(committed.payload.to_vec()).unwrap()));
             }
             self.note_commit(id, committed);
         }

@@ -1,6 +1,6 @@
 //! What three replicas promise together, through crashes at every change of a disk.
 
-use super::cluster::{Cluster, id};
+use super::cluster::{Cluster, bare, id};
 use super::random::Random;
 use super::*;
 use crate::raft::driver::{CompactError, ProposeError, ReadError, TransferError};
@@ -208,23 +208,7 @@ fn a_read_that_comes_before_the_leader_committed_in_its_term_waits_for_that() {
 #[test]
 fn a_replica_that_lost_power_keeps_its_vote() {
     let mut cluster = Cluster::new(3, None);
-    let asks = |from: u64| PeerMessage {
-        kind: MessageKind::RequestVote,
-        from: id(from),
-        to: id(3),
-        term: 5,
-        log_term: 0,
-        index: 0,
-        entries: vec![],
-        commit: 0,
-        commit_term: 0,
-        snapshot: None,
-        request_snapshot: 0,
-        reject: false,
-        reject_hint: 0,
-        context: vec![],
-        priority: 0,
-    };
+    let asks = |from| PeerMessage { from: id(from), to: id(3), term: 5, ..bare(MessageKind::RequestVote) };
     let refuses = |cluster: &mut Cluster, from| {
         let driver = &mut cluster.up.get_mut(&id(3)).unwrap().driver;
         driver.receive(id(from), asks(from)).unwrap();

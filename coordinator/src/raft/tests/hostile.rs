@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::cluster::{Cluster, id};
+use super::cluster::{Cluster, bare, id};
 use super::wire_bytes::any_message;
 use super::*;
 use crate::raft::driver::{Fatal, ReceiveError};
@@ -10,23 +10,7 @@ use crate::raft::wire::{MessageKind, PeerMessage};
 
 /// A message from replica 2 to replica 1 in a term.
 fn message(kind: MessageKind, term: u64) -> PeerMessage {
-    PeerMessage {
-        kind,
-        from: id(2),
-        to: id(1),
-        term,
-        log_term: 0,
-        index: 0,
-        entries: vec![],
-        commit: 0,
-        commit_term: 0,
-        snapshot: None,
-        request_snapshot: 0,
-        reject: false,
-        reject_hint: 0,
-        context: vec![],
-        priority: 0,
-    }
+    PeerMessage { from: id(2), to: id(1), term, ..bare(kind) }
 }
 
 /// A cluster that has committed a few entries under replica 1.
@@ -59,7 +43,7 @@ fn each_message_that_cant_be_is_refused_with_its_reason() {
     };
     let strange = ConfState { voters: vec![id(1), id(9)], ..ConfState::default() };
     let conf_change = Entry { kind: EntryKind::ConfChange, ..entry(1, 2, "") };
-    let question = |data: Vec<u8>| Entry { data, ..entry(0, 0, "") };
+    let question = |data: Vec<u8>| Entry { data: data.into(), ..entry(0, 0, "") };
     for (reason, message) in [
         ("says that it is from 3", PeerMessage { from: id(3), ..message(Heartbeat, 2) }),
         ("is for 3", PeerMessage { to: id(3), ..message(Heartbeat, 2) }),

@@ -17,12 +17,12 @@ use protocol::ids::ReplicaId;
 
 use super::disk::SimDisk;
 use super::store::Store;
-use super::wire::{ConfState, Entry, EntryKind, HardState, Snapshot};
+use super::wire::{ConfState, Entry, EntryKind, HardState, Payload, Snapshot};
 
 const ME: ReplicaId = ReplicaId(7);
 
 fn entry(index: u64, term: u64, data: &str) -> Entry {
-    Entry { kind: EntryKind::Normal, term, index, data: data.into(), context: vec![] }
+    Entry { kind: EntryKind::Normal, term, index, data: data.to_owned().into(), context: Payload::default() }
 }
 
 fn to_raft(entries: &[Entry]) -> Vec<eraftpb::Entry> {

@@ -12,9 +12,14 @@ fn used() -> (SimDisk, Store, Contents, Contents) {
     let mut store = Store::open(disk.clone(), ME).unwrap();
     store.begin_life(voters()).unwrap();
     let entries: Vec<_> = (1..=40).map(|n| entry(n, 1, &"payload ".repeat(40))).collect();
+    // Runs of four: 1..=4, 5..=8 and so on.
+    for run in entries.chunks(4) {
+        store.persist(Batch { entries: &to_raft(run), ..Batch::default() }).unwrap();
+    }
     let hard_state = Some(HardState { term: 1, vote: 7, commit: 30 });
-    let compaction = Some(Compaction { snapshot: snapshot(10, 1, &"state ".repeat(500)), drop_to: 5 });
-    store.persist(Batch { entries: &to_raft(&entries), hard_state, compaction, install: None }).unwrap();
+    // In the middle of a run.
+    let compaction = Some(Compaction { snapshot: snapshot(10, 1, &"state ".repeat(500)), drop_to: 6 });
+    store.persist(Batch { hard_state, compaction, ..Batch::default() }).unwrap();
     let before = contents(&store);
     let hard_state = Some(HardState { term: 2, vote: 3, commit: 30 });
     store.persist(Batch { entries: &to_raft(&[entry(41, 2, "last")]), hard_state, ..Batch::default() }).unwrap();
@@ -103,25 +108,30 @@ fn each_damaged_record_is_named() {
         log.insert(17, record.as_slice()).unwrap();
     });
     let error = error.unwrap_err().to_string();
-    assert!(error.contains("entry 17 is damaged") && error.contains("new id"), "{error}");
+    assert!(error.contains("the run of entries from 17 is damaged") && error.contains("new id"), "{error}");
 }
 
 #[test]
-fn a_log_with_a_hole_or_a_swapped_entry_or_a_lost_end_does_not_open() {
+fn a_log_with_a_hole_or_a_swapped_run_or_a_lost_end_does_not_open() {
     let hole = forged(|transaction| {
-        transaction.open_table(LOG).unwrap().remove(20).unwrap();
+        transaction.open_table(LOG).unwrap().remove(17).unwrap();
     });
-    assert!(hole.unwrap_err().to_string().contains("entry 20 should be in its place"));
+    let error = hole.unwrap_err().to_string();
+    assert!(error.contains("entries from 21") && error.contains("entry 17 should be in its place"), "{error}");
+    let beginning = forged(|transaction| {
+        transaction.open_table(LOG).unwrap().remove(5).unwrap();
+    });
+    assert!(beginning.unwrap_err().to_string().contains("entry 7 should be in its place"));
     let swapped = forged(|transaction| {
         let mut log = transaction.open_table(LOG).unwrap();
-        let record = log.get(20).unwrap().unwrap().value().to_vec();
+        let record = log.get(17).unwrap().unwrap().value().to_vec();
         log.insert(21, record.as_slice()).unwrap();
     });
-    assert!(swapped.unwrap_err().to_string().contains("entry 21 is damaged"));
+    assert!(swapped.unwrap_err().to_string().contains("the run of entries from 21 is damaged"));
     let cut = forged(|transaction| {
         transaction.open_table(LOG).unwrap().retain_in(25.., |_, _| false).unwrap();
     });
-    assert!(cut.unwrap_err().to_string().contains("30 is committed, and the log holds 6..=24"));
+    assert!(cut.unwrap_err().to_string().contains("30 is committed, and the log holds 7..=24"));
     let gone = forged(|transaction| {
         transaction.open_table(STATE).unwrap().remove("snapshot").unwrap();
     });

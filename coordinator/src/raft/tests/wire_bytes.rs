@@ -92,8 +92,8 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         kind,
         term,
         index,
-        data,
-        context,
+        data: data.into(),
+        context: context.into(),
     })
 }
 

@@ -55,6 +55,13 @@ impl Invariant for AgentWord {
                 *highest = *last_command;
                 attempts.iter().try_for_each(|report| self.report(*agent, report))
             }
+            // Another agent, which said nothing yet.
+            Fact::Replaced { agent } => {
+                self.commands.remove(agent);
+                self.said.retain(|(who, ..), _| who != agent);
+                self.ended.retain(|(who, _)| who != agent);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

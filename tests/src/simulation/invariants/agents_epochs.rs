@@ -64,6 +64,12 @@ impl Invariant for AgentsEpochs {
                     Some(_) => {}
                 }
             }
+            // Another agent, which heard of nothing yet.
+            Fact::Replaced { agent } => {
+                self.highest.remove(agent);
+                self.followed.remove(agent);
+                self.ordered.retain(|(who, _), _| who != agent);
+            }
             Fact::LateBinding { planned_in, taken: true } => {
                 return Err(format!("a binding that was planned in epoch {planned_in} was taken in a later one"));
             }

@@ -20,6 +20,7 @@ mod sequences;
 #[allow(dead_code, clippy::unwrap_used)]
 mod slow_pools;
 mod state_hash;
+mod stops_at_failure;
 mod terminal;
 
 use protocol::ids::{ClusterName, NodeName};
@@ -53,6 +54,7 @@ pub(crate) type Layout = Vec<(ClusterName, Vec<NodeLayout>)>;
 pub(crate) fn all(layout: &Layout) -> Vec<Box<dyn Invariant>> {
     vec![
         Box::new(alive::Alive),
+        Box::new(stops_at_failure::StopsAtFailure),
         Box::<no_loss::NoLoss>::default(),
         Box::<one_live::OneLive>::default(),
         Box::<attempts_grow::AttemptsGrow>::default(),

@@ -21,6 +21,10 @@ impl Invariant for Sequences {
     }
 
     fn observe(&mut self, _at_us: u64, fact: &Fact<'_>) -> Result<(), String> {
+        if let Fact::Replaced { agent } = fact {
+            // Another agent, which includes nothing yet.
+            self.watermarks.remove(agent);
+        }
         let Fact::AgentSays { agent, session, message: AgentMessage::Capacity(frame) } = fact else { return Ok(()) };
         let (sequence, watermark, whole) = match frame {
             CapacityFrame::Snapshot(s) => (s.sequence, s.watermark, true),

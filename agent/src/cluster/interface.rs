@@ -1,0 +1,133 @@
+//! What the cluster role is told once, what happens to it, and what it wants done: the words between [`super::Agent`] and
+//! the shell around it, or the simulation.
+
+use protocol::control::{AgentMessage, AttemptState, ClusterInfo, CoordinatorMessage, LaunchOrder};
+use protocol::ids::{AttemptId, NodeName, ReplicaId};
+use protocol::node::NodeClosed;
+use protocol::sku::Sku;
+
+use super::attempt::Assignment;
+use super::nodes::{NodeInput, NodeSession};
+use super::uplink::Pace;
+
+/// A node as `fleet.toml` declares it. Where a node role reports under the same name, its devices are what it measures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeclaredNode {
+    /// Its name.
+    pub name: NodeName,
+    /// Its GPU model.
+    pub sku: Option<Sku>,
+    /// How many GPUs it has.
+    pub devices: u16,
+    /// Thousandths of a core that can be given out.
+    pub cpu_milli: u64,
+    /// MiB of memory that can be given out.
+    pub memory_mib: u64,
+}
+
+/// What an agent is told once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentConfig {
+    /// What the cluster says of itself.
+    pub cluster: ClusterInfo,
+    /// Declared nodes.
+    pub nodes: Vec<DeclaredNode>,
+    /// Time between two requests for the lease, in ms.
+    pub lease_every_ms: u64,
+    /// Time after which reports that nobody acknowledged are sent again, in ms.
+    pub resend_every_ms: u64,
+    /// How often capacity goes out.
+    pub pace: Pace,
+}
+
+impl AgentConfig {
+    /// The usual times for this cluster and these nodes.
+    pub fn new(cluster: ClusterInfo, nodes: Vec<DeclaredNode>) -> Self {
+        Self { cluster, nodes, lease_every_ms: 5_000, resend_every_ms: 3_000, pace: Pace::default() }
+    }
+}
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A session to a replica is up. What was sent on an earlier one may be lost.
+    Connected {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// The session is gone.
+    Disconnected {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// A replica said something, in the order in which it was sent.
+    FromCoordinator {
+        /// The replica.
+        replica: ReplicaId,
+        /// What it said.
+        message: CoordinatorMessage,
+    },
+    /// The runtime says how far an attempt is. A final state means that nothing of it is left.
+    Runtime {
+        /// The attempt.
+        attempt: AttemptId,
+        /// How far it is.
+        state: AttemptState,
+    },
+    /// Something happened on a node role's session.
+    Node {
+        /// The session.
+        session: NodeSession,
+        /// What happened.
+        input: NodeInput,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// What the shell is to do, in order. Everything that an output rests on is durable by the time it is returned.
+// Nearly all outputs are sends, so that boxing them would cost an allocation each and save nothing.
+#[allow(clippy::large_enum_variant)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send this on the replica's session; drop it where the session is gone.
+    Send {
+        /// The replica.
+        replica: ReplicaId,
+        /// What to send.
+        message: AgentMessage,
+    },
+    /// Start this attempt; comes at most once for an attempt in the life of the journal.
+    Start {
+        /// The order.
+        order: Box<LaunchOrder>,
+        /// Its members' nodes and devices.
+        assignment: Assignment,
+    },
+    /// End this attempt and see that it is gone; may come again.
+    Stop {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Between the polite and the hard end, in ms.
+        grace_ms: u64,
+    },
+    /// The attempt's end is committed: the runtime may drop what it keeps of it.
+    Forget {
+        /// The attempt.
+        attempt: AttemptId,
+    },
+    /// A node's frame is missing: ask its node role for a full one.
+    WantFullFrame {
+        /// Its session.
+        session: NodeSession,
+    },
+    /// End a node role's session and tell it why.
+    EndNode {
+        /// The session.
+        session: NodeSession,
+        /// Why, for the program.
+        why: NodeClosed,
+        /// Why, for a person.
+        reason: String,
+    },
+}

@@ -96,6 +96,8 @@ pub enum Command {
     Dev(dev::Args),
     /// Start a federation and run the example workloads on it
     Demo(demo::Args),
+    /// Run a trace through the planner, beside other policies
+    Replay(commands::replay::Args),
     /// Run a replica of the control plane
     Coordinator(roles::coordinator::Args),
     /// Run a member cluster's agent
@@ -115,7 +117,7 @@ pub enum Command {
 const GROUPS: &[(&str, &[&str])] = &[
     ("Workloads", &["submit", "get", "describe", "why", "logs", "cancel", "delete", "forget"]),
     ("The fleet", &["capacity", "clusters", "pools", "pool"]),
-    ("Try it", &["demo", "dev"]),
+    ("Try it", &["demo", "dev", "replay"]),
     ("Roles", &["coordinator", "agent", "node", "identity"]),
     ("Shell", &["completions"]),
 ];

@@ -14,6 +14,7 @@ pub mod inline;
 pub mod logs;
 pub mod pool;
 pub mod pools;
+pub mod replay;
 pub mod submit;
 pub mod wait;
 pub mod why;
@@ -65,6 +66,7 @@ async fn dispatch(command: Command, global: Global, out: Out) -> anyhow::Result<
         Command::Pools(args) => pools::run(args, &global, &out).await,
         Command::Pool(args) => pool::run(args, &global, &out).await,
         Command::Clusters(args) => clusters::run(args, &global, &out).await,
+        Command::Replay(args) => replay::run(args, &global, &out),
         Command::Completions(args) => completions::run(args, &out),
         Command::Dev(args) => dev::run(args).await,
         Command::Demo(args) => demo::run(args).await,

@@ -88,6 +88,7 @@ fn workload(
         .spec
         .problems()
         .into_iter()
+        .chain(workload.spec.not_carried_out())
         .map(|p| Problem { at: at(&p.field), field: p.field, what: p.problem })
         .collect();
     if let Some(wanted) = namespace

@@ -45,6 +45,8 @@ pub struct NodeCapacity {
     pub total: Resources,
     /// What is not given out; devices that are held, ghosts or sick are not in it.
     pub free: Resources,
+    /// What is left of each device that is partly given out, in thousandths; all of them are counted in `free` too.
+    pub shares: Vec<u16>,
     /// Devices on which something unaccounted for holds memory.
     pub ghosts: u16,
     /// Devices with a fault.

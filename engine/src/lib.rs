@@ -20,4 +20,6 @@ pub mod state;
 pub use commands::{Applied, Command};
 pub use effects::Effect;
 pub use lifecycle::Phase;
+pub use placement::placer::Placer;
+pub use placement::rooms::Order;
 pub use state::State;

@@ -96,7 +96,7 @@ pub struct Cpu(pub u64);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Memory(pub u64);
 
-/// GPUs, in thousandths of a device: `8`.
+/// GPUs, in thousandths of a device: `8`, or `0.5` for a share of one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Gpus(pub u64);
 

@@ -373,6 +373,24 @@ impl WorkloadSpec {
         found
     }
 
+    /// What it asks for that the planner understands and no agent of this version carries out. Refused where workloads come in.
+    pub fn not_carried_out(&self) -> Vec<SpecError> {
+        let shares = |(field, group): (String, &GroupSpec)| {
+            let problem =
+                format!("{} is a share of a GPU, which no agent of this version gives out yet: ask for 1", group.gpus);
+            (1..1000).contains(&group.gpus.0).then(|| SpecError { field: format!("{field}.gpus"), problem })
+        };
+        let (at, groups): (&str, &[GroupSpec]) = match (&self.ray, &self.spark, &self.batch) {
+            (Some(ray), ..) => ("spec.ray.workers", &ray.workers),
+            (_, Some(spark), _) => {
+                return shares(("spec.spark.executors".into(), &spark.executors)).into_iter().collect();
+            }
+            (_, _, Some(batch)) => ("spec.batch.groups", &batch.groups),
+            _ => return vec![],
+        };
+        groups.iter().enumerate().filter_map(|(i, group)| shares((format!("{at}[{i}]"), group))).collect()
+    }
+
     fn texts(&self) -> Vec<(String, &str)> {
         let mut texts: Vec<(String, &str)> = Vec::new();
         for (name, value) in &self.env {
@@ -414,11 +432,10 @@ fn check_group(place: &str, group: &GroupSpec, bad: &mut impl FnMut(String, Stri
     if group.count == 0 {
         bad(format!("{place}.count"), "it is 0: a group has at least one member".into());
     }
-    if !group.gpus.0.is_multiple_of(1000) {
-        bad(
-            format!("{place}.gpus"),
-            format!("{} is no whole number of GPUs: shares of a GPU are not supported yet", group.gpus),
-        );
+    if group.gpus.0 > 1000 && !group.gpus.0.is_multiple_of(1000) {
+        let problem =
+            format!("{} is no whole number of GPUs, and a share is a part of one: ask for less than 1", group.gpus);
+        bad(format!("{place}.gpus"), problem);
     }
     if group.gpus.0 == 0 && !group.gpu.is_empty() {
         bad(format!("{place}.gpu"), "models are named, but gpus is 0: set gpus, or leave gpu out".into());

@@ -76,7 +76,7 @@ fn a_good_workload_has_no_problems() {
 #[test]
 fn every_problem_is_told_with_its_field() {
     let found = problems(
-        "env: {\"A=B\": x}\nbatch:\n  command: []\n  groups:\n  - {name: a, count: 0, cpu: 0, memory: 1Gi, gpus: 0.5}\n  - {name: a, cpu: 1, memory: 1Gi, gpu: [T4]}\n",
+        "env: {\"A=B\": x}\nbatch:\n  command: []\n  groups:\n  - {name: a, count: 0, cpu: 0, memory: 1Gi, gpus: 1.5}\n  - {name: a, cpu: 1, memory: 1Gi, gpu: [T4]}\n",
     );
     for field in [
         "spec.env[\"A=B\"]:",

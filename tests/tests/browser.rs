@@ -338,6 +338,7 @@ fn summed(node: &NodeStatus) -> NodeCapacity {
         source: node.source,
         total: node.total,
         free: Resources { gpu_milli: count(DeviceState::Free) as u64 * 1000, ..node.free },
+        shares: vec![],
         ghosts: count(DeviceState::Ghost) as u16,
         sick: count(DeviceState::Sick) as u16,
         activity_percent: known.iter().sum::<u32>().checked_div(known.len() as u32).map(|mean| mean as u8),

@@ -99,6 +99,7 @@ impl Table {
             source: self.columns.source[row],
             total: self.total(row),
             free: self.free(row),
+            shares: vec![],
             ghosts: count(DeviceState::Ghost),
             sick: count(DeviceState::Sick),
             activity_percent: self.activity_percent(devices),

@@ -247,6 +247,7 @@ pub fn node(name: &str, sku: Option<&str>, gpus: u64) -> NodeCapacity {
         source: Source::Declared,
         total,
         free: total,
+        shares: vec![],
         ghosts: 0,
         sick: 0,
         activity_percent: None,

@@ -6,10 +6,11 @@ use protocol::control::{GroupPlacement, NodeShare};
 use protocol::ids::ClusterName;
 use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
 
-use super::fit::{Everywhere, Fit, Shape, Spot, fit};
+use super::fit::{Everywhere, Fit, Fullest, Shape, Spot, fit, packing_order};
 use super::obstacles::{bars, no_room, stale, too_small};
-use super::rooms::Room;
+use super::rooms::{Order, Room};
 use super::score::Score;
+use super::value::Value;
 use crate::reasons::{Candidate, Decision, Obstacle};
 
 /// The most candidates that a decision keeps: it goes into the log.
@@ -48,41 +49,62 @@ pub(crate) enum Look {
 }
 
 /// Looks at one cluster.
-pub(crate) fn look(room: &mut Room<'_>, spec: &WorkloadSpec, framework: Framework, gang: &[GroupNeed]) -> Look {
+pub(crate) fn look(
+    room: &mut Room<'_>,
+    value: &Value,
+    spec: &WorkloadSpec,
+    framework: Framework,
+    gang: &[GroupNeed],
+) -> Look {
     let cluster = room.cluster.info.name.clone();
     let barred = |obstacle, waits| Look::Barred(Barred { cluster: cluster.clone(), obstacle, waits });
     if let Some(obstacle) = bars(room, spec, framework, gang) {
         return barred(obstacle, None);
     }
-    let shapes = room.shapes(gang);
+    let shapes = room.shapes(gang, Order::BestFirst);
     let stale = stale(room);
     if stale.is_none()
-        && let Fit::Fits(spots) = fit(&mut room.holes, &room.kept, &shapes)
+        && let Some(place) = place(room, value, spec, gang, &shapes)
     {
-        return Look::Open(Place { score: Score::new(room, spec, gang, &spots), cluster, spots });
+        return Look::Open(place);
     }
     if let Some(obstacle) = too_small(room, gang, &shapes).or(stale) {
         return barred(obstacle, None);
     }
     if let Some(first) = room.kept.first.as_ref().map(ToString::to_string)
-        && matches!(fit(&mut room.holes, &Everywhere, &shapes), Fit::Fits(_))
+        && matches!(fit(&mut room.holes, &Everywhere, &shapes, &Fullest), Fit::Fits(..))
     {
         return barred(Obstacle::BehindOthers { first }, Some(Waits { shapes, any_node: false }));
     }
     let (group, obstacle) = no_room(room, gang);
     let any_node = gang[group].each.gpu_milli == 0;
     // Where even the end of every attempt would make no room, keeping room would only leave it idle.
-    let worth = fit(room.healthy(), &Everywhere, &shapes) != Fit::No;
+    let worth = fit(room.healthy(), &Everywhere, &shapes, &Fullest) != Fit::No;
     barred(obstacle, worth.then_some(Waits { shapes, any_node }))
+}
+
+/// The best place for the gang in this cluster now.
+pub(crate) fn place(
+    room: &mut Room<'_>,
+    value: &Value,
+    spec: &WorkloadSpec,
+    gang: &[GroupNeed],
+    shapes: &[Shape],
+) -> Option<Place> {
+    let judge = room.judge(value);
+    let Fit::Fits(spots, waste) = fit(&mut room.holes, &room.kept, shapes, &judge) else { return None };
+    let score = Score::new(room, spec, gang, &spots, waste);
+    Some(Place { cluster: room.cluster.info.name.clone(), score, spots })
 }
 
 /// Takes the room for good.
 pub(crate) fn settle(room: &mut Room<'_>, gang: &[GroupNeed], spots: &[Spot]) -> Vec<GroupPlacement> {
-    for (need, spot) in gang.iter().zip(spots) {
-        for (node, members) in &spot.nodes {
-            room.holes.take(*node, &need.each, *members);
+    for g in packing_order(gang.iter().map(|g| g.each)) {
+        for (node, members) in &spots[g].nodes {
+            room.holes.take(*node, &gang[g].each, *members);
         }
     }
+    room.holes.keep();
     gang.iter().zip(spots).map(|(need, spot)| placement(room, need, spot)).collect()
 }
 

@@ -1,20 +1,23 @@
 //! Does a gang fit into these holes, and where?
 //!
 //! - One group: exact. The members that each node can hold are counted; nothing else can be said about it.
-//! - Several groups: bin packing. First the groups are packed one after the other, the largest first, each onto the fullest
-//!   nodes that will do. Where that fails, every way of placing all groups but the most numerous is tried, and the most
-//!   numerous is counted: exact as long as the search looks at no more than [`EXACT_LOOKS`] classes in all. A Ray head or a
-//!   Spark driver beside any number of workers of one model is exact up to 900 classes. Beyond that the answer is
-//!   [`Fit::NotFound`]: it may be wrong to say no, never to say yes.
+//! - Several groups: bin packing. First the groups are packed one after the other, the largest first, each where it wastes least,
+//!   then each onto the fullest nodes that will do. Where that fails, every way of placing all groups but the most numerous is
+//!   tried, and the most numerous is counted: exact as long as the search looks at no more than [`EXACT_LOOKS`] classes in all, and
+//!   only one group asks for shares of a GPU. A Ray head or a Spark driver beside any number of workers of one model is exact up to
+//!   900 classes. Beyond that the answer is [`Fit::NotFound`]: it may be wrong to say no, never to say yes.
 //!
-//! Models are tried in the order that each group gives, the first group's outermost; all members of a group get one model.
+//! Models are tried in the order that each group gives, the first group's outermost; among models that are alike to the workload
+//! the one where the gang wastes least is taken. All members of a group get one model.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use protocol::resources::Resources;
 
-use super::holes::{Class, Holes, SkuId, members_in};
+use super::devices::{DEVICE, Free};
+use super::holes::{Class, Holes, SkuId};
+use super::value::Waste;
 
 /// How many classes the exact search looks at for one gang in one cluster.
 pub(crate) const EXACT_LOOKS: u64 = 1_000_000;
@@ -26,8 +29,19 @@ const MAX_COMBINATIONS: usize = 64;
 pub(crate) struct Shape {
     pub(crate) count: u64,
     pub(crate) each: Resources,
-    /// Models that it accepts and the cluster has, best first; empty for a group without GPUs.
-    pub(crate) skus: Vec<u16>,
+    /// Models that it accepts and the cluster has, best first, those alike together; empty for a group without GPUs.
+    pub(crate) skus: Vec<Vec<u16>>,
+}
+
+impl Shape {
+    /// The accepted models, best first.
+    pub(crate) fn models(&self) -> impl Iterator<Item = u16> + '_ {
+        self.skus.iter().flatten().copied()
+    }
+
+    fn asks_shares(&self) -> bool {
+        (1..DEVICE).contains(&self.each.gpu_milli)
+    }
 }
 
 /// Where the members of one group go.
@@ -41,8 +55,8 @@ pub(crate) struct Spot {
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fit {
-    /// It fits, so: a spot a group, in the gang's order.
-    Fits(Vec<Spot>),
+    /// It fits, so: a spot a group, in the gang's order, and what that wastes.
+    Fits(Vec<Spot>, Waste),
     /// There is no way.
     No,
     /// No way was found within the bounds.
@@ -64,11 +78,26 @@ impl Allowed for Everywhere {
     }
 }
 
+/// What a placing wastes. [`Fullest`] where it does not matter.
+pub(crate) trait Judge {
+    /// What placing members of this size on a node of this model wastes; the least is taken, and of equals the fullest.
+    fn waste(&self, sku: SkuId, free: &Free, each: &Resources, members: u64) -> Waste;
+}
+
+/// The fullest nodes that will do are taken.
+pub(crate) struct Fullest;
+
+impl Judge for Fullest {
+    fn waste(&self, _: SkuId, _: &Free, _: &Resources, _: u64) -> Waste {
+        Waste::default()
+    }
+}
+
 /// How many members of this size on this model the holes have room for, as far as `enough`.
 pub(crate) fn count(holes: &Holes, allowed: &dyn Allowed, each: &Resources, sku: SkuId, enough: u64) -> u64 {
     let mut found = 0u64;
-    for (class, nodes) in holes.classes().filter(|(c, _)| usable(c, allowed, each, sku)) {
-        found = found.saturating_add(nodes.saturating_mul(members_in(&class.free(), each)));
+    for (class, nodes) in usable(holes, allowed, each, sku) {
+        found = found.saturating_add(nodes.saturating_mul(class.members(each)));
         if found >= enough {
             break;
         }
@@ -77,92 +106,176 @@ pub(crate) fn count(holes: &Holes, allowed: &dyn Allowed, each: &Resources, sku:
 }
 
 /// A member with GPUs needs a node of the chosen model; one without may sit on any.
-fn usable(class: &Class, allowed: &dyn Allowed, each: &Resources, sku: SkuId) -> bool {
-    allowed.allows(class.sku) && (each.gpu_milli == 0 || class.sku == sku)
+fn usable<'a>(
+    holes: &'a Holes,
+    allowed: &'a dyn Allowed,
+    each: &Resources,
+    sku: SkuId,
+) -> impl Iterator<Item = (&'a Class, u64)> + 'a {
+    let (all, one) =
+        if each.gpu_milli == 0 { (Some(holes.classes()), None) } else { (None, Some(holes.of_model(sku))) };
+    all.into_iter().flatten().chain(one.into_iter().flatten()).filter(|(c, _)| allowed.allows(c.sku))
 }
 
-/// Finds room for the whole gang. The holes are as before afterwards.
-pub(crate) fn fit(holes: &mut Holes, allowed: &dyn Allowed, gang: &[Shape]) -> Fit {
+/// Finds room for the whole gang, where it wastes least. The holes are as before afterwards.
+pub(crate) fn fit(holes: &mut Holes, allowed: &dyn Allowed, gang: &[Shape], judge: &dyn Judge) -> Fit {
     if gang.iter().any(|g| g.each.gpu_milli > 0 && g.skus.is_empty()) {
         return Fit::No;
     }
+    let alike = gang.iter().any(|g| g.skus.iter().any(|tier| tier.len() > 1));
+    let mut best: Option<(Vec<usize>, Vec<Spot>, Waste)> = None;
     let mut answer = Fit::No;
     let mut looks = EXACT_LOOKS;
-    let combinations = Combinations::new(gang);
-    for (tried, models) in combinations.enumerate() {
+    for (tried, (models, tiers)) in Combinations::new(gang).enumerate() {
         if tried >= MAX_COMBINATIONS {
-            return Fit::NotFound;
+            answer = Fit::NotFound;
+            break;
         }
-        match fit_models(holes, allowed, gang, &models, &mut looks) {
-            Fit::Fits(spots) => return Fit::Fits(spots),
+        match fit_models(holes, allowed, gang, &models, &mut looks, judge) {
+            Fit::Fits(spots, waste) if !alike => return Fit::Fits(spots, waste),
+            Fit::Fits(spots, waste) => {
+                if best.as_ref().is_none_or(|(t, _, w)| (&tiers, waste.sum()) < (t, w.sum())) {
+                    best = Some((tiers, spots, waste));
+                }
+            }
             Fit::NotFound => answer = Fit::NotFound,
             Fit::No => {}
         }
     }
-    answer
+    best.map_or(answer, |(_, spots, waste)| Fit::Fits(spots, waste))
 }
 
-fn fit_models(holes: &mut Holes, allowed: &dyn Allowed, gang: &[Shape], models: &[SkuId], looks: &mut u64) -> Fit {
+fn fit_models(
+    holes: &mut Holes,
+    allowed: &dyn Allowed,
+    gang: &[Shape],
+    models: &[SkuId],
+    looks: &mut u64,
+    judge: &dyn Judge,
+) -> Fit {
     // Each group on its own must fit: cheap, and most that do not fit fail here.
     let alone = |(g, sku): (&Shape, &SkuId)| count(holes, allowed, &g.each, *sku, g.count) >= g.count;
     if !gang.iter().zip(models).all(alone) {
         return Fit::No;
     }
-    if let Some(spots) = pack(holes, allowed, gang, models) {
-        return Fit::Fits(spots);
+    if let Some((spots, waste)) = pack(holes, allowed, gang, models, judge) {
+        return Fit::Fits(spots, waste);
     }
     if gang.len() == 1 {
         return Fit::No;
     }
-    let mut search = Search::new(holes, allowed, gang, models, looks);
-    match search.run() {
-        true => Fit::Fits(search.spots),
-        false if *looks == 0 => Fit::NotFound,
-        false => Fit::No,
+    if let Some((spots, _)) = pack(holes, allowed, gang, models, &Fullest)
+        && let Some(waste) = judged(holes, gang, &spots, judge)
+    {
+        return Fit::Fits(spots, waste);
     }
+    let mut search = Search::new(holes, allowed, gang, models, looks);
+    let found = search.run();
+    let spots = search.spots;
+    if found && let Some(waste) = judged(holes, gang, &spots, judge) {
+        return Fit::Fits(spots, waste);
+    }
+    // Shares of several groups could share devices in ways that are not tried.
+    let sure = *looks > 0 && gang.iter().filter(|g| g.asks_shares()).count() <= 1;
+    if sure { Fit::No } else { Fit::NotFound }
 }
 
-/// The order in which groups are packed: the hardest to place first.
-pub(crate) fn packing_order(gang: &[Shape]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..gang.len()).collect();
+/// What a gang wastes at these spots; none where its shares do not find devices in packing order.
+fn judged(holes: &mut Holes, gang: &[Shape], spots: &[Spot], judge: &dyn Judge) -> Option<Waste> {
+    let mark = holes.mark();
+    let (mut waste, mut fits) = (Waste::default(), true);
+    for g in packing_order(gang.iter().map(|g| g.each)) {
+        for (node, members) in &spots[g].nodes {
+            fits &= holes.free(*node).members(&gang[g].each) >= *members;
+            if fits {
+                waste = waste.plus(&judge.waste(holes.sku(*node), holes.free(*node), &gang[g].each, *members));
+                holes.take(*node, &gang[g].each, *members);
+            }
+        }
+    }
+    holes.undo_to(mark);
+    fits.then_some(waste)
+}
+
+/// The order in which groups are packed, and in which their members take their devices: the hardest to place first.
+pub(crate) fn packing_order(each: impl Iterator<Item = Resources>) -> Vec<usize> {
+    let each: Vec<Resources> = each.collect();
+    let mut order: Vec<usize> = (0..each.len()).collect();
     order.sort_by_key(|&g| {
-        let each = gang[g].each;
+        let each = each[g];
         (Reverse(each.gpu_milli), Reverse(each.memory_mib), Reverse(each.cpu_milli), g)
     });
     order
 }
 
-fn pack(holes: &mut Holes, allowed: &dyn Allowed, gang: &[Shape], models: &[SkuId]) -> Option<Vec<Spot>> {
+fn pack(
+    holes: &mut Holes,
+    allowed: &dyn Allowed,
+    gang: &[Shape],
+    models: &[SkuId],
+    judge: &dyn Judge,
+) -> Option<(Vec<Spot>, Waste)> {
     let mark = holes.mark();
     let mut spots: Vec<Spot> = models.iter().map(|sku| Spot { sku: *sku, nodes: BTreeMap::new() }).collect();
-    let whole =
-        packing_order(gang).into_iter().all(|g| place_group(holes, allowed, &gang[g], &mut spots[g]) == gang[g].count);
+    let mut waste = Waste::default();
+    let whole = packing_order(gang.iter().map(|g| g.each)).into_iter().all(|g| {
+        let (placed, more) = place_group(holes, allowed, &gang[g], &mut spots[g], judge);
+        waste = waste.plus(&more);
+        placed == gang[g].count
+    });
     holes.undo_to(mark);
-    whole.then_some(spots)
+    whole.then_some((spots, waste))
 }
 
-/// Places members of one group onto the fullest nodes that will do; returns for how many there was room.
-pub(crate) fn place_group(holes: &mut Holes, allowed: &dyn Allowed, group: &Shape, spot: &mut Spot) -> u64 {
-    let mut left = group.count;
-    let usable: Vec<(Class, u64)> =
-        holes.classes().filter(|(c, _)| usable(c, allowed, &group.each, spot.sku)).collect();
-    for (class, nodes) in usable {
-        let hold = members_in(&class.free(), &group.each);
-        if hold == 0 {
-            continue;
-        }
+/// Places members of one group where they waste least; returns for how many there was room, and what they waste.
+pub(crate) fn place_group(
+    holes: &mut Holes,
+    allowed: &dyn Allowed,
+    group: &Shape,
+    spot: &mut Spot,
+    judge: &dyn Judge,
+) -> (u64, Waste) {
+    let (mut left, mut waste) = (group.count, Waste::default());
+    for (class, nodes, hold) in best_first(holes, allowed, group, spot.sku, judge) {
         for _ in 0..nodes {
             if left == 0 {
-                return group.count;
+                return (group.count, waste);
             }
             let members = hold.min(left);
             let node = holes.first(&class).expect("the class has this many nodes");
+            waste = waste.plus(&judge.waste(class.sku, holes.free(node), &group.each, members));
             holes.take(node, &group.each, members);
             *spot.nodes.entry(node).or_default() += members;
             left -= members;
         }
     }
-    group.count - left
+    (group.count - left, waste)
+}
+
+/// The classes with room, each with its nodes and the members that one of them holds: those first where a member wastes least.
+/// Members without GPUs stay off GPU nodes while other room is there.
+fn best_first(
+    holes: &Holes,
+    allowed: &dyn Allowed,
+    group: &Shape,
+    sku: SkuId,
+    judge: &dyn Judge,
+) -> Vec<(Class, u64, u64)> {
+    let judged = |(class, nodes): (&'_ Class, u64)| {
+        let hold = class.members(&group.each);
+        if hold == 0 {
+            return None;
+        }
+        let free = class.free();
+        let members = hold.min(group.count);
+        let waste = judge.waste(class.sku, &free, &group.each, members).sum() / members as i64;
+        let on_gpus = group.each.gpu_milli == 0 && class.sku.is_some();
+        Some(((on_gpus, waste, free.all.gpu_milli), class.clone(), nodes, hold))
+    };
+    let mut all: Vec<_> = usable(holes, allowed, &group.each, sku).filter_map(judged).collect();
+    // Of equals the first in packing order: the sort is stable.
+    all.sort_by_key(|(key, ..)| *key);
+    all.into_iter().map(|(_, class, nodes, hold)| (class, nodes, hold)).collect()
 }
 
 /// Every combination of models, the first group's changing last.
@@ -178,21 +291,25 @@ impl<'a> Combinations<'a> {
 }
 
 impl Iterator for Combinations<'_> {
-    type Item = Vec<SkuId>;
+    /// A model for each group, and which of its tiers that is in.
+    type Item = (Vec<SkuId>, Vec<usize>);
 
-    fn next(&mut self) -> Option<Vec<SkuId>> {
+    fn next(&mut self) -> Option<Self::Item> {
         let at = self.next.take()?;
-        let models = self.gang.iter().zip(&at).map(|(g, &i)| g.skus.get(i).copied()).collect();
+        let models: Vec<SkuId> = self.gang.iter().zip(&at).map(|(g, &i)| g.models().nth(i)).collect();
+        let tier =
+            |(g, sku): (&Shape, &SkuId)| g.skus.iter().position(|t| sku.is_some_and(|s| t.contains(&s))).unwrap_or(0);
+        let tiers = self.gang.iter().zip(&models).map(tier).collect();
         let mut following = at;
         for g in (0..following.len()).rev() {
             following[g] += 1;
-            if following[g] < self.gang[g].skus.len() {
+            if following[g] < self.gang[g].models().count() {
                 self.next = Some(following);
                 break;
             }
             following[g] = 0;
         }
-        Some(models)
+        Some((models, tiers))
     }
 }
 
@@ -245,7 +362,7 @@ impl<'a> Search<'a> {
         if count(self.holes, self.allowed, &group.each, self.spots[g].sku, group.count) < group.count {
             return false;
         }
-        place_group(self.holes, self.allowed, group, &mut self.spots[g]) == group.count
+        place_group(self.holes, self.allowed, group, &mut self.spots[g], &Fullest).0 == group.count
     }
 
     /// Places what is left of a group. Members of one group are alike, so they are placed in falling order of the class that
@@ -259,12 +376,10 @@ impl<'a> Search<'a> {
         }
         let g = self.order[depth];
         let (each, sku) = (self.gang[g].each, self.spots[g].sku);
-        let classes: Vec<Class> = self
-            .holes
-            .classes()
-            .map(|(class, _)| class)
-            .filter(|c| below.is_none_or(|b| *c <= b) && usable(c, self.allowed, &each, sku))
-            .filter(|c| members_in(&c.free(), &each) > 0)
+        let below = |c: &Class| below.as_ref().is_none_or(|b| c <= b);
+        let classes: Vec<Class> = usable(self.holes, self.allowed, &each, sku)
+            .filter(|(c, _)| below(c) && c.members(&each) > 0)
+            .map(|(c, _)| c.clone())
             .collect();
         for class in classes {
             if *self.looks == 0 {

@@ -1,74 +1,87 @@
-//! The free room of one cluster's nodes, by class: nodes with the same model and the same free devices, cpu and memory are
-//! alike, so that a search looks at classes and not at nodes. Taking room moves a node to another class; every taking can be
-//! undone.
+//! The free room of one cluster's nodes, by class: nodes with the same model and the same free devices, shares, cpu and memory
+//! are alike, so that a search looks at classes and not at nodes. Taking room moves a node to another class; every taking can
+//! be undone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::resources::Resources;
 
+use super::devices::Free;
+
 /// A model of the cluster, by its place in the cluster's sorted list; none for nodes without GPUs.
 pub(crate) type SkuId = Option<u16>;
 
-/// What makes nodes alike. The order is the packing order: nodes without GPUs first, then the fullest that will do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What makes nodes alike. The order is the packing order: nodes without GPUs first, then the fullest that will do. Taking
+/// room makes a node's class smaller.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Class {
     pub(crate) sku: SkuId,
-    pub(crate) gpu_milli: u64,
-    pub(crate) cpu_milli: u64,
-    pub(crate) memory_mib: u64,
+    gpu_milli: u64,
+    cpu_milli: u64,
+    memory_mib: u64,
+    shares: Vec<u16>,
 }
 
 impl Class {
-    fn of(sku: SkuId, free: &Resources) -> Self {
-        Self { sku, gpu_milli: free.gpu_milli, cpu_milli: free.cpu_milli, memory_mib: free.memory_mib }
+    fn of(sku: SkuId, free: &Free) -> Self {
+        let Resources { cpu_milli, memory_mib, gpu_milli } = free.all;
+        Self { sku, gpu_milli, cpu_milli, memory_mib, shares: free.shares.clone() }
     }
 
-    pub(crate) fn free(&self) -> Resources {
-        Resources { cpu_milli: self.cpu_milli, memory_mib: self.memory_mib, gpu_milli: self.gpu_milli }
+    /// What is free on each of its nodes.
+    pub(crate) fn free(&self) -> Free {
+        let all = Resources { cpu_milli: self.cpu_milli, memory_mib: self.memory_mib, gpu_milli: self.gpu_milli };
+        Free { all, shares: self.shares.clone() }
     }
-}
 
-/// How many members of this size one node's free room holds. A member that needs whole devices gets them from one node.
-pub(crate) fn members_in(free: &Resources, each: &Resources) -> u64 {
-    let ratio = |have: u64, need: u64| have.checked_div(need).unwrap_or(u64::MAX);
-    ratio(free.cpu_milli, each.cpu_milli)
-        .min(ratio(free.memory_mib, each.memory_mib))
-        .min(ratio(free.gpu_milli, each.gpu_milli))
+    /// How many members of this size each of its nodes has room for.
+    pub(crate) fn members(&self, each: &Resources) -> u64 {
+        if self.cpu_milli < each.cpu_milli || self.memory_mib < each.memory_mib || self.gpu_milli < each.gpu_milli {
+            return 0;
+        }
+        self.free().members(each)
+    }
 }
 
 /// One taking, for undoing it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Taken {
     node: u32,
-    before: Resources,
+    before: Free,
 }
 
 /// The free room.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Holes {
     sku: Vec<SkuId>,
-    free: Vec<Resources>,
+    free: Vec<Free>,
     classes: BTreeMap<Class, BTreeSet<u32>>,
     log: Vec<Taken>,
 }
 
 impl Holes {
     /// The room of these nodes; one without room in it, such as one that takes no members, is none.
-    pub(crate) fn new(nodes: impl IntoIterator<Item = (SkuId, Option<Resources>)>) -> Self {
+    pub(crate) fn new(nodes: impl IntoIterator<Item = (SkuId, Option<Free>)>) -> Self {
         let mut holes = Self::default();
         for (node, (sku, free)) in (0u32..).zip(nodes) {
             holes.sku.push(sku);
-            holes.free.push(free.unwrap_or(Resources::ZERO));
-            if let Some(free) = free {
-                holes.classes.entry(Class::of(sku, &free)).or_default().insert(node);
+            if let Some(free) = &free {
+                holes.classes.entry(Class::of(sku, free)).or_default().insert(node);
             }
+            holes.free.push(free.unwrap_or_default());
         }
         holes
     }
 
     /// The classes in packing order, each with how many nodes it has.
-    pub(crate) fn classes(&self) -> impl Iterator<Item = (Class, u64)> + '_ {
-        self.classes.iter().map(|(class, nodes)| (*class, nodes.len() as u64))
+    pub(crate) fn classes(&self) -> impl Iterator<Item = (&Class, u64)> + '_ {
+        self.classes.iter().map(|(class, nodes)| (class, nodes.len() as u64))
+    }
+
+    /// The classes of one model.
+    pub(crate) fn of_model(&self, sku: SkuId) -> impl Iterator<Item = (&Class, u64)> + '_ {
+        let first = Class { sku, gpu_milli: 0, cpu_milli: 0, memory_mib: 0, shares: vec![] };
+        self.classes.range(first..).take_while(move |(c, _)| c.sku == sku).map(|(c, nodes)| (c, nodes.len() as u64))
     }
 
     /// How many classes there are.
@@ -82,23 +95,31 @@ impl Holes {
     }
 
     /// What is free on a node.
-    pub(crate) fn free(&self, node: u32) -> Resources {
-        self.free[node as usize]
+    pub(crate) fn free(&self, node: u32) -> &Free {
+        &self.free[node as usize]
+    }
+
+    /// A node's model.
+    pub(crate) fn sku(&self, node: u32) -> SkuId {
+        self.sku[node as usize]
     }
 
     /// Takes room for members on a node. The caller has seen that they fit.
     pub(crate) fn take(&mut self, node: u32, each: &Resources, members: u64) {
-        let before = self.free[node as usize];
-        debug_assert!(each.times(members).fits_in(&before), "more is taken than is free");
+        let before = self.free[node as usize].clone();
+        debug_assert!(before.members(each) >= members, "more is taken than is free");
+        let after = before.after(each, members);
         self.log.push(Taken { node, before });
-        self.set(node, before.saturating_sub(&each.times(members)));
+        self.set(node, after);
     }
 
     /// Makes room of members on a node free again, as far as the caller knows that it is theirs.
     pub(crate) fn give(&mut self, node: u32, each: &Resources, members: u64) {
-        let before = self.free[node as usize];
+        let before = self.free[node as usize].clone();
+        let mut after = before.clone();
+        after.give(each, members);
         self.log.push(Taken { node, before });
-        self.set(node, before + each.times(members));
+        self.set(node, after);
     }
 
     /// Where undoing can come back to.
@@ -114,7 +135,12 @@ impl Holes {
         }
     }
 
-    fn set(&mut self, node: u32, free: Resources) {
+    /// Takings so far are for good: they can't be undone any more.
+    pub(crate) fn keep(&mut self) {
+        self.log.clear();
+    }
+
+    fn set(&mut self, node: u32, free: Free) {
         let sku = self.sku[node as usize];
         let old = Class::of(sku, &self.free[node as usize]);
         if let Some(nodes) = self.classes.get_mut(&old) {
@@ -123,7 +149,7 @@ impl Holes {
                 self.classes.remove(&old);
             }
         }
-        self.free[node as usize] = free;
         self.classes.entry(Class::of(sku, &free)).or_default().insert(node);
+        self.free[node as usize] = free;
     }
 }

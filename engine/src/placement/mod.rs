@@ -1,10 +1,16 @@
-//! Where a gang can go. Owns the free room of each cluster during one plan (`rooms`), the exact question whether a gang
-//! fits (`fit`), what keeps it out (`obstacles`) and which of several places is best (`score`). Reads state and capacity,
-//! changes neither; called by `plan`.
+//! Where a gang can go. Owns the free room of each cluster during one plan (`rooms`: `holes` of `devices`), the exact question
+//! whether a gang fits (`fit`), what keeps it out (`obstacles`), what a place wastes (`value`, from the `mix` of what is asked for
+//! and the prices of `cutting`) and which of several places is best (`score`). Reads state and capacity, changes neither; called by
+//! `queue`, `plan` and, for traces, through `placer`.
 
 pub(crate) mod candidates;
+pub(crate) mod cutting;
+pub(crate) mod devices;
 pub(crate) mod fit;
 pub(crate) mod holes;
+pub(crate) mod mix;
 pub(crate) mod obstacles;
+pub(crate) mod placer;
 pub(crate) mod rooms;
 pub(crate) mod score;
+pub(crate) mod value;

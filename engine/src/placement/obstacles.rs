@@ -1,12 +1,12 @@
 //! What keeps a gang out of a cluster: the first condition that fails, with its numbers.
 
 use protocol::capacity::NodeState;
-use protocol::resources::Resources;
 use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
 
-use super::fit::{Allowed, Everywhere, Fit, Shape, Spot, count, fit, packing_order, place_group};
-use super::holes::{Holes, SkuId, members_in};
-use super::rooms::{Room, healthy};
+use super::devices::{DEVICE, Free};
+use super::fit::{Allowed, Everywhere, Fit, Fullest, Shape, Spot, count, fit, packing_order, place_group};
+use super::holes::{Holes, SkuId};
+use super::rooms::{Order, Room, healthy};
 use crate::capacity::NodeCapacity;
 use crate::plan::FRESH_MS;
 use crate::reasons::Obstacle;
@@ -27,7 +27,7 @@ pub(crate) fn bars(room: &Room<'_>, spec: &WorkloadSpec, framework: Framework, g
     if room.capacity.is_none() {
         return Some(Obstacle::NoCapacityYet);
     }
-    let shapes = room.shapes(gang);
+    let shapes = room.shapes(gang, Order::BestFirst);
     let without = gang.iter().zip(&shapes).find(|(need, shape)| need.each.gpu_milli > 0 && shape.skus.is_empty());
     without.map(|(need, _)| Obstacle::NoSku { group: need.name.clone(), accepted: need.skus.clone() })
 }
@@ -49,7 +49,7 @@ pub(crate) fn is_permanent(obstacle: &Obstacle) -> bool {
 /// Only where it is certain that the empty cluster could not hold the gang.
 pub(crate) fn too_small(room: &mut Room<'_>, gang: &[GroupNeed], shapes: &[Shape]) -> Option<Obstacle> {
     let empty = room.empty();
-    if fit(empty, &Everywhere, shapes) != Fit::No {
+    if fit(empty, &Everywhere, shapes, &Fullest) != Fit::No {
         return None;
     }
     let (group, _, holds) = first_without_room(empty, &Everywhere, shapes);
@@ -60,22 +60,25 @@ pub(crate) fn too_small(room: &mut Room<'_>, gang: &[GroupNeed], shapes: &[Shape
 /// Why the gang does not fit now, with its numbers. `fits` counts holes for the group after the groups before it took
 /// theirs; each `held_by_…` counts for this group alone how many more members would fit if only that were gone.
 pub(crate) fn no_room(room: &mut Room<'_>, gang: &[GroupNeed]) -> (usize, Obstacle) {
-    let shapes = room.shapes(gang);
+    let shapes = room.shapes(gang, Order::BestFirst);
     let (group, sku, fits) = first_without_room(&mut room.holes, &Everywhere, &shapes);
     let need = &gang[group];
     let each = &need.each;
     let nodes = || (0u32..).zip(room.capacity.map_or(&[][..], |c| &c.nodes));
     let usable =
         |n: &NodeCapacity| n.state == NodeState::Ready && (each.gpu_milli == 0 || n.sku.as_ref() == room.sku(sku));
-    let more = |would: &dyn Fn(&NodeCapacity, Resources) -> Resources| -> u32 {
+    let more = |would: &dyn Fn(&NodeCapacity, &Free) -> Free| -> u32 {
         let gained = nodes().filter(|(_, n)| usable(n)).map(|(i, n)| {
             let free = room.holes.free(i);
-            members_in(&would(n, free), each).saturating_sub(members_in(&free, each))
+            would(n, free).members(each).saturating_sub(free.members(each))
         });
         narrow(gained.fold(0, u64::saturating_add))
     };
-    let devices =
-        |free: Resources, devices: u16| Resources { gpu_milli: free.gpu_milli + u64::from(devices) * 1000, ..free };
+    let devices = |free: &Free, devices: u16| {
+        let mut more = free.clone();
+        more.all.gpu_milli += u64::from(devices) * DEVICE;
+        more
+    };
     let obstacle = Obstacle::NoRoom {
         group: need.name.clone(),
         each: need.each,
@@ -84,7 +87,7 @@ pub(crate) fn no_room(room: &mut Room<'_>, gang: &[GroupNeed]) -> (usize, Obstac
         fits: narrow(fits),
         held_by_ghosts: more(&|n, free| devices(free, n.ghosts)),
         held_by_sick: more(&|n, free| devices(free, n.sick)),
-        held_by_attempts: more(&|n, free| healthy(n).unwrap_or(free)),
+        held_by_attempts: more(&|n, free| healthy(n).unwrap_or_else(|| free.clone())),
     };
     (group, obstacle)
 }
@@ -94,14 +97,14 @@ pub(crate) fn no_room(room: &mut Room<'_>, gang: &[GroupNeed]) -> (usize, Obstac
 fn first_without_room(holes: &mut Holes, allowed: &dyn Allowed, shapes: &[Shape]) -> (usize, SkuId, u64) {
     let mark = holes.mark();
     let mut found = (0, None, 0);
-    for g in packing_order(shapes) {
+    for g in packing_order(shapes.iter().map(|s| s.each)) {
         let shape = &shapes[g];
         let (sku, fits) = best_model(holes, allowed, shape);
         found = (g, sku, fits.min(shape.count));
         if fits < shape.count {
             break;
         }
-        place_group(holes, allowed, shape, &mut Spot { sku, nodes: Default::default() });
+        place_group(holes, allowed, shape, &mut Spot { sku, nodes: Default::default() }, &Fullest);
     }
     holes.undo_to(mark);
     found
@@ -113,7 +116,7 @@ fn best_model(holes: &Holes, allowed: &dyn Allowed, shape: &Shape) -> (SkuId, u6
         return (None, count(holes, allowed, &shape.each, None, shape.count));
     }
     let mut best = (None, 0);
-    for &sku in &shape.skus {
+    for sku in shape.models() {
         let fits = count(holes, allowed, &shape.each, Some(sku), shape.count);
         if best.0.is_none() || fits > best.1 {
             best = (Some(sku), fits);

@@ -9,8 +9,10 @@ use protocol::resources::Resources;
 use protocol::sku::Sku;
 use protocol::workload::GroupNeed;
 
-use super::fit::{Allowed, Shape};
+use super::devices::{DEVICE, Free};
+use super::fit::{Allowed, Judge, Shape, packing_order};
 use super::holes::{Holes, SkuId};
+use super::value::{Value, View, Waste};
 use crate::capacity::{Capacity, ClusterCapacity, NodeCapacity};
 use crate::planted;
 use crate::state::{Cluster, State};
@@ -28,6 +30,31 @@ pub(crate) struct Room<'a> {
     healthy: Option<Holes>,
     /// What is kept free for those ahead in line.
     pub(crate) kept: Kept,
+}
+
+/// What the order of the models that a workload names means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// An earlier one is taken wherever it has room: what a specification says.
+    BestFirst,
+    /// They are alike: what traces say.
+    Alike,
+}
+
+/// Judges places by what they waste of a mix.
+pub(crate) struct ByWaste<'v> {
+    value: &'v Value,
+    /// By the cluster's models.
+    views: Vec<Option<&'v View>>,
+}
+
+impl Judge for ByWaste<'_> {
+    fn waste(&self, sku: SkuId, free: &Free, each: &Resources, members: u64) -> Waste {
+        match sku.and_then(|s| self.views.get(usize::from(s)).copied().flatten()) {
+            Some(view) => self.value.waste(view, free, each, members),
+            None => Waste::default(),
+        }
+    }
 }
 
 /// What is kept free for those ahead in line.
@@ -52,7 +79,7 @@ impl Kept {
     /// what finds no room.
     pub(crate) fn keep(&mut self, key: &WorkloadKey, gang: &[Shape], any_node: bool) {
         self.all |= any_node || gang.iter().all(|g| g.each.gpu_milli == 0);
-        self.skus.extend(gang.iter().flat_map(|g| g.skus.iter().copied()));
+        self.skus.extend(gang.iter().flat_map(Shape::models));
         self.first.get_or_insert_with(|| key.clone());
         self.ahead += 1;
     }
@@ -64,8 +91,8 @@ impl<'a> Room<'a> {
         let skus: Vec<Sku> = skus.into_iter().cloned().collect();
         let taken = capacity.map(|c| in_flight(state, cluster, c)).unwrap_or_default();
         let free = |n: &NodeCapacity| {
-            let taken = taken.get(&n.name).copied().unwrap_or(Resources::ZERO);
-            (n.state == NodeState::Ready).then(|| n.free.saturating_sub(&taken))
+            let there = || taken.get(&n.name).into_iter().flatten().fold(free(n), less);
+            (n.state == NodeState::Ready).then(there)
         };
         let holes = holes_of(capacity, &skus, free);
         Self { cluster, capacity, skus, holes, empty: None, healthy: None, kept: Kept::default() }
@@ -74,7 +101,7 @@ impl<'a> Room<'a> {
     /// What there would be if every node were empty, healthy and taking members. Made when first asked for.
     pub(crate) fn empty(&mut self) -> &mut Holes {
         let (capacity, skus) = (self.capacity, &self.skus);
-        self.empty.get_or_insert_with(|| holes_of(capacity, skus, |n| Some(n.total)))
+        self.empty.get_or_insert_with(|| holes_of(capacity, skus, |n| Some(Free::whole(n.total))))
     }
 
     /// What there would be once every attempt has ended, with ghosts, sick devices and cordoned nodes as they are now. Made
@@ -85,23 +112,40 @@ impl<'a> Room<'a> {
     }
 
     /// The gang as this cluster sees it.
-    pub(crate) fn shapes(&self, gang: &[GroupNeed]) -> Vec<Shape> {
-        gang.iter()
-            .map(|need| Shape { count: u64::from(need.count), each: need.each, skus: self.accepted(need) })
-            .collect()
+    pub(crate) fn shapes(&self, gang: &[GroupNeed], order: Order) -> Vec<Shape> {
+        let shape = |n: &GroupNeed| Shape { count: u64::from(n.count), each: n.each, skus: self.accepted(n, order) };
+        gang.iter().map(shape).collect()
     }
 
-    /// Models of this cluster that a group accepts, best first. One that accepts any gets the cheapest first.
-    fn accepted(&self, need: &GroupNeed) -> Vec<u16> {
+    /// Judges places of this cluster by what they waste.
+    pub(crate) fn judge<'v>(&self, value: &'v Value) -> ByWaste<'v> {
+        ByWaste { value, views: self.skus.iter().map(|sku| value.view(sku)).collect() }
+    }
+
+    /// Models of this cluster that a group accepts, best first. One that accepts any gets the cheapest first; models with one
+    /// price are alike to it.
+    fn accepted(&self, need: &GroupNeed, order: Order) -> Vec<Vec<u16>> {
         if need.each.gpu_milli == 0 {
             return vec![];
         }
         if need.skus.is_empty() {
-            let mut all: Vec<u16> = (0..).take(self.skus.len()).collect();
-            all.sort_by_key(|&s| (self.price(Some(s)).unwrap_or(u64::MAX), s));
-            return all;
+            let mut by_price: BTreeMap<u64, Vec<u16>> = BTreeMap::new();
+            for sku in (0..).take(self.skus.len()) {
+                by_price.entry(self.price(Some(sku)).unwrap_or(u64::MAX)).or_default().push(sku);
+            }
+            return by_price.into_values().collect();
         }
-        need.skus.iter().filter_map(|sku| sku_id(&self.skus, Some(sku))).collect()
+        let mut known: Vec<u16> = vec![];
+        for sku in need.skus.iter().filter_map(|sku| sku_id(&self.skus, Some(sku))) {
+            if !known.contains(&sku) {
+                known.push(sku);
+            }
+        }
+        match order {
+            Order::BestFirst => known.into_iter().map(|sku| vec![sku]).collect(),
+            Order::Alike if known.is_empty() => vec![],
+            Order::Alike => vec![known],
+        }
     }
 
     /// Thousandths of the fleet's currency for a GPU-hour of a model, where known.
@@ -119,20 +163,42 @@ impl<'a> Room<'a> {
     }
 }
 
-fn holes_of(
-    capacity: Option<&ClusterCapacity>,
-    skus: &[Sku],
-    free: impl Fn(&NodeCapacity) -> Option<Resources>,
-) -> Holes {
+fn holes_of(capacity: Option<&ClusterCapacity>, skus: &[Sku], free: impl Fn(&NodeCapacity) -> Option<Free>) -> Holes {
     let nodes = capacity.map_or(&[][..], |c| &c.nodes);
     Holes::new(nodes.iter().map(|n| (sku_id(skus, n.sku.as_ref()), free(n))))
 }
 
 /// A node once nothing runs on it, its ghosts and sick devices left out; none where it takes no members.
-pub(crate) fn healthy(node: &NodeCapacity) -> Option<Resources> {
-    let out = (u64::from(node.ghosts) + u64::from(node.sick)) * 1000;
+pub(crate) fn healthy(node: &NodeCapacity) -> Option<Free> {
+    let out = (u64::from(node.ghosts) + u64::from(node.sick)) * DEVICE;
     let left = Resources { gpu_milli: node.total.gpu_milli.saturating_sub(out), ..node.total };
-    (node.state == NodeState::Ready).then_some(left)
+    (node.state == NodeState::Ready).then(|| Free::whole(left))
+}
+
+/// What a frame says is free on a node.
+pub(crate) fn free(node: &NodeCapacity) -> Free {
+    let mut shares = node.shares.clone();
+    shares.sort_unstable();
+    Free { all: node.free, shares }
+}
+
+/// What is left once these members took theirs, as far as there is room. What a frame and a binding say together can be more than
+/// there is, where Kubernetes or a person did something else meanwhile.
+fn less(mut free: Free, (each, members): &(Resources, u64)) -> Free {
+    let fit = free.members(each).min(*members);
+    free.take_all(each, fit);
+    if fit < *members {
+        let more = each.times(members - fit);
+        free.all.cpu_milli = free.all.cpu_milli.saturating_sub(more.cpu_milli);
+        free.all.memory_mib = free.all.memory_mib.saturating_sub(more.memory_mib);
+        if more.gpu_milli > 0 {
+            // Which devices it took is not known: none of them is given out again.
+            free.all.gpu_milli =
+                free.devices().saturating_mul(DEVICE).saturating_sub(more.gpu_milli.next_multiple_of(DEVICE));
+            free.shares.clear();
+        }
+    }
+    free
 }
 
 fn sku_id(skus: &[Sku], sku: Option<&Sku>) -> SkuId {
@@ -147,8 +213,12 @@ pub(crate) fn rooms<'a>(state: &'a State, capacity: &'a Capacity) -> BTreeMap<&'
 
 /// What bindings take that the frame does not include: live attempts whose launch is above its watermark. An attempt that
 /// another life of the agent holds is counted too, whatever the watermark: this life's frames can't know of it.
-fn in_flight<'a>(state: &'a State, cluster: &'a Cluster, frame: &ClusterCapacity) -> BTreeMap<&'a NodeName, Resources> {
-    let mut taken: BTreeMap<&NodeName, Resources> = BTreeMap::new();
+fn in_flight<'a>(
+    state: &'a State,
+    cluster: &'a Cluster,
+    frame: &ClusterCapacity,
+) -> BTreeMap<&'a NodeName, Vec<(Resources, u64)>> {
+    let mut taken: BTreeMap<&NodeName, Vec<(Resources, u64)>> = BTreeMap::new();
     if planted::is("count-inflight-never") {
         return taken;
     }
@@ -156,9 +226,10 @@ fn in_flight<'a>(state: &'a State, cluster: &'a Cluster, frame: &ClusterCapacity
         if attempt.launch <= frame.watermark && attempt.incarnation == cluster.incarnation {
             continue;
         }
-        for group in &attempt.placement {
+        for g in packing_order(attempt.placement.iter().map(|g| g.each)) {
+            let group = &attempt.placement[g];
             for share in &group.nodes {
-                *taken.entry(&share.node).or_default() += group.each.times(u64::from(share.members));
+                taken.entry(&share.node).or_default().push((group.each, u64::from(share.members)));
             }
         }
     }

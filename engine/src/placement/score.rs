@@ -5,6 +5,7 @@ use protocol::workload::{GroupNeed, WorkloadSpec};
 
 use super::fit::Spot;
 use super::rooms::Room;
+use super::value::Waste;
 use crate::reasons::ScoreTerm;
 
 /// How good a place is; the least is best, and an earlier field decides before a later one is looked at.
@@ -16,16 +17,23 @@ pub(crate) struct Score {
     model: u64,
     /// Members without GPUs that would sit on GPU nodes.
     cpu_on_gpu: u64,
-    /// GPU nodes that are wholly free now and would be partly free: room that large gangs lose.
-    broken: u64,
+    /// GPU wasted, in steps of [`STEP`]: less than one is not worth money.
+    wasted: i64,
     /// Thousandths of the fleet's currency an hour; unknown prices come last.
     cost: u64,
+    /// GPU wasted, in millionths.
+    exactly: i64,
     /// Ties go by name.
     name: ClusterName,
+    /// What `wasted` is made of; decides nothing any more.
+    kinds: Waste,
 }
 
+/// A step of waste, in millionths of a GPU.
+const STEP: i64 = 50_000;
+
 impl Score {
-    pub(crate) fn new(room: &Room<'_>, spec: &WorkloadSpec, gang: &[GroupNeed], spots: &[Spot]) -> Self {
+    pub(crate) fn new(room: &Room<'_>, spec: &WorkloadSpec, gang: &[GroupNeed], spots: &[Spot], kinds: Waste) -> Self {
         let prefer = &spec.placement.regions.prefer;
         let info = &room.cluster.info;
         let region = prefer.iter().position(|r| *r == info.region).unwrap_or(prefer.len()) as u64;
@@ -33,23 +41,28 @@ impl Score {
         let model = pairs().map(|(need, spot)| model_rank(room, need, spot)).max().unwrap_or(0);
         let cpu_on_gpu = pairs().filter(|(need, _)| need.each.gpu_milli == 0).map(|(_, s)| on_gpu_nodes(room, s)).sum();
         let cost = pairs().map(|(need, spot)| cost(room, need, spot)).fold(0, u64::saturating_add);
-        Self { region, model, cpu_on_gpu, broken: broken(room, gang, spots), cost, name: info.name.clone() }
+        let exactly = kinds.sum();
+        let wasted = exactly.div_euclid(STEP);
+        Self { region, model, cpu_on_gpu, wasted, cost, exactly, name: info.name.clone(), kinds }
     }
 
     /// The score as data, in the order in which it counts.
     pub(crate) fn terms(&self) -> Vec<ScoreTerm> {
-        let term = |name: &str, value: u64, unit: &str| ScoreTerm {
-            name: name.into(),
-            value: i64::try_from(value).unwrap_or(i64::MAX),
-            unit: unit.into(),
-        };
-        vec![
-            term("region", self.region, ""),
-            term("model", self.model, ""),
-            term("cpu-on-gpu-nodes", self.cpu_on_gpu, "members"),
-            term("whole-nodes-broken", self.broken, "nodes"),
-            term("cost", self.cost, "milli/h"),
-        ]
+        let term = |name: &str, value: i64, unit: &str| ScoreTerm { name: name.into(), value, unit: unit.into() };
+        let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let milli = |micro: i64| micro.div_euclid(1000);
+        let Waste { pieces, starved, fragments, claimed } = self.kinds;
+        let kinds = [("pieces", pieces), ("starved-of-cpu", starved), ("fragments", fragments), ("claimed", claimed)];
+        let first = [
+            term("region", count(self.region), ""),
+            term("model", count(self.model), ""),
+            term("cpu-on-gpu-nodes", count(self.cpu_on_gpu), "members"),
+            term("wasted", milli(self.wasted * STEP), "gpu-milli"),
+            term("cost", count(self.cost), "milli/h"),
+        ];
+        let made_of = kinds.iter().filter(|(_, micro)| milli(*micro) != 0);
+        let made_of = made_of.map(|(kind, micro)| term(&format!("wasted-{kind}"), milli(*micro), "gpu-milli"));
+        first.into_iter().chain(made_of).collect()
     }
 }
 
@@ -68,18 +81,4 @@ fn cost(room: &Room<'_>, need: &GroupNeed, spot: &Spot) -> u64 {
         return 0;
     }
     room.price(spot.sku).map_or(u64::MAX, |price| price.saturating_mul(gpus))
-}
-
-fn broken(room: &Room<'_>, gang: &[GroupNeed], spots: &[Spot]) -> u64 {
-    let mut taken = std::collections::BTreeMap::<u32, u64>::new();
-    for (need, spot) in gang.iter().zip(spots) {
-        for (node, members) in &spot.nodes {
-            *taken.entry(*node).or_default() += need.each.gpu_milli.saturating_mul(*members);
-        }
-    }
-    let breaks = |(node, gpu_milli): &(u32, u64)| {
-        let whole = room.node(*node).map_or(0, |n| n.total.gpu_milli);
-        *gpu_milli > 0 && room.holes.free(*node).gpu_milli == whole && *gpu_milli < whole
-    };
-    taken.into_iter().filter(breaks).count() as u64
 }

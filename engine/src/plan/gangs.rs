@@ -52,7 +52,7 @@ fn nodes_by_model(room: &Room<'_>, question: &GangQuestion) -> BTreeMap<Option<u
     let mut nodes = BTreeMap::new();
     for (class, count) in room.holes.classes() {
         let right = question.sku.is_none() || room.sku(class.sku) == question.sku.as_ref();
-        if right && class.gpu_milli >= wanted {
+        if right && class.free().devices() * 1000 >= wanted {
             let model = class.sku.filter(|_| wanted > 0);
             *nodes.entry(model).or_default() += count;
         }

@@ -4,7 +4,7 @@ use protocol::workload::WorkloadSpec;
 
 use crate::capacity::Capacity;
 use crate::placement::obstacles::{bars, is_permanent, too_small};
-use crate::placement::rooms::rooms;
+use crate::placement::rooms::{Order, rooms};
 use crate::state::State;
 
 /// What to warn the submitter of: such as that no cluster could hold the gang even empty. The workload is accepted all the same.
@@ -17,7 +17,7 @@ pub fn warnings(state: &State, capacity: &Capacity, spec: &WorkloadSpec) -> Vec<
     }
     let mut obstacles = vec![];
     for (name, room) in &mut rooms {
-        let shapes = room.shapes(&gang);
+        let shapes = room.shapes(&gang, Order::BestFirst);
         match bars(room, spec, framework, &gang).or_else(|| too_small(room, &gang, &shapes)) {
             Some(obstacle) if is_permanent(&obstacle) => obstacles.push(format!("{name}: {obstacle}")),
             _ => return vec![],

@@ -30,7 +30,7 @@ pub(crate) fn usable(room: &Room<'_>) -> bool {
 fn free(room: &Room<'_>) -> Amounts {
     let mut free = Amounts::default();
     for (class, nodes) in room.holes.classes() {
-        let all = class.free().times(nodes);
+        let all = class.free().all.times(nodes);
         free.add(Resource::Cpu, all.cpu_milli);
         free.add(Resource::Memory, all.memory_mib);
         free.add(Resource::Gpu, all.gpu_milli);

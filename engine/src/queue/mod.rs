@@ -24,7 +24,7 @@ use protocol::workload::{Framework, GroupNeed, Preemptible, WorkloadSpec};
 use crate::capacity::Capacity;
 use crate::placement::candidates::{Barred, Look, Place, decision, look, obstacles, settle};
 use crate::placement::obstacles::is_permanent;
-use crate::placement::rooms::{Room, rooms};
+use crate::placement::placer::Placer;
 use crate::pools::admission::Ledger;
 use crate::pools::usage::{holds, needs};
 use crate::reasons::{Decision, Lent, Obstacle, QuotaBound, Shortfall, WaitCause, Waiting};
@@ -55,7 +55,7 @@ struct Likeness {
 pub(crate) struct Walk<'a> {
     state: &'a State,
     now: UnixMs,
-    rooms: BTreeMap<&'a ClusterName, Room<'a>>,
+    placer: Placer<'a>,
     ledger: Ledger,
     order: Order<'a>,
     found_none: BTreeMap<Likeness, Rc<Verdict>>,
@@ -96,14 +96,14 @@ impl Verdict {
 impl<'a> Walk<'a> {
     pub(crate) fn new(state: &'a State, capacity: &'a Capacity, at: UnixMs) -> Self {
         let now = state.now.max(at);
-        let rooms = rooms(state, capacity);
-        let books = books::books(state, &rooms, now);
+        let placer = Placer::new(state, capacity);
+        let books = books::books(state, &placer.rooms, now);
         let fleet = books.fleet.clone();
         let ledger = books::ledger(state, books, now);
         let order = Order::new(state, &ledger);
         let (found_none, last, standing, starved) = (BTreeMap::new(), None, Standing::default(), vec![]);
         let all_lent = OnceCell::new();
-        Self { state, now, rooms, fleet, ledger, order, found_none, last, standing, starved, all_lent }
+        Self { state, now, placer, fleet, ledger, order, found_none, last, standing, starved, all_lent }
     }
 
     /// The next workload and what becomes of it; none at the end of every line.
@@ -118,7 +118,7 @@ impl<'a> Walk<'a> {
         if let Some(until) = workload.not_before.filter(|u| *u > self.now) {
             return waits(WaitCause::Backoff { until });
         }
-        if self.rooms.is_empty() {
+        if self.placer.rooms.is_empty() {
             return waits(WaitCause::NoClusters);
         }
         let spec = &workload.spec;
@@ -132,7 +132,7 @@ impl<'a> Walk<'a> {
         };
         if let Some(verdict) = self.found_none.get(&likeness) {
             for b in verdict.barred.iter().filter(|b| b.waits.is_some()) {
-                if let Some(room) = self.rooms.get_mut(&b.cluster) {
+                if let Some(room) = self.placer.rooms.get_mut(&b.cluster) {
                     room.kept.ahead += 1;
                 }
             }
@@ -156,7 +156,11 @@ impl<'a> Walk<'a> {
             Err(verdict) => {
                 // Where priority decides within the pool, what lower ones hold of its part counts as well.
                 if matches!(&verdict.cause, WaitCause::Quota(short) if short.bound != QuotaBound::Reservation) {
-                    self.starves(workload, gang.clone(), self.rooms.keys().map(|name| (*name).clone()).collect());
+                    self.starves(
+                        workload,
+                        gang.clone(),
+                        self.placer.rooms.keys().map(|name| (*name).clone()).collect(),
+                    );
                 }
                 return Err(verdict);
             }
@@ -234,7 +238,7 @@ impl<'a> Walk<'a> {
 
     /// Every model of the fleet.
     fn models(&self) -> Vec<Sku> {
-        let mut models: Vec<Sku> = self.rooms.values().flat_map(|room| room.skus.iter().cloned()).collect();
+        let mut models: Vec<Sku> = self.placer.rooms.values().flat_map(|room| room.skus.iter().cloned()).collect();
         models.sort();
         models.dedup();
         models
@@ -247,7 +251,7 @@ impl<'a> Walk<'a> {
     }
 
     fn would_hold(&self, place: &Place, gang: &[GroupNeed]) -> Amounts {
-        let Some(room) = self.rooms.get(&place.cluster) else { return Amounts::default() };
+        let Some(room) = self.placer.rooms.get(&place.cluster) else { return Amounts::default() };
         let mut held = Amounts::default();
         for (need, spot) in gang.iter().zip(&place.spots) {
             let group = GroupNeed { skus: room.sku(spot.sku).cloned().into_iter().collect(), ..need.clone() };
@@ -283,8 +287,8 @@ impl<'a> Walk<'a> {
     /// Every cluster: those with room, the best first, and those without.
     fn look(&mut self, spec: &WorkloadSpec, framework: Framework, gang: &[GroupNeed]) -> (Vec<Place>, Vec<Barred>) {
         let (mut places, mut barred) = (vec![], vec![]);
-        for room in self.rooms.values_mut() {
-            match look(room, spec, framework, gang) {
+        for room in self.placer.rooms.values_mut() {
+            match look(room, &self.placer.value, spec, framework, gang) {
                 Look::Open(place) => places.push(place),
                 Look::Barred(b) => barred.push(b),
             }
@@ -294,9 +298,9 @@ impl<'a> Walk<'a> {
     }
 
     fn place_first(&mut self, gang: &[GroupNeed], places: Vec<Place>, barred: &[Barred]) -> Turn {
-        let decision = decision(&self.rooms, &places, barred);
+        let decision = decision(&self.placer.rooms, &places, barred);
         let best = places.into_iter().next().expect("the caller saw a place");
-        let room = self.rooms.get_mut(&best.cluster).expect("the place is in a joined cluster");
+        let room = self.placer.rooms.get_mut(&best.cluster).expect("the place is in a joined cluster");
         let placement = settle(room, gang, &best.spots);
         debug_assert!(!holds(&placement).is_empty() || gang.is_empty(), "a placed gang holds something");
         Turn::Placed { cluster: best.cluster, placement, decision }
@@ -304,7 +308,7 @@ impl<'a> Walk<'a> {
 
     fn keep_room(&mut self, key: &WorkloadKey, barred: &[Barred]) {
         for b in barred {
-            if let (Some(waits), Some(room)) = (&b.waits, self.rooms.get_mut(&b.cluster)) {
+            if let (Some(waits), Some(room)) = (&b.waits, self.placer.rooms.get_mut(&b.cluster)) {
                 room.kept.keep(key, &waits.shapes, waits.any_node);
             }
         }
@@ -315,7 +319,7 @@ impl<'a> Walk<'a> {
             return WaitCause::Impossible;
         }
         let behind = barred.iter().find(|b| matches!(b.obstacle, Obstacle::BehindOthers { .. }));
-        let kept = behind.and_then(|b| self.rooms.get(&b.cluster)).map(|room| &room.kept);
+        let kept = behind.and_then(|b| self.placer.rooms.get(&b.cluster)).map(|room| &room.kept);
         match kept.and_then(|k| Some((k.ahead, k.first.as_ref()?))) {
             Some((ahead, first)) => WaitCause::BehindOthers { ahead, first: first.to_string() },
             None => WaitCause::NoRoom,

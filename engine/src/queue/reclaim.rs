@@ -19,9 +19,8 @@ use protocol::workload::{GroupNeed, Preemptible};
 use super::{Starved, Walk};
 use crate::commands::{Preemption, Victim};
 use crate::lifecycle::Event;
-use crate::placement::fit::{Everywhere, Fit, fit, packing_order};
-use crate::placement::holes::members_in;
-use crate::placement::rooms::Room;
+use crate::placement::fit::{Everywhere, Fit, Fullest, fit, packing_order};
+use crate::placement::rooms::{Order, Room};
 use crate::plan::{IDLE_AFTER_MS, IDLE_PERCENT};
 use crate::pools::reclaim::Rights;
 use crate::pools::usage::holds;
@@ -124,7 +123,7 @@ impl<'a> Walk<'a> {
 
     /// The clusters that count.
     fn usable(&self) -> BTreeSet<ClusterName> {
-        self.rooms.values().filter(|r| super::books::usable(r)).map(|r| r.cluster.info.name.clone()).collect()
+        self.placer.rooms.values().filter(|r| super::books::usable(r)).map(|r| r.cluster.info.name.clone()).collect()
     }
 
     fn remember(&self, before: &Memory, rights: &Rights) -> Memory {
@@ -160,7 +159,7 @@ impl<'a> Walk<'a> {
             gang.clusters.iter().filter(|c| usable.contains(*c) && !promised.contains(*c)).cloned().collect();
         let mut candidates: BTreeMap<ClusterName, Vec<Candidate<'a>>> = BTreeMap::new();
         for name in &names {
-            let Some(room) = self.rooms.get_mut(name).filter(|room| fresh(room)) else { continue };
+            let Some(room) = self.placer.rooms.get_mut(name).filter(|room| fresh(room)) else { continue };
             let (live, going): (Vec<_>, Vec<_>) =
                 state.live_in(&room.cluster.info.name).partition(|(_, attempt)| attempt.stop.is_none());
             let going: Vec<&Attempt> = going.into_iter().map(|(_, attempt)| attempt).collect();
@@ -177,7 +176,7 @@ impl<'a> Walk<'a> {
             candidates.insert(name.clone(), found);
         }
         for (name, found) in &candidates {
-            let Some(room) = self.rooms.get_mut(name) else { continue };
+            let Some(room) = self.placer.rooms.get_mut(name) else { continue };
             let fresh_rights = || Rights::new(state, self.fleet.clone(), usable);
             let Some(chosen) = cheapest(room, gang, found, fresh_rights, state) else { continue };
             let lost: u128 = chosen.iter().map(|c| c.cost.work).fold(0, u128::saturating_add);
@@ -224,8 +223,8 @@ fn coming(room: &mut Room<'_>, gang: &[GroupNeed], going: &[&Attempt]) -> bool {
 }
 
 fn fits(room: &mut Room<'_>, gang: &[GroupNeed]) -> bool {
-    let shapes = room.shapes(gang);
-    matches!(fit(&mut room.holes, &Everywhere, &shapes), Fit::Fits(_))
+    let shapes = room.shapes(gang, Order::BestFirst);
+    matches!(fit(&mut room.holes, &Everywhere, &shapes, &Fullest), Fit::Fits(..))
 }
 
 /// The nodes that take members, by name.
@@ -340,14 +339,14 @@ fn bundles(
     candidates: &[Candidate<'_>],
     places: &BTreeMap<NodeName, u32>,
 ) -> Vec<Choice> {
-    let Some(&hardest) = packing_order(&room.shapes(gang)).first() else { return vec![] };
+    let Some(&hardest) = packing_order(gang.iter().map(|g| g.each)).first() else { return vec![] };
     let each = &gang[hardest].each;
-    let mut on_node: BTreeMap<u32, Vec<(usize, Resources)>> = BTreeMap::new();
+    let mut on_node: BTreeMap<u32, Vec<(usize, Resources, u64)>> = BTreeMap::new();
     for (i, candidate) in candidates.iter().enumerate() {
         for group in &candidate.attempt.placement {
             for share in &group.nodes {
                 if let Some(node) = places.get(&share.node) {
-                    on_node.entry(*node).or_default().push((i, group.each.times(u64::from(share.members))));
+                    on_node.entry(*node).or_default().push((i, group.each, u64::from(share.members)));
                 }
             }
         }
@@ -356,11 +355,14 @@ fn bundles(
     for (node, held) in on_node {
         let free = room.holes.free(node);
         let with = |choice: &Choice| {
-            let given = held.iter().filter(|(i, _)| choice.contains(i));
-            given.fold(free, |sum, (_, more)| sum + *more)
+            let given = held.iter().filter(|(i, ..)| choice.contains(i));
+            given.fold(free.clone(), |mut sum, (_, each, members)| {
+                sum.give(each, *members);
+                sum
+            })
         };
-        let enough = |choice: &Choice| members_in(&with(choice), each) > members_in(&free, each);
-        let mut choice: Choice = held.iter().map(|(i, _)| *i).collect();
+        let enough = |choice: &Choice| with(choice).members(each) > free.members(each);
+        let mut choice: Choice = held.iter().map(|(i, ..)| *i).collect();
         choice.sort_unstable();
         choice.dedup();
         if !enough(&choice) {

@@ -55,6 +55,7 @@ pub fn node(name: &str, sku: Option<&str>, total: Resources) -> NodeCapacity {
         source: Source::Declared,
         total,
         free: total,
+        shares: vec![],
         ghosts: 0,
         sick: 0,
         activity_percent: None,

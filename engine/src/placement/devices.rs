@@ -1,0 +1,123 @@
+//! What is free on one node, device by device: a share of a GPU sits on one device, whole devices are exclusive.
+//!
+//! Which device a share gets is a rule, not a choice: the fullest one that still holds it. So a binding need not name devices:
+//! whoever counts it - this plan, the next one, the agent - comes to the same devices.
+
+use protocol::resources::Resources;
+
+/// Thousandths of one device.
+pub(crate) const DEVICE: u64 = 1000;
+
+/// What is free on one node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Free {
+    /// All of it; `gpu_milli` is that of free devices and of what is left on shared ones.
+    pub(crate) all: Resources,
+    /// What is left on each device that is partly given out, growing; none is 0.
+    pub(crate) shares: Vec<u16>,
+}
+
+impl Free {
+    /// Only whole devices.
+    pub(crate) fn whole(all: Resources) -> Self {
+        Self { all, shares: vec![] }
+    }
+
+    /// Devices of which nothing is given out.
+    pub(crate) fn devices(&self) -> u64 {
+        let shared: u64 = self.shares.iter().map(|s| u64::from(*s)).sum();
+        self.all.gpu_milli.saturating_sub(shared) / DEVICE
+    }
+
+    /// How many members of this size there is room for.
+    pub(crate) fn members(&self, each: &Resources) -> u64 {
+        let ratio = |have: u64, need: u64| have.checked_div(need).unwrap_or(u64::MAX);
+        let others = ratio(self.all.cpu_milli, each.cpu_milli).min(ratio(self.all.memory_mib, each.memory_mib));
+        if others == 0 || each.gpu_milli > self.all.gpu_milli {
+            return 0;
+        }
+        others.min(match each.gpu_milli {
+            0 => u64::MAX,
+            share if share < DEVICE => {
+                let shared: u64 = self.shares.iter().map(|s| u64::from(*s) / share).sum();
+                shared + self.devices() * (DEVICE / share)
+            }
+            whole => self.devices() / whole.div_ceil(DEVICE),
+        })
+    }
+
+    /// Takes the room of one member. The caller has seen that it fits.
+    pub(crate) fn take(&mut self, each: &Resources) {
+        debug_assert!(self.members(each) > 0, "more is taken than is free");
+        let gpus = if each.gpu_milli > DEVICE { each.gpus() * DEVICE } else { each.gpu_milli };
+        self.all = self.all.saturating_sub(&Resources { gpu_milli: gpus, ..*each });
+        let Some(share) = u16::try_from(each.gpu_milli).ok().filter(|s| *s > 0 && u64::from(*s) < DEVICE) else {
+            return;
+        };
+        let tightest = self.shares.partition_point(|left| *left < share);
+        let left = if tightest < self.shares.len() { self.shares.remove(tightest) } else { DEVICE as u16 } - share;
+        if left > 0 {
+            let place = self.shares.partition_point(|other| *other < left);
+            self.shares.insert(place, left);
+        }
+    }
+
+    /// Makes the room of members free again. On which device a share sat is not known, so that no device is called free that
+    /// may not be: shares give back cpu and memory alone.
+    pub(crate) fn give(&mut self, each: &Resources, members: u64) {
+        let gpus = if each.gpu_milli < DEVICE { 0 } else { each.gpus() * DEVICE };
+        self.all += Resources { gpu_milli: gpus, ..*each }.times(members);
+    }
+
+    /// As it would be after taking the room of several members.
+    pub(crate) fn after(&self, each: &Resources, members: u64) -> Self {
+        let mut after = self.clone();
+        after.take_all(each, members);
+        after
+    }
+
+    /// Takes the room of several members. The caller has seen that they fit.
+    pub(crate) fn take_all(&mut self, each: &Resources, members: u64) {
+        if (1..DEVICE).contains(&each.gpu_milli) {
+            (0..members).for_each(|_| self.take(each));
+        } else if members > 0 {
+            let gpus = each.gpus() * DEVICE;
+            self.all = self.all.saturating_sub(&Resources { gpu_milli: gpus, ..*each }.times(members));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn free(gpu_milli: u64, shares: &[u16]) -> Free {
+        Free { all: Resources { cpu_milli: 64_000, memory_mib: 64_000, gpu_milli }, shares: shares.to_vec() }
+    }
+
+    fn share(gpu_milli: u64) -> Resources {
+        Resources { cpu_milli: 1, memory_mib: 1, gpu_milli }
+    }
+
+    #[test]
+    fn a_share_goes_to_the_fullest_device_that_holds_it_and_opens_a_new_one_last() {
+        let mut node = free(2 * 1000 + 300 + 600, &[300, 600]);
+        node.take(&share(300));
+        assert_eq!((node.shares.as_slice(), node.devices()), (&[600][..], 2));
+        node.take(&share(500));
+        assert_eq!((node.shares.as_slice(), node.devices()), (&[100][..], 2));
+        node.take(&share(500));
+        assert_eq!((node.shares.as_slice(), node.devices()), (&[100, 500][..], 1));
+        assert_eq!(node.all.gpu_milli, 1600);
+    }
+
+    #[test]
+    fn what_is_left_on_two_devices_never_adds_up_to_one_member() {
+        let node = free(1000, &[400, 600]);
+        assert_eq!(node.members(&share(1000)), 0);
+        assert_eq!(node.members(&share(700)), 0);
+        assert_eq!(node.members(&share(200)), 5);
+        assert_eq!(free(3000, &[]).members(&share(2000)), 1);
+        assert_eq!(free(3000, &[]).members(&share(400)), 6);
+    }
+}

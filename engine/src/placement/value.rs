@@ -1,0 +1,230 @@
+//! What placing a member on a node wastes. Everything is in millionths of a GPU, from the mix of what is asked for:
+//!
+//! - *pieces*: what the node's devices were worth to the mix and are not any more, beyond the member's own price
+//!   ([`super::cutting`]). It makes shares that complement each other meet, and small ones fill what large ones leave.
+//! - *starved*: GPUs that the node's free cpu will not be enough for, at the mix's mean cpu a GPU. It sends members that need much
+//!   cpu to nodes that have much of it for each GPU.
+//! - *fragments*: GPU that members of the mix could not use, the mean over the mix ("Beware of Fragmentation", USENIX ATC '23). It
+//!   keeps whole nodes for those that need whole nodes. Counted for a sixteenth: it is the broad guess, the first two are exact.
+//! - *claimed*: GPU of a model for which there are members that can't go elsewhere. Counted for a sixty-fourth: enough to make those
+//!   who can go anywhere go elsewhere first.
+//!
+//! The weights are round numbers between which quality hardly differs; bench/results/quality.json has what they make.
+
+use std::collections::BTreeMap;
+
+use protocol::resources::Resources;
+use protocol::sku::Sku;
+
+use super::cutting::{WHOLE, Worth, worth};
+use super::devices::{DEVICE, Free};
+use super::mix::Mix;
+
+/// How many times less a fragment counts than a piece.
+const FRAGMENT_SHARE: i64 = 16;
+/// How many times less a claim counts than a piece.
+const CLAIM_SHARE: i64 = 64;
+/// Weights of the mix are parts of 2^20.
+const PARTS: u32 = 20;
+
+/// What is wasted by a placing, in millionths of a GPU, by kind. Less is better; what a placing mends is below 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Waste {
+    pub(crate) pieces: i64,
+    pub(crate) starved: i64,
+    pub(crate) fragments: i64,
+    pub(crate) claimed: i64,
+}
+
+impl Waste {
+    /// The kinds by their weights.
+    pub(crate) fn sum(&self) -> i64 {
+        self.pieces + self.starved + self.fragments / FRAGMENT_SHARE + self.claimed / CLAIM_SHARE
+    }
+
+    pub(crate) fn plus(&self, other: &Self) -> Self {
+        Self {
+            pieces: self.pieces.saturating_add(other.pieces),
+            starved: self.starved.saturating_add(other.starved),
+            fragments: self.fragments.saturating_add(other.fragments),
+            claimed: self.claimed.saturating_add(other.claimed),
+        }
+    }
+
+    fn less(&self, other: &Self) -> Self {
+        Self {
+            pieces: self.pieces - other.pieces,
+            starved: self.starved - other.starved,
+            fragments: self.fragments - other.fragments,
+            claimed: self.claimed - other.claimed,
+        }
+    }
+}
+
+/// The mix as it looks at one model.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct View {
+    /// Parts of the mix that can't use the model at all, or need no GPU.
+    outside: u64,
+    shapes: Vec<Shape>,
+    /// How much of the model's room is claimed by members that can't go everywhere, in millionths.
+    claimed: u64,
+}
+
+/// Members of the mix that ask for the same GPUs.
+#[derive(Debug, Clone)]
+struct Shape {
+    gpu_milli: u64,
+    parts: u64,
+    /// Cpu, memory and parts of the mix, by growing cpu.
+    members: Vec<(u64, u64, u64)>,
+}
+
+/// The mix, made ready for judging many places.
+#[derive(Debug, Clone)]
+pub(crate) struct Value {
+    worth: Worth,
+    /// Millionths of a GPU that a thousandth of a core serves, times 2^20.
+    served: u64,
+    views: BTreeMap<Sku, View>,
+}
+
+impl Value {
+    /// Of this mix for a fleet with these models, each with its GPUs in thousandths.
+    pub(crate) fn new(mix: &Mix, fleet: &BTreeMap<Sku, u64>) -> Self {
+        let (mut cpu, mut gpu) = (0u128, 0u128);
+        let mut pieces: BTreeMap<u16, u64> = BTreeMap::new();
+        for (ask, members) in mix.asks().filter(|(ask, _)| ask.each.gpu_milli > 0) {
+            cpu += u128::from(ask.each.cpu_milli) * u128::from(members);
+            gpu += u128::from(ask.each.gpu_milli) * u128::from(members);
+            let (size, each) = piece(ask.each.gpu_milli);
+            let known = pieces.entry(size).or_default();
+            *known = known.saturating_add(members.saturating_mul(each));
+        }
+        let served = ((gpu * 1000) << PARTS).checked_div(cpu).and_then(|s| u64::try_from(s).ok()).unwrap_or(u64::MAX);
+        let claims = claims(mix, fleet, gpu);
+        let view = |sku: &Sku| View { claimed: claims.get(sku).copied().unwrap_or(0), ..View::of(mix, sku) };
+        Self {
+            worth: worth(&pieces.into_iter().collect::<Vec<_>>()),
+            served,
+            views: fleet.keys().map(|sku| (sku.clone(), view(sku))).collect(),
+        }
+    }
+
+    /// How the mix looks at a model.
+    pub(crate) fn view(&self, sku: &Sku) -> Option<&View> {
+        self.views.get(sku)
+    }
+
+    /// What placing members on a node wastes.
+    pub(crate) fn waste(&self, view: &View, before: &Free, each: &Resources, members: u64) -> Waste {
+        let price = |milli: u64| match milli {
+            share if share < DEVICE => self.left(share as u16),
+            whole => whole.div_ceil(DEVICE) as i64 * i64::from(WHOLE),
+        };
+        let own = price(each.gpu_milli).saturating_mul(members as i64);
+        let mut waste = self.state(view, &before.after(each, members)).less(&self.state(view, before));
+        waste.pieces -= own;
+        waste
+    }
+
+    /// What is amiss with a node as it is. Only differences of it mean something.
+    fn state(&self, view: &View, free: &Free) -> Waste {
+        let left = free.all.gpu_milli;
+        let devices = free.devices();
+        let worth = devices as i64 * i64::from(WHOLE) + free.shares.iter().map(|s| self.left(*s)).sum::<i64>();
+        let served = (u128::from(free.all.cpu_milli) * u128::from(self.served)) >> PARTS;
+        let micro = left.saturating_mul(1000);
+        Waste {
+            pieces: -worth,
+            starved: micro.saturating_sub(u64::try_from(served).unwrap_or(u64::MAX)) as i64,
+            fragments: view.fragments(free, devices),
+            claimed: -((u128::from(micro) * u128::from(view.claimed) / 1_000_000) as i64),
+        }
+    }
+
+    fn left(&self, milli: u16) -> i64 {
+        i64::from(self.worth[usize::from(milli).min(DEVICE as usize)])
+    }
+}
+
+/// A member's pieces of a device: a share is one, whole devices are as many.
+fn piece(gpu_milli: u64) -> (u16, u64) {
+    match u16::try_from(gpu_milli) {
+        Ok(share) if u64::from(share) < DEVICE => (share, 1),
+        _ => (DEVICE as u16, gpu_milli.div_ceil(DEVICE)),
+    }
+}
+
+/// How much of each model's room would be claimed, in millionths, by members that accept some models only, if all of the fleet
+/// were asked for: each spreads what it asks for over the models that it accepts.
+fn claims(mix: &Mix, fleet: &BTreeMap<Sku, u64>, asked: u128) -> BTreeMap<Sku, u64> {
+    let all: u128 = fleet.values().map(|g| u128::from(*g)).sum();
+    let mut claimed: BTreeMap<&Sku, u128> = BTreeMap::new();
+    for (ask, members) in mix.asks().filter(|(ask, _)| ask.each.gpu_milli > 0 && !ask.skus.is_empty()) {
+        let there: u128 = ask.skus.iter().filter_map(|s| fleet.get(s)).map(|g| u128::from(*g)).sum();
+        if there == 0 || there >= all {
+            continue;
+        }
+        // Of all that is asked for, in millionths, for each thousandth of a GPU of these models.
+        let wants = u128::from(ask.each.gpu_milli) * u128::from(members) * 1_000_000 * all / asked.max(1) / there;
+        for (sku, _) in ask.skus.iter().filter_map(|s| fleet.get_key_value(s)) {
+            *claimed.entry(sku).or_default() += wants;
+        }
+    }
+    claimed.into_iter().map(|(sku, c)| (sku.clone(), u64::try_from(c).unwrap_or(u64::MAX).min(1_000_000))).collect()
+}
+
+impl View {
+    fn of(mix: &Mix, sku: &Sku) -> Self {
+        let all = u128::from(mix.members().max(1));
+        let mut view = Self::default();
+        let mut shapes: BTreeMap<u64, Vec<(u64, u64, u64)>> = BTreeMap::new();
+        for (ask, members) in mix.asks() {
+            let parts = u64::try_from((u128::from(members) << PARTS) / all).unwrap_or(u64::MAX).max(1);
+            let accepts = ask.skus.is_empty() || ask.skus.binary_search(sku).is_ok();
+            if ask.each.gpu_milli == 0 || !accepts {
+                view.outside += parts;
+                continue;
+            }
+            let member = (ask.each.cpu_milli, ask.each.memory_mib, parts);
+            shapes.entry(ask.each.gpu_milli).or_default().push(member);
+        }
+        for (gpu_milli, mut members) in shapes {
+            members.sort_unstable();
+            let parts = members.iter().map(|m| m.2).sum();
+            view.shapes.push(Shape { gpu_milli, parts, members });
+        }
+        view
+    }
+
+    /// The GPU left on a node that a member of the mix can't use, the mean over the mix: all of it, where the member does not
+    /// fit; else that of devices with less left than one of its shares.
+    fn fragments(&self, free: &Free, devices: u64) -> i64 {
+        let left = free.all.gpu_milli;
+        if left == 0 {
+            return 0;
+        }
+        let mut lost = u128::from(self.outside) * u128::from(left);
+        let most = if devices > 0 { DEVICE } else { free.shares.last().map_or(0, |s| u64::from(*s)) };
+        for shape in &self.shapes {
+            let needs = shape.gpu_milli;
+            let holds = if needs < DEVICE { needs <= most } else { needs.div_ceil(DEVICE) <= devices };
+            let fitting = if holds { shape.fitting(free) } else { 0 };
+            let small = match needs < DEVICE {
+                true => free.shares.iter().map(|s| u64::from(*s)).take_while(|s| *s < needs).sum(),
+                false => left - devices * DEVICE,
+            };
+            lost += u128::from(fitting) * u128::from(small) + u128::from(shape.parts - fitting) * u128::from(left);
+        }
+        i64::try_from((lost * 1000) >> PARTS).unwrap_or(i64::MAX)
+    }
+}
+
+impl Shape {
+    /// Parts of the mix with these GPUs whose cpu and memory are there.
+    fn fitting(&self, free: &Free) -> u64 {
+        let fits = self.members.iter().take_while(|m| m.0 <= free.all.cpu_milli);
+        fits.filter(|m| m.1 <= free.all.memory_mib).map(|m| m.2).sum()
+    }
+}

@@ -1,0 +1,3 @@
+//! What is replayed, and what is counted.
+
+pub mod saturation;

@@ -146,7 +146,7 @@ fn outcomes_and_refusals_come_back_equal() {
         Refusal::StrayReport { cluster: cluster("eu-1"), attempt },
         Refusal::NotAbandoned { key: key("a"), why: "its agent sees it".into() },
         Refusal::Exists { what: "pool a".into() },
-        Refusal::Pool(engine::pools::PoolFault::LiveWorkloads { name: script::pool("a"), workloads: 3 }),
+        Refusal::from(engine::pools::PoolFault::LiveWorkloads { name: script::pool("a"), workloads: 3 }),
     ];
     for outcome in outcomes {
         assert_eq!(decode_body::<Outcome>(&encode_body(&outcome).unwrap()).unwrap(), outcome);

@@ -165,7 +165,7 @@ impl From<Refusal> for ApiError {
         let text = refusal.to_string();
         match refusal {
             Refusal::NameTaken { .. } | Refusal::Exists { .. } => ApiError::AlreadyExists(text),
-            Refusal::Pool(fault) => match fault {
+            Refusal::Pool(fault) => match *fault {
                 PoolFault::NoPool { .. } | PoolFault::NoRule { .. } => ApiError::NotFound(text),
                 PoolFault::Invalid(faults) => ApiError::Invalid { kind: POOL_KIND, name: String::new(), faults },
                 _ => ApiError::Conflict(text),

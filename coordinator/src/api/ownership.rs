@@ -54,7 +54,7 @@ pub async fn get(
         let pools = &view.state.pools;
         pools.owners().get(&wanted).map(|rule| object(pools, &wanted, rule))
     });
-    found.await?.map(Json).ok_or_else(|| Refusal::Pool(PoolFault::NoRule { owner }).into())
+    found.await?.map(Json).ok_or_else(|| Refusal::from(PoolFault::NoRule { owner }).into())
 }
 
 /// `POST …/ownershiprules`

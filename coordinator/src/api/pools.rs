@@ -87,7 +87,7 @@ pub async fn get(
         let spec = view.state.pools.spec(&name).ok_or_else(|| view.state.pools.no_pool(&name))?;
         Ok::<_, engine::pools::PoolFault>(object(&view.state.pools, &name, spec, standings.of(view).get(&name)))
     });
-    found.await?.map(Json).map_err(|fault| Refusal::Pool(fault).into())
+    found.await?.map(Json).map_err(|fault| Refusal::from(fault).into())
 }
 
 /// `POST …/resourcepools`

@@ -308,7 +308,13 @@ pub enum Refusal {
     },
     /// A rule of the pools would not hold.
     #[error(transparent)]
-    Pool(#[from] PoolFault),
+    Pool(Box<PoolFault>),
+}
+
+impl From<PoolFault> for Refusal {
+    fn from(fault: PoolFault) -> Self {
+        Refusal::Pool(Box::new(fault))
+    }
 }
 
 /// Everything that one command did.

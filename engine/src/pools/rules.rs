@@ -71,15 +71,15 @@ pub enum PoolFault {
         /// The resource.
         resource: Resource,
         /// `reservation` or `limit`.
-        what: String,
+        what: Box<str>,
         /// The child.
         name: PoolName,
         /// The child's, as people write it.
-        own: String,
+        own: Box<str>,
         /// The parent.
         parent: PoolName,
         /// The parent's.
-        above: String,
+        above: Box<str>,
     },
     /// The children reserve more than there is to reserve.
     #[error(
@@ -327,9 +327,9 @@ fn check_child(name: &PoolName, spec: &PoolSpec, parent: &PoolName, above: &Pool
         resource: resource.clone(),
         what: what.into(),
         name: name.clone(),
-        own: resource.show(own),
+        own: resource.show(own).into(),
         parent: parent.clone(),
-        above: resource.show(limit),
+        above: resource.show(limit).into(),
     };
     for (resource, quota) in &spec.resources.0 {
         let parents = above.quota(resource);

@@ -289,7 +289,7 @@ impl History {
                                     let held = group.each.times(u64::from(share.members));
                                     match (unseen, without(w)) {
                                         (true, false) => free = free.saturating_sub(&held),
-                                        (false, true) => free = free + held,
+                                        (false, true) => free += held,
                                         _ => {}
                                     }
                                 }

@@ -12,6 +12,8 @@ pub mod forget;
 pub mod get;
 pub mod inline;
 pub mod logs;
+pub mod pool;
+pub mod pools;
 pub mod replay;
 pub mod submit;
 pub mod wait;
@@ -60,6 +62,8 @@ async fn dispatch(command: Command, global: Global, out: Out) -> anyhow::Result<
         Command::Delete(args) => delete::run(args, &global, &out).await,
         Command::Forget(args) => forget::run(args, &global, &out).await,
         Command::Capacity(args) => capacity::run(args, &global, &out).await,
+        Command::Pools(args) => pools::run(args, &global, &out).await,
+        Command::Pool(args) => pool::run(args, &global, &out).await,
         Command::Clusters(args) => clusters::run(args, &global, &out).await,
         Command::Replay(args) => replay::run(args, &global, &out),
         Command::Completions(args) => completions::run(args, &out),

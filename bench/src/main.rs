@@ -4,6 +4,7 @@
 
 mod built;
 mod clients;
+mod decide;
 mod durable;
 mod etcd;
 mod failover;
@@ -11,6 +12,7 @@ mod federation;
 mod footprint;
 mod ingest;
 mod load;
+mod quality;
 mod result;
 
 use std::process::ExitCode;
@@ -28,6 +30,10 @@ enum Name {
     Failover,
     /// Memory and CPU of the node role with 8 GPUs
     Footprint,
+    /// Decisions a second, and the time of one, on up to 125,000 nodes
+    Decide,
+    /// GPUs given out at saturation, by list and policy
+    Quality,
 }
 
 /// Measures one thing, prints a table and, as the last line, one JSON object.
@@ -58,6 +64,8 @@ fn main() -> ExitCode {
         Name::Durable => durable::run(args.quick),
         Name::Failover => failover::run(args.quick),
         Name::Footprint => footprint::run(args.quick),
+        Name::Decide => decide::run(args.quick),
+        Name::Quality => quality::run(args.quick, args.save),
     };
     let name = args.name.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     match measured.and_then(|figures| result::tell(&name, figures, args.save)) {

@@ -64,7 +64,7 @@ pub(crate) fn look(
     let shapes = room.shapes(gang, Order::BestFirst);
     let stale = stale(room);
     if stale.is_none()
-        && let Some(place) = place(room, value, spec, gang, &shapes)
+        && let Some(place) = place(room, value, spec, gang, &shapes, Order::BestFirst)
     {
         return Look::Open(place);
     }
@@ -90,10 +90,11 @@ pub(crate) fn place(
     spec: &WorkloadSpec,
     gang: &[GroupNeed],
     shapes: &[Shape],
+    order: Order,
 ) -> Option<Place> {
     let judge = room.judge(value);
     let Fit::Fits(spots, waste) = fit(&mut room.holes, &room.kept, shapes, &judge) else { return None };
-    let score = Score::new(room, spec, gang, &spots, waste);
+    let score = Score::new(room, spec, gang, &spots, waste, order);
     Some(Place { cluster: room.cluster.info.name.clone(), score, spots })
 }
 

@@ -31,11 +31,11 @@ impl Free {
 
     /// How many members of this size there is room for.
     pub(crate) fn members(&self, each: &Resources) -> u64 {
-        let ratio = |have: u64, need: u64| have.checked_div(need).unwrap_or(u64::MAX);
-        let others = ratio(self.all.cpu_milli, each.cpu_milli).min(ratio(self.all.memory_mib, each.memory_mib));
-        if others == 0 || each.gpu_milli > self.all.gpu_milli {
+        if !each.fits_in(&self.all) {
             return 0;
         }
+        let ratio = |have: u64, need: u64| have.checked_div(need).unwrap_or(u64::MAX);
+        let others = ratio(self.all.cpu_milli, each.cpu_milli).min(ratio(self.all.memory_mib, each.memory_mib));
         others.min(match each.gpu_milli {
             0 => u64::MAX,
             share if share < DEVICE => {

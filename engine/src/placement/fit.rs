@@ -112,8 +112,11 @@ fn usable<'a>(
     each: &Resources,
     sku: SkuId,
 ) -> impl Iterator<Item = (&'a Class, u64)> + 'a {
-    let (all, one) =
-        if each.gpu_milli == 0 { (Some(holes.classes()), None) } else { (None, Some(holes.of_model(sku))) };
+    let (all, one) = if each.gpu_milli == 0 {
+        (Some(holes.classes()), None)
+    } else {
+        (None, Some(holes.of_model(sku, each.gpu_milli)))
+    };
     all.into_iter().flatten().chain(one.into_iter().flatten()).filter(|(c, _)| allowed.allows(c.sku))
 }
 

@@ -55,6 +55,8 @@ struct Taken {
 pub(crate) struct Holes {
     sku: Vec<SkuId>,
     free: Vec<Free>,
+    /// How often each node changed.
+    version: Vec<u32>,
     classes: BTreeMap<Class, BTreeSet<u32>>,
     log: Vec<Taken>,
 }
@@ -69,6 +71,7 @@ impl Holes {
                 holes.classes.entry(Class::of(sku, free)).or_default().insert(node);
             }
             holes.free.push(free.unwrap_or_default());
+            holes.version.push(0);
         }
         holes
     }
@@ -78,9 +81,9 @@ impl Holes {
         self.classes.iter().map(|(class, nodes)| (class, nodes.len() as u64))
     }
 
-    /// The classes of one model.
-    pub(crate) fn of_model(&self, sku: SkuId) -> impl Iterator<Item = (&Class, u64)> + '_ {
-        let first = Class { sku, gpu_milli: 0, cpu_milli: 0, memory_mib: 0, shares: vec![] };
+    /// The classes of one model with at least so much GPU left.
+    pub(crate) fn of_model(&self, sku: SkuId, gpu_milli: u64) -> impl Iterator<Item = (&Class, u64)> + '_ {
+        let first = Class { sku, gpu_milli, cpu_milli: 0, memory_mib: 0, shares: vec![] };
         self.classes.range(first..).take_while(move |(c, _)| c.sku == sku).map(|(c, nodes)| (c, nodes.len() as u64))
     }
 
@@ -97,6 +100,35 @@ impl Holes {
     /// What is free on a node.
     pub(crate) fn free(&self, node: u32) -> &Free {
         &self.free[node as usize]
+    }
+
+    /// How often a node changed: what was seen of it at this number holds.
+    pub(crate) fn version(&self, node: u32) -> u32 {
+        self.version[node as usize]
+    }
+
+    /// The first node of those that are as a node of this model was.
+    pub(crate) fn first_of(&self, node: u32, was: &Free) -> Option<u32> {
+        self.first(&Class::of(self.sku(node), was))
+    }
+
+    /// The first node of each class of a model, with at least so much GPU left.
+    pub(crate) fn firsts(&self, sku: SkuId, gpu_milli: u64) -> impl Iterator<Item = u32> + '_ {
+        self.of_model(sku, gpu_milli).filter_map(|(class, _)| self.first(class))
+    }
+
+    /// A node's free room is another now; none: it takes no members.
+    pub(crate) fn renew(&mut self, node: u32, free: Option<Free>) {
+        self.set(node, free.clone().unwrap_or_default());
+        if free.is_none() {
+            let class = Class::of(self.sku(node), &Free::default());
+            if let Some(nodes) = self.classes.get_mut(&class) {
+                nodes.remove(&node);
+                if nodes.is_empty() {
+                    self.classes.remove(&class);
+                }
+            }
+        }
     }
 
     /// A node's model.
@@ -131,7 +163,10 @@ impl Holes {
     pub(crate) fn undo_to(&mut self, mark: usize) {
         while self.log.len() > mark {
             let Some(taken) = self.log.pop() else { return };
+            let version = self.version(taken.node).wrapping_sub(1);
             self.set(taken.node, taken.before);
+            // It is as it was: what was seen of it then still holds.
+            self.version[taken.node as usize] = version;
         }
     }
 
@@ -151,5 +186,6 @@ impl Holes {
         }
         self.classes.entry(Class::of(sku, &free)).or_default().insert(node);
         self.free[node as usize] = free;
+        self.version[node as usize] = self.version[node as usize].wrapping_add(1);
     }
 }

@@ -18,6 +18,15 @@ pub(crate) struct Ask {
     pub(crate) skus: Vec<Sku>,
 }
 
+impl Ask {
+    fn of(need: &GroupNeed) -> Self {
+        let mut skus = need.skus.clone();
+        skus.sort_unstable();
+        skus.dedup();
+        Self { each: need.each, skus }
+    }
+}
+
 /// Members by what they ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Mix {
@@ -45,17 +54,26 @@ impl Mix {
     /// And the members of every workload on record.
     pub(crate) fn of(state: &State, capacity: &Capacity) -> Self {
         let mut mix = Self::of_fleet(capacity);
-        state.workloads.values().for_each(|w| mix.see(&w.spec.gang()));
+        state.mix().asks.iter().for_each(|(ask, members)| mix.add(ask.clone(), *members));
         mix
     }
 
     /// Counts a gang's members.
     pub(crate) fn see(&mut self, gang: &[GroupNeed]) {
+        gang.iter().for_each(|need| self.add(Ask::of(need), u64::from(need.count)));
+    }
+
+    /// Takes a gang's members out again.
+    pub(crate) fn forget(&mut self, gang: &[GroupNeed]) {
         for need in gang {
-            let mut skus = need.skus.clone();
-            skus.sort_unstable();
-            skus.dedup();
-            self.add(Ask { each: need.each, skus }, u64::from(need.count));
+            let ask = Ask::of(need);
+            let Some(known) = self.asks.get_mut(&ask) else { continue };
+            let gone = u64::from(need.count).min(*known);
+            *known -= gone;
+            self.members -= gone;
+            if *known == 0 {
+                self.asks.remove(&ask);
+            }
         }
     }
 

@@ -124,7 +124,7 @@ impl<'a> Room<'a> {
 
     /// Models of this cluster that a group accepts, best first. One that accepts any gets the cheapest first; models with one
     /// price are alike to it.
-    fn accepted(&self, need: &GroupNeed, order: Order) -> Vec<Vec<u16>> {
+    pub(crate) fn accepted(&self, need: &GroupNeed, order: Order) -> Vec<Vec<u16>> {
         if need.each.gpu_milli == 0 {
             return vec![];
         }
@@ -173,6 +173,11 @@ pub(crate) fn healthy(node: &NodeCapacity) -> Option<Free> {
     let out = (u64::from(node.ghosts) + u64::from(node.sick)) * DEVICE;
     let left = Resources { gpu_milli: node.total.gpu_milli.saturating_sub(out), ..node.total };
     (node.state == NodeState::Ready).then(|| Free::whole(left))
+}
+
+/// What a frame says is free on a node; none where it takes no members.
+pub(crate) fn ready(node: &NodeCapacity) -> Option<Free> {
+    (node.state == NodeState::Ready).then(|| free(node))
 }
 
 /// What a frame says is free on a node.

@@ -4,7 +4,7 @@ use protocol::ids::ClusterName;
 use protocol::workload::{GroupNeed, WorkloadSpec};
 
 use super::fit::Spot;
-use super::rooms::Room;
+use super::rooms::{Order, Room};
 use super::value::Waste;
 use crate::reasons::ScoreTerm;
 
@@ -30,20 +30,37 @@ pub(crate) struct Score {
 }
 
 /// A step of waste, in millionths of a GPU.
-const STEP: i64 = 50_000;
+pub(crate) const STEP: i64 = 50_000;
 
 impl Score {
-    pub(crate) fn new(room: &Room<'_>, spec: &WorkloadSpec, gang: &[GroupNeed], spots: &[Spot], kinds: Waste) -> Self {
+    pub(crate) fn new(
+        room: &Room<'_>,
+        spec: &WorkloadSpec,
+        gang: &[GroupNeed],
+        spots: &[Spot],
+        kinds: Waste,
+        order: Order,
+    ) -> Self {
         let prefer = &spec.placement.regions.prefer;
         let info = &room.cluster.info;
         let region = prefer.iter().position(|r| *r == info.region).unwrap_or(prefer.len()) as u64;
         let pairs = || gang.iter().zip(spots);
-        let model = pairs().map(|(need, spot)| model_rank(room, need, spot)).max().unwrap_or(0);
+        let rank = |(need, spot): (&GroupNeed, &Spot)| match order {
+            Order::BestFirst => model_rank(room, need, spot),
+            Order::Alike => 0,
+        };
+        let model = pairs().map(rank).max().unwrap_or(0);
         let cpu_on_gpu = pairs().filter(|(need, _)| need.each.gpu_milli == 0).map(|(_, s)| on_gpu_nodes(room, s)).sum();
         let cost = pairs().map(|(need, spot)| cost(room, need, spot)).fold(0, u64::saturating_add);
         let exactly = kinds.sum();
         let wasted = exactly.div_euclid(STEP);
         Self { region, model, cpu_on_gpu, wasted, cost, exactly, name: info.name.clone(), kinds }
+    }
+
+    /// Everything that decides but the name.
+    #[cfg(test)]
+    pub(crate) fn decisive(&self) -> (u64, u64, u64, i64, u64, i64) {
+        (self.region, self.model, self.cpu_on_gpu, self.wasted, self.cost, self.exactly)
     }
 
     /// The score as data, in the order in which it counts.

@@ -6,8 +6,8 @@
 //!   cpu to nodes that have much of it for each GPU.
 //! - *fragments*: GPU that members of the mix could not use, the mean over the mix ("Beware of Fragmentation", USENIX ATC '23). It
 //!   keeps whole nodes for those that need whole nodes. Counted for a sixteenth: it is the broad guess, the first two are exact.
-//! - *claimed*: GPU of a model for which there are members that can't go elsewhere. Counted for a sixty-fourth: enough to make those
-//!   who can go anywhere go elsewhere first.
+//! - *claimed*: GPU of a model for which there are members that can't go elsewhere. Counted for a 256th: it decides between places that
+//!   waste about the same. More of it opens rare models to those who need them, and closes whole nodes of the common ones to gangs.
 //!
 //! The weights are round numbers between which quality hardly differs; bench/results/quality.json has what they make.
 
@@ -23,7 +23,7 @@ use super::mix::Mix;
 /// How many times less a fragment counts than a piece.
 const FRAGMENT_SHARE: i64 = 16;
 /// How many times less a claim counts than a piece.
-const CLAIM_SHARE: i64 = 64;
+const CLAIM_SHARE: i64 = 256;
 /// Weights of the mix are parts of 2^20.
 const PARTS: u32 = 20;
 
@@ -78,6 +78,10 @@ struct Shape {
     parts: u64,
     /// Cpu, memory and parts of the mix, by growing cpu.
     members: Vec<(u64, u64, u64)>,
+    /// The parts of the members up to each.
+    up_to: Vec<u64>,
+    /// The most memory that one of them needs.
+    most_memory: u64,
 }
 
 /// The mix, made ready for judging many places.
@@ -86,7 +90,9 @@ pub(crate) struct Value {
     worth: Worth,
     /// Millionths of a GPU that a thousandth of a core serves, times 2^20.
     served: u64,
-    views: BTreeMap<Sku, View>,
+    /// The fleet's models, sorted, and how the mix looks at each.
+    models: Vec<Sku>,
+    views: Vec<View>,
 }
 
 impl Value {
@@ -95,25 +101,32 @@ impl Value {
         let (mut cpu, mut gpu) = (0u128, 0u128);
         let mut pieces: BTreeMap<u16, u64> = BTreeMap::new();
         for (ask, members) in mix.asks().filter(|(ask, _)| ask.each.gpu_milli > 0) {
-            cpu += u128::from(ask.each.cpu_milli) * u128::from(members);
-            gpu += u128::from(ask.each.gpu_milli) * u128::from(members);
+            cpu = cpu.saturating_add(u128::from(ask.each.cpu_milli).saturating_mul(members.into()));
+            gpu = gpu.saturating_add(u128::from(ask.each.gpu_milli).saturating_mul(members.into()));
             let (size, each) = piece(ask.each.gpu_milli);
             let known = pieces.entry(size).or_default();
             *known = known.saturating_add(members.saturating_mul(each));
         }
-        let served = ((gpu * 1000) << PARTS).checked_div(cpu).and_then(|s| u64::try_from(s).ok()).unwrap_or(u64::MAX);
+        let served = gpu.saturating_mul(1000 << PARTS).checked_div(cpu).and_then(|s| u64::try_from(s).ok());
+        let served = served.unwrap_or(u64::MAX);
         let claims = claims(mix, fleet, gpu);
         let view = |sku: &Sku| View { claimed: claims.get(sku).copied().unwrap_or(0), ..View::of(mix, sku) };
         Self {
             worth: worth(&pieces.into_iter().collect::<Vec<_>>()),
             served,
-            views: fleet.keys().map(|sku| (sku.clone(), view(sku))).collect(),
+            models: fleet.keys().cloned().collect(),
+            views: fleet.keys().map(view).collect(),
         }
     }
 
     /// How the mix looks at a model.
     pub(crate) fn view(&self, sku: &Sku) -> Option<&View> {
-        self.views.get(sku)
+        self.views.get(self.models.binary_search(sku).ok()?)
+    }
+
+    /// The same, by the model's place among the fleet's.
+    pub(crate) fn view_at(&self, model: usize) -> Option<&View> {
+        self.views.get(model)
     }
 
     /// What placing members on a node wastes.
@@ -166,10 +179,13 @@ fn claims(mix: &Mix, fleet: &BTreeMap<Sku, u64>, asked: u128) -> BTreeMap<Sku, u
         if there == 0 || there >= all {
             continue;
         }
-        // Of all that is asked for, in millionths, for each thousandth of a GPU of these models.
-        let wants = u128::from(ask.each.gpu_milli) * u128::from(members) * 1_000_000 * all / asked.max(1) / there;
+        // Of all that is asked for, in millionths; then of these models' room, if all of the fleet were asked for.
+        let part =
+            u128::from(ask.each.gpu_milli).saturating_mul(members.into()).saturating_mul(1_000_000) / asked.max(1);
+        let wants = part.saturating_mul(all) / there;
         for (sku, _) in ask.skus.iter().filter_map(|s| fleet.get_key_value(s)) {
-            *claimed.entry(sku).or_default() += wants;
+            let known = claimed.entry(sku).or_default();
+            *known = known.saturating_add(wants);
         }
     }
     claimed.into_iter().map(|(sku, c)| (sku.clone(), u64::try_from(c).unwrap_or(u64::MAX).min(1_000_000))).collect()
@@ -192,8 +208,16 @@ impl View {
         }
         for (gpu_milli, mut members) in shapes {
             members.sort_unstable();
-            let parts = members.iter().map(|m| m.2).sum();
-            view.shapes.push(Shape { gpu_milli, parts, members });
+            let mut parts = 0;
+            let up_to = members
+                .iter()
+                .map(|m| {
+                    parts += m.2;
+                    parts
+                })
+                .collect();
+            let most_memory = members.iter().map(|m| m.1).max().unwrap_or(0);
+            view.shapes.push(Shape { gpu_milli, parts, members, up_to, most_memory });
         }
         view
     }
@@ -224,7 +248,91 @@ impl View {
 impl Shape {
     /// Parts of the mix with these GPUs whose cpu and memory are there.
     fn fitting(&self, free: &Free) -> u64 {
-        let fits = self.members.iter().take_while(|m| m.0 <= free.all.cpu_milli);
-        fits.filter(|m| m.1 <= free.all.memory_mib).map(|m| m.2).sum()
+        let with_cpu = self.members.partition_point(|m| m.0 <= free.all.cpu_milli);
+        if free.all.memory_mib >= self.most_memory {
+            return with_cpu.checked_sub(1).map_or(0, |last| self.up_to[last]);
+        }
+        self.members[..with_cpu].iter().filter(|m| m.1 <= free.all.memory_mib).map(|m| m.2).sum()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use protocol::ids::GroupName;
+    use protocol::workload::GroupNeed;
+
+    use super::*;
+
+    fn sku(name: &str) -> Sku {
+        Sku::parse(name).unwrap()
+    }
+
+    fn need(count: u32, cpu_milli: u64, gpu_milli: u64, skus: &[&str]) -> GroupNeed {
+        GroupNeed {
+            name: GroupName::new("a").unwrap(),
+            count,
+            each: Resources { cpu_milli, memory_mib: 1, gpu_milli },
+            skus: skus.iter().map(|s| sku(s)).collect(),
+        }
+    }
+
+    fn free(cpu_milli: u64, devices: u64, shares: &[u16]) -> Free {
+        let gpu_milli = devices * DEVICE + shares.iter().map(|s| u64::from(*s)).sum::<u64>();
+        Free { all: Resources { cpu_milli, memory_mib: 1000, gpu_milli }, shares: shares.to_vec() }
+    }
+
+    fn value(mix: &[GroupNeed]) -> Value {
+        let mut all = Mix::default();
+        all.see(mix);
+        Value::new(&all, &[(sku("T4"), 100_000), (sku("L4"), 100_000)].into())
+    }
+
+    fn wasted(value: &Value, model: &str, free: &Free, member: &GroupNeed) -> i64 {
+        value.waste(value.view(&sku(model)).unwrap(), free, &member.each, 1).sum()
+    }
+
+    #[test]
+    fn shares_that_complete_a_device_waste_less_than_ones_that_open_another() {
+        let (half, most) = (need(50, 1000, 500, &[]), need(50, 1000, 700, &[]));
+        let value = value(&[half.clone(), most, need(100, 1000, 1000, &[])]);
+        let (beside, opens) = (free(9000, 0, &[500]), free(9000, 1, &[]));
+        assert!(wasted(&value, "T4", &beside, &half) < wasted(&value, "T4", &opens, &half));
+        let breaks = free(9000, 0, &[700]);
+        assert!(wasted(&value, "T4", &beside, &half) < wasted(&value, "T4", &breaks, &half), "700 is asked for");
+    }
+
+    #[test]
+    fn members_that_need_much_cpu_waste_less_where_there_is_much_for_each_gpu() {
+        let (heavy, light) = (need(50, 20_000, 1000, &[]), need(50, 4000, 1000, &[]));
+        let value = value(&[heavy.clone(), light.clone()]);
+        let (poor, rich) = (free(48_000, 4, &[]), free(96_000, 4, &[]));
+        assert!(wasted(&value, "T4", &rich, &heavy) < wasted(&value, "T4", &poor, &heavy));
+        assert!(wasted(&value, "T4", &poor, &light) < wasted(&value, "T4", &rich, &light));
+    }
+
+    #[test]
+    fn small_members_waste_less_on_a_broken_node_while_whole_nodes_are_asked_for() {
+        let small = need(50, 1000, 1000, &[]);
+        let value = value(&[small.clone(), need(50, 8000, 8000, &[])]);
+        assert!(wasted(&value, "T4", &free(5000, 5, &[]), &small) < wasted(&value, "T4", &free(8000, 8, &[]), &small));
+    }
+
+    #[test]
+    fn who_can_go_anywhere_goes_to_the_model_that_others_do_not_claim() {
+        let anywhere = need(80, 1000, 1000, &[]);
+        let value = value(&[anywhere.clone(), need(20, 1000, 1000, &["T4"])]);
+        let node = free(4000, 4, &[]);
+        assert!(wasted(&value, "L4", &node, &anywhere) < wasted(&value, "T4", &node, &anywhere));
+    }
+
+    #[test]
+    fn the_largest_amounts_there_are_overflow_nothing() {
+        let largest = need(u32::MAX, u64::MAX, u64::MAX - 1000, &["L4"]);
+        let mut mix = Mix::default();
+        (0..3).for_each(|_| mix.see(&[largest.clone(), need(u32::MAX, u64::MAX, 500, &[])]));
+        let value = Value::new(&mix, &[(sku("T4"), u64::MAX), (sku("L4"), u64::MAX)].into());
+        let free = Free::whole(Resources { cpu_milli: u64::MAX, memory_mib: u64::MAX, gpu_milli: 1_024_000 });
+        value.waste(value.view(&sku("T4")).unwrap(), &free, &need(1, 1, 500, &[]).each, 1);
     }
 }

@@ -8,6 +8,7 @@ use protocol::ids::{ClusterName, CommandNumber, PoolName, UnixMs, WorkloadKey};
 
 use super::{Attempt, State, Workload};
 use crate::lifecycle::Phase;
+use crate::placement::mix::Mix;
 use crate::pools::usage::{self, Usage, UsageByPool};
 
 /// A place in line: higher priority first, then earlier submission.
@@ -40,13 +41,18 @@ pub(crate) struct Indices {
     pub(crate) usage: UsageByPool,
     /// Queued workloads that wait out a backoff, by its end.
     pub(crate) backoffs: BTreeSet<(UnixMs, WorkloadKey)>,
+    /// What the workloads on record ask for, whatever their phase.
+    pub(crate) mix: Mix,
 }
 
 impl Indices {
     /// Makes the views from the workloads alone.
     pub(crate) fn rebuilt<'a>(workloads: impl Iterator<Item = &'a Workload>) -> Self {
         let mut indices = Self::default();
-        workloads.for_each(|w| indices.insert(w));
+        workloads.for_each(|w| {
+            indices.insert(w);
+            indices.mix.see(&w.spec.gang());
+        });
         indices
     }
 
@@ -91,6 +97,7 @@ impl State {
         if workload.delete_requested && workload.phase.is_terminal() {
             self.by_uid.remove(&workload.uid);
             self.deleted.add(workload.uid, self.now);
+            self.indices.mix.forget(&workload.spec.gang());
             self.workloads.remove(key);
         } else {
             self.indices.insert(workload);
@@ -100,8 +107,14 @@ impl State {
     /// Adds a new workload.
     pub(crate) fn add(&mut self, workload: Workload) {
         self.indices.insert(&workload);
+        self.indices.mix.see(&workload.spec.gang());
         self.by_uid.insert(workload.uid, workload.key.clone());
         self.workloads.insert(workload.key.clone(), workload);
+    }
+
+    /// What the workloads on record ask for.
+    pub(crate) fn mix(&self) -> &Mix {
+        &self.indices.mix
     }
 
     /// Queued workloads, in the order in which they are placed.

@@ -7,6 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use crate::fleet::{Choice, DEVICE, Fleet, Node, Pod};
 use crate::policy::Policy;
 
+/// The least rise of a placing, and for a share how much is left on the device that makes it.
+type Rise = (f64, Option<u16>);
+
 /// FGD.
 #[derive(Default)]
 pub struct Fgd {
@@ -16,7 +19,7 @@ pub struct Fgd {
     mix: Vec<(Pod, f64)>,
     /// Of this mix: fragmentation by state, and by state and pod the least rise with the device that makes it.
     fragments: HashMap<Node, f64>,
-    rises: HashMap<Pod, HashMap<Node, Option<(f64, Option<u16>)>>>,
+    rises: HashMap<Pod, HashMap<Node, Option<Rise>>>,
 }
 
 impl Fgd {
@@ -59,7 +62,7 @@ impl Fgd {
         fragments
     }
 
-    fn rise(&mut self, fleet: &Fleet, pod: &Pod, node: &Node) -> Option<(f64, Option<u16>)> {
+    fn rise(&mut self, fleet: &Fleet, pod: &Pod, node: &Node) -> Option<Rise> {
         if !fleet.accepts(pod, node) {
             return None;
         }
@@ -70,7 +73,7 @@ impl Fgd {
             devices = node.left.iter().filter(|l| **l >= pod.milli).map(|l| Some(*l)).collect();
             devices.dedup();
         }
-        let mut least: Option<(f64, Option<u16>)> = None;
+        let mut least: Option<Rise> = None;
         for device in devices {
             let after = node.take(pod, device)?;
             let rise = self.fragments(fleet, &after) - before;

@@ -1,0 +1,138 @@
+//! The best places of each ask, kept from one decision to the next, so that a decision looks at what changed and not at the fleet.
+//!
+//! For each ask (a gang of one member) the index keeps the best places in order, the first node of each class standing for it. A
+//! node that changes is written into a journal; an ask that comes again judges what the journal has since it last came. Beyond
+//! [`KEPT`] places an ask forgets the worst; when it has used up those it kept, it looks at the whole fleet again.
+//!
+//! What is found is what a look at every class would find: a property test holds it to that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::mix::Ask;
+
+/// Places kept for an ask at most; half of them stay when there are more.
+const KEPT: usize = 4096;
+/// Changes that are remembered; an ask that comes after more looks at the whole fleet.
+const JOURNAL: usize = 1 << 16;
+/// Asks that are remembered.
+const ASKS: usize = 1024;
+
+/// A place, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Spot {
+    /// The model's place in the ask's order.
+    pub(crate) rank: u64,
+    /// A member without GPUs on a node with some.
+    pub(crate) on_gpus: bool,
+    /// Waste in steps.
+    pub(crate) wasted: i64,
+    /// Price an hour.
+    pub(crate) cost: u64,
+    /// Waste in millionths of a GPU.
+    pub(crate) exactly: i64,
+    /// The cluster, by its place among the rooms.
+    pub(crate) cluster: u32,
+    /// GPU left on the node: of equals the fullest.
+    pub(crate) gpu_milli: u64,
+    /// The node.
+    pub(crate) node: u32,
+    /// As the node was after this many changes; judged of another state, it means nothing any more.
+    pub(crate) version: u32,
+}
+
+/// A node of a cluster.
+pub(crate) type At = (u32, u32);
+
+#[derive(Debug, Default)]
+struct Best {
+    spots: BTreeSet<Spot>,
+    /// Spots from here on are not all known; none: all are.
+    forgot: Option<Spot>,
+    /// The journal was read so far.
+    read: u64,
+}
+
+impl Best {
+    fn add(&mut self, spot: Spot) {
+        if self.forgot.is_some_and(|forgot| spot >= forgot) {
+            return;
+        }
+        self.spots.insert(spot);
+        if self.spots.len() > KEPT {
+            let middle = self.spots.iter().nth(KEPT / 2).copied();
+            let Some(middle) = middle else { return };
+            self.spots.split_off(&middle);
+            self.forgot = Some(middle);
+        }
+    }
+}
+
+/// The best places of each ask.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    asks: BTreeMap<Ask, Best>,
+    journal: Vec<At>,
+    /// Changes that the journal has forgotten.
+    forgotten: u64,
+}
+
+impl Index {
+    /// A node is another now, or is the first of its class.
+    pub(crate) fn changed(&mut self, at: At) {
+        if self.journal.len() >= JOURNAL {
+            let half = JOURNAL / 2;
+            self.journal.drain(..half);
+            self.forgotten += half as u64;
+        }
+        self.journal.push(at);
+    }
+
+    /// Nothing that was judged holds any more.
+    pub(crate) fn forget(&mut self) {
+        self.asks.clear();
+        self.journal.clear();
+        self.forgotten = 0;
+    }
+
+    /// The best place for an ask. `all` names every first node of a class that could do, `judge` says how good a node is, if it
+    /// will do, and `holds` whether a spot is still what it was when it was judged.
+    pub(crate) fn best(
+        &mut self,
+        ask: &Ask,
+        all: impl Fn() -> Vec<At>,
+        judge: impl Fn(At) -> Option<Spot>,
+        holds: impl Fn(&Spot) -> bool,
+    ) -> Option<Spot> {
+        if !self.asks.contains_key(ask) {
+            if self.asks.len() >= ASKS {
+                self.asks.clear();
+            }
+            self.asks.insert(ask.clone(), Best { read: u64::MAX, ..Best::default() });
+        }
+        let now = self.forgotten + self.journal.len() as u64;
+        let best = self.asks.get_mut(ask)?;
+        let known = best.read != u64::MAX && best.read >= self.forgotten;
+        if known {
+            let unread = &self.journal[(best.read - self.forgotten) as usize..];
+            unread.iter().filter_map(|at| judge(*at)).for_each(|spot| best.add(spot));
+        }
+        if !known || !first(&mut best.spots, &holds) && best.forgot.is_some() {
+            *best = Best::default();
+            all().into_iter().filter_map(&judge).for_each(|spot| best.add(spot));
+        }
+        best.read = now;
+        first(&mut best.spots, &holds);
+        best.spots.first().copied()
+    }
+}
+
+/// Drops spots that hold no more, as far as the first that does; whether there is one.
+fn first(spots: &mut BTreeSet<Spot>, holds: &impl Fn(&Spot) -> bool) -> bool {
+    while let Some(spot) = spots.first().copied() {
+        if holds(&spot) {
+            return true;
+        }
+        spots.remove(&spot);
+    }
+    false
+}

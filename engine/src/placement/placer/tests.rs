@@ -1,0 +1,106 @@
+//! The index against a look at everything: whatever happened before, both find places that are as good.
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+use protocol::capacity::Source;
+use protocol::control::ClusterInfo;
+use protocol::ids::{CommandNumber, GroupName, Incarnation, LogIndex, NodeName, Region, UnixMs};
+use protocol::resources::Resources;
+use protocol::workload::Framework;
+
+use super::*;
+use crate::Command;
+use crate::capacity::ClusterCapacity;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Place(GroupNeed),
+    Free { cluster: usize, row: usize, cpu: u64, gpus: u64, ready: bool },
+}
+
+fn need() -> impl Strategy<Value = GroupNeed> {
+    let milli = prop_oneof![Just(0u64), (1..10u64).prop_map(|s| s * 100), (1..4u64).prop_map(|g| g * 1000)];
+    let skus = prop_oneof![3 => Just(vec![]), 1 => Just(vec!["T4"]), 1 => Just(vec!["L4", "T4"])];
+    (1..5u64, milli, skus).prop_map(|(cpu, gpu_milli, skus)| GroupNeed {
+        name: GroupName::new("a").unwrap(),
+        count: 1,
+        each: Resources { cpu_milli: cpu * 1000, memory_mib: 10, gpu_milli },
+        skus: if gpu_milli == 0 { vec![] } else { skus.iter().map(|s| Sku::parse(s).unwrap()).collect() },
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let free = (0..2usize, 0..6usize, 0..9u64, 0..5u64, prop::bool::weighted(0.8));
+    prop_oneof![
+        4 => need().prop_map(Step::Place),
+        1 => free.prop_map(|(cluster, row, cpu, gpus, ready)| Step::Free { cluster, row, cpu, gpus, ready }),
+    ]
+}
+
+fn node(row: usize) -> NodeCapacity {
+    let sku = [None, Some("T4"), Some("L4")][row % 3];
+    let gpus = if sku.is_some() { 4 } else { 0 };
+    let total = Resources { cpu_milli: 8_000 + 1_000 * (row as u64 % 2), memory_mib: 1000, gpu_milli: gpus * 1000 };
+    NodeCapacity {
+        name: NodeName::new(format!("n{row}")).unwrap(),
+        sku: sku.map(|s| Sku::parse(s).unwrap()),
+        state: NodeState::Ready,
+        source: Source::Declared,
+        total,
+        free: total,
+        shares: vec![],
+        ghosts: 0,
+        sick: 0,
+        activity_percent: None,
+    }
+}
+
+fn world() -> (State, Capacity) {
+    let (mut state, mut capacity) = (State::default(), Capacity::default());
+    for (index, name) in [(1, "a"), (2, "b")] {
+        let name = ClusterName::new(name).unwrap();
+        let info = ClusterInfo {
+            name: name.clone(),
+            region: Region::new("here").unwrap(),
+            frameworks: vec![Framework::Batch],
+            prices: vec![],
+        };
+        let (incarnation, last_command) = (Incarnation(1), CommandNumber(0));
+        let join = Command::Join { info, incarnation, last_command, attempts: vec![] };
+        state.apply(LogIndex(index), &join, UnixMs(0));
+        let nodes = (0..6).map(node).collect();
+        let frame = ClusterCapacity { sequence: 1, watermark: last_command, age_ms: 0, fresh: true, nodes };
+        capacity.clusters.insert(name, frame);
+    }
+    (state, capacity)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_index_finds_what_a_look_at_every_class_finds(steps in prop::collection::vec(step(), 1..60)) {
+        let (state, capacity) = world();
+        let mut placer = Placer::of_fleet(&state, &capacity);
+        for step in steps {
+            match step {
+                Step::Place(need) => {
+                    let gang = [need];
+                    placer.see(&gang);
+                    let fast = placer.one(&gang[0], Order::Alike).map(|p| (p.score.decisive(), p.spots));
+                    let slow = placer.best(&gang, Order::Alike).map(|p| (p.score.decisive(), p.spots));
+                    prop_assert_eq!(fast.as_ref().map(|f| &f.0), slow.as_ref().map(|s| &s.0), "{:?} {:?}", fast, slow);
+                    prop_assert_eq!(placer.place(&gang, Order::Alike).is_some(), slow.is_some());
+                }
+                Step::Free { cluster, row, cpu, gpus, ready } => {
+                    let mut changed = node(row);
+                    let gpu_milli = (gpus * 1000).min(changed.total.gpu_milli);
+                    changed.free = Resources { cpu_milli: cpu * 1000, gpu_milli, ..changed.total };
+                    changed.state = if ready { NodeState::Ready } else { NodeState::Cordoned };
+                    let name = placer.names[cluster];
+                    placer.change(name, row as u32, &changed);
+                }
+            }
+        }
+    }
+}

@@ -88,6 +88,10 @@ pub enum Command {
     Capacity(commands::capacity::Args),
     /// List clusters, or the nodes of one
     Clusters(commands::clusters::Args),
+    /// Show the resource pools: what each is entitled to, holds and waits for
+    Pools(commands::pools::Args),
+    /// Make, change or remove pools and ownership rules
+    Pool(commands::pool::Args),
     /// Start an embedded federation on this machine
     Dev(dev::Args),
     /// Start a federation and run the example workloads on it
@@ -112,7 +116,7 @@ pub enum Command {
 /// The help's groups of commands, in the order in which they are shown.
 const GROUPS: &[(&str, &[&str])] = &[
     ("Workloads", &["submit", "get", "describe", "why", "logs", "cancel", "delete", "forget"]),
-    ("The pool", &["capacity", "clusters"]),
+    ("The fleet", &["capacity", "clusters", "pools", "pool"]),
     ("Try it", &["demo", "dev", "replay"]),
     ("Roles", &["coordinator", "agent", "node", "identity"]),
     ("Shell", &["completions"]),

@@ -4,6 +4,7 @@
 
 mod changes;
 mod error;
+mod pools;
 mod retry;
 mod stream;
 

@@ -12,6 +12,8 @@ pub mod forget;
 pub mod get;
 pub mod inline;
 pub mod logs;
+pub mod pool;
+pub mod pools;
 pub mod replay;
 pub mod submit;
 pub mod wait;
@@ -26,13 +28,12 @@ use crate::exit::Failure;
 use crate::render::Out;
 use crate::{demo, dev, roles};
 
-/// The runtime for a command: roles get all cores, a command that asks the server gets one thread and starts faster.
+/// The runtime for a command: roles get all cores, a command that asks the server gets one thread and starts faster. So does the
+/// node role, which has one link and little to say on it: each thread more costs memory on every node.
 pub fn runtime(command: &Command) -> anyhow::Result<tokio::runtime::Runtime> {
     use tokio::runtime::Builder;
     let mut builder = match command {
-        Command::Dev(_) | Command::Demo(_) | Command::Coordinator(_) | Command::Agent(_) | Command::Node(_) => {
-            Builder::new_multi_thread()
-        }
+        Command::Dev(_) | Command::Demo(_) | Command::Coordinator(_) | Command::Agent(_) => Builder::new_multi_thread(),
         _ => Builder::new_current_thread(),
     };
     Ok(builder.enable_all().build()?)
@@ -61,6 +62,8 @@ async fn dispatch(command: Command, global: Global, out: Out) -> anyhow::Result<
         Command::Delete(args) => delete::run(args, &global, &out).await,
         Command::Forget(args) => forget::run(args, &global, &out).await,
         Command::Capacity(args) => capacity::run(args, &global, &out).await,
+        Command::Pools(args) => pools::run(args, &global, &out).await,
+        Command::Pool(args) => pool::run(args, &global, &out).await,
         Command::Clusters(args) => clusters::run(args, &global, &out).await,
         Command::Replay(args) => replay::run(args, &global, &out),
         Command::Completions(args) => completions::run(args, &out),

@@ -20,9 +20,6 @@ macro_rules! tell {
     }};
 }
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 mod args;
 mod client;
 mod commands;

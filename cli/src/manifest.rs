@@ -4,6 +4,7 @@
 
 mod explain;
 mod locate;
+pub mod pools;
 mod source;
 
 use std::collections::BTreeMap;
@@ -79,7 +80,7 @@ fn workload(
     directory: &Path,
 ) -> Result<(WorkloadObject, u64), Vec<Problem>> {
     let tree = Tree::of(document.text).map_err(|e| vec![explain::yaml(&e, None, document)])?;
-    kind(&tree, document)?;
+    kind(&tree, document, &["Workload"])?;
     let mut workload: WorkloadObject = serde_saphyr::from_str_with_options(document.text, source::options())
         .map_err(|e| vec![explain::yaml(&e, Some(&tree), document)])?;
     let at = |field: &str| tree.find(field).map(|(line, column)| (line + document.first_line, column));
@@ -118,18 +119,21 @@ fn forget_server(workload: &mut WorkloadObject) {
     metadata.deletion_timestamp = None;
 }
 
-/// Whether it is a workload at all: told before its fields are looked at, since those of another kind make no sense.
-fn kind(tree: &Tree, document: &Document<'_>) -> Result<(), Vec<Problem>> {
+/// Whether it is of one of these kinds at all: told before its fields are looked at, since those of another kind make no sense.
+fn kind(tree: &Tree, document: &Document<'_>, kinds: &[&str]) -> Result<(), Vec<Problem>> {
+    let kinds_or = kinds.join(" or ");
     let start = |tree: &Tree| Some((tree.start().0 + document.first_line, tree.start().1));
     if !tree.is_map() {
-        let what =
-            format!("expected a Workload: a mapping with apiVersion: {API_VERSION}, kind: Workload, metadata and spec");
+        let what = format!(
+            "expected a {kinds_or}: a mapping with apiVersion: {API_VERSION}, kind: {kinds_or}, metadata and spec"
+        );
         return Err(vec![Problem { at: start(tree), field: String::new(), what }]);
     }
     let mut problems = vec![];
-    for (field, expected) in [("apiVersion", API_VERSION), ("kind", "Workload")] {
+    for (field, wanted) in [("apiVersion", &[API_VERSION][..]), ("kind", kinds)] {
+        let expected = wanted.join(" or ");
         match tree.scalar(field) {
-            Some(text) if text == expected => {}
+            Some(text) if wanted.contains(&text) => {}
             Some(text) => {
                 let at = tree.find(field).map(|(line, column)| (line + document.first_line, column));
                 problems.push(Problem { at, field: field.into(), what: format!("it is {text:?}: write {expected}") });

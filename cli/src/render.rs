@@ -6,6 +6,7 @@ pub mod capacity;
 pub mod clusters;
 pub mod explanation;
 pub mod obstacle;
+pub mod pools;
 pub mod progress;
 pub mod table;
 pub mod workload;
@@ -53,6 +54,11 @@ impl Out {
             error_colour: colours(global.no_color, std::io::stderr().is_terminal()),
             width: terminal.then(|| comfy_table::Table::new().width()).flatten(),
         }
+    }
+
+    /// Plain tables, without colours and of any width.
+    pub fn plain() -> Self {
+        Self { format: Format::Table, colour: false, error_colour: false, width: None }
     }
 
     /// Writes text to standard output.

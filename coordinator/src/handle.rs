@@ -8,7 +8,7 @@ use engine::commands::{Command, Outcome, Refusal};
 use engine::plan::Plan;
 use engine::state::State;
 use protocol::api::NodeStatus;
-use protocol::ids::{AttemptId, ClusterName, Epoch, LogIndex, ReplicaId, UnixMs, WorkloadKey};
+use protocol::ids::{AttemptId, ClusterName, Epoch, LogIndex, Namespace, PoolName, ReplicaId, UnixMs, WorkloadKey};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// How recent a read must be.
@@ -115,6 +115,10 @@ pub struct Change {
     pub workloads: Vec<WorkloadKey>,
     /// Clusters that changed.
     pub clusters: Vec<ClusterName>,
+    /// Pools that changed, came or went.
+    pub pools: Vec<PoolName>,
+    /// Owners whose rules changed, came or went.
+    pub owners: Vec<Namespace>,
 }
 
 /// Runs in the core with a view, or with why there is none.

@@ -4,8 +4,8 @@
 //! long, see [`spacing_ms`]), and once a second in any case (backoffs end by time alone).
 
 use engine::capacity::Capacity;
-use engine::commands::Binding;
-use engine::plan::{Plan, plan};
+use engine::commands::Command;
+use engine::plan::{Memory, Plan, plan_on};
 use engine::state::State;
 use protocol::ids::{Epoch, MonotonicMs};
 
@@ -22,11 +22,15 @@ pub const WAITING_PER_MS: u64 = 100;
 pub const MOST_BINDINGS: usize = 256;
 
 /// The planner loop's memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Planner {
+    /// How long room must have been lent beyond a pool's part before it is taken back, in ms.
+    reclaim_after_ms: u64,
     changed: bool,
     planned_at: Option<MonotonicMs>,
     last: Option<Plan>,
+    /// What the last plan of this reign remembers for the next.
+    memory: Memory,
 }
 
 /// Time between two plans over a line of this length, in ms.
@@ -35,6 +39,12 @@ pub fn spacing_ms(waiting: u64) -> u64 {
 }
 
 impl Planner {
+    /// A planner that has planned nothing yet.
+    pub fn new(reclaim_after_ms: u64) -> Self {
+        let memory = Memory::new(reclaim_after_ms);
+        Self { reclaim_after_ms, changed: false, planned_at: None, last: None, memory }
+    }
+
     /// Capacity changed.
     pub fn capacity_changed(&mut self) {
         self.changed = true;
@@ -47,7 +57,7 @@ impl Planner {
 
     /// This replica leads no more.
     pub fn forget(&mut self) {
-        *self = Planner { changed: true, ..Planner::default() };
+        *self = Planner { changed: true, ..Planner::new(self.reclaim_after_ms) };
     }
 
     /// The last plan of this reign.
@@ -55,8 +65,8 @@ impl Planner {
         self.last.as_ref()
     }
 
-    /// Plans if it is time to; the bindings are to be committed, in order, before the next plan.
-    pub fn plan(&mut self, state: &State, capacity: &Capacity, now: Now, epoch: Epoch) -> Option<Vec<Binding>> {
+    /// Plans if it is time to; the commands are to be committed, in order, before the next plan.
+    pub fn plan(&mut self, state: &State, capacity: &Capacity, now: Now, epoch: Epoch) -> Option<Vec<Command>> {
         let since = self.planned_at.map(|at| now.mono.since(at));
         let due = match since {
             None => true,
@@ -67,10 +77,13 @@ impl Planner {
         }
         self.changed = false;
         self.planned_at = Some(now.mono);
-        let mut made = plan(state, capacity, now.unix, MOST_BINDINGS);
-        let bindings = std::mem::take(&mut made.bindings);
+        let mut made = plan_on(state, capacity, &self.memory, now.unix, MOST_BINDINGS);
+        self.memory = std::mem::take(&mut made.memory);
+        let bindings = std::mem::take(&mut made.bindings).into_iter().map(|b| Command::Bind(Box::new(b)));
+        let preemptions = std::mem::take(&mut made.preemptions).into_iter().map(|p| Command::Preempt(Box::new(p)));
+        let commands = bindings.chain(preemptions).collect();
         self.last = Some(made);
-        Some(bindings)
+        Some(commands)
     }
 }
 

@@ -12,6 +12,7 @@ pub mod lifecycle;
 mod placement;
 pub mod plan;
 pub mod planted;
+pub mod pools;
 mod queue;
 pub mod reasons;
 pub mod state;

@@ -56,6 +56,8 @@ pub enum Event {
     Lost,
     /// Its cluster is back and had not accepted the order yet.
     Returned,
+    /// Its room goes to another workload.
+    Preempt,
 }
 
 use Event as E;
@@ -77,6 +79,7 @@ const TABLE: &[(&[Phase], Event, Phase)] = &[
     (ALIVE, E::Cancel, P::Draining),
     (ALIVE, E::Lost, P::Unknown),
     (&[P::Unknown], E::Returned, P::Bound),
+    (&[P::Bound, P::Launching, P::Starting, P::Running], E::Preempt, P::Draining),
     // What is being ended stays so until it is gone, whatever is heard of it, or not heard.
     (&[P::Draining], E::Accepted, P::Draining),
     (&[P::Draining], E::Starting, P::Draining),
@@ -85,6 +88,9 @@ const TABLE: &[(&[Phase], Event, Phase)] = &[
     (&[P::Draining], E::Lost, P::Draining),
     (&[P::Draining], E::Returned, P::Draining),
     (&[P::Draining], E::Gone, P::Cancelled),
+    // One that was preempted is tried again, unless it ended well before the stop reached it.
+    (&[P::Draining], E::Retry, P::Queued),
+    (&[P::Draining], E::Succeeded, P::Succeeded),
 ];
 
 impl Phase {
@@ -123,7 +129,7 @@ impl Phase {
 
 impl Event {
     /// Every event.
-    pub const ALL: [Event; 11] = [
+    pub const ALL: [Event; 12] = [
         E::Bind,
         E::Accepted,
         E::Starting,
@@ -135,6 +141,7 @@ impl Event {
         E::Gone,
         E::Lost,
         E::Returned,
+        E::Preempt,
     ];
 }
 

@@ -5,6 +5,7 @@
 
 mod explain;
 mod gangs;
+mod pools;
 mod warnings;
 
 use std::collections::BTreeMap;
@@ -12,13 +13,15 @@ use std::collections::BTreeMap;
 use protocol::ids::{Uid, UnixMs};
 
 use crate::capacity::Capacity;
-use crate::commands::Binding;
+use crate::commands::{Binding, Preemption};
 use crate::queue::{Turn, Walk};
 use crate::reasons::Waiting;
 use crate::state::State;
 
+pub use crate::queue::{LASTING_MS, Memory};
 pub use explain::explain;
 pub use gangs::{GangAnswer, GangQuestion, gangs};
+pub use pools::{IDLE_AFTER_MS, IDLE_PERCENT, Standing, pools};
 pub use warnings::warnings;
 
 /// Frames older than this are not placed on, in ms.
@@ -31,19 +34,28 @@ pub const EXPLAINED: usize = 1_000;
 pub struct Plan {
     /// Places, in the order in which they are to be committed.
     pub bindings: Vec<Binding>,
+    /// Whose attempts are to end for whom.
+    pub preemptions: Vec<Preemption>,
+    /// What the next plan of this leader is to remember.
+    pub memory: Memory,
     /// Why each other queued workload waits: the first [`EXPLAINED`] in line, as far as the plan went.
     pub waiting: BTreeMap<Uid, Waiting>,
 }
 
-/// Plans at most `limit` bindings. Ends where it has that many: those behind wait for the next plan.
+/// Plans at most `limit` bindings. Ends where it has that many: those behind wait for the next plan. Remembers nothing, so takes
+/// no room back.
 pub fn plan(state: &State, capacity: &Capacity, at: UnixMs, limit: usize) -> Plan {
+    plan_on(state, capacity, &Memory::default(), at, limit)
+}
+
+/// As [`plan`], with what the last plan of this leader remembered: room that is lent is taken back once that has lasted.
+pub fn plan_on(state: &State, capacity: &Capacity, memory: &Memory, at: UnixMs, limit: usize) -> Plan {
     let mut plan = Plan::default();
     let mut walk = Walk::new(state, capacity, at);
-    for workload in state.waiting().filter_map(|key| state.workloads.get(key)) {
-        if plan.bindings.len() >= limit {
-            break;
-        }
-        match walk.turn(workload) {
+    while plan.bindings.len() < limit
+        && let Some((workload, turn)) = walk.step()
+    {
+        match turn {
             Turn::Placed { cluster, placement, decision } => plan.bindings.push(Binding {
                 key: workload.key.clone(),
                 uid: workload.uid,
@@ -61,5 +73,6 @@ pub fn plan(state: &State, capacity: &Capacity, at: UnixMs, limit: usize) -> Pla
             Turn::Waits(_) => {}
         }
     }
+    (plan.preemptions, plan.memory) = walk.reclaim(memory);
     plan
 }

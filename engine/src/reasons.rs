@@ -3,7 +3,8 @@
 mod text;
 
 use bincode::{Decode, Encode};
-use protocol::ids::{ClusterName, GroupName, Region, UnixMs};
+use protocol::ids::{ClusterName, GroupName, PoolName, Region, UnixMs};
+use protocol::pool::Resource;
 use protocol::resources::Resources;
 use protocol::sku::Sku;
 use protocol::workload::Framework;
@@ -131,10 +132,29 @@ pub struct Waiting {
     pub place: u64,
     /// How many wait in that queue.
     pub of: u64,
+    /// Its pool.
+    pub pool: PoolName,
     /// The main reason.
     pub cause: WaitCause,
     /// Every cluster with the first condition that failed.
     pub candidates: Vec<Candidate>,
+    /// Other pools that hold more than their part, where it waits for room: that is taken back for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lent: Vec<Lent>,
+}
+
+/// A pool that holds more than its part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lent {
+    /// The pool.
+    pub pool: PoolName,
+    /// The resource.
+    pub resource: Resource,
+    /// What it holds, in the resource's unit.
+    pub held: u64,
+    /// What it is entitled to.
+    pub entitled: u64,
 }
 
 /// The main reason for waiting.
@@ -161,6 +181,40 @@ pub enum WaitCause {
     },
     /// It has a place in the plan; the binding is being committed.
     BeingPlaced,
+    /// Its pool's part does not suffice.
+    Quota(Shortfall),
+}
+
+/// What bounds a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum QuotaBound {
+    /// What it is entitled to of the fleet now.
+    Entitlement,
+    /// What it, or a pool above it, may hold at most.
+    Limit,
+    /// What it may hold of workloads that may not be preempted.
+    Reservation,
+}
+
+/// How a gang goes beyond what bounds its pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shortfall {
+    /// The pool: the workload's, or one above it.
+    pub pool: PoolName,
+    /// What bounds it.
+    pub bound: QuotaBound,
+    /// The first resource that does not suffice.
+    pub resource: Resource,
+    /// How much there may be of it, in its unit.
+    pub most: u64,
+    /// How much is held already.
+    pub held: u64,
+    /// How much more is kept for those ahead in the pool's line.
+    pub kept: u64,
+    /// How much the gang needs.
+    pub needs: u64,
 }
 
 /// The whole answer to "why", in any phase.

@@ -1,4 +1,4 @@
-//! Everything that the Raft log decides: clusters and workloads with their attempts. Every replica has the same.
+//! Everything that the Raft log decides: clusters, pools, and workloads with their attempts. Every replica has the same.
 //!
 //! Owns the types of the state, how they are stored (`codec`) and the views that are derived from them (`indices`,
 //! `outstanding`). Changed by `commands` alone; read by the planner, the API and the sessions.
@@ -15,16 +15,19 @@ use bincode::{Decode, Encode};
 use protocol::control::{AttemptState, ClusterInfo, GroupPlacement, StopCause};
 use protocol::errors::FailureClass;
 use protocol::ids::{
-    AttemptId, AttemptNumber, ClusterName, CommandNumber, Epoch, Incarnation, LogIndex, Uid, UnixMs, WorkloadKey,
+    AttemptId, AttemptNumber, ClusterName, CommandNumber, Epoch, Incarnation, LogIndex, PoolName, Uid, UnixMs,
+    WorkloadKey,
 };
+use protocol::pool::Resource;
 use protocol::workload::WorkloadSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::{Event, Phase};
+use crate::pools::Pools;
 use crate::reasons::Decision;
 
 pub use deleted::Deleted;
-pub(crate) use indices::Indices;
+pub(crate) use indices::{Indices, Line};
 
 /// How many ended attempts of one workload are kept.
 pub const KEPT_ATTEMPTS: usize = 16;
@@ -52,6 +55,8 @@ pub struct State {
     pub submitted: u64,
     /// Uids whose records went a short while ago.
     pub deleted: Deleted,
+    /// Resource pools and ownership rules.
+    pub pools: Pools,
     /// Views of `workloads`, never stored.
     pub(crate) indices: Indices,
 }
@@ -85,6 +90,8 @@ pub struct Workload {
     pub uid: Uid,
     /// What was asked for.
     pub spec: Arc<WorkloadSpec>,
+    /// Its pool: the one that it names, else the one to which its owner's rules led when it was submitted.
+    pub pool: PoolName,
     /// Place in line among equals, from 0; kept over retries.
     pub order: u64,
     /// When it was submitted.
@@ -194,6 +201,17 @@ pub enum Happening {
         /// The cluster.
         cluster: ClusterName,
     },
+    /// It is ended so that another workload gets its room; it keeps its place in line.
+    Preempted {
+        /// The try.
+        attempt: AttemptNumber,
+        /// Who gets the room.
+        by: WorkloadKey,
+        /// That one's pool.
+        pool: PoolName,
+        /// By what right.
+        ground: Ground,
+    },
     /// Its cluster is back with an agent that lost its records: whether the attempt still runs there is not known.
     ClusterReplaced {
         /// The cluster.
@@ -211,6 +229,35 @@ pub enum Happening {
         /// How often.
         failures: u32,
     },
+}
+
+/// By what right a workload's room goes to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
+pub enum Ground {
+    /// Its pool held more than it was entitled to.
+    Lent {
+        /// The resource.
+        resource: Resource,
+        /// What its pool held, in the resource's unit.
+        held: u64,
+        /// What its pool was entitled to.
+        entitled: u64,
+    },
+    /// Its priority is lower, in a pool that allows that.
+    Priority {
+        /// Its priority.
+        own: i32,
+        /// The other's.
+        other: i32,
+    },
+}
+
+impl Attempt {
+    /// Whether it is being ended to give its room to another.
+    pub fn is_preempted(&self) -> bool {
+        matches!(self.stop, Some((_, StopCause::Preempted)))
+    }
 }
 
 impl Workload {

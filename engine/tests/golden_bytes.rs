@@ -7,13 +7,14 @@ mod support;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use engine::commands::{Binding, Command, Outcome, Refusal};
+use engine::commands::{Binding, Command, Expect, Outcome, Refusal};
 use engine::reasons::{Candidate, Decision, Obstacle, ScoreTerm};
 use engine::{Phase, State};
 use proptest::prelude::*;
 use protocol::codec::{CodecError, decode_body, encode_body};
 use protocol::control::{AttemptState, GroupPlacement, NodeShare};
 use protocol::ids::*;
+use protocol::pool::OwnershipSpec;
 use protocol::sku::Sku;
 use support::*;
 
@@ -45,6 +46,10 @@ fn decision() -> Decision {
     Decision { candidates, sequence: 9, age_ms: 20, engine: "0.1.0".into() }
 }
 
+fn owner() -> Namespace {
+    Namespace::new("team-a").unwrap()
+}
+
 fn commands() -> Vec<(&'static str, Command)> {
     let placement = GroupPlacement {
         group: GroupName::new("w").unwrap(),
@@ -66,6 +71,9 @@ fn commands() -> Vec<(&'static str, Command)> {
     let spec = Box::new(batch(vec![group("w", 2, 8, 64, 1, &["H100"])]));
     let running = report("a", 1, 2, AttemptState::Running);
     let lost = AttemptId { workload: uid("a"), number: AttemptNumber(2) };
+    let mut pool = script::pool_of(&["within", "cpu=100/-/1", "gpu/H100=8/16/2/static"]);
+    pool.access.submit.insert("team-a".into());
+    let rule = OwnershipSpec { pool: Some(script::pool("research")), parent: Some(owner()) };
     vec![
         ("OpenEpoch", Command::OpenEpoch { epoch: Epoch(3) }),
         ("Submit", Command::Submit { key: key("a"), uid: uid("a"), spec }),
@@ -84,6 +92,13 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("Cancel", Command::Cancel { key: key("a") }),
         ("Delete", Command::Delete { key: key("a") }),
         ("Forget", Command::Forget { key: key("a"), attempt: lost, reason: "its node was taken away".into() }),
+        ("SetPool", Command::SetPool { name: script::pool("research"), spec: Box::new(pool), expect: Expect::Absent }),
+        ("DeletePool", Command::DeletePool { name: script::pool("research") }),
+        (
+            "SetOwnershipRule",
+            Command::SetOwnershipRule { owner: owner(), spec: rule, expect: Expect::Version(LogIndex(3)) },
+        ),
+        ("DeleteOwnershipRule", Command::DeleteOwnershipRule { owner: owner() }),
     ]
 }
 
@@ -102,7 +117,9 @@ fn commands_have_these_bytes_and_come_back_equal() {
 fn a_state_has_these_bytes_and_comes_back_equal_with_its_views() {
     let mut state = State::default();
     let commands: BTreeMap<&str, Command> = commands().into_iter().collect();
-    for (index, name) in (1..).zip(["OpenEpoch", "Submit", "Join", "Bind", "Report", "LoseCluster", "Cancel"]) {
+    for (index, name) in
+        (1..).zip(["OpenEpoch", "SetPool", "Submit", "Join", "Bind", "Report", "LoseCluster", "Cancel"])
+    {
         let applied = state.apply(LogIndex(index), &commands[name], UnixMs(1000 * index));
         assert!(applied.outcome.is_ok(), "{name}: {:?}", applied.outcome);
     }
@@ -119,6 +136,7 @@ fn outcomes_and_refusals_come_back_equal() {
         Outcome::Bound { attempt, launch: CommandNumber(5) },
         Outcome::Ended { phase: Phase::Draining, version: LogIndex(6) },
         Outcome::Done,
+        Outcome::Set { version: LogIndex(7) },
     ];
     let refusals = [
         Refusal::NameTaken { key: key("a"), uid: uid("b") },
@@ -127,6 +145,8 @@ fn outcomes_and_refusals_come_back_equal() {
         Refusal::OldEpoch { epoch: Epoch(1), current: Epoch(2) },
         Refusal::StrayReport { cluster: cluster("eu-1"), attempt },
         Refusal::NotAbandoned { key: key("a"), why: "its agent sees it".into() },
+        Refusal::Exists { what: "pool a".into() },
+        Refusal::from(engine::pools::PoolFault::LiveWorkloads { name: script::pool("a"), workloads: 3 }),
     ];
     for outcome in outcomes {
         assert_eq!(decode_body::<Outcome>(&encode_body(&outcome).unwrap()).unwrap(), outcome);
@@ -151,7 +171,7 @@ proptest! {
 
     /// Bytes that were damaged on disk are read as something else or refused; reading never panics.
     #[test]
-    fn damaged_bytes_never_panic(which in 0..8usize, at in any::<prop::sample::Index>(), value in any::<u8>()) {
+    fn damaged_bytes_never_panic(which in 0..13usize, at in any::<prop::sample::Index>(), value in any::<u8>()) {
         let mut bytes = encode_body(&commands()[which].1).unwrap();
         let at = at.index(bytes.len());
         bytes[at] = value;

@@ -5,7 +5,18 @@
 mod support;
 
 use proptest::prelude::*;
-use support::histories::{op, run};
+use support::histories::{lending, op, run};
+
+/// The random histories are not all of a kind: in those of lending, room is taken back.
+#[cfg(not(feature = "planted"))]
+#[test]
+fn where_room_is_lent_it_is_taken_back() {
+    use proptest::strategy::ValueTree;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let histories = lending();
+    let victims: usize = (0..100).map(|_| run(&histories.new_tree(&mut runner).unwrap().current()).unwrap()).sum();
+    assert!(victims >= 10, "{victims} attempts had to give room");
+}
 
 #[cfg(not(feature = "planted"))]
 proptest! {
@@ -13,6 +24,11 @@ proptest! {
 
     #[test]
     fn every_invariant_holds_in_every_history(ops in prop::collection::vec(op(), 1..80)) {
+        run(&ops).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    fn every_invariant_holds_where_room_is_lent_and_taken_back(ops in lending()) {
         run(&ops).map_err(TestCaseError::fail)?;
     }
 }
@@ -25,7 +41,7 @@ fn every_planted_bug_is_found() {
     use proptest::test_runner::TestRunner;
 
     const HISTORIES: u32 = 3000;
-    let histories = prop::collection::vec(op(), 1..80);
+    let histories = prop_oneof![prop::collection::vec(op(), 1..80), lending()];
     let tried = |bug| {
         engine::planted::select(bug);
         let mut runner = TestRunner::deterministic();

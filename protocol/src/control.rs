@@ -87,6 +87,8 @@ pub enum StopCause {
     Cancelled,
     /// No live workload owns it.
     Orphaned,
+    /// Its room goes to another; the workload is tried again.
+    Preempted,
 }
 
 /// End this attempt and see that it is gone.

@@ -12,6 +12,7 @@ pub mod errors;
 pub mod ids;
 pub mod node;
 pub mod planted;
+pub mod pool;
 #[cfg(feature = "quic")]
 pub mod quic;
 pub mod resources;

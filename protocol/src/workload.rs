@@ -20,12 +20,16 @@ pub const MAX_TEXT: usize = 64 * 1024;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkloadSpec {
-    /// The resource pool; only `default` exists in this version.
+    /// The resource pool; left out: the owner's, by the ownership rules, else `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolName>,
     /// Higher goes first within its pool.
     #[serde(default)]
     pub priority: i32,
+    /// Whether it may be ended to give room back, and is then tried again. One that may not must fit into its pool's
+    /// reservation.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub preemptible: Preemptible,
     /// A Ray cluster and the job that runs on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ray: Option<RaySpec>,
@@ -47,6 +51,29 @@ pub struct WorkloadSpec {
     /// The folder in which commands run, where the runtime shares the submitter's files (the process runtime does).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
+}
+
+/// Whether a running workload may be ended to give room back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
+#[serde(from = "bool", into = "bool")]
+pub enum Preemptible {
+    /// It may, and is tried again.
+    #[default]
+    Yes,
+    /// It may not.
+    No,
+}
+
+impl From<bool> for Preemptible {
+    fn from(yes: bool) -> Self {
+        if yes { Preemptible::Yes } else { Preemptible::No }
+    }
+}
+
+impl From<Preemptible> for bool {
+    fn from(preemptible: Preemptible) -> Self {
+        preemptible == Preemptible::Yes
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -288,11 +315,6 @@ impl WorkloadSpec {
         if let Err(e) = self.framework() {
             bad(e.field, e.problem);
             return found;
-        }
-        if let Some(pool) = &self.pool
-            && pool.as_str() != "default"
-        {
-            bad("spec.pool".into(), format!("there is no pool {pool}: leave it out or write default"));
         }
         for (field, text) in self.texts() {
             if text.len() > MAX_TEXT {

@@ -11,9 +11,10 @@ macro_rules! files {
 }
 
 const FILES: &[(&str, &str)] = files![
-    "hold.yaml",
     "hold.py",
-    "gang-wait.yaml",
+    "pools.yaml",
+    "lent-hold.yaml",
+    "claim-gang.yaml",
     "ray-train.yaml",
     "ray_train.py",
     "spark-sum.yaml",

@@ -1,11 +1,14 @@
-//! What the demo shows, in order: workloads go in; one must wait, and says why; room is made; all end well; for each, where
-//! it ran and why there, the end of its log, and its time from submit to start.
+//! What the demo shows, in order: two pools; one lends its idle room to the other; workloads go in; one of the lender's must wait,
+//! and says why; the room is taken back; all end well; for each, where it ran and why there, the end of its log, and its time from
+//! submit to start. What gave its room runs again once there is some.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use protocol::api::WorkloadObject;
 use protocol::ids::{Namespace, WorkloadKey};
+use protocol::pool::Resource;
+use protocol::sku::Sku;
 use protocol::workload::Framework;
 
 use super::chaos::Chaos;
@@ -13,6 +16,7 @@ use super::examples::Manifests;
 use crate::client::Client;
 use crate::dev::Federation;
 use crate::manifest;
+use crate::render::{Out, pools};
 
 /// The demo gives up after this.
 const LIMIT: Duration = Duration::from_secs(280);
@@ -39,11 +43,16 @@ pub async fn tell(
     chaos: bool,
 ) -> anyhow::Result<usize> {
     let began = Instant::now();
-    let holder = submit(client, &manifests.path("hold.yaml")).await?;
+    set_pools(client, &manifests.path("pools.yaml")).await?;
+    let holder = submit(client, &manifests.path("lent-hold.yaml")).await?;
     wait_for_phase(client, &holder.key, &["Running"]).await.context("the holder of the GPUs")?;
-    say!("{:>6}  Running: it holds GPUs until it is cancelled", holder.key.name);
+    say!(
+        "{} is Running: the pool research holds 48 H100, of which it has 16 by right; the rest is lent",
+        holder.key.name
+    );
+    show_pools(client).await?;
 
-    let mut files = vec!["gang-wait.yaml", "batch-allreduce.yaml"];
+    let mut files = vec!["claim-gang.yaml", "batch-allreduce.yaml"];
     if frameworks.contains(&Framework::Ray) {
         files.push("ray-train.yaml");
     }
@@ -59,7 +68,7 @@ pub async fn tell(
     say!("\n{} must wait. `tidewater why {}` says:\n{}\n", gang.name, gang.name, indent(&why));
 
     let mut chaos = if chaos { Chaos::Armed } else { Chaos::Off };
-    let mut holding = true;
+    let mut held = String::new();
     while actors.iter().any(|a| a.ended.is_none()) {
         if began.elapsed() > LIMIT {
             let open: Vec<String> =
@@ -69,20 +78,18 @@ pub async fn tell(
         for actor in &mut actors {
             look(client, actor).await?;
         }
-        if holding {
-            still_holds(client, &holder.key).await?;
-        }
         let others_run = actors.iter().skip(1).all(|a| a.started.is_some() || a.ended.is_some());
-        if holding && others_run {
+        if others_run {
             chaos.strike(federation).await?;
-            client.cancel(&holder.key).await?;
-            say!("room is made: {} is cancelled", holder.key.name);
-            holding = false;
         }
+        watch_holder(client, &holder.key, &mut held).await?;
         chaos.mend(federation, false).await?;
         tokio::time::sleep(LOOK).await;
     }
     chaos.mend(federation, true).await?;
+    wait_for_phase(client, &holder.key, &["Running"]).await.context("what gave its room, once there is room again")?;
+    say!("\n{} runs again, in room that nobody asks for; the demo is over, so it is cancelled", holder.key.name);
+    client.cancel(&holder.key).await?;
     wait_for_phase(client, &holder.key, &["Cancelled"]).await.context("the holder of the GPUs")?;
 
     let mut failed = Vec::new();
@@ -149,15 +156,39 @@ async fn wait_for_phase(client: &Client, key: &WorkloadKey, phases: &[&str]) -> 
     }
 }
 
-/// The holder must not have ended by itself: then there would be nothing to wait for.
-async fn still_holds(client: &Client, key: &WorkloadKey) -> anyhow::Result<()> {
+/// Tells what becomes of the holder, and why it gives its room. It must not have ended by itself: then there would be nothing
+/// to take back.
+async fn watch_holder(client: &Client, key: &WorkloadKey, before: &mut String) -> anyhow::Result<()> {
     let status = client.get(key).await?.status.context("it has no status")?;
     let over = matches!(status.phase.as_str(), "Succeeded" | "Failed" | "Cancelled");
-    anyhow::ensure!(
-        !over,
-        "{key} should hold its GPUs until it is cancelled, but is {}: {}",
-        status.phase,
-        status.message
+    anyhow::ensure!(!over, "{key} should give its room back and wait, but is {}: {}", status.phase, status.message);
+    if status.phase != *before {
+        let first = before.is_empty();
+        before.clone_from(&status.phase);
+        if !first && matches!(status.phase.as_str(), "Draining" | "Queued") {
+            let why = client.why(key).await?;
+            say!("\n{} is {}. `tidewater why {}` says:\n{}\n", key.name, status.phase, key.name, indent(&why.text));
+        }
+    }
+    Ok(())
+}
+
+async fn set_pools(client: &Client, file: &str) -> anyhow::Result<()> {
+    for rule in manifest::pools::read(&[file.to_owned()])? {
+        if let manifest::pools::Rule::Pool(pool) = rule {
+            client.set_pool(&pool).await.with_context(|| format!("pool {}", pool.metadata.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// The tree of pools, as `tidewater pools` shows it.
+async fn show_pools(client: &Client) -> anyhow::Result<()> {
+    let list = client.pools().await?;
+    let h100 = Resource::Model(Sku::parse("H100")?);
+    say!(
+        "\n`tidewater pools --resource gpu/H100` says:\n{}",
+        indent(&pools::tree(&list.items, Some(&h100), &Out::plain()))
     );
     Ok(())
 }

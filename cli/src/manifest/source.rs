@@ -68,7 +68,7 @@ impl Source {
         let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
         let source = Self { name: name.into(), directory, text };
         if source.documents().is_empty() {
-            return Err(format!("{name}: it is empty: expected at least one Workload"));
+            return Err(format!("{name}: it is empty: expected at least one object"));
         }
         Ok(source)
     }

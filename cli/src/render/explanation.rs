@@ -26,8 +26,10 @@ pub fn text(name: &str, explanation: &Explanation, out: &Out) -> String {
 }
 
 fn waits(waiting: &Waiting, out: &Out) -> String {
-    let mut text =
-        format!("\nPlace in the queue: {} of {}\nMain reason: {}\n", waiting.place, waiting.of, cause(&waiting.cause));
+    let pool =
+        if waiting.pool == *engine::pools::DEFAULT { String::new() } else { format!(" of pool {}", waiting.pool) };
+    let (place, of) = (waiting.place, waiting.of);
+    let mut text = format!("\nPlace in the queue{pool}: {place} of {of}\nMain reason: {}\n", cause(&waiting.cause));
     let blocked: Vec<&Candidate> = waiting.candidates.iter().collect();
     if !blocked.is_empty() {
         text.push_str(&format!("\n{}\n", out.heading("Clusters:")));
@@ -44,6 +46,7 @@ fn cause(cause: &WaitCause) -> String {
         WaitCause::NoRoom => "no cluster has room for the whole gang now".to_owned(),
         WaitCause::BehindOthers { ahead, first } => format!("{ahead} ahead of it in line, {first} first"),
         WaitCause::BeingPlaced => "it has a place, and is being bound to it".to_owned(),
+        WaitCause::Quota(short) => short.to_string(),
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     pub cluster: Option<ClusterName>,
     /// For this node of the cluster
-    #[arg(long, value_name = "NAME", requires = "cluster")]
+    #[arg(long, value_name = "NAME", requires = "cluster", conflicts_with = "replica")]
     pub node: Option<NodeName>,
 }
 

@@ -49,7 +49,7 @@ fn nodes_are_a_clusters_and_are_not_watched() {
 fn an_unknown_field_names_the_nearest() {
     assert_eq!(
         with("  batch:", "  prioritty: 3\n  batch:"),
-        "error: m.yaml:5:3: spec.prioritty: unknown field: did you mean priority? (known here: pool, priority, ray, spark, batch, placement, retries, env, workingDir)\n"
+        "error: m.yaml:5:3: spec.prioritty: unknown field: did you mean priority? (known here: pool, priority, preemptible, ray, spark, batch, placement, retries, env, workingDir)\n"
     );
     assert_eq!(
         with("cpu: 1", "cpus: 1"),
@@ -173,8 +173,8 @@ fn a_small_file_that_unfolds_into_a_huge_one_is_refused() {
 
 #[test]
 fn files_that_are_no_manifests_get_one_line_each() {
-    assert_eq!(problems(b""), "error: m.yaml: it is empty: expected at least one Workload\n");
-    assert_eq!(problems(b"# nothing\n---\n"), "error: m.yaml: it is empty: expected at least one Workload\n");
+    assert_eq!(problems(b""), "error: m.yaml: it is empty: expected at least one object\n");
+    assert_eq!(problems(b"# nothing\n---\n"), "error: m.yaml: it is empty: expected at least one object\n");
     assert_eq!(problems(b"ok: 1\na\xff\xfeb\n"), "error: m.yaml:2: it is not UTF-8 text: save the file as UTF-8\n");
     let huge = vec![b'#'; 1024 * 1024 + 1];
     assert_eq!(problems(&huge), "error: m.yaml: it is larger than 1 MiB, the most that a manifest may have\n");

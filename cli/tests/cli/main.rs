@@ -7,6 +7,7 @@ mod fake;
 mod help;
 mod objects;
 mod outputs;
+mod pools;
 mod requests;
 mod submit;
 

@@ -103,8 +103,10 @@ pub fn waiting() -> Value {
         waiting: Some(Waiting {
             place: 2,
             of: 5,
+            pool: "ads".parse().unwrap(),
             cause: WaitCause::BehindOthers { ahead: 1, first: "default/big".into() },
             candidates,
+            lent: vec![],
         }),
         decision: None,
         cures: vec!["wait for default/big to end".into(), "allow region us".into()],

@@ -3,8 +3,10 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use engine::commands::Refusal;
+use engine::pools::PoolFault;
 use protocol::api::Status;
 use protocol::ids::BadName;
+use protocol::pool::objects::POOL_KIND;
 use protocol::workload::SpecError;
 use serde::Serialize;
 
@@ -162,11 +164,17 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let text = refusal.to_string();
         match refusal {
-            Refusal::NameTaken { .. } => ApiError::AlreadyExists(text),
+            Refusal::NameTaken { .. } | Refusal::Exists { .. } => ApiError::AlreadyExists(text),
+            Refusal::Pool(fault) => match *fault {
+                PoolFault::NoPool { .. } | PoolFault::NoRule { .. } => ApiError::NotFound(text),
+                PoolFault::Invalid(faults) => ApiError::Invalid { kind: POOL_KIND, name: String::new(), faults },
+                _ => ApiError::Conflict(text),
+            },
             Refusal::NoWorkload { .. } | Refusal::NoCluster { .. } => ApiError::NotFound(text),
             Refusal::Invalid(faults) => ApiError::Invalid { kind: "Workload", name: String::new(), faults },
             Refusal::UidTaken { .. }
             | Refusal::StaleBinding { .. }
+            | Refusal::StalePreemption { .. }
             | Refusal::OldEpoch { .. }
             | Refusal::StrayReport { .. }
             | Refusal::NotAbandoned { .. } => ApiError::Conflict(text),

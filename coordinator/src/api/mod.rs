@@ -10,9 +10,12 @@ pub mod errors;
 pub mod explain;
 pub mod forget;
 pub mod health;
+pub mod level_watch;
 pub mod logs;
 pub mod metrics;
+pub mod ownership;
 pub mod params;
+pub mod pools;
 pub mod reasons;
 pub mod render;
 pub mod ring;
@@ -76,6 +79,7 @@ struct Inner {
     ring: Arc<Ring>,
     metrics: HttpMetrics,
     reasons: Arc<Reasons>,
+    standings: Arc<pools::Standings>,
     pages: crate::pages::Live,
 }
 
@@ -103,6 +107,11 @@ impl Api {
     /// Why each queued workload waits.
     pub fn reasons(&self) -> &Arc<Reasons> {
         &self.0.reasons
+    }
+
+    /// How the pools stand.
+    pub fn standings(&self) -> &Arc<pools::Standings> {
+        &self.0.standings
     }
 
     /// What the live pages share.
@@ -134,6 +143,7 @@ pub fn router(handle: Handle, settings: Settings) -> Router {
         ring,
         metrics: HttpMetrics::default(),
         reasons,
+        standings: Arc::default(),
         pages: crate::pages::Live::default(),
     }));
     Router::new()
@@ -161,6 +171,10 @@ fn resources() -> Router<Api> {
         .route(&path("/namespaces/{namespace}/workloads/{name}"), get(workloads::get).delete(workloads::delete))
         .route(&path("/namespaces/{namespace}/workloads/{name}/cancel"), post(workloads::cancel))
         .route(&path("/namespaces/{namespace}/workloads/{name}/forget"), post(forget::post))
+        .route(&path("/resourcepools"), get(pools::list).post(pools::create))
+        .route(&path("/resourcepools/{name}"), get(pools::get).put(pools::replace).delete(pools::delete))
+        .route(&path("/ownershiprules"), get(ownership::list).post(ownership::create))
+        .route(&path("/ownershiprules/{name}"), get(ownership::get).put(ownership::replace).delete(ownership::delete))
         .route(&path("/clusters"), get(clusters::list))
         .route(&path("/clusters/{name}"), get(clusters::get))
         .route(&path("/clusters/{name}/nodes"), get(clusters::nodes))
@@ -199,7 +213,10 @@ async fn within_time(State(api): State<Api>, request: Request, next: Next) -> Re
 }
 
 async fn no_such_path(uri: Uri) -> ApiError {
-    ApiError::NotFound(format!("there is nothing at {}; workloads are at {ROOT}/workloads", uri.path()))
+    ApiError::NotFound(format!(
+        "there is nothing at {}; workloads are at {ROOT}/workloads, pools at {ROOT}/resourcepools",
+        uri.path()
+    ))
 }
 
 async fn no_such_method(method: axum::http::Method, uri: Uri) -> ApiError {

@@ -62,6 +62,7 @@ fn stop_cause(cause: StopCause) -> &'static str {
     match cause {
         StopCause::Cancelled => "cancelled",
         StopCause::Orphaned => "orphaned",
+        StopCause::Preempted => "preempted",
     }
 }
 

@@ -160,7 +160,8 @@ pub async fn create(
     Ok((code, warning_headers(&warnings), Json(shown)).into_response())
 }
 
-pub(super) fn unread(e: BytesRejection) -> ApiError {
+/// The error of a body that could not be read.
+pub fn unread(e: BytesRejection) -> ApiError {
     if e.status() == StatusCode::PAYLOAD_TOO_LARGE {
         return ApiError::TooLarge(format!("the body is over {} bytes", body::MAX_BODY));
     }
@@ -233,8 +234,10 @@ pub async fn delete(State(api): State<Api>, Path(path): Path<(String, String)>) 
 }
 
 /// A proposal that failed, and whether an earlier try of it may have taken effect.
-pub(super) struct Failed {
+pub struct Failed {
+    /// Why.
     pub error: ApiError,
+    /// Whether an earlier try may have taken effect.
     pub tried_before: bool,
 }
 
@@ -245,11 +248,14 @@ impl From<Failed> for ApiError {
 }
 
 /// Who looks at nothing once a command is committed.
-pub(super) fn nothing(_: &Outcome, _: &View<'_>) {}
+pub fn nothing(_: &Outcome, _: &View<'_>) {}
 
 /// Proposes a command, again where nobody confirmed it, while the time lasts: every command sent here is safe to repeat. Looks
 /// at the state with the command in it, in the same turn of the core.
-pub(super) async fn submit<T: Send + 'static>(
+///
+/// # Errors
+/// [`Failed`] says why, and whether an earlier try may have taken effect.
+pub async fn submit<T: Send + 'static>(
     api: &Api,
     command: &Command,
     look: impl Fn(&Outcome, &View<'_>) -> T + Clone + Send + 'static,

@@ -9,12 +9,12 @@ use engine::state::State;
 use protocol::ids::{Epoch, LogIndex};
 
 use super::proposals::Entry;
-use super::{Fatal, Now, Output, PeerFrame, Replica};
+use super::{Fatal, Now, Output, PeerFrame, Replica, planned_for};
 use crate::handle::Change;
 use crate::raft::driver::{Committed, CompactError};
 
 /// The format of a state snapshot.
-const SNAPSHOT_FORMAT: u16 = 1;
+const SNAPSHOT_FORMAT: u16 = 2;
 
 /// Bytes of a snapshot that may be taken whenever enough entries were applied.
 const CHEAP_SNAPSHOT: u64 = 1024 * 1024;
@@ -35,7 +35,10 @@ pub(super) fn read_snapshot(index: LogIndex, bytes: &[u8]) -> Result<State, Fata
     let unreadable = |cause: String| Fatal::Unreadable { index, cause };
     let snapshot: StateSnapshot = protocol::codec::decode_body(bytes).map_err(|e| unreadable(e.to_string()))?;
     if snapshot.format != SNAPSHOT_FORMAT {
-        return Err(unreadable(format!("snapshot format {} (this build reads {SNAPSHOT_FORMAT})", snapshot.format)));
+        return Err(unreadable(format!(
+            "snapshot format {} (this build reads {SNAPSHOT_FORMAT}): start the version that wrote it",
+            snapshot.format
+        )));
     }
     if crc32fast::hash(&snapshot.state) != snapshot.hash {
         return Err(unreadable("the snapshot's state does not have the hash that it names".into()));
@@ -88,6 +91,10 @@ impl Replica {
 
     /// A snapshot replaced the state: watchers hear of everything that may have changed, come or gone in it.
     fn tell_all_changed(&mut self, before: State) {
+        let names = |state: &State| state.pools.all().into_keys().cloned().collect::<BTreeSet<_>>();
+        let pools = &names(&before) | &names(&self.state);
+        let owners: BTreeSet<_> =
+            before.pools.owners().keys().chain(self.state.pools.owners().keys()).cloned().collect();
         let mut workloads: BTreeSet<_> = before.workloads.into_keys().collect();
         workloads.extend(self.state.workloads.keys().cloned());
         let mut clusters: BTreeSet<_> = before.clusters.into_keys().collect();
@@ -96,6 +103,8 @@ impl Replica {
             index: self.state.applied,
             workloads: workloads.into_iter().collect(),
             clusters: clusters.into_iter().collect(),
+            pools: pools.into_iter().collect(),
+            owners: owners.into_iter().collect(),
         }));
     }
 
@@ -114,7 +123,7 @@ impl Replica {
 
     fn end_reign(&mut self) {
         self.reign = None;
-        self.binding.clear();
+        self.planned.clear();
         self.sessions.end_reign();
         self.planner.forget();
     }
@@ -130,8 +139,8 @@ impl Replica {
             .map_err(|e| Fatal::Unreadable { index, cause: e.to_string() })?;
         let applied = self.state.apply(index, &entry.command, entry.at);
         self.status.applied = index;
-        if let Command::Bind(binding) = &entry.command {
-            self.binding.remove(&binding.uid);
+        if let Some(uid) = planned_for(&entry.command) {
+            self.planned.remove(&uid);
         }
         if let Command::OpenEpoch { epoch } = &entry.command
             && self.status.leads()
@@ -146,11 +155,14 @@ impl Replica {
         let asks = self.sessions.committed(&entry.command, applied.effects);
         self.carry_out(now, asks);
         self.answer(entry.id, applied.outcome.map_err(Into::into));
-        if !applied.changed.is_empty() || !applied.clusters.is_empty() {
+        let pools_changed = !applied.pools.is_empty() || !applied.owners.is_empty();
+        if !applied.changed.is_empty() || !applied.clusters.is_empty() || pools_changed {
             self.outputs.push(Output::Changed(Change {
                 index,
                 workloads: applied.changed,
                 clusters: applied.clusters,
+                pools: applied.pools,
+                owners: applied.owners,
             }));
         }
         Ok(())

@@ -13,6 +13,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use engine::commands::{Command, Outcome};
+use engine::plan::LASTING_MS;
 use engine::state::State;
 use protocol::control::{AgentMessage, CoordinatorMessage};
 use protocol::ids::{ClusterName, Epoch, LogIndex, MonotonicMs, ReplicaId, Uid, UnixMs};
@@ -25,7 +26,7 @@ use crate::raft::{Driver, driver};
 use crate::sessions::{Ask, SessionId, Sessions};
 
 pub use peer::PeerFrame;
-pub use proposals::{ProposalId, Proposals};
+pub use proposals::{ProposalId, Proposals, command_of};
 use reads::Reads;
 
 /// The present, as the caller's clocks have it.
@@ -94,12 +95,14 @@ pub struct Settings {
     pub keep_entries: u64,
     /// How long a request may wait for a leader or a quorum, in ms.
     pub patience_ms: u64,
+    /// How long room must have been lent beyond a pool's part before it is taken back, in ms.
+    pub reclaim_after_ms: u64,
 }
 
 impl Settings {
     /// Defaults for a process.
     pub fn new(id: ReplicaId, boot: u64) -> Self {
-        Self { id, boot, snapshot_every: 20_000, keep_entries: 5_000, patience_ms: 2_000 }
+        Self { id, boot, snapshot_every: 20_000, keep_entries: 5_000, patience_ms: 2_000, reclaim_after_ms: LASTING_MS }
     }
 }
 
@@ -122,6 +125,15 @@ pub enum Fatal {
     },
 }
 
+/// For whom a plan's command is.
+fn planned_for(command: &Command) -> Option<Uid> {
+    match command {
+        Command::Bind(binding) => Some(binding.uid),
+        Command::Preempt(preemption) => Some(preemption.by_uid),
+        _ => None,
+    }
+}
+
 /// One replica of the coordinator.
 pub struct Replica {
     settings: Settings,
@@ -137,8 +149,8 @@ pub struct Replica {
     reign: Option<Epoch>,
     /// Whether the epoch of the current leadership was proposed.
     epoch_proposed: Option<Epoch>,
-    /// Bindings that were proposed and are not applied yet: no new plan before that.
-    binding: BTreeSet<Uid>,
+    /// For whom a plan's commands were proposed that are not applied yet: no new plan before that.
+    planned: BTreeSet<Uid>,
     last_snapshot: LogIndex,
     /// How large it is.
     snapshot_bytes: u64,
@@ -155,6 +167,7 @@ impl Replica {
             None => (State::default(), LogIndex(0)),
         };
         let id = settings.id;
+        let planner = Planner::new(settings.reclaim_after_ms);
         Ok(Self {
             status: ReplicaStatus {
                 id,
@@ -170,11 +183,11 @@ impl Replica {
             state,
             sessions: Sessions::new(id),
             fleet: Fleet::default(),
-            planner: Planner::default(),
+            planner,
             reads: Reads::default(),
             reign: None,
             epoch_proposed: None,
-            binding: BTreeSet::new(),
+            planned: BTreeSet::new(),
             last_snapshot,
             snapshot_bytes: snapshot.map_or(0, |s| s.bytes.len() as u64),
             outputs: Vec::new(),
@@ -250,14 +263,14 @@ impl Replica {
 
     fn plan(&mut self, now: Now) {
         let Some(epoch) = self.reign else { return };
-        if !self.binding.is_empty() {
+        if !self.planned.is_empty() {
             return;
         }
         let capacity = self.fleet.capacity(now.mono);
-        let Some(bindings) = self.planner.plan(&self.state, capacity, now, epoch) else { return };
-        for binding in bindings {
-            self.binding.insert(binding.uid);
-            self.propose_own(now, Command::Bind(Box::new(binding)));
+        let Some(commands) = self.planner.plan(&self.state, capacity, now, epoch) else { return };
+        for command in commands {
+            self.planned.extend(planned_for(&command));
+            self.propose_own(now, command);
         }
     }
 

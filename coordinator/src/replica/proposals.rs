@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 use engine::commands::{Command, Outcome};
 use protocol::ids::{LogIndex, MonotonicMs, ReplicaId, UnixMs};
 
-use super::{Now, Output, PeerFrame, Replica, RequestId};
+use super::{Now, Output, PeerFrame, Replica, RequestId, planned_for};
 use crate::handle::ProposeError;
 use crate::planted;
 use crate::raft::driver::ProposeError as AppendError;
@@ -32,6 +32,12 @@ pub(super) struct Entry {
 
 protocol::limits! {
     Entry: 4 * 1024 * 1024,
+}
+
+/// The command of a log entry's payload, and when it was proposed; none where it is not one. For checkers.
+pub fn command_of(payload: &[u8]) -> Option<(Command, UnixMs)> {
+    let entry: Entry = protocol::codec::decode_body(payload).ok()?;
+    Some((entry.command, entry.at))
 }
 
 #[derive(Debug)]
@@ -128,8 +134,8 @@ impl Replica {
 
     fn own_lost(&mut self, command: &Command) {
         self.sessions.proposal_lost(command);
-        if let Command::Bind(binding) = command {
-            self.binding.remove(&binding.uid);
+        if let Some(uid) = planned_for(command) {
+            self.planned.remove(&uid);
         }
     }
 

@@ -140,8 +140,15 @@ async fn serve(
     let apply = |state: &mut State, command: &Command| {
         let index = LogIndex(state.applied.0 + 1);
         let applied = state.apply(index, command, now());
-        if !applied.changed.is_empty() || !applied.clusters.is_empty() {
-            let _ = changes.send(Change { index, workloads: applied.changed, clusters: applied.clusters });
+        let pools_changed = !applied.pools.is_empty() || !applied.owners.is_empty();
+        if !applied.changed.is_empty() || !applied.clusters.is_empty() || pools_changed {
+            let _ = changes.send(Change {
+                index,
+                workloads: applied.changed,
+                clusters: applied.clusters,
+                pools: applied.pools,
+                owners: applied.owners,
+            });
         }
         applied.outcome
     };

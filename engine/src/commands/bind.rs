@@ -5,14 +5,16 @@ use std::collections::BTreeSet;
 
 use protocol::control::GroupPlacement;
 use protocol::ids::UnixMs;
-use protocol::workload::GroupNeed;
+use protocol::workload::{GroupNeed, Preemptible};
 
 use super::step::Step;
 use super::{Binding, Outcome, Refusal};
 use crate::lifecycle::{Event, Phase};
 use crate::planted;
+use crate::pools::admission::{held_in_tree, over_limit, over_reservation};
+use crate::pools::usage::holds;
 use crate::state::outstanding::launch_order;
-use crate::state::{Attempt, Cluster, Happening, KEPT_ATTEMPTS, Workload};
+use crate::state::{Attempt, Cluster, Happening, KEPT_ATTEMPTS, State, Workload};
 
 impl Step<'_> {
     pub(super) fn bind(&mut self, binding: &Binding) -> Result<Outcome, Refusal> {
@@ -26,6 +28,7 @@ impl Step<'_> {
         let cluster = cluster.ok_or_else(|| stale(format!("cluster {} has not joined", binding.cluster)))?;
         check_cluster(workload, cluster).map_err(stale)?;
         check_placement(&workload.spec.gang(), &binding.placement).map_err(stale)?;
+        check_quota(self.state, workload, binding).map_err(stale)?;
 
         let attempt_id = workload.attempt_id(binding.attempt);
         let incarnation = cluster.incarnation;
@@ -93,6 +96,20 @@ fn check_cluster(workload: &Workload, cluster: &Cluster) -> Result<(), String> {
         }
         Ok(_) => Ok(()),
         Err(e) => Err(e.to_string()),
+    }
+}
+
+/// What state alone can tell of the pool's part: limits and reservations. What the pool is entitled to is the planner's word.
+fn check_quota(state: &State, workload: &Workload, binding: &Binding) -> Result<(), String> {
+    let (pools, usage, pool) = (&state.pools, &state.indices.usage, &workload.pool);
+    let more = holds(&binding.placement);
+    if let Some(short) = over_limit(pools, &held_in_tree(pools, usage), pool, &more) {
+        return Err(short.to_string());
+    }
+    let firm = usage.get(pool).map(|u| u.firm.clone()).unwrap_or_default();
+    match pools.spec(pool).filter(|_| workload.spec.preemptible == Preemptible::No) {
+        Some(spec) => over_reservation(spec, pool, &firm, &more).map_or(Ok(()), |short| Err(short.to_string())),
+        None => Ok(()),
     }
 }
 

@@ -53,12 +53,12 @@ impl Step<'_> {
     }
 
     /// The number of the order to stop, where there is something to stop.
-    fn stop_number(&mut self, key: &WorkloadKey) -> Option<CommandNumber> {
+    pub(super) fn stop_number(&mut self, key: &WorkloadKey) -> Option<CommandNumber> {
         let cluster = self.state.workloads.get(key)?.live_attempt()?.cluster.clone();
         self.next_number(&cluster)
     }
 
-    fn send_stop(&mut self, key: &WorkloadKey) {
+    pub(super) fn send_stop(&mut self, key: &WorkloadKey) {
         let Some(workload) = self.state.workloads.get(key) else { return };
         let Some(attempt) = workload.live_attempt() else { return };
         let cluster = attempt.cluster.clone();

@@ -2,7 +2,8 @@
 //! infrastructure broke is tried again for free, after a wait that grows so that a broken cluster can't spin. But not for
 //! ever: a program that always takes its node down with it, or is always killed for want of memory where nobody can tell,
 //! looks like broken infrastructure each time. After [`FREE_RETRIES`] free retries in a row of which none made progress,
-//! the workload fails. That a cluster had no room after all says nothing about the program, and is not counted.
+//! the workload fails. That a cluster had no room after all says nothing about the program, and is not counted. What was
+//! preempted goes back to its place in line at once.
 
 use protocol::control::AttemptState;
 use protocol::errors::FailureClass;
@@ -39,6 +40,10 @@ pub(super) fn end_attempt(workload: &mut Workload, state: &AttemptState, now: Un
         }
         return workload.enter(Event::Gone, reported, now);
     }
+    // Its end was asked for to make room: whatever it did on the way out is no failure, unless it had ended well by then.
+    if attempt_was_preempted(workload) && *state != AttemptState::Succeeded {
+        return workload.enter(Event::Retry, reported, now);
+    }
     let class = match state {
         AttemptState::Succeeded => return workload.enter(Event::Succeeded, reported, now),
         AttemptState::Failed { class, .. } => *class,
@@ -63,6 +68,10 @@ pub(super) fn end_attempt(workload: &mut Workload, state: &AttemptState, now: Un
         }
     };
     requeue(workload, reported, class, UnixMs(now.0.saturating_add(wait)), now);
+}
+
+fn attempt_was_preempted(workload: &Workload) -> bool {
+    workload.attempts.last().is_some_and(Attempt::is_preempted)
 }
 
 fn requeue(workload: &mut Workload, reported: Happening, class: FailureClass, not_before: UnixMs, now: UnixMs) {
@@ -91,6 +100,7 @@ fn fruitless_failures(attempts: &[Attempt]) -> u32 {
 
 fn free_row(attempts: &[Attempt]) -> impl Iterator<Item = &Attempt> {
     let free = |a: &&Attempt| match &a.reported {
+        _ if a.is_preempted() => false,
         Some(AttemptState::Failed { class, .. }) => *class != FailureClass::User && !made_progress(a),
         Some(AttemptState::Stopped) => !made_progress(a),
         _ => false,

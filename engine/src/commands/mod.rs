@@ -2,27 +2,37 @@
 //! changes nothing but `applied` and `now` (and, for a stray report of something that still runs, the number of the stop
 //! that answers it).
 
+use std::collections::BTreeSet;
+
 use bincode::{Decode, Encode};
 use protocol::control::{AttemptReport, ClusterInfo, GroupPlacement};
 use protocol::ids::{
-    AttemptId, AttemptNumber, ClusterName, CommandNumber, Epoch, Incarnation, LogIndex, Uid, UnixMs, WorkloadKey,
+    AttemptId, AttemptNumber, ClusterName, CommandNumber, Epoch, Incarnation, LogIndex, Namespace, PoolName, Uid,
+    UnixMs, WorkloadKey,
 };
+use protocol::pool::{Amounts, OwnershipSpec, PoolSpec};
 use protocol::workload::{SpecError, WorkloadSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::effects::Effect;
 use crate::lifecycle::Phase;
+use crate::pools::PoolFault;
 use crate::reasons::Decision;
 use crate::state::State;
 
 mod bind;
 mod cancel;
+mod delete_ownership_rule;
+mod delete_pool;
 mod end;
 pub(crate) mod forget;
 mod join;
 mod lose_cluster;
 mod open_epoch;
+mod preempt;
 mod report;
+mod set_ownership_rule;
+mod set_pool;
 mod step;
 mod submit;
 
@@ -93,6 +103,47 @@ pub enum Command {
         /// How the person knows, or who says so; at most [`MAX_REASON`] characters are kept.
         reason: String,
     },
+    /// Running attempts are ended so that a waiting gang gets their room.
+    Preempt(Box<Preemption>),
+    /// A pool is made or changed.
+    SetPool {
+        /// Its name.
+        name: PoolName,
+        /// What it is to be.
+        spec: Box<PoolSpec>,
+        /// What must be there before.
+        expect: Expect,
+    },
+    /// A pool goes.
+    DeletePool {
+        /// Its name.
+        name: PoolName,
+    },
+    /// An owner's rule is made or changed.
+    SetOwnershipRule {
+        /// The owner.
+        owner: Namespace,
+        /// What it is to be.
+        spec: OwnershipSpec,
+        /// What must be there before.
+        expect: Expect,
+    },
+    /// An owner's rule goes.
+    DeleteOwnershipRule {
+        /// The owner.
+        owner: Namespace,
+    },
+}
+
+/// What must be there before something is set, so that nobody overwrites what they have not seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Expect {
+    /// Anything.
+    Any,
+    /// Nothing, or the very same.
+    Absent,
+    /// This version, or the very same.
+    Version(LogIndex),
 }
 
 /// A place for a workload, as the planner proposes it.
@@ -112,6 +163,34 @@ pub struct Binding {
     pub placement: Vec<GroupPlacement>,
     /// Why there.
     pub decision: Decision,
+}
+
+/// Attempts that are to end so that a waiting gang gets their room: all of them, or none.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Preemption {
+    /// The epoch in which it was planned; must be the current one.
+    pub epoch: Epoch,
+    /// Who gets the room.
+    pub by: WorkloadKey,
+    /// Its id.
+    pub by_uid: Uid,
+    /// Whose attempts end.
+    pub victims: Vec<Victim>,
+    /// What there is to divide among pools, as the planner sees it: capacity is not in the log.
+    pub fleet: Amounts,
+    /// The clusters whose capacity and attempts count in that.
+    pub clusters: BTreeSet<ClusterName>,
+}
+
+/// One attempt that is to end.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Victim {
+    /// The workload.
+    pub key: WorkloadKey,
+    /// Its id.
+    pub uid: Uid,
+    /// Its live attempt.
+    pub attempt: AttemptNumber,
 }
 
 /// What came of a command.
@@ -140,6 +219,11 @@ pub enum Outcome {
     },
     /// Noted; nothing more to say.
     Done,
+    /// A pool or rule is as was asked.
+    Set {
+        /// Its version.
+        version: LogIndex,
+    },
 }
 
 /// Why a command changed nothing.
@@ -208,6 +292,29 @@ pub enum Refusal {
         /// Why its attempt can't be forgotten, and what to do.
         why: String,
     },
+    /// The preemption does not fit the state any more.
+    #[error("preemption for {by} refused: {why}")]
+    StalePreemption {
+        /// Who was to get the room.
+        by: WorkloadKey,
+        /// What changed.
+        why: String,
+    },
+    /// A pool or rule exists already.
+    #[error("{what} exists already: change it, or choose another name")]
+    Exists {
+        /// Which.
+        what: String,
+    },
+    /// A rule of the pools would not hold.
+    #[error(transparent)]
+    Pool(Box<PoolFault>),
+}
+
+impl From<PoolFault> for Refusal {
+    fn from(fault: PoolFault) -> Self {
+        Refusal::Pool(Box::new(fault))
+    }
 }
 
 /// Everything that one command did.
@@ -221,6 +328,10 @@ pub struct Applied {
     pub changed: Vec<WorkloadKey>,
     /// Clusters that changed.
     pub clusters: Vec<ClusterName>,
+    /// Pools that changed, came or went.
+    pub pools: Vec<PoolName>,
+    /// Owners whose rules changed, came or went.
+    pub owners: Vec<Namespace>,
 }
 
 impl State {
@@ -242,6 +353,11 @@ impl State {
             Command::Cancel { key } => step.cancel(key, Record::Keep),
             Command::Delete { key } => step.cancel(key, Record::Remove),
             Command::Forget { key, attempt, reason } => step.forget(key, *attempt, reason),
+            Command::Preempt(preemption) => step.preempt(preemption),
+            Command::SetPool { name, spec, expect } => step.set_pool(name, spec, *expect),
+            Command::DeletePool { name } => step.delete_pool(name),
+            Command::SetOwnershipRule { owner, spec, expect } => step.set_ownership_rule(owner, spec, *expect),
+            Command::DeleteOwnershipRule { owner } => step.delete_ownership_rule(owner),
         };
         step.finish(outcome)
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use protocol::control::Order;
-use protocol::ids::{AttemptId, ClusterName, CommandNumber, LogIndex, UnixMs, WorkloadKey};
+use protocol::ids::{AttemptId, ClusterName, CommandNumber, LogIndex, Namespace, PoolName, UnixMs, WorkloadKey};
 
 use super::{Applied, Outcome, Refusal};
 use crate::effects::Effect;
@@ -18,12 +18,23 @@ pub(super) struct Step<'a> {
     effects: Vec<Effect>,
     changed: BTreeSet<WorkloadKey>,
     clusters: BTreeSet<ClusterName>,
+    pools: BTreeSet<PoolName>,
+    owners: BTreeSet<Namespace>,
 }
 
 impl<'a> Step<'a> {
     pub(super) fn new(state: &'a mut State, index: LogIndex) -> Self {
         let now = state.now;
-        Self { state, index, now, effects: vec![], changed: BTreeSet::new(), clusters: BTreeSet::new() }
+        Self {
+            state,
+            index,
+            now,
+            effects: vec![],
+            changed: BTreeSet::new(),
+            clusters: BTreeSet::new(),
+            pools: BTreeSet::new(),
+            owners: BTreeSet::new(),
+        }
     }
 
     pub(super) fn finish(self, outcome: Result<Outcome, Refusal>) -> Applied {
@@ -32,6 +43,8 @@ impl<'a> Step<'a> {
             effects: self.effects,
             changed: self.changed.into_iter().collect(),
             clusters: self.clusters.into_iter().collect(),
+            pools: self.pools.into_iter().collect(),
+            owners: self.owners.into_iter().collect(),
         }
     }
 
@@ -57,6 +70,16 @@ impl<'a> Step<'a> {
             member.version = self.index;
         }
         self.clusters.insert(cluster.clone());
+    }
+
+    /// Watchers hear that this pool changed, came or went.
+    pub(super) fn pool_changed(&mut self, pool: &PoolName) {
+        self.pools.insert(pool.clone());
+    }
+
+    /// Watchers hear that this owner's rule changed, came or went.
+    pub(super) fn owner_changed(&mut self, owner: &Namespace) {
+        self.owners.insert(owner.clone());
     }
 
     /// The next number among a cluster's commands.

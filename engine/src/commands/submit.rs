@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use protocol::ids::{Uid, WorkloadKey};
-use protocol::workload::WorkloadSpec;
+use protocol::ids::{PoolName, Uid, WorkloadKey};
+use protocol::workload::{SpecError, WorkloadSpec};
 
 use super::step::Step;
 use super::{Outcome, Refusal};
 use crate::lifecycle::Phase;
+use crate::pools::PoolFault;
 use crate::state::{Happening, Workload};
 
 impl Step<'_> {
@@ -32,12 +33,14 @@ impl Step<'_> {
         if !problems.is_empty() {
             return Err(Refusal::Invalid(problems));
         }
+        let pool = self.pool_of(key, spec)?;
         let order = self.state.submitted;
         self.state.submitted += 1;
         let mut workload = Workload {
             key: key.clone(),
             uid,
             spec: Arc::new(spec.clone()),
+            pool,
             order,
             submitted_at: self.now,
             phase: Phase::Queued,
@@ -53,6 +56,14 @@ impl Step<'_> {
         workload.remember(Happening::Submitted, self.now);
         self.add(workload);
         Ok(Outcome::Submitted { version: self.index, existed: false })
+    }
+
+    /// The pool that it names, else its owner's.
+    fn pool_of(&self, key: &WorkloadKey, spec: &WorkloadSpec) -> Result<PoolName, Refusal> {
+        let Some(pool) = &spec.pool else { return Ok(self.state.pools.route(&key.namespace)) };
+        let fault = |e: PoolFault| SpecError { field: "spec.pool".into(), problem: e.to_string() };
+        self.state.pools.check_takes_workloads(pool).map_err(|e| Refusal::Invalid(vec![fault(e)]))?;
+        Ok(pool.clone())
     }
 }
 

@@ -62,6 +62,13 @@ impl Free {
         }
     }
 
+    /// Makes the room of members free again. On which device a share sat is not known, so that no device is called free that
+    /// may not be: shares give back cpu and memory alone.
+    pub(crate) fn give(&mut self, each: &Resources, members: u64) {
+        let gpus = if each.gpu_milli < DEVICE { 0 } else { each.gpus() * DEVICE };
+        self.all += Resources { gpu_milli: gpus, ..*each }.times(members);
+    }
+
     /// As it would be after taking the room of several members.
     pub(crate) fn after(&self, each: &Resources, members: u64) -> Self {
         let mut after = self.clone();

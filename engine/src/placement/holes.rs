@@ -145,6 +145,15 @@ impl Holes {
         self.set(node, after);
     }
 
+    /// Makes room of members on a node free again, as far as the caller knows that it is theirs.
+    pub(crate) fn give(&mut self, node: u32, each: &Resources, members: u64) {
+        let before = self.free[node as usize].clone();
+        let mut after = before.clone();
+        after.give(each, members);
+        self.log.push(Taken { node, before });
+        self.set(node, after);
+    }
+
     /// Where undoing can come back to.
     pub(crate) fn mark(&self) -> usize {
         self.log.len()

@@ -7,8 +7,9 @@ use protocol::resources::Span;
 use crate::capacity::Capacity;
 use crate::commands::forget::is_abandoned;
 use crate::lifecycle::Phase;
-use crate::queue::{Turn, Walk};
-use crate::reasons::{Candidate, Explanation, Obstacle, WaitCause, Waiting, state_text};
+use crate::queue::order::Standing;
+use crate::queue::{LASTING_MS, Turn, Walk};
+use crate::reasons::{Candidate, Explanation, Lent, Obstacle, QuotaBound, Shortfall, WaitCause, Waiting, state_text};
 use crate::state::{Attempt, Happening, State, Workload};
 
 /// The whole answer to "why", in any phase; none where there is no such workload.
@@ -32,22 +33,21 @@ pub fn explain(state: &State, capacity: &Capacity, at: UnixMs, key: &WorkloadKey
 
 fn waiting(state: &State, capacity: &Capacity, at: UnixMs, asked: &Workload) -> Waiting {
     let mut walk = Walk::new(state, capacity, at);
-    let of = state.waiting().len() as u64;
-    for (place, key) in (1u64..).zip(state.waiting()) {
-        let Some(workload) = state.workloads.get(key) else { continue };
-        let turn = walk.turn(workload);
+    let waiting = |Standing { place, of }, cause, candidates| {
+        let pool = asked.pool.clone();
+        Waiting { place, of, pool, cause, candidates, lent: vec![] }
+    };
+    while let Some((workload, turn)) = walk.step() {
         if workload.uid != asked.uid {
             continue;
         }
         return match turn {
             Turn::Waits(verdict) => walk.waiting(&verdict),
-            Turn::Placed { decision, .. } => {
-                Waiting { place, of, cause: WaitCause::BeingPlaced, candidates: decision.candidates }
-            }
+            Turn::Placed { decision, .. } => waiting(walk.standing(), WaitCause::BeingPlaced, decision.candidates),
         };
     }
     // Every queued workload is in line, and only those are asked for.
-    Waiting { place: of, of, cause: WaitCause::NoRoom, candidates: vec![] }
+    waiting(Standing::default(), WaitCause::NoRoom, vec![])
 }
 
 fn summary(workload: &Workload, waiting: Option<&Waiting>, now: UnixMs) -> String {
@@ -97,6 +97,7 @@ fn word(attempt: Option<&Attempt>) -> String {
 
 fn draining(workload: &Workload) -> String {
     let lost = workload.timeline.iter().rev().find_map(|m| match &m.what {
+        preempted @ Happening::Preempted { .. } if !workload.cancel_requested => Some(preempted.to_string()),
         Happening::ClusterReplaced { .. } | Happening::ClusterLost { .. } => Some(m.what.to_string()),
         Happening::ClusterReturned { .. } | Happening::Bound { .. } => Some(String::new()),
         _ => None,
@@ -132,6 +133,10 @@ fn forget(workload: &Workload) -> String {
 /// The last attempt's failure, where it goes back to the queue after one.
 fn last_failure(workload: &Workload) -> Option<String> {
     let attempt = workload.attempts.last()?;
+    if attempt.is_preempted() {
+        let given = workload.timeline.iter().rev().find(|m| matches!(m.what, Happening::Preempted { .. }));
+        return given.map(|moment| format!("it keeps its place: {}", moment.what));
+    }
     let state = attempt.reported.as_ref().filter(|s| !matches!(s, AttemptState::Succeeded))?;
     Some(at(Some(attempt), &state_text(state)))
 }
@@ -157,7 +162,42 @@ fn every_cure(waiting: &Waiting, now: UnixMs) -> Vec<String> {
             cures.extend(waiting.candidates.iter().filter_map(cure));
             cures
         }
-        WaitCause::Impossible | WaitCause::NoRoom => waiting.candidates.iter().filter_map(cure).collect(),
+        WaitCause::Quota(short) => vec![quota_cure(short)],
+        WaitCause::Impossible | WaitCause::NoRoom => {
+            let cures = waiting.candidates.iter().filter_map(cure);
+            cures.chain(waiting.lent.iter().map(give_back)).collect()
+        }
+    }
+}
+
+fn give_back(lent: &Lent) -> String {
+    let Lent { pool, resource, held, entitled } = lent;
+    let more = resource.show(held.saturating_sub(*entitled));
+    format!(
+        "pool {pool} gives back the {more} {resource} that it borrowed: asked to once that has lasted {}",
+        Span(LASTING_MS)
+    )
+}
+
+/// How a pool's part comes to suffice.
+fn quota_cure(short: &Shortfall) -> String {
+    let Shortfall { pool, bound, resource, most, held, kept, needs } = short;
+    let more = resource.show(held.saturating_add(*needs).saturating_sub(*most));
+    match bound {
+        QuotaBound::Entitlement if *kept > 0 && held.saturating_add(*needs) <= *most => {
+            format!("those ahead of it in the line of pool {pool} are placed or cancelled")
+        }
+        QuotaBound::Entitlement if needs > most => format!(
+            "pool {pool} is entitled to {more} more {resource}: other pools ask for less, its reservation or share grows, \
+             or the fleet does"
+        ),
+        QuotaBound::Entitlement => {
+            format!("{more} {resource} of pool {pool} is given back, or the pool is entitled to that much more")
+        }
+        QuotaBound::Limit => format!("{more} {resource} of pool {pool} is given back, or its limit grows by that"),
+        QuotaBound::Reservation => {
+            format!("pool {pool} reserves {more} {resource} more, or the workload may be preempted")
+        }
     }
 }
 

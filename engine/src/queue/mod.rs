@@ -1,24 +1,36 @@
-//! The walk along the line: highest priority first, then earliest submission. Each workload gets the best place that is left
-//! for it, or the reason why it waits.
+//! The walk along the lines: the pool that has the least of its part goes next, within it the highest priority, then the
+//! earliest submission. Each workload gets the best place that is left for it, or the reason why it waits.
 //!
-//! Waiting is bounded by a simple rule: where a workload waits for room in a cluster that could hold it, room there is kept
+//! Waiting is bounded by two simple rules. Where a workload waits for room in a cluster that could hold it, room there is kept
 //! for it: nobody behind it gets a node of a model that it accepts (nor any node, where a group without GPUs is what finds no
 //! room). Others may use other nodes and clusters. A workload keeps no room where it would not fit even once every attempt has
-//! ended (it is too large, or ghosts, sick devices or cordoned nodes are in its way), nor while it waits out a backoff.
+//! ended (it is too large, or ghosts, sick devices or cordoned nodes are in its way), nor while it waits out a backoff. And
+//! where it waits for its pool's part, that is kept for it in the same way (`pools::admission`).
 
+pub(crate) mod books;
+pub(crate) mod order;
+mod reclaim;
+
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use protocol::control::GroupPlacement;
-use protocol::ids::{ClusterName, Region, UnixMs, WorkloadKey};
-use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
+use protocol::ids::{ClusterName, PoolName, Region, UnixMs, WorkloadKey};
+use protocol::pool::{Amounts, Resource};
+use protocol::sku::Sku;
+use protocol::workload::{Framework, GroupNeed, Preemptible, WorkloadSpec};
 
 use crate::capacity::Capacity;
 use crate::placement::candidates::{Barred, Look, Place, decision, look, obstacles, settle};
 use crate::placement::obstacles::is_permanent;
 use crate::placement::placer::Placer;
-use crate::reasons::{Decision, Obstacle, WaitCause, Waiting};
+use crate::pools::admission::Ledger;
+use crate::pools::usage::{holds, needs};
+use crate::reasons::{Decision, Lent, Obstacle, QuotaBound, Shortfall, WaitCause, Waiting};
 use crate::state::{State, Workload};
+use order::{Order, Standing};
+pub use reclaim::{LASTING_MS, Memory};
 
 /// What became of one workload of the line.
 pub(crate) enum Turn {
@@ -28,17 +40,45 @@ pub(crate) enum Turn {
     Waits(Rc<Verdict>),
 }
 
-/// What makes waiting workloads alike: one that found no room tells of all of them, for room only gets less in a plan.
-/// Framework, required regions, gang.
-type Likeness = (Framework, Vec<Region>, Vec<GroupNeed>);
+/// What makes waiting workloads alike: one that found no room tells of all of them, for room and the pool's part only get
+/// less in a plan.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Likeness {
+    pool: PoolName,
+    preemptible: Preemptible,
+    framework: Framework,
+    regions: Vec<Region>,
+    gang: Vec<GroupNeed>,
+}
 
 /// The walk.
 pub(crate) struct Walk<'a> {
     state: &'a State,
     now: UnixMs,
     placer: Placer<'a>,
+    ledger: Ledger,
+    order: Order<'a>,
     found_none: BTreeMap<Likeness, Rc<Verdict>>,
-    place: u64,
+    last: Option<&'a PoolName>,
+    standing: Standing,
+    /// What there is to divide among pools.
+    fleet: Amounts,
+    /// The first that found no room, or not enough of their pool's part.
+    starved: Vec<Starved<'a>>,
+    /// Pools that hold more than their part; found when first asked for.
+    all_lent: OnceCell<Vec<Lent>>,
+}
+
+/// How many gangs of a plan may have room taken back for them.
+const MOST_STARVED: usize = 32;
+
+/// A gang that waits for room that others hold.
+pub(crate) struct Starved<'a> {
+    workload: &'a Workload,
+    /// What it needs, with the models that its pool's part allows.
+    gang: Vec<GroupNeed>,
+    /// Where it could be once attempts end.
+    clusters: Vec<ClusterName>,
 }
 
 /// Why a kind of workload waits.
@@ -47,16 +87,34 @@ pub(crate) struct Verdict {
     barred: Vec<Barred>,
 }
 
+impl Verdict {
+    fn of(cause: WaitCause) -> Rc<Self> {
+        Rc::new(Self { cause, barred: vec![] })
+    }
+}
+
 impl<'a> Walk<'a> {
     pub(crate) fn new(state: &'a State, capacity: &'a Capacity, at: UnixMs) -> Self {
         let now = state.now.max(at);
-        Self { state, now, placer: Placer::new(state, capacity), found_none: BTreeMap::new(), place: 0 }
+        let placer = Placer::new(state, capacity);
+        let books = books::books(state, &placer.rooms, now);
+        let fleet = books.fleet.clone();
+        let ledger = books::ledger(state, books, now);
+        let order = Order::new(state, &ledger);
+        let (found_none, last, standing, starved) = (BTreeMap::new(), None, Standing::default(), vec![]);
+        let all_lent = OnceCell::new();
+        Self { state, now, placer, fleet, ledger, order, found_none, last, standing, starved, all_lent }
     }
 
-    /// The next in line has its turn.
-    pub(crate) fn turn(&mut self, workload: &Workload) -> Turn {
-        self.place += 1;
-        let waits = |cause| Turn::Waits(Rc::new(Verdict { cause, barred: vec![] }));
+    /// The next workload and what becomes of it; none at the end of every line.
+    pub(crate) fn step(&mut self) -> Option<(&'a Workload, Turn)> {
+        let (workload, standing) = self.order.next(self.last, &self.ledger)?;
+        (self.last, self.standing) = (Some(&workload.pool), standing);
+        Some((workload, self.turn(workload)))
+    }
+
+    fn turn(&mut self, workload: &'a Workload) -> Turn {
+        let waits = |cause| Turn::Waits(Verdict::of(cause));
         if let Some(until) = workload.not_before.filter(|u| *u > self.now) {
             return waits(WaitCause::Backoff { until });
         }
@@ -65,7 +123,13 @@ impl<'a> Walk<'a> {
         }
         let spec = &workload.spec;
         let Ok(framework) = spec.framework() else { return waits(WaitCause::Impossible) };
-        let likeness = (framework, spec.placement.regions.require.clone(), spec.gang());
+        let likeness = Likeness {
+            pool: workload.pool.clone(),
+            preemptible: spec.preemptible,
+            framework,
+            regions: spec.placement.regions.require.clone(),
+            gang: spec.gang(),
+        };
         if let Some(verdict) = self.found_none.get(&likeness) {
             for b in verdict.barred.iter().filter(|b| b.waits.is_some()) {
                 if let Some(room) = self.placer.rooms.get_mut(&b.cluster) {
@@ -74,22 +138,150 @@ impl<'a> Walk<'a> {
             }
             return Turn::Waits(Rc::clone(verdict));
         }
-        let (places, barred) = self.look(spec, framework, &likeness.2);
-        if !places.is_empty() {
-            return self.place_first(&likeness.2, places, &barred);
+        match self.find(workload, &likeness) {
+            Ok(turn) => turn,
+            Err(verdict) => {
+                let verdict = Rc::new(verdict);
+                self.found_none.insert(likeness, Rc::clone(&verdict));
+                Turn::Waits(verdict)
+            }
         }
-        let cause = self.cause(&barred);
-        self.keep_room(&workload.key, &barred);
-        let verdict = Rc::new(Verdict { cause, barred });
-        self.found_none.insert(likeness, Rc::clone(&verdict));
-        Turn::Waits(verdict)
+    }
+
+    /// A place for a gang, or why there is none.
+    fn find(&mut self, workload: &'a Workload, likeness: &Likeness) -> Result<Turn, Verdict> {
+        let Likeness { pool, preemptible, framework, gang, .. } = likeness;
+        let gang = match self.within_quota(pool, *preemptible, gang) {
+            Ok(gang) => gang,
+            Err(verdict) => {
+                // Where priority decides within the pool, what lower ones hold of its part counts as well.
+                if matches!(&verdict.cause, WaitCause::Quota(short) if short.bound != QuotaBound::Reservation) {
+                    self.starves(
+                        workload,
+                        gang.clone(),
+                        self.placer.rooms.keys().map(|name| (*name).clone()).collect(),
+                    );
+                }
+                return Err(verdict);
+            }
+        };
+        let (mut places, barred) = self.look(&workload.spec, *framework, &gang);
+        if places.is_empty() {
+            let cause = self.cause(&barred);
+            self.keep_room(&workload.key, &barred);
+            let waits = barred.iter().filter(|b| b.waits.is_some()).map(|b| b.cluster.clone()).collect();
+            self.starves(workload, gang, waits);
+            return Err(Verdict { cause, barred });
+        }
+        // Several groups that each may have a model may together be too many of it.
+        let mut short = None;
+        while let Some(best) = places.first() {
+            let held = self.would_hold(best, &gang);
+            match self.ledger.forbids(&self.state.pools, pool, &held, *preemptible) {
+                None => {
+                    let turn = self.place_first(&gang, places, &barred);
+                    self.ledger.take(&self.state.pools, pool, &held, *preemptible);
+                    return Ok(turn);
+                }
+                Some(found) => short = Some(found),
+            }
+            places.remove(0);
+        }
+        let short = short.expect("every place was found to be beyond the pool's part");
+        Err(self.beyond(pool, &needs(&gang), short))
+    }
+
+    fn starves(&mut self, workload: &'a Workload, gang: Vec<GroupNeed>, clusters: Vec<ClusterName>) {
+        if self.starved.len() < MOST_STARVED && !clusters.is_empty() {
+            self.starved.push(Starved { workload, gang, clusters });
+        }
+    }
+
+    /// The gang with only those models that its pool's part allows, or why it may not start at all.
+    fn within_quota(
+        &mut self,
+        pool: &PoolName,
+        preemptible: Preemptible,
+        gang: &[GroupNeed],
+    ) -> Result<Vec<GroupNeed>, Verdict> {
+        let all = needs(gang);
+        if let Some(short) = self.ledger.forbids(&self.state.pools, pool, &all, preemptible) {
+            return Err(self.beyond(pool, &all, short));
+        }
+        let mut gang = gang.to_vec();
+        for group in gang.iter_mut().filter(|g| g.each.gpu_milli > 0 && g.skus.len() != 1) {
+            let accepted = if group.skus.is_empty() { self.models() } else { group.skus.clone() };
+            let gpus = group.each.times(u64::from(group.count)).gpu_milli;
+            let mut short = None;
+            let allowed: Vec<Sku> = accepted
+                .iter()
+                .filter(|sku| {
+                    let mut more = Amounts::default();
+                    more.add(Resource::Model((*sku).clone()), gpus);
+                    let forbidden = self.ledger.over_entitlement(pool, &more);
+                    let allowed = forbidden.is_none();
+                    short = short.take().or(forbidden);
+                    allowed
+                })
+                .cloned()
+                .collect();
+            if let Some(short) = short.filter(|_| allowed.is_empty()) {
+                return Err(self.beyond(pool, &Amounts::default(), short));
+            }
+            // A group that accepts any model goes on to accept any, where none is forbidden: the cheapest first.
+            if allowed.len() < accepted.len() {
+                group.skus = allowed;
+            }
+        }
+        Ok(gang)
+    }
+
+    /// Every model of the fleet.
+    fn models(&self) -> Vec<Sku> {
+        let mut models: Vec<Sku> = self.placer.rooms.values().flat_map(|room| room.skus.iter().cloned()).collect();
+        models.sort();
+        models.dedup();
+        models
+    }
+
+    /// A gang is beyond its pool's part: some of that is kept for it.
+    fn beyond(&mut self, pool: &PoolName, gang: &Amounts, short: Shortfall) -> Verdict {
+        self.ledger.claim(&self.state.pools, &short, pool, gang);
+        Verdict { cause: WaitCause::Quota(short), barred: vec![] }
+    }
+
+    fn would_hold(&self, place: &Place, gang: &[GroupNeed]) -> Amounts {
+        let Some(room) = self.placer.rooms.get(&place.cluster) else { return Amounts::default() };
+        let mut held = Amounts::default();
+        for (need, spot) in gang.iter().zip(&place.spots) {
+            let group = GroupNeed { skus: room.sku(spot.sku).cloned().into_iter().collect(), ..need.clone() };
+            held.add_all(&needs(std::slice::from_ref(&group)));
+        }
+        held
     }
 
     /// Why the one that just had its turn waits. Apart from the turn, for most of a long line is never asked about.
     pub(crate) fn waiting(&self, verdict: &Verdict) -> Waiting {
-        let of = self.state.waiting().len() as u64;
+        let pool = self.last.cloned().unwrap_or_else(|| crate::pools::DEFAULT.clone());
         let candidates = obstacles(&verdict.barred).collect();
-        Waiting { place: self.place, of, cause: verdict.cause.clone(), candidates }
+        let Standing { place, of } = self.standing;
+        let for_room = matches!(verdict.cause, WaitCause::NoRoom | WaitCause::BehindOthers { .. });
+        let lent = if for_room { self.lent(&pool) } else { vec![] };
+        Waiting { place, of, pool, cause: verdict.cause.clone(), candidates, lent }
+    }
+
+    /// Other pools that hold more than their part.
+    fn lent(&self, own: &PoolName) -> Vec<Lent> {
+        if self.state.pools.is_plain() {
+            return vec![];
+        }
+        let all = self.all_lent.get_or_init(|| reclaim::lent(self));
+        all.iter().filter(|lent| lent.pool != *own).cloned().collect()
+    }
+
+    /// The place in its pool's line of the one that just had its turn.
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing
     }
 
     /// Every cluster: those with room, the best first, and those without.
@@ -110,6 +302,7 @@ impl<'a> Walk<'a> {
         let best = places.into_iter().next().expect("the caller saw a place");
         let room = self.placer.rooms.get_mut(&best.cluster).expect("the place is in a joined cluster");
         let placement = settle(room, gang, &best.spots);
+        debug_assert!(!holds(&placement).is_empty() || gang.is_empty(), "a placed gang holds something");
         Turn::Placed { cluster: best.cluster, placement, decision }
     }
 

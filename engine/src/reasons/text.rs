@@ -6,9 +6,10 @@ use protocol::control::AttemptState;
 use protocol::resources::{Cpu, Gpus, Memory, Resources, Span};
 use protocol::sku::Sku;
 
-use super::{Candidate, Obstacle, ScoreTerm, WaitCause, Waiting};
+use super::{Candidate, Lent, Obstacle, QuotaBound, ScoreTerm, Shortfall, WaitCause, Waiting};
 use crate::commands::PROGRESS_MS;
-use crate::state::Happening;
+use crate::pools::DEFAULT;
+use crate::state::{Ground, Happening};
 
 fn list<T: fmt::Display>(items: &[T], between: &str) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(between)
@@ -95,17 +96,57 @@ impl fmt::Display for WaitCause {
                 write!(f, "{ahead} are ahead and wait for the same room, {first} first")
             }
             WaitCause::BeingPlaced => f.write_str("it has a place; the binding is being committed"),
+            WaitCause::Quota(short) => short.fmt(f),
         }
+    }
+}
+
+impl fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pool, bound, resource, most, held, kept, needs } = self;
+        let kept = match kept {
+            0 => String::new(),
+            kept => format!(", and {} more is kept for those ahead", resource.show(*kept)),
+        };
+        let (most, held, needs) = (resource.show(*most), resource.show(*held), resource.show(*needs));
+        match bound {
+            QuotaBound::Entitlement => {
+                write!(f, "pool {pool} is entitled to {most} {resource} now and has {held}{kept}; this needs {needs}")
+            }
+            QuotaBound::Limit => {
+                write!(f, "pool {pool} may have at most {most} {resource} and has {held}; this needs {needs}")
+            }
+            QuotaBound::Reservation => write!(
+                f,
+                "what may not be preempted must fit into the reservation: pool {pool} reserves {most} {resource}, of which \
+                 {held} is taken so; this needs {needs}"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Lent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pool, resource, held, entitled } = self;
+        let (held, entitled) = (resource.show(*held), resource.show(*entitled));
+        write!(f, "pool {pool} holds {held} {resource} and is entitled to {entitled}")
     }
 }
 
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "waits, {} of {} in line: {}", self.place, self.of, self.cause)?;
-        if self.cause == WaitCause::BeingPlaced || self.candidates.is_empty() {
-            return Ok(());
+        write!(f, "waits, {} of {} in line", self.place, self.of)?;
+        if self.pool != *DEFAULT {
+            write!(f, " of pool {}", self.pool)?;
         }
-        write!(f, " ({})", list(&self.candidates, "; "))
+        write!(f, ": {}", self.cause)?;
+        if self.cause != WaitCause::BeingPlaced && !self.candidates.is_empty() {
+            write!(f, " ({})", list(&self.candidates, "; "))?;
+        }
+        if !self.lent.is_empty() {
+            write!(f, "; {}", list(&self.lent, ", "))?;
+        }
+        Ok(())
     }
 }
 
@@ -121,6 +162,9 @@ impl fmt::Display for Happening {
             Happening::CancelRequested => f.write_str("cancel requested"),
             Happening::ClusterLost { cluster } => write!(f, "{cluster} was not heard from for longer than a lease"),
             Happening::ClusterReturned { cluster } => write!(f, "{cluster} is back"),
+            Happening::Preempted { attempt, by, pool, ground } => {
+                write!(f, "attempt {attempt} gives its room to {by} of pool {pool}: {ground}")
+            }
             Happening::ClusterReplaced { cluster } => write!(
                 f,
                 "the agent of {cluster} came back without its records: whether the attempt still runs there is not known"
@@ -132,6 +176,18 @@ impl fmt::Display for Happening {
                 Span(PROGRESS_MS)
             ),
             Happening::Forgotten { attempt, reason } => write!(f, "attempt {attempt} was said to be gone: {reason}"),
+        }
+    }
+}
+
+impl fmt::Display for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ground::Lent { resource, held, entitled } => {
+                let (held, entitled) = (resource.show(*held), resource.show(*entitled));
+                write!(f, "its own pool held {held} {resource} and is entitled to {entitled}")
+            }
+            Ground::Priority { own, other } => write!(f, "its priority is {own}, the other's is {other}"),
         }
     }
 }

@@ -20,6 +20,7 @@ impl Encode for State {
         self.submitted.encode(e)?;
         self.clusters.encode(e)?;
         self.deleted.encode(e)?;
+        self.pools.encode(e)?;
         (self.workloads.len() as u64).encode(e)?;
         self.workloads.values().try_for_each(|w| w.encode(e))
     }
@@ -34,6 +35,7 @@ impl<C> Decode<C> for State {
             submitted: Decode::decode(d)?,
             clusters: BTreeMap::decode(d)?,
             deleted: Decode::decode(d)?,
+            pools: Decode::decode(d)?,
             ..State::default()
         };
         for _ in 0..u64::decode(d)? {

@@ -2,13 +2,14 @@
 //! `State::change` and never stored: a snapshot's reader makes them again.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::ids::{ClusterName, CommandNumber, WorkloadKey};
+use protocol::ids::{ClusterName, CommandNumber, PoolName, UnixMs, WorkloadKey};
 
 use super::{Attempt, State, Workload};
 use crate::lifecycle::Phase;
 use crate::placement::mix::Mix;
+use crate::pools::usage::{self, Usage, UsageByPool};
 
 /// A place in line: higher priority first, then earlier submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +23,11 @@ impl Line {
     pub(crate) fn of(workload: &Workload) -> Self {
         Self { priority: Reverse(workload.spec.priority), order: workload.order }
     }
+
+    /// When it was submitted, among all workloads.
+    pub(crate) fn order(&self) -> u64 {
+        self.order
+    }
 }
 
 /// The views.
@@ -31,6 +37,10 @@ pub(crate) struct Indices {
     pub(crate) queue: BTreeMap<Line, WorkloadKey>,
     /// Workloads with a live attempt, by its cluster and launch.
     pub(crate) live: BTreeMap<ClusterName, BTreeMap<CommandNumber, WorkloadKey>>,
+    /// What each pool's workloads hold and wait for.
+    pub(crate) usage: UsageByPool,
+    /// Queued workloads that wait out a backoff, by its end.
+    pub(crate) backoffs: BTreeSet<(UnixMs, WorkloadKey)>,
     /// What the workloads on record ask for, whatever their phase.
     pub(crate) mix: Mix,
 }
@@ -49,7 +59,11 @@ impl Indices {
     pub(super) fn insert(&mut self, workload: &Workload) {
         if workload.phase == Phase::Queued {
             self.queue.insert(Line::of(workload), workload.key.clone());
+            if let Some(until) = workload.not_before {
+                self.backoffs.insert((until, workload.key.clone()));
+            }
         }
+        usage::count(&mut self.usage, workload);
         if let Some(attempt) = workload.live_attempt() {
             self.live.entry(attempt.cluster.clone()).or_default().insert(attempt.launch, workload.key.clone());
         }
@@ -58,7 +72,11 @@ impl Indices {
     pub(super) fn remove(&mut self, workload: &Workload) {
         if workload.phase == Phase::Queued {
             self.queue.remove(&Line::of(workload));
+            if let Some(until) = workload.not_before {
+                self.backoffs.remove(&(until, workload.key.clone()));
+            }
         }
+        usage::discount(&mut self.usage, workload);
         if let Some(attempt) = workload.live_attempt()
             && let Some(there) = self.live.get_mut(&attempt.cluster)
         {
@@ -102,6 +120,11 @@ impl State {
     /// Queued workloads, in the order in which they are placed.
     pub fn waiting(&self) -> impl ExactSizeIterator<Item = &WorkloadKey> {
         self.indices.queue.values()
+    }
+
+    /// What a pool's workloads hold and wait for; none where it has no workloads that have not ended.
+    pub fn usage(&self, pool: &PoolName) -> Option<&Usage> {
+        self.indices.usage.get(pool)
     }
 
     /// Live attempts in a cluster, by launch.

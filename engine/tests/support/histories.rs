@@ -1,20 +1,29 @@
 //! Random histories: submissions, plans, reports, losses, returns and cancels in any order, as a fleet with a bad day would
 //! send them. Every step is checked against [`super::invariants`].
 
-use engine::commands::{Binding, Command};
-use engine::plan::plan;
+use std::collections::BTreeMap;
+
+use engine::commands::{Binding, Command, Expect, Preemption};
+use engine::plan::{Memory, plan_on};
 use engine::{Phase, State};
 use proptest::prelude::*;
 use protocol::codec::{decode_body, encode_body};
 use protocol::control::AttemptReport;
 use protocol::ids::*;
+use protocol::pool::*;
+use protocol::sku::Sku;
+use protocol::workload::Preemptible;
 
 use super::invariants::{check_nodes, check_step};
 use super::script::state_of;
-use super::*;
+use super::slow_pools::Sums;
+use super::{slow_pools, *};
 
 const CLUSTERS: [&str; 2] = ["eu-1", "us-1"];
-const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+const NAMES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+/// How many of the names a history of faults uses, so that they meet again.
+const FEW: usize = 4;
+const POOLS: [&str; 3] = ["p", "q", "r"];
 const STATES: [&str; 8] =
     ["accepted", "starting", "running", "running", "succeeded", "stopped", "user", "infrastructure"];
 
@@ -22,7 +31,11 @@ const STATES: [&str; 8] =
 #[derive(Debug, Clone)]
 pub enum Op {
     Epoch,
-    Submit { name: usize, count: u32, gpus: u64, priority: i32, retries: u32 },
+    Submit { name: usize, count: u32, gpus: u64, priority: i32, retries: u32, pool: usize, firm: bool },
+    PreemptAgain { which: usize },
+    SetPool { name: usize, parent: usize, reservation: u64, limit: u64, share: u32, kept: bool, within: bool },
+    DeletePool { name: usize },
+    Owner { pool: usize },
     Plan { limit: usize },
     BindAgain { which: usize, older_epoch: bool },
     Report { name: usize, cluster: usize, attempt_back: u32, revision_back: u64, state: usize },
@@ -36,12 +49,21 @@ pub enum Op {
 }
 
 pub fn op() -> impl Strategy<Value = Op> {
-    let name = || 0..NAMES.len();
+    let name = || 0..FEW;
     let cluster = || 0..CLUSTERS.len();
     prop_oneof![
         1 => Just(Op::Epoch),
-        4 => (name(), 1..4u32, 0..3u64, -1..2i32, 0..3u32)
-            .prop_map(|(name, count, gpus, priority, retries)| Op::Submit { name, count, gpus, priority, retries }),
+        5 => (name(), 1..4u32, 0..3u64, -1..2i32, 0..3u32, 0..6usize, 0..6u8)
+            .prop_map(|(name, count, gpus, priority, retries, pool, firm)| Op::Submit {
+                name, count, gpus, priority, retries, pool, firm: firm == 0,
+            }),
+        3 => (0..POOLS.len(), 0..6usize, 0..5u64, 0..12u64, 1..4u32, any::<bool>(), any::<bool>())
+            .prop_map(|(name, parent, reservation, limit, share, kept, within)| Op::SetPool {
+                name, parent, reservation, limit, share, kept, within,
+            }),
+        1 => any::<usize>().prop_map(|which| Op::PreemptAgain { which }),
+        1 => (0..POOLS.len()).prop_map(|name| Op::DeletePool { name }),
+        1 => (0..POOLS.len()).prop_map(|pool| Op::Owner { pool }),
         6 => (1..4usize).prop_map(|limit| Op::Plan { limit }),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(which, older_epoch)| Op::BindAgain { which, older_epoch }),
         12 => (name(), prop_oneof![9 => Just(None), 1 => cluster().prop_map(Some)], 0..8u32, 0..8u64, 0..STATES.len())
@@ -59,9 +81,44 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => name().prop_map(|name| Op::Delete { name }),
         2 => (name(), 0..4u32)
             .prop_map(|(name, attempt)| Op::Forget { name, attempt_back: attempt / 3 }),
-        3 => (0..30_000u64).prop_map(|ms| Op::Tick { ms }),
+        4 => (0..50_000u64).prop_map(|ms| Op::Tick { ms }),
         3 => cluster().prop_map(|cluster| Op::CatchUp { cluster }),
     ]
+}
+
+/// A full fleet that two pools share, where now one and now the other asks for more: room is lent and taken back.
+pub fn lending() -> impl Strategy<Value = Vec<Op>> {
+    let name = || 0..NAMES.len();
+    let pool = |name, reservation, share| Op::SetPool {
+        name,
+        parent: 5,
+        reservation,
+        limit: 11,
+        share,
+        kept: false,
+        within: share == 3,
+    };
+    let one = prop_oneof![
+        6 => (name(), 1..3u32, 1..3u64, -1..2i32, 0..4usize, 0..9u8).prop_map(
+            |(name, count, gpus, priority, pool, firm)| Op::Submit {
+                name, count, gpus, priority, retries: 1, pool, firm: firm == 0,
+            }
+        ),
+        6 => Just(Op::Plan { limit: 4 }),
+        4 => (0..CLUSTERS.len()).prop_map(|cluster| Op::CatchUp { cluster }),
+        5 => (10_000..40_000u64).prop_map(|ms| Op::Tick { ms }),
+        4 => (name(), prop_oneof![3 => Just(2usize), 1 => Just(4), 2 => Just(5)])
+            .prop_map(|(name, state)| Op::Report { name, cluster: 9, attempt_back: 0, revision_back: 0, state }),
+        1 => any::<usize>().prop_map(|which| Op::PreemptAgain { which }),
+        1 => (0..2usize, 0..4u64, 1..4u32).prop_map(move |(name, reservation, share)| pool(name, reservation, share)),
+        1 => name().prop_map(|name| Op::Cancel { name }),
+        1 => name().prop_map(|name| Op::Delete { name }),
+    ];
+    let join = |cluster| Op::Join { cluster, life: 1, took_all: true, forgets: 9, state: 2 };
+    prop::collection::vec(one, 20..120).prop_map(move |ops| {
+        let first = [Op::Epoch, join(0), join(1), pool(0, 2, 1), pool(1, 2, 1)];
+        first.into_iter().chain(ops).collect()
+    })
 }
 
 /// A history as it goes on.
@@ -70,6 +127,10 @@ pub struct History {
     fleet: Fleet,
     now: u64,
     bound: Vec<Binding>,
+    memory: Memory,
+    preempted: Vec<Preemption>,
+    /// Attempts that had to give room.
+    pub victims: usize,
 }
 
 impl History {
@@ -78,7 +139,15 @@ impl History {
         for name in CLUSTERS {
             fleet.set(name, vec![node("n0", Some("H100"), resources(8, 8, 4)), node("n1", None, resources(4, 4, 0))]);
         }
-        Self { state: State::default(), fleet, now: 0, bound: vec![] }
+        Self {
+            state: State::default(),
+            fleet,
+            now: 0,
+            bound: vec![],
+            memory: Memory::default(),
+            preempted: vec![],
+            victims: 0,
+        }
     }
 
     /// Runs one thing and checks what must hold.
@@ -87,10 +156,24 @@ impl History {
             Op::Tick { ms } => self.now += ms,
             Op::CatchUp { cluster } => self.fleet.catch_up(&self.state, CLUSTERS[*cluster]),
             Op::Plan { limit } => {
-                for binding in plan(&self.state, &self.fleet.capacity, UnixMs(self.now), *limit).bindings {
+                let plan = plan_on(&self.state, &self.fleet.capacity, &self.memory, UnixMs(self.now), *limit);
+                let now = self.state.now.max(UnixMs(self.now));
+                let (usable, whole) = slow_pools::fleet(&self.state, &self.fleet.capacity);
+                let parts = slow_pools::parts(&self.state, &usable, &whole, now);
+                self.memory = plan.memory;
+                for binding in plan.bindings {
                     self.bound.push(binding.clone());
+                    let key = binding.key.clone();
                     let applied = self.apply(Command::Bind(Box::new(binding)))?;
                     applied.map_err(|r| format!("a fresh binding was refused: {r}"))?;
+                    self.check_part(&key, &whole, &parts)?;
+                }
+                for preemption in plan.preemptions {
+                    self.check_hole(&preemption)?;
+                    self.preempted.push(preemption.clone());
+                    let applied = self.apply(Command::Preempt(Box::new(preemption)))?;
+                    // What was bound meanwhile may have changed who has how much.
+                    let _stale = applied.is_err();
                 }
             }
             _ => {
@@ -105,11 +188,36 @@ impl History {
     fn command(&self, op: &Op) -> Option<Command> {
         Some(match op {
             Op::Epoch => Command::OpenEpoch { epoch: Epoch(self.state.epoch.0 + 1) },
-            Op::Submit { name, count, gpus, priority, retries } => {
+            Op::Submit { name, count, gpus, priority, retries, pool, firm } => {
                 let skus: &[&str] = if *gpus > 0 { &["H100"] } else { &[] };
                 let mut spec = batch(vec![group("w", *count, 1, 1, *gpus, skus)]);
                 (spec.priority, spec.retries.limit) = (*priority, *retries);
+                spec.preemptible = (!firm).into();
+                spec.pool = POOLS.get(*pool).map(|p| script::pool(p));
                 Command::Submit { key: key(NAMES[*name]), uid: uid(NAMES[*name]), spec: Box::new(spec) }
+            }
+            Op::PreemptAgain { which } => {
+                let preemption = self.preempted.get(which % self.preempted.len().max(1))?.clone();
+                Command::Preempt(Box::new(preemption))
+            }
+            Op::SetPool { name, parent, reservation, limit, share, kept, within } => {
+                let lending = if *kept { Lending::Static } else { Lending::Elastic };
+                let limit = Some(limit * 1000).filter(|l| *l < 6000);
+                let quota = Quota { reservation: reservation * 1000, limit, share: *share, lending };
+                let resource = if limit.is_some() { Resource::Gpu } else { Resource::Model(Sku::from_driver("H100")) };
+                let spec = PoolSpec {
+                    parent: POOLS.get(*parent).map(|p| script::pool(p)),
+                    resources: Quotas([(resource, quota)].into()),
+                    preemption_within: if *within { WithinPool::ByPriority } else { WithinPool::Never },
+                    ..PoolSpec::default()
+                };
+                Command::SetPool { name: script::pool(POOLS[*name]), spec: Box::new(spec), expect: Expect::Any }
+            }
+            Op::DeletePool { name } => Command::DeletePool { name: script::pool(POOLS[*name]) },
+            Op::Owner { pool } => {
+                let spec = OwnershipSpec { pool: Some(script::pool(POOLS[*pool])), parent: None };
+                let owner = Namespace::new("default").unwrap();
+                Command::SetOwnershipRule { owner, spec, expect: Expect::Any }
             }
             Op::BindAgain { which, older_epoch } => self.bind_again(*which, *older_epoch)?,
             Op::Report { name, cluster, attempt_back, revision_back, state } => {
@@ -138,6 +246,76 @@ impl History {
             }
             Op::Plan { .. } | Op::Tick { .. } | Op::CatchUp { .. } => return None,
         })
+    }
+
+    /// What a pool holds after a binding is at most what it was entitled to when that was planned.
+    fn check_part(&self, key: &WorkloadKey, whole: &Sums, parts: &BTreeMap<PoolName, Sums>) -> Result<(), String> {
+        let workload = &self.state.workloads[key];
+        let lost = |w: &engine::state::Workload| {
+            w.attempts.last().is_some_and(|a| self.state.clusters[&a.cluster].lost_since.is_some())
+        };
+        let held = slow_pools::held(&self.state, |w| !lost(w));
+        for what in slow_pools::holds(workload).keys() {
+            let of = |sums: Option<&Sums>| sums.and_then(|s| s.get(what)).copied().unwrap_or(0);
+            let (has, part, all) = (of(held.get(&workload.pool)), of(parts.get(&workload.pool)), of(Some(whole)));
+            if has > part && part < all && slow_pools::is_divided(&self.state, whole, what) {
+                return Err(format!("{key}: pool {} has {has} {what} and is entitled to {part}", workload.pool));
+            }
+        }
+        Ok(())
+    }
+
+    /// The victims' end makes room for the gang, and without it there would be none (or its pool had not enough).
+    fn check_hole(&self, p: &Preemption) -> Result<(), String> {
+        let by = &self.state.workloads[&p.by];
+        let need = &by.spec.gang()[0];
+        let named: Vec<&WorkloadKey> = p.victims.iter().map(|v| &v.key).collect();
+        let clusters: Vec<&ClusterName> =
+            named.iter().map(|key| &self.state.workloads[*key].attempts.last().unwrap().cluster).collect();
+        let members = |without: &dyn Fn(&engine::state::Workload) -> bool| -> u64 {
+            let frame = &self.fleet.capacity.clusters[clusters[0]];
+            let incarnation = self.state.clusters[clusters[0]].incarnation;
+            let of_model = frame.nodes.iter().filter(|n| need.each.gpu_milli == 0 || n.sku.is_some());
+            of_model
+                .map(|node| {
+                    // As the agent said it, less what it has not heard of, and with what would be gone.
+                    let mut free = node.free;
+                    for w in self.state.workloads.values() {
+                        let there = w.attempts.iter().filter(|a| a.ended_at.is_none() && a.cluster == *clusters[0]);
+                        for attempt in there {
+                            let unseen = attempt.launch > frame.watermark || attempt.incarnation != incarnation;
+                            for group in &attempt.placement {
+                                for share in group.nodes.iter().filter(|s| s.node == node.name) {
+                                    let held = group.each.times(u64::from(share.members));
+                                    match (unseen, without(w)) {
+                                        (true, false) => free = free.saturating_sub(&held),
+                                        (false, true) => free += held,
+                                        _ => {}
+                                    }
+                                }
+                            }
+                        }
+                    }
+                    let times = |have: u64, each: u64| have.checked_div(each).unwrap_or(u64::MAX);
+                    times(free.gpu_milli, need.each.gpu_milli)
+                        .min(times(free.cpu_milli, need.each.cpu_milli))
+                        .min(times(free.memory_mib, need.each.memory_mib))
+                })
+                .sum()
+        };
+        let going = |w: &engine::state::Workload| w.attempts.last().is_some_and(|a| a.stop.is_some());
+        let after = members(&|w| going(w) || named.contains(&&w.key));
+        if clusters.iter().any(|c| *c != clusters[0]) || after < u64::from(need.count) {
+            return Err(format!("{named:?} would end for {}, and there would still be no room: {after}", p.by));
+        }
+        for spared in &named {
+            let fewer = members(&|w| going(w) || (named.contains(&&w.key) && w.key != **spared));
+            let own_pool = self.state.workloads[*spared].pool == by.pool;
+            if fewer >= u64::from(need.count) && !own_pool {
+                return Err(format!("{spared} would end for {} in vain", p.by));
+            }
+        }
+        Ok(())
     }
 
     /// A binding of before, heard again, or made anew by a leader that was deposed.
@@ -175,6 +353,9 @@ impl History {
         if !same {
             return Err("the same command on the same state gave something else".into());
         }
+        if let (Command::Preempt(p), Ok(_)) = (&command, &applied.outcome) {
+            self.victims += p.victims.len();
+        }
         let told = |e: String| format!("{e}\n  after {command:?}");
         check_step(&before, &command, &applied, &self.state).map_err(told)?;
         check_nodes(&self.state, &self.fleet).map_err(told)?;
@@ -185,8 +366,30 @@ impl History {
         Ok(applied.outcome.map(|_| ()))
     }
 
-    /// Once faults stop, everything that was asked for ends: agents return, say what they hold, and it runs to its end.
+    /// Bounds of pools go, and what could never start is given up.
+    fn lift_bounds(&mut self) -> Result<(), String> {
+        let named: Vec<PoolName> = self.state.pools.all().into_keys().cloned().collect();
+        // From below, so that no child ever has more than its parent.
+        for _ in 0..named.len() {
+            for name in &named {
+                let parent = self.state.pools.all()[name].parent.clone();
+                let spec = Box::new(PoolSpec { parent, ..PoolSpec::default() });
+                let _outcome = self.apply(Command::SetPool { name: name.clone(), spec, expect: Expect::Any })?;
+            }
+        }
+        let hopeless = |w: &engine::state::Workload| w.spec.preemptible == Preemptible::No || !fits_alone(w);
+        let hopeless: Vec<WorkloadKey> =
+            self.state.workloads.values().filter(|w| hopeless(w)).map(|w| w.key.clone()).collect();
+        for key in hopeless {
+            let _outcome = self.apply(Command::Cancel { key })?;
+        }
+        Ok(())
+    }
+
+    /// Once faults stop and bounds are lifted, everything that was asked for ends: agents return, say what they hold, and it
+    /// runs to its end.
     pub fn settle(&mut self) -> Result<(), String> {
+        self.lift_bounds()?;
         for _round in 0..40 {
             if self.state.workloads.values().all(|w| w.phase.is_terminal()) {
                 return Ok(());
@@ -215,8 +418,8 @@ impl History {
             return Err(format!("{} is still {}", w.key, w.phase));
         }
         match self.state.workloads.values().find(|w| w.phase == Phase::Queued) {
-            Some(w) if fits_alone(w) => Err(format!("{} still waits", w.key)),
-            _ => Ok(()),
+            Some(w) => Err(format!("{} still waits", w.key)),
+            None => Ok(()),
         }
     }
 }
@@ -227,11 +430,12 @@ fn fits_alone(w: &engine::state::Workload) -> bool {
     u64::from(need.count) * need.each.gpu_milli <= 4000
 }
 
-/// Runs a whole history; the first thing that does not hold, with its place.
-pub fn run(ops: &[Op]) -> Result<(), String> {
+/// Runs a whole history; how many attempts had to give room, or the first thing that does not hold, with its place.
+pub fn run(ops: &[Op]) -> Result<usize, String> {
     let mut history = History::new();
     for (i, op) in ops.iter().enumerate() {
         history.step(op).map_err(|e| format!("step {i}: {e}"))?;
     }
-    history.settle().map_err(|e| format!("after the faults: {e}"))
+    history.settle().map_err(|e| format!("after the faults: {e}"))?;
+    Ok(history.victims)
 }

@@ -11,7 +11,7 @@ use protocol::control::{AttemptReport, Order};
 use protocol::ids::*;
 use protocol::resources::Resources;
 
-use super::Fleet;
+use super::{Fleet, slow_pools};
 
 type Check = Result<(), String>;
 
@@ -38,6 +38,17 @@ pub fn check_step(before: &State, command: &Command, applied: &Applied, after: &
         let new = after.clusters.get(name).ok_or("a cluster went")?;
         hold!(new.last_command >= old.last_command, "{name}: command numbers went back");
     }
+    if let (Command::Bind(binding), Ok(_)) = (command, &applied.outcome) {
+        slow_pools::check_bound(after, &after.workloads[&binding.key])?;
+    }
+    if let (Command::Preempt(preemption), Ok(_)) = (command, &applied.outcome) {
+        slow_pools::check_preemption(before, preemption)?;
+        for victim in &preemption.victims {
+            let phase = after.workloads[&victim.key].phase;
+            hold!(phase == Phase::Draining, "{} is {phase} after it was preempted", victim.key);
+        }
+    }
+    slow_pools::check_tree(after)?;
     check_views(after)
 }
 

@@ -5,6 +5,7 @@
 pub mod histories;
 pub mod invariants;
 pub mod script;
+pub mod slow_pools;
 
 use std::collections::BTreeMap;
 

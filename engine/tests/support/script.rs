@@ -6,8 +6,12 @@
 //! stale CLUSTER                        its capacity is too old
 //! join CLUSTER [region=R] [life=N] [last=N] [only=FRAMEWORK] [price=SKU:MILLI] [WORKLOAD/ATTEMPT:REVISION:STATE ...]
 //! epoch N · at MS · lose CLUSTER · cancel NAME · delete NAME · forget NAME/ATTEMPT REASON ... · why NAME · outstanding CLUSTER · show NAME · warn ...
-//! submit NAME [priority=N] [require=R] [prefer=R] [retries=N] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
+//! submit NAME [priority=N] [pool=P] [firm]  [require=R] [prefer=R] [retries=N] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
+//! pool NAME [parent=P] [within] [RESOURCE=RESERVATION/LIMIT/SHARE[/static] ...]   makes or changes a pool (LIMIT `-`: none)
+//! drop-pool NAME · owner NAME [pool=P] [parent=O] · drop-owner NAME · pools
+//! busy CLUSTER NODE PERCENT            how busy a node's devices are
 //! plan [limit=N]                       plans and commits what it proposes
+//! forget                               another leader plans from here on: it remembers nothing
 //! propose, commit                      plans without committing; commits that
 //! report CLUSTER WORKLOAD/ATTEMPT:REVISION:STATE
 //! catchup CLUSTER                      its capacity frame includes every command so far
@@ -15,11 +19,12 @@
 
 use std::fmt::Write;
 
-use engine::commands::{Applied, Binding, Command, Outcome};
+use engine::commands::{Applied, Binding, Command, Expect, Outcome, Preemption};
 use engine::{Effect, State, plan};
 use protocol::control::{AttemptReport, AttemptState, Order};
 use protocol::errors::FailureClass;
 use protocol::ids::*;
+use protocol::pool::*;
 use protocol::workload::{Framework, GroupSpec, WorkloadSpec};
 
 use super::*;
@@ -31,6 +36,8 @@ pub struct World {
     now: u64,
     index: u64,
     proposed: Vec<Binding>,
+    preempts: Vec<Preemption>,
+    memory: plan::Memory,
 }
 
 /// Runs a script and tells its story.
@@ -93,13 +100,59 @@ fn group_of(text: &str) -> Option<GroupSpec> {
 pub fn spec_of(words: &[&str]) -> WorkloadSpec {
     let mut spec = batch(words.iter().filter_map(|w| group_of(w)).collect());
     spec.priority = option(words, "priority").map_or(0, number);
+    spec.pool = option(words, "pool").map(|p| PoolName::new(p).unwrap());
+    spec.preemptible = (!words.contains(&"firm")).into();
     spec.retries.limit = option(words, "retries").map_or(0, number);
     spec.placement.regions.require = option(words, "require").map(|r| Region::new(r).unwrap()).into_iter().collect();
     spec.placement.regions.prefer = option(words, "prefer").map(|r| Region::new(r).unwrap()).into_iter().collect();
     spec
 }
 
+pub fn pool(name: &str) -> PoolName {
+    PoolName::new(name).unwrap()
+}
+
+/// `gpu/H100=8/16/2/static`: reservation, limit (`-`: none), share and whether the reservation is kept.
+pub fn pool_of(words: &[&str]) -> PoolSpec {
+    let quota = |word: &&str| {
+        let (resource, parts) = word.split_once('=')?;
+        let resource: Resource = resource.parse().ok()?;
+        let parts: Vec<&str> = parts.split('/').collect();
+        let amount = |at: usize| parts.get(at).filter(|p| **p != "-").map(|p| resource.parse(p).unwrap());
+        let quota = Quota {
+            reservation: amount(0).unwrap_or(0),
+            limit: amount(1),
+            share: parts.get(2).map_or(1, |p| number(p)),
+            lending: if parts.contains(&"static") { Lending::Static } else { Lending::Elastic },
+        };
+        Some((resource, quota))
+    };
+    PoolSpec {
+        parent: option(words, "parent").map(pool),
+        resources: Quotas(words.iter().filter_map(quota).collect()),
+        preemption_within: if words.contains(&"within") { WithinPool::ByPriority } else { WithinPool::Never },
+        access: Access::default(),
+    }
+}
+
 impl World {
+    fn pools(&self) -> String {
+        let standing = plan::pools(&self.state, &self.fleet.capacity, UnixMs(self.now));
+        let told = standing.iter().map(|(name, s)| {
+            let gpus = |amounts: &Amounts| Gpus(amounts.of(&Resource::Gpu)).to_string();
+            let idle = if s.idle.is_empty() { String::new() } else { format!(", {} of them idle", gpus(&s.idle)) };
+            format!(
+                "{name}: entitled to {} gpu, holds {}{idle}, waits for {} ({} queued, {} live)\n",
+                gpus(&s.entitled),
+                gpus(&s.held),
+                gpus(&s.pending),
+                s.queued,
+                s.running
+            )
+        });
+        told.collect()
+    }
+
     fn line(&mut self, verb: &str, words: &[&str]) -> String {
         match verb {
             "nodes" => self.nodes(words),
@@ -123,9 +176,20 @@ impl World {
             }
             "propose" => self.propose(words),
             "commit" => self.commit(),
+            "forget" => {
+                self.memory = plan::Memory::default();
+                String::new()
+            }
             "why" => self.why(words[0]),
             "warn" => plan::warnings(&self.state, &self.fleet.capacity, &spec_of(words)).join("\n"),
             "show" => self.show(words[0]),
+            "pools" => self.pools(),
+            "busy" => {
+                let there = self.fleet.capacity.clusters.get_mut(&cluster(words[0])).unwrap();
+                let node = there.nodes.iter_mut().find(|n| n.name.as_str() == words[1]).unwrap();
+                node.activity_percent = Some(number(words[2]));
+                String::new()
+            }
             "outstanding" => {
                 let orders = self.state.outstanding(&cluster(words[0]));
                 orders.iter().map(|(n, o)| format!("{n}: {}\n", self.order(o))).collect()
@@ -154,6 +218,18 @@ impl World {
                 Command::Forget { key: key(name), attempt, reason: words[1..].join(" ") }
             }
             "join" => self.join(words),
+            "pool" => {
+                Command::SetPool { name: pool(words[0]), spec: Box::new(pool_of(&words[1..])), expect: Expect::Any }
+            }
+            "drop-pool" => Command::DeletePool { name: pool(words[0]) },
+            "owner" => {
+                let spec = OwnershipSpec {
+                    pool: option(words, "pool").map(pool),
+                    parent: option(words, "parent").map(|o| Namespace::new(o).unwrap()),
+                };
+                Command::SetOwnershipRule { owner: Namespace::new(words[0]).unwrap(), spec, expect: Expect::Any }
+            }
+            "drop-owner" => Command::DeleteOwnershipRule { owner: Namespace::new(words[0]).unwrap() },
             _ => panic!("{verb:?} is no command"),
         }
     }
@@ -244,7 +320,7 @@ impl World {
 
     fn propose(&mut self, words: &[&str]) -> String {
         let limit = option(words, "limit").map_or(100, number);
-        let plan = plan::plan(&self.state, &self.fleet.capacity, UnixMs(self.now), limit);
+        let mut plan = plan::plan_on(&self.state, &self.fleet.capacity, &self.memory, UnixMs(self.now), limit);
         let mut told = String::new();
         for b in &plan.bindings {
             let groups: Vec<String> = b.placement.iter().map(placement).collect();
@@ -255,13 +331,20 @@ impl World {
                 writeln!(told, "{} {waiting}", key.name).unwrap();
             }
         }
+        for p in &plan.preemptions {
+            let victims: Vec<String> = p.victims.iter().map(|v| format!("{}/{}", v.key.name, v.attempt)).collect();
+            writeln!(told, "{} takes room back from {}", p.by.name, victims.join(", ")).unwrap();
+        }
+        self.preempts = std::mem::take(&mut plan.preemptions);
+        self.memory = plan.memory;
         self.proposed = plan.bindings;
         told
     }
 
     fn commit(&mut self) -> String {
-        let commands: Vec<Command> =
-            std::mem::take(&mut self.proposed).into_iter().map(|b| Command::Bind(Box::new(b))).collect();
+        let binds = std::mem::take(&mut self.proposed).into_iter().map(|b| Command::Bind(Box::new(b)));
+        let preempts = std::mem::take(&mut self.preempts).into_iter().map(|p| Command::Preempt(Box::new(p)));
+        let commands: Vec<Command> = binds.chain(preempts).collect();
         commands.iter().map(|c| self.apply(c)).collect()
     }
 

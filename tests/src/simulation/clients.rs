@@ -1,11 +1,12 @@
 //! Clients: they submit, cancel, delete and read, on any replica, and try again elsewhere (with the same uid) where an answer
 //! fails to come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use coordinator::handle::ProposeError;
-use engine::commands::{Binding, Command, Outcome, Refusal};
-use protocol::ids::{AttemptId, GroupName, Namespace, Uid, WorkloadKey, WorkloadName};
+use engine::commands::{Binding, Command, Expect, Outcome, Refusal};
+use protocol::ids::{AttemptId, GroupName, Namespace, PoolName, Uid, WorkloadKey, WorkloadName};
+use protocol::pool::{Lending, PoolSpec, Quota, Quotas, Resource, WithinPool};
 use protocol::resources::{Cpu, Gpus, Memory, Span};
 use protocol::workload::{BatchSpec, GroupSpec, RetrySpec, WorkloadSpec};
 
@@ -42,6 +43,8 @@ pub(crate) enum Wish {
     Read,
     /// Not a client's: the person says that an attempt is gone.
     Forget(Word),
+    /// A pool is made, or changed.
+    Set(usize),
     /// Not a client's: what a leader that was deposed had planned.
     Late(Box<Binding>),
 }
@@ -66,6 +69,12 @@ pub(crate) struct Job {
     pub deleted: bool,
 }
 
+/// A pool as it is made, or changed.
+pub(crate) struct PoolSetting {
+    name: PoolName,
+    spec: PoolSpec,
+}
+
 pub(crate) struct Operation {
     wish: Wish,
     pub since_us: u64,
@@ -85,12 +94,34 @@ const SMALLEST_CLUSTER_GPUS: u64 = 8;
 /// All clients.
 pub(crate) struct Clients {
     pub jobs: Vec<Job>,
+    settings: Vec<PoolSetting>,
+    /// Pools that are known to be there.
+    pools: BTreeSet<PoolName>,
     /// What they will do, by its place in the plan.
     plan: Vec<Wish>,
     pub operations: BTreeMap<u64, Operation>,
     next: u64,
     /// Wishes of the plan that have not become operations.
     pub unborn: usize,
+}
+
+/// The pools of a world; most jobs go to one of them.
+const POOLS: [&str; 2] = ["red", "blue"];
+/// What every pool reserves at least: room for the largest job that may not be preempted.
+const RESERVED_GPUS: u64 = 2;
+
+/// A pool in which every job can run sooner or later.
+fn pool_setting(place: usize, random: &mut Random) -> PoolSetting {
+    let quota = Quota {
+        reservation: random.between(RESERVED_GPUS, 6) * 1000,
+        limit: random.chance(600).then(|| random.between(SMALLEST_CLUSTER_GPUS, SMALLEST_CLUSTER_GPUS + 4) * 1000),
+        share: random.between(1, 3) as u32,
+        lending: if random.chance(200) { Lending::Static } else { Lending::Elastic },
+    };
+    let preemption_within = if random.chance(500) { WithinPool::ByPriority } else { WithinPool::Never };
+    let resources = Quotas([(Resource::Gpu, quota)].into());
+    let name = PoolName::new(POOLS[place]).expect("it is a name");
+    PoolSetting { name, spec: PoolSpec { resources, preemption_within, ..PoolSpec::default() } }
 }
 
 fn spec(random: &mut Random) -> WorkloadSpec {
@@ -108,8 +139,13 @@ fn spec(random: &mut Random) -> WorkloadSpec {
         // Each job must fit somewhere, or the world never comes to rest.
         groups.truncate(1);
     }
+    let gpus: u64 = groups.iter().map(|g| u64::from(g.count) * g.gpus.0).sum();
     let batch = BatchSpec { command: vec!["train".into()], image: None, groups };
+    let pool = POOLS.get(random.index(5) / 2).map(|pool| PoolName::new(pool).expect("it is a name"));
+    let firm = pool.is_some() && (1..=RESERVED_GPUS * 1000).contains(&gpus) && random.chance(300);
     WorkloadSpec {
+        pool,
+        preemptible: (!firm).into(),
         priority: random.below(3) as i32,
         batch: Some(batch),
         retries: RetrySpec { limit: random.below(3) as u32, backoff: Span(random.between(200, 2_000)) },
@@ -138,7 +174,10 @@ impl Clients {
         let until_us = schedule.calm_us;
         // Where leases lapse, some jobs must outlive them.
         let longest_us = if schedule.long { 80 * SECOND } else { 12 * SECOND };
-        let jobs: Vec<Job> = (1..=random.between(8, 16)).map(|number| job(number, longest_us, random)).collect();
+        let first: Vec<PoolSetting> = (0..POOLS.len()).map(|place| pool_setting(place, random)).collect();
+        let later = (0..random.below(4)).map(|_| pool_setting(random.index(POOLS.len()), random));
+        let settings: Vec<PoolSetting> = first.into_iter().chain(later.collect::<Vec<_>>()).collect();
+        let jobs: Vec<Job> = (1..=random.between(8, 20)).map(|number| job(number, longest_us, random)).collect();
         let mut plan = Vec::new();
         let mut events = Vec::new();
         let mut add = |at_us, wish| {
@@ -155,11 +194,16 @@ impl Clients {
                 add(end, Wish::End { job: number, delete: random.chance(300) });
             }
         }
+        for place in 0..settings.len() {
+            let at = if place < POOLS.len() { SECOND / 4 } else { random.between(SECOND, until_us) };
+            add(at, Wish::Set(place));
+        }
         for _ in 0..random.between(5, 20) {
             add(random.between(SECOND, until_us), Wish::Read);
         }
         let unborn = plan.len();
-        (Self { jobs, plan, operations: BTreeMap::new(), next: 0, unborn }, events)
+        let (pools, operations) = (BTreeSet::new(), BTreeMap::new());
+        (Self { jobs, settings, pools, plan, operations, next: 0, unborn }, events)
     }
 
     /// How an attempt will go.
@@ -183,6 +227,11 @@ impl Clients {
             }
             Wish::Forget(word) => Some(word.command()),
             Wish::Late(binding) => Some(Command::Bind(binding.clone())),
+            Wish::Set(place) => {
+                let PoolSetting { name, spec } = &self.settings[*place];
+                let (name, spec) = (name.clone(), Box::new(spec.clone()));
+                Some(Command::SetPool { name, spec, expect: Expect::Any })
+            }
             Wish::Read => None,
         }
     }
@@ -207,6 +256,11 @@ impl World {
             self.judge.hear(self.now_us, &Fact::Ending { uid, delete });
         }
         if let Wish::Submit(job) = wish {
+            let pool = &self.clients.jobs[job].spec.pool;
+            if pool.as_ref().is_some_and(|pool| !self.clients.pools.contains(pool)) {
+                // It names a pool that it knows to be there.
+                return self.queue.add(self.now_us + SECOND, Event::Client { client });
+            }
             let Job { uid, key, spec, .. } = &self.clients.jobs[job];
             self.judge.hear(self.now_us, &Fact::Submitting { uid: *uid, key, spec });
         }
@@ -295,6 +349,11 @@ impl World {
             }
             (Wish::End { job, delete }, Outcome::Ended { .. }) => {
                 Fact::Ended { uid: self.clients.jobs[*job].uid, delete: *delete }
+            }
+            (Wish::Set(place), Outcome::Set { .. }) => {
+                let name = self.clients.settings[*place].name.clone();
+                self.clients.pools.insert(name);
+                return;
             }
             (Wish::Late(binding), Outcome::Bound { .. }) => {
                 Fact::LateBinding { planned_in: binding.epoch, taken: true }

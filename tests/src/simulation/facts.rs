@@ -6,9 +6,10 @@ use std::fmt;
 use agent::cluster::Assignment;
 use coordinator::raft::Store;
 use coordinator::raft::wire::{HardState, PeerMessage};
+use engine::commands::Command;
 use engine::state::State;
 use protocol::control::{AgentMessage, AttemptState, LaunchOrder, Order};
-use protocol::ids::{AttemptId, CommandNumber, Epoch, ReplicaId, Uid, WorkloadKey};
+use protocol::ids::{AttemptId, CommandNumber, Epoch, LogIndex, ReplicaId, Uid, UnixMs, WorkloadKey};
 use protocol::workload::WorkloadSpec;
 
 use super::process::Process;
@@ -44,6 +45,8 @@ pub(crate) enum Fact<'a> {
     Hash { replica: usize, index: u64, hash: u32 },
     /// A replica holds this to be committed.
     Committed { replica: usize, index: u64, term: u64, digest: u64 },
+    /// A command of the log that is committed.
+    Entry { index: LogIndex, at: UnixMs, command: &'a Command },
     /// A replica became leader.
     Elected { replica: usize, term: u64, store: &'a Store },
     /// A replica says this to a peer.
@@ -146,6 +149,7 @@ impl Fact<'_> {
             | Fact::Read { .. }
             | Fact::Applied { .. }
             | Fact::Committed { .. }
+            | Fact::Entry { .. }
             | Fact::Says { .. }
             | Fact::Durable { .. }
             | Fact::AgentHeard { command: None, .. }

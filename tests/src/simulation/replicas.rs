@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use coordinator::raft::wire::{Entry, HardState};
 use coordinator::raft::{Driver, DriverConfig, ElectionTimeout, Store};
-use coordinator::replica::{Input, Output, PeerFrame, Replica, RequestId, Settings};
+use coordinator::replica::{Input, Output, PeerFrame, Replica, RequestId, Settings, command_of};
 use engine::commands::Binding;
-use protocol::ids::{Epoch, ReplicaId, UnixMs};
+use protocol::ids::{Epoch, LogIndex, ReplicaId, UnixMs};
 
 use super::clients::{Answer, Wish};
 use super::clock::MS;
@@ -27,6 +27,13 @@ pub(crate) enum ReplicaInbox {
     Input(Input),
     /// A client's operation.
     Ask(u64),
+}
+
+/// How often and how soon replicas do things in a world.
+pub(crate) struct ReplicaPace {
+    pub snapshot_every: u64,
+    pub keep_entries: u64,
+    pub reclaim_after_ms: u64,
 }
 
 /// One replica's process.
@@ -70,14 +77,19 @@ pub(crate) fn entry_digest(entry: &Entry) -> u64 {
 }
 
 impl ReplicaProcess {
-    pub fn new(place: usize, machine: Machine, election_seed: u64, snapshot_every: u64, keep_entries: u64) -> Self {
+    pub fn new(place: usize, machine: Machine, election_seed: u64, pace: &ReplicaPace) -> Self {
         let id = ReplicaId(place as u64 + 1);
         Store::format(machine.disk.clone(), id).expect("an empty simulated disk can be formatted");
         Self {
             id,
             machine,
             core: None,
-            settings: Settings { snapshot_every, keep_entries, ..Settings::new(id, 0) },
+            settings: Settings {
+                snapshot_every: pace.snapshot_every,
+                keep_entries: pace.keep_entries,
+                reclaim_after_ms: pace.reclaim_after_ms,
+                ..Settings::new(id, 0)
+            },
             election_seed,
             flush_planned: false,
             inbox: VecDeque::new(),
@@ -231,6 +243,9 @@ impl World {
             for entry in store.log(seen.committed + 1, commit + 1) {
                 let (index, term, digest) = (entry.index, entry.term, entry_digest(&entry));
                 self.judge.hear(at, &Fact::Committed { replica, index, term, digest });
+                if let Some((command, proposed)) = command_of(&entry.data) {
+                    self.judge.hear(at, &Fact::Entry { index: LogIndex(index), at: proposed, command: &command });
+                }
             }
             seen.committed = commit;
         }

@@ -25,7 +25,7 @@ use super::network::Network;
 use super::process::{AGENTS, Machine, Process, REPLICAS};
 use super::queue::{Event, Queue};
 use super::random::{Dice, Random};
-use super::replicas::{HeldBinding, ReplicaInbox, ReplicaProcess};
+use super::replicas::{HeldBinding, ReplicaInbox, ReplicaPace, ReplicaProcess};
 use super::runtime::Runtime;
 
 /// How long everything may take once faults are over, beside what a date that jumped forward adds to the waits of retries.
@@ -99,11 +99,15 @@ impl World {
         let mut dice = Dice::new(seed);
         let setup = &mut dice.setup;
         let configs: Vec<AgentConfig> = (0..AGENTS).map(|place| config(place, setup)).collect();
-        let (snapshot_every, keep) = (setup.between(10, 80), setup.between(1, 30));
+        let pace = ReplicaPace {
+            snapshot_every: setup.between(10, 80),
+            keep_entries: setup.between(1, 30),
+            reclaim_after_ms: setup.between(200, 4_000),
+        };
         let election_seed = setup.number();
         let replicas = (0..REPLICAS).map(|place| {
             let machine = Machine::new(SimDisk::new(), clock(setup));
-            ReplicaProcess::new(place, machine, election_seed, snapshot_every, keep)
+            ReplicaProcess::new(place, machine, election_seed, &pace)
         });
         let replicas = replicas.collect();
         let judge = Judge::new(&layout(&configs), trace);

@@ -13,7 +13,15 @@ const LIMIT: Duration = Duration::from_secs(420);
 
 /// As it is.
 pub fn plain(world: &World) -> anyhow::Result<Done> {
-    demo(world, &[], &["must wait. `tidewater why gang-wait` says"])
+    demo(
+        world,
+        &[],
+        &[
+            "must wait. `tidewater why claim-gang` says",
+            "gives its room to default/claim-gang of pool serving",
+            "lent-hold runs again",
+        ],
+    )
 }
 
 /// With the leader killed while the workloads run.

@@ -14,7 +14,11 @@ mod gangs;
 mod hard_state;
 mod no_loss;
 mod one_live;
+mod quotas;
 mod sequences;
+#[path = "../../../../engine/tests/support/slow_pools.rs"]
+#[allow(dead_code, clippy::unwrap_used)]
+mod slow_pools;
 mod state_hash;
 mod stops_at_failure;
 mod terminal;
@@ -65,6 +69,7 @@ pub(crate) fn all(layout: &Layout) -> Vec<Box<dyn Invariant>> {
         Box::new(corruption::Corruption),
         Box::<cancel_final::CancelFinal>::default(),
         Box::<terminal::Terminal>::default(),
+        Box::<quotas::Quotas>::default(),
         Box::new(done_in_time::DoneInTime),
     ]
 }

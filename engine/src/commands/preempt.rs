@@ -1,0 +1,77 @@
+//! Running attempts are ended so that a waiting gang gets their room. Between proposal and commit anything may have happened,
+//! so what state can tell is checked again: that the gang still waits, that each victim still runs and may be preempted, and by
+//! what right - its pool still holds more than it is entitled to, of the fleet as the planner saw it, or it has a lower
+//! priority in a pool that allows that. All victims end, or none.
+
+use std::collections::BTreeSet;
+
+use protocol::control::StopCause;
+use protocol::workload::Preemptible;
+
+use super::step::Step;
+use super::{Outcome, Preemption, Refusal};
+use crate::lifecycle::{Event, Phase};
+use crate::pools::reclaim::Rights;
+use crate::state::{Ground, Happening, State, Workload};
+
+impl Step<'_> {
+    pub(super) fn preempt(&mut self, preemption: &Preemption) -> Result<Outcome, Refusal> {
+        let stale = |why: String| Refusal::StalePreemption { by: preemption.by.clone(), why };
+        let grounds = check(self.state, preemption).map_err(stale)?;
+        let pool = self.state.workloads.get(&preemption.by).map(|w| w.pool.clone()).expect("it was checked above");
+        for (victim, ground) in preemption.victims.iter().zip(grounds) {
+            let Some(number) = self.stop_number(&victim.key) else { continue };
+            let (by, pool) = (preemption.by.clone(), pool.clone());
+            self.change(&victim.key, |w, now| {
+                if let Some(attempt) = w.attempts.last_mut() {
+                    attempt.stop = Some((number, StopCause::Preempted));
+                }
+                w.enter(Event::Preempt, Happening::Preempted { attempt: victim.attempt, by, pool, ground }, now);
+            });
+            self.send_stop(&victim.key);
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+fn check(state: &State, preemption: &Preemption) -> Result<Vec<Ground>, String> {
+    if preemption.epoch != state.epoch {
+        return Err(format!("it was planned in epoch {}; now it is {}", preemption.epoch, state.epoch));
+    }
+    let by = state.workloads.get(&preemption.by).filter(|w| w.uid == preemption.by_uid);
+    let by = by.ok_or("the workload is gone")?;
+    if by.phase != Phase::Queued {
+        return Err(format!("the workload is {}, not Queued", by.phase));
+    }
+    let mut rights = Rights::new(state, preemption.fleet.clone(), &preemption.clusters);
+    let mut seen = BTreeSet::new();
+    let mut grounds = vec![];
+    for victim in &preemption.victims {
+        let workload = state.workloads.get(&victim.key).filter(|w| w.uid == victim.uid);
+        let workload = workload.ok_or_else(|| format!("victim {} is gone", victim.key))?;
+        check_victim(workload, victim.attempt)?;
+        if !seen.insert(victim.uid) {
+            return Err(format!("victim {} is named twice", victim.key));
+        }
+        let ground = rights.ground(state, by, workload);
+        grounds.push(ground.ok_or_else(|| format!("there is no right to the room of {}", victim.key))?);
+        rights.gives(state, workload);
+    }
+    if !rights.suffice(state, by) {
+        return Err("its pool is not entitled to what it needs".into());
+    }
+    Ok(grounds)
+}
+
+fn check_victim(workload: &Workload, attempt: protocol::ids::AttemptNumber) -> Result<(), String> {
+    let key = &workload.key;
+    let live = workload.live_attempt().filter(|a| a.number == attempt);
+    let live = live.ok_or_else(|| format!("attempt {attempt} of {key} does not live any more"))?;
+    if live.stop.is_some() || workload.phase.after(Event::Preempt) != Some(Phase::Draining) {
+        return Err(format!("{key} is {}: it can't be preempted", workload.phase));
+    }
+    match workload.spec.preemptible {
+        Preemptible::Yes => Ok(()),
+        Preemptible::No => Err(format!("{key} may not be preempted")),
+    }
+}

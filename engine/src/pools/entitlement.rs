@@ -1,0 +1,195 @@
+//! What each pool is entitled to: the whole fleet, divided from the top of the tree down, one resource at a time.
+//!
+//! 1. A pool's demand is what its workloads hold and wait for, at most its limit; an inner pool's is its children's together.
+//! 2. It is assigned its reservation if that is STATIC, else as much of it as it demands.
+//! 3. What is left goes by share, round by round, to pools with more demand (max-min water filling).
+//! 4. What is still left goes by share to all of them, at most to their limits: so idle room is lent.
+//!
+//! Where the reservations are more than there is, they are filled by share in the same way. Integers throughout: what a round
+//! can't divide goes in pool order, a piece each, so that whole devices are handed out and not thousandths.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::ids::PoolName;
+use protocol::pool::{Amounts, Lending, Quota, Resource};
+
+use super::Pools;
+
+/// What pools are entitled to, by pool.
+pub type Entitlements = BTreeMap<PoolName, Amounts>;
+
+/// One pool's claim to a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// Its quota.
+    pub quota: Quota,
+    /// What its workloads hold and wait for.
+    pub demand: u64,
+}
+
+/// The smallest part in which a resource is handed out: a whole device, a thousandth of a core, a MiB.
+pub(crate) fn piece(resource: &Resource) -> u64 {
+    match resource {
+        Resource::Gpu | Resource::Model(_) => 1000,
+        Resource::Cpu | Resource::Memory => 1,
+    }
+}
+
+/// Divides `amount` among siblings, in their order.
+pub fn divide(amount: u64, claims: &[Claim], piece: u64) -> Vec<u64> {
+    let demand = |claim: &Claim| claim.demand.min(claim.quota.cap());
+    let shares: Vec<u64> = claims.iter().map(|claim| u64::from(claim.quota.share)).collect();
+    let assigned = |claim: &Claim| match claim.quota.lending {
+        Lending::Static => claim.quota.reservation,
+        Lending::Elastic => demand(claim).min(claim.quota.reservation),
+    };
+    let mut given = vec![0; claims.len()];
+    let mut left = amount;
+    let bounds: [Vec<u64>; 3] = [
+        claims.iter().map(assigned).collect(),
+        claims.iter().map(demand).collect(),
+        claims.iter().map(|claim| claim.quota.cap()).collect(),
+    ];
+    for bound in &bounds {
+        let wants: Vec<u64> = bound.iter().zip(&given).map(|(bound, given)| bound.saturating_sub(*given)).collect();
+        for (sum, more) in given.iter_mut().zip(fill(left, &wants, &shares, piece)) {
+            *sum += more;
+            left -= more;
+        }
+    }
+    given
+}
+
+/// Max-min water filling: each gets `left` by its share, at most what it wants; what some do not want goes to the others.
+fn fill(mut left: u64, wants: &[u64], shares: &[u64], piece: u64) -> Vec<u64> {
+    let mut given = vec![0; wants.len()];
+    let mut open: Vec<usize> = (0..wants.len()).filter(|&i| wants[i] > 0 && shares[i] > 0).collect();
+    while left > 0 && !open.is_empty() {
+        let all: u128 = open.iter().map(|&i| u128::from(shares[i])).sum();
+        let part = |i: usize| u128::from(left) * u128::from(shares[i]) / all;
+        let full: Vec<usize> = open.iter().copied().filter(|&i| u128::from(wants[i]) <= part(i)).collect();
+        if full.is_empty() {
+            let parts: Vec<(usize, u64)> = open.iter().map(|&i| (i, narrow(part(i)) / piece * piece)).collect();
+            for (i, part) in parts {
+                given[i] = part;
+                left -= part;
+            }
+            hand_out_rest(left, &open, wants, &mut given, piece);
+            return given;
+        }
+        for &i in &full {
+            given[i] = wants[i];
+            left -= wants[i];
+        }
+        open.retain(|i| !full.contains(i));
+    }
+    given
+}
+
+/// What a round could not divide, in pool order, a piece each.
+fn hand_out_rest(mut left: u64, open: &[usize], wants: &[u64], given: &mut [u64], piece: u64) {
+    while left > 0 {
+        let before = left;
+        for &i in open {
+            let more = piece.min(left).min(wants[i] - given[i]);
+            given[i] += more;
+            left -= more;
+        }
+        if left == before {
+            return;
+        }
+    }
+}
+
+/// A part of a u64 fits in one.
+fn narrow(part: u128) -> u64 {
+    u64::try_from(part).unwrap_or(u64::MAX)
+}
+
+/// The resources in which pools are held to their parts: GPUs (cpu and memory in a fleet without), and whatever else some pool
+/// names. What nobody names goes to whoever has the rest: a pool that reserves GPUs is not kept from them for want of cpu that
+/// nobody cared to divide.
+pub(crate) fn divided(pools: &Pools, fleet: &Amounts) -> BTreeSet<Resource> {
+    let always = match fleet.of(&Resource::Gpu) {
+        0 => vec![Resource::Cpu, Resource::Memory, Resource::Gpu],
+        _ => vec![Resource::Gpu],
+    };
+    let named = pools.all().into_values().flat_map(|spec| spec.resources.0.keys().cloned());
+    named.chain(always).collect()
+}
+
+/// What each pool is entitled to of `fleet`, for what its leaves demand.
+pub fn entitlements(pools: &Pools, fleet: &Amounts, demands: &BTreeMap<PoolName, Amounts>) -> Entitlements {
+    let tree = Tree::of(pools);
+    let mut entitled: Entitlements = tree.specs.keys().map(|name| ((*name).clone(), Amounts::default())).collect();
+    let named = tree.specs.values().flat_map(|spec| spec.resources.0.keys());
+    let resources: BTreeSet<&Resource> =
+        named.chain(fleet.0.keys()).chain(demands.values().flat_map(|d| d.0.keys())).collect();
+    for resource in resources {
+        let mut demand = BTreeMap::new();
+        tree.demand(None, resource, demands, &mut demand);
+        tree.entitle(None, fleet.of(resource), resource, &demand, &mut entitled);
+    }
+    entitled
+}
+
+/// The pools by parent, made once for a division.
+struct Tree<'a> {
+    specs: BTreeMap<&'a PoolName, &'a protocol::pool::PoolSpec>,
+    children: BTreeMap<Option<&'a PoolName>, Vec<&'a PoolName>>,
+}
+
+impl<'a> Tree<'a> {
+    fn of(pools: &'a Pools) -> Self {
+        let specs = pools.all();
+        let mut children: BTreeMap<Option<&PoolName>, Vec<&PoolName>> = BTreeMap::new();
+        for (name, spec) in &specs {
+            children.entry(spec.parent.as_ref()).or_default().push(name);
+        }
+        Self { specs, children }
+    }
+
+    fn below<'b>(&'b self, name: Option<&'b PoolName>) -> &'b [&'a PoolName] {
+        self.children.get(&name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Fills in the demand of every pool below one; returns their sum.
+    fn demand(
+        &self,
+        name: Option<&PoolName>,
+        resource: &Resource,
+        demands: &BTreeMap<PoolName, Amounts>,
+        demand: &mut BTreeMap<&'a PoolName, u64>,
+    ) -> u64 {
+        let mut sum = 0u64;
+        for child in self.below(name) {
+            let own = match self.below(Some(child)) {
+                [] => demands.get(*child).map_or(0, |d| d.of(resource)),
+                _ => self.demand(Some(child), resource, demands, demand),
+            };
+            let own = own.min(self.specs[child].quota(resource).cap());
+            demand.insert(child, own);
+            sum = sum.saturating_add(own);
+        }
+        sum
+    }
+
+    fn entitle(
+        &self,
+        name: Option<&PoolName>,
+        amount: u64,
+        resource: &Resource,
+        demand: &BTreeMap<&'a PoolName, u64>,
+        entitled: &mut Entitlements,
+    ) {
+        let below = self.below(name);
+        let claim = |child: &&PoolName| Claim { quota: self.specs[child].quota(resource), demand: demand[child] };
+        let claims: Vec<Claim> = below.iter().map(claim).collect();
+        for (child, part) in below.iter().zip(divide(amount, &claims, piece(resource))) {
+            if let Some(own) = entitled.get_mut(*child) {
+                own.add(resource.clone(), part);
+            }
+            self.entitle(Some(child), part, resource, demand, entitled);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What each pool is entitled to in a fleet where work comes in gangs. The division by demand alone (`entitlement`) can give
+//! every pool a part that holds no gang of its line: then all would wait while the fleet is idle. So what a pool asks for and
+//! could not use is not asked for, and goes to the others:
+//!
+//! 1. The fleet is divided by what all pools hold and wait for.
+//! 2. A pool whose part holds none of the first gangs of its line asks only for what it holds, and the fleet is divided again.
+//! 3. Such pools then ask again, one after the other, the one that has the least of its part first, each for its first gang.
+//!    Whoever's part then holds that gang goes on asking for it; for the others it stays as before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::ids::{PoolName, UnixMs};
+use protocol::pool::{Amounts, Resource};
+use protocol::workload::Preemptible;
+
+use super::admission::{over_limit, over_reservation};
+use super::entitlement::{Entitlements, divided, entitlements};
+use super::ratio::Ratio;
+use super::usage::needs;
+use crate::state::{State, Workload};
+
+/// How many gangs of a line are looked at.
+const FIRST: usize = 16;
+/// How many pools ask again.
+const MOST_ASK_AGAIN: usize = 16;
+
+type Books = BTreeMap<PoolName, Amounts>;
+
+/// What each pool is entitled to of a fleet, of which leaves hold `held` and demand `demand` in all.
+pub(crate) fn parts(state: &State, fleet: &Amounts, held: &Books, demand: &Books, now: UnixMs) -> Entitlements {
+    let by_demand = entitlements(&state.pools, fleet, demand);
+    if state.pools.is_plain() {
+        return by_demand;
+    }
+    let division = Division { state, fleet, held, divided: divided(&state.pools, fleet), now };
+    let stuck = division.stuck(&by_demand);
+    if stuck.is_empty() {
+        return by_demand;
+    }
+    let mut demand = demand.clone();
+    for (_, _, pool, _) in &stuck {
+        demand.insert(pool.clone(), division.held(pool));
+    }
+    let mut parts = entitlements(&state.pools, fleet, &demand);
+    for (_, _, pool, gang) in stuck.into_iter().take(MOST_ASK_AGAIN) {
+        let Some(gang) = gang else { continue };
+        let mut asked = division.held(&pool);
+        asked.add_all(&gang);
+        let before = demand.insert(pool.clone(), asked);
+        let with = entitlements(&state.pools, fleet, &demand);
+        if division.holds(&pool, &gang, &with) {
+            parts = with;
+        } else if let Some(before) = before {
+            demand.insert(pool, before);
+        }
+    }
+    parts
+}
+
+struct Division<'a> {
+    state: &'a State,
+    fleet: &'a Amounts,
+    held: &'a Books,
+    divided: BTreeSet<Resource>,
+    now: UnixMs,
+}
+
+/// A pool whose part holds none of its first gangs: how much of its part it has, when its first gang was submitted, and that.
+type Stuck = (Ratio, u64, PoolName, Option<Amounts>);
+
+impl Division<'_> {
+    fn held(&self, pool: &PoolName) -> Amounts {
+        self.held.get(pool).cloned().unwrap_or_default()
+    }
+
+    /// Whether a pool's part holds one more gang.
+    fn holds(&self, pool: &PoolName, gang: &Amounts, parts: &Entitlements) -> bool {
+        let of = |books: &Books, r: &Resource| books.get(pool).map_or(0, |a| a.of(r));
+        gang.iter().filter(|(r, _)| self.divided.contains(r)).all(|(resource, more)| {
+            let most = of(parts, resource);
+            of(self.held, resource).saturating_add(more) <= most || most >= self.fleet.of(resource)
+        })
+    }
+
+    /// Pools that wait and are stuck, the one that has the least of its part first.
+    fn stuck(&self, parts: &Entitlements) -> Vec<Stuck> {
+        let mut stuck: Vec<Stuck> = vec![];
+        for (pool, usage) in &self.state.indices.usage {
+            if usage.queue.is_empty() {
+                continue;
+            }
+            let first: Vec<(u64, Amounts)> = self.first_gangs(pool).collect();
+            if first.iter().any(|(_, gang)| self.holds(pool, gang, parts)) {
+                continue;
+            }
+            let (order, gang) = first.into_iter().next().map_or((u64::MAX, None), |(order, gang)| (order, Some(gang)));
+            stuck.push((self.ratio(pool, parts), order, pool.clone(), gang));
+        }
+        stuck.sort_by(|a, b| (a.0, a.1, &a.2).cmp(&(b.0, b.1, &b.2)));
+        stuck
+    }
+
+    fn ratio(&self, pool: &PoolName, parts: &Entitlements) -> Ratio {
+        let held = self.held(pool);
+        let part = |r: &Resource| parts.get(pool).map_or(0, |a| a.of(r));
+        let divided = held.iter().filter(|(resource, _)| self.divided.contains(resource));
+        divided.map(|(resource, held)| Ratio::new(held, part(resource))).max().unwrap_or(Ratio::new(0, 1))
+    }
+
+    /// The first gangs of a pool's line that could ever start.
+    fn first_gangs(&self, pool: &PoolName) -> impl Iterator<Item = (u64, Amounts)> {
+        let usage = self.state.indices.usage.get(pool);
+        let lines = usage.into_iter().flat_map(|u| &u.queue).take(FIRST);
+        let workloads = lines.filter_map(|line| self.state.workloads.get(self.state.indices.queue.get(line)?));
+        workloads.filter_map(|w| Some((w.order, self.could_start(w)?)))
+    }
+
+    fn could_start(&self, workload: &Workload) -> Option<Amounts> {
+        let (pools, pool) = (&self.state.pools, &workload.pool);
+        let resting = workload.not_before.is_some_and(|until| until > self.now);
+        let gang = needs(&workload.spec.gang());
+        let too_large = gang.iter().any(|(resource, needs)| needs > self.fleet.of(resource));
+        let nothing = Amounts::default();
+        let firm = workload.spec.preemptible == Preemptible::No;
+        let hopeless = over_limit(pools, &BTreeMap::new(), pool, &gang).is_some()
+            || (firm && pools.spec(pool).is_some_and(|s| over_reservation(s, pool, &nothing, &gang).is_some()));
+        (!resting && !too_large && !hopeless).then_some(gang)
+    }
+}

@@ -1,0 +1,139 @@
+//! Who has a right to whose room. A pool that holds more than it is entitled to has borrowed; what it borrowed goes back to a
+//! gang that fits its own pool's part and finds no room. Within a pool that allows it, room goes from lower to higher priority.
+//!
+//! The planner asks, and a preemption asks again when it is applied.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::ids::{ClusterName, PoolName};
+use protocol::pool::{Amounts, Resource, WithinPool};
+
+use super::admission::{held_in_tree, over_limit};
+use super::entitlement::{Entitlements, divided};
+use super::parts::parts;
+use super::usage::{holds, needs};
+use crate::planted;
+use crate::state::{Ground, State, Workload};
+
+/// What pools hold and are entitled to, while room changes hands.
+#[derive(Debug, Clone)]
+pub(crate) struct Rights {
+    fleet: Amounts,
+    divided: BTreeSet<Resource>,
+    entitled: Entitlements,
+    /// What leaves hold, without what is being ended already.
+    held: BTreeMap<PoolName, Amounts>,
+    /// What all pools hold in all clusters, without that.
+    anywhere: BTreeMap<PoolName, Amounts>,
+}
+
+/// What leaves hold in these clusters, and what they hold and wait for.
+pub(crate) type HeldAndDemand = (BTreeMap<PoolName, Amounts>, BTreeMap<PoolName, Amounts>);
+
+/// What leaves hold in these clusters, and what they hold there and wait for. What waits out a backoff asks for nothing yet.
+pub(crate) fn held_and_demand(
+    state: &State,
+    clusters: &BTreeSet<ClusterName>,
+    now: protocol::ids::UnixMs,
+) -> HeldAndDemand {
+    let usage = &state.indices.usage;
+    let mut held: BTreeMap<PoolName, Amounts> = usage.iter().map(|(p, u)| (p.clone(), u.held.clone())).collect();
+    for cluster in state.indices.live.keys().filter(|name| !clusters.contains(*name)) {
+        for (workload, attempt) in state.live_in(cluster) {
+            if let Some(sum) = held.get_mut(&workload.pool) {
+                sum.take_all(&holds(&attempt.placement));
+            }
+        }
+    }
+    let mut demand: BTreeMap<PoolName, Amounts> = usage.iter().map(|(p, u)| (p.clone(), u.pending.clone())).collect();
+    let resting = state.indices.backoffs.iter().rev().take_while(|(until, _)| *until > now);
+    for workload in resting.filter_map(|(_, key)| state.workloads.get(key)) {
+        if let Some(sum) = demand.get_mut(&workload.pool) {
+            sum.take_all(&needs(&workload.spec.gang()));
+        }
+    }
+    for (pool, held) in &held {
+        demand.entry(pool.clone()).or_default().add_all(held);
+    }
+    (held, demand)
+}
+
+impl Rights {
+    /// As state has it, over a fleet whose size only the planner knows.
+    pub(crate) fn new(state: &State, fleet: Amounts, clusters: &BTreeSet<ClusterName>) -> Self {
+        let (held, demand) = held_and_demand(state, clusters, state.now);
+        let entitled = parts(state, &fleet, &held, &demand, state.now);
+        let anywhere = held_in_tree(&state.pools, &state.indices.usage);
+        let mut rights = Self { divided: divided(&state.pools, &fleet), fleet, entitled, held, anywhere };
+        for cluster in clusters {
+            for (workload, attempt) in state.live_in(cluster).filter(|(_, attempt)| attempt.stop.is_some()) {
+                rights.without(state, &workload.pool, &holds(&attempt.placement));
+            }
+        }
+        rights
+    }
+
+    /// How much of a resource a pool holds beyond its part, in a fleet that it shares.
+    pub(crate) fn over(&self, pool: &PoolName, resource: &Resource) -> Option<(u64, u64)> {
+        let of = |books: &BTreeMap<PoolName, Amounts>| books.get(pool).map_or(0, |a| a.of(resource));
+        let (held, entitled) = (of(&self.held), of(&self.entitled));
+        let over = held > entitled && entitled < self.fleet.of(resource) && self.divided.contains(resource);
+        (over || planted::is("reclaim-under-entitlement")).then_some((held, entitled))
+    }
+
+    /// Every pool and resource that is over.
+    pub(crate) fn all_over(&self) -> impl Iterator<Item = (&PoolName, &Resource)> {
+        let all = self.held.iter().flat_map(|(pool, held)| held.0.keys().map(move |resource| (pool, resource)));
+        all.filter(|(pool, resource)| self.over(pool, resource).is_some())
+    }
+
+    /// By what right a waiting workload may have a running one's room; none: by none.
+    pub(crate) fn ground(&self, state: &State, by: &Workload, victim: &Workload) -> Option<Ground> {
+        if by.pool == victim.pool {
+            let allowed = state.pools.spec(&by.pool).is_some_and(|s| s.preemption_within == WithinPool::ByPriority);
+            let (own, other) = (victim.spec.priority, by.spec.priority);
+            return (allowed && own < other).then_some(Ground::Priority { own, other });
+        }
+        let has = holds(&victim.live_attempt()?.placement);
+        scarce(&needs(&by.spec.gang())).filter(|resource| has.of(resource) > 0).find_map(|resource| {
+            let (held, entitled) = self.over(&victim.pool, resource)?;
+            Some(Ground::Lent { resource: resource.clone(), held, entitled })
+        })
+    }
+
+    /// A running workload gives up its room.
+    pub(crate) fn gives(&mut self, state: &State, victim: &Workload) {
+        if let Some(attempt) = victim.live_attempt() {
+            self.without(state, &victim.pool, &holds(&attempt.placement));
+        }
+    }
+
+    fn without(&mut self, state: &State, pool: &PoolName, held: &Amounts) {
+        if let Some(sum) = self.held.get_mut(pool) {
+            sum.take_all(held);
+        }
+        for at in state.pools.line_up(pool) {
+            if let Some(sum) = self.anywhere.get_mut(at) {
+                sum.take_all(held);
+            }
+        }
+    }
+
+    /// Whether the gang fits its own pool's part, once what is being ended is gone.
+    pub(crate) fn suffice(&self, state: &State, by: &Workload) -> bool {
+        if over_limit(&state.pools, &self.anywhere, &by.pool, &needs(&by.spec.gang())).is_some() {
+            return false;
+        }
+        let of = |books: &BTreeMap<PoolName, Amounts>, r: &Resource| books.get(&by.pool).map_or(0, |a| a.of(r));
+        needs(&by.spec.gang()).iter().filter(|(r, _)| self.divided.contains(r)).all(|(resource, more)| {
+            let entitled = of(&self.entitled, resource);
+            of(&self.held, resource).saturating_add(more) <= entitled || entitled >= self.fleet.of(resource)
+        })
+    }
+}
+
+/// What a gang is short of when it finds no room: GPUs where it needs any, else cpu and memory.
+pub(crate) fn scarce(needs: &Amounts) -> impl Iterator<Item = &Resource> {
+    let gpus = needs.of(&Resource::Gpu) > 0;
+    needs.0.keys().filter(move |r| matches!(r, Resource::Gpu | Resource::Model(_)) == gpus)
+}

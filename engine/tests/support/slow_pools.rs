@@ -1,0 +1,440 @@
+//! A slow model of pools, which shares no code with the engine: how a fleet is divided, and what each pool holds. For tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use engine::State;
+use engine::capacity::Capacity;
+use engine::commands::Preemption;
+use engine::pools::entitlement::Claim;
+use engine::state::Workload;
+use protocol::ids::*;
+use protocol::pool::{Lending, PoolSpec, Quota, Resource, WithinPool};
+use protocol::workload::Preemptible;
+
+/// The slow model: water rises in steps. At level `n/d` each pool that still wants has its share times the level; the level at
+/// which all is handed out is found among the points at which one is full.
+fn slow_fill(left: u64, wants: &[u64], shares: &[u64], piece: u64) -> Vec<u64> {
+    let total: u128 = wants.iter().map(|w| u128::from(*w)).sum();
+    if total <= u128::from(left) {
+        return wants.to_vec();
+    }
+    // Those are full whose level, want / share, the water reaches: found by trying one after the other, the lowest first.
+    let mut by_level: Vec<usize> = (0..wants.len()).filter(|&i| wants[i] > 0).collect();
+    by_level.sort_by(|&a, &b| {
+        (u128::from(wants[a]) * u128::from(shares[b])).cmp(&(u128::from(wants[b]) * u128::from(shares[a])))
+    });
+    let mut full = vec![false; wants.len()];
+    for &i in &by_level {
+        // Were all others filled up to this one's level, would there be enough?
+        let needed: u128 = by_level
+            .iter()
+            .map(|&j| {
+                let at_level = u128::from(wants[i]) * u128::from(shares[j]);
+                (u128::from(wants[j]) * u128::from(shares[i])).min(at_level)
+            })
+            .sum();
+        full[i] = needed <= u128::from(left) * u128::from(shares[i]);
+    }
+    let mut given: Vec<u64> = (0..wants.len()).map(|i| if full[i] { wants[i] } else { 0 }).collect();
+    let rest = left - given.iter().sum::<u64>();
+    let open: Vec<usize> = (0..wants.len()).filter(|&i| !full[i] && wants[i] > 0).collect();
+    let weight: u128 = open.iter().map(|&i| u128::from(shares[i])).sum();
+    for &i in &open {
+        let part = u128::from(rest) * u128::from(shares[i]) / weight;
+        given[i] = (part - part % u128::from(piece)) as u64;
+    }
+    while given.iter().sum::<u64>() < left {
+        for &i in &open {
+            let so_far: u64 = given.iter().sum();
+            given[i] += piece.min(left - so_far).min(wants[i] - given[i]);
+        }
+    }
+    given
+}
+
+pub fn slow_divide(amount: u64, claims: &[Claim], piece: u64) -> Vec<u64> {
+    let shares: Vec<u64> = claims.iter().map(|c| u64::from(c.quota.share)).collect();
+    let limit = |c: &Claim| c.quota.limit.unwrap_or(1 << 60);
+    let demand = |c: &Claim| c.demand.min(limit(c));
+    let assigned = |c: &Claim| match c.quota.lending {
+        Lending::Static => c.quota.reservation,
+        Lending::Elastic => c.quota.reservation.min(demand(c)),
+    };
+    let mut given = vec![0u64; claims.len()];
+    let steps: [&dyn Fn(&Claim) -> u64; 3] = [&assigned, &demand, &limit];
+    for bound in steps {
+        let wants: Vec<u64> = claims.iter().zip(&given).map(|(c, g)| bound(c).saturating_sub(*g)).collect();
+        let left = amount - given.iter().sum::<u64>();
+        for (g, more) in given.iter_mut().zip(slow_fill(left, &wants, &shares, piece)) {
+            *g += more;
+        }
+    }
+    given
+}
+
+/// Amounts by resource's text.
+pub type Sums = BTreeMap<String, u64>;
+
+fn add(sums: &mut Sums, what: &str, amount: u64) {
+    if amount > 0 {
+        *sums.entry(what.to_owned()).or_default() += amount;
+    }
+}
+
+/// What a workload's live attempt holds.
+pub fn holds(workload: &Workload) -> Sums {
+    let mut sums = Sums::new();
+    for group in workload.attempts.iter().filter(|a| a.ended_at.is_none()).flat_map(|a| &a.placement) {
+        for share in &group.nodes {
+            let members = u64::from(share.members);
+            add(&mut sums, "cpu", group.each.cpu_milli * members);
+            add(&mut sums, "memory", group.each.memory_mib * members);
+            add(&mut sums, "gpu", group.each.gpu_milli * members);
+            if let Some(sku) = &group.sku {
+                add(&mut sums, &format!("gpu/{sku}"), group.each.gpu_milli * members);
+            }
+        }
+    }
+    sums
+}
+
+fn wants(workload: &Workload) -> Sums {
+    let mut sums = Sums::new();
+    for group in workload.spec.gang() {
+        let members = u64::from(group.count);
+        add(&mut sums, "cpu", group.each.cpu_milli * members);
+        add(&mut sums, "memory", group.each.memory_mib * members);
+        add(&mut sums, "gpu", group.each.gpu_milli * members);
+        if group.skus.len() == 1 {
+            add(&mut sums, &format!("gpu/{}", group.skus[0]), group.each.gpu_milli * members);
+        }
+    }
+    sums
+}
+
+fn specs(state: &State) -> BTreeMap<PoolName, PoolSpec> {
+    state.pools.all().into_iter().map(|(name, spec)| (name.clone(), spec.clone())).collect()
+}
+
+fn quota(spec: &PoolSpec, what: &str) -> Quota {
+    let found = spec.resources.0.iter().find(|(resource, _)| resource.to_string() == what);
+    found.map_or(Quota { reservation: 0, limit: None, share: 1, lending: Lending::Elastic }, |(_, quota)| *quota)
+}
+
+/// A pool and all above it.
+fn up(specs: &BTreeMap<PoolName, PoolSpec>, pool: &PoolName) -> Vec<PoolName> {
+    let mut line = vec![pool.clone()];
+    while let Some(parent) = line.last().and_then(|at| specs[at].parent.clone()) {
+        assert!(line.len() < 100, "the tree has a cycle");
+        line.push(parent);
+    }
+    line
+}
+
+/// What every pool holds, with all that is below it. `counts`: which workloads do.
+pub fn held(state: &State, counts: impl Fn(&Workload) -> bool) -> BTreeMap<PoolName, Sums> {
+    let specs = specs(state);
+    let mut held: BTreeMap<PoolName, Sums> = BTreeMap::new();
+    for workload in state.workloads.values().filter(|w| !holds(w).is_empty() && counts(w)) {
+        for pool in up(&specs, &workload.pool) {
+            holds(workload).iter().for_each(|(what, amount)| add(held.entry(pool.clone()).or_default(), what, *amount));
+        }
+    }
+    held
+}
+
+/// The limits and reservations of a workload's pools, after it got its place.
+pub fn check_bound(state: &State, workload: &Workload) -> Result<(), String> {
+    let specs = specs(state);
+    let all = held(state, |_| true);
+    let firm = held(state, |w| w.spec.preemptible == Preemptible::No);
+    for pool in up(&specs, &workload.pool) {
+        for what in holds(workload).keys() {
+            let has = all[&pool].get(what).copied().unwrap_or(0);
+            if let Some(limit) = quota(&specs[&pool], what).limit.filter(|limit| has > *limit) {
+                return Err(format!("pool {pool} holds {has} {what}, over its limit of {limit}"));
+            }
+        }
+    }
+    if workload.spec.preemptible == Preemptible::No {
+        for what in holds(workload).keys() {
+            let has = firm[&workload.pool].get(what).copied().unwrap_or(0);
+            let reserved = quota(&specs[&workload.pool], what).reservation;
+            if reserved > 0 && has > reserved {
+                return Err(format!(
+                    "pool {} holds {has} {what} firmly, over its reservation of {reserved}",
+                    workload.pool
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The rules of the tree.
+pub fn check_tree(state: &State) -> Result<(), String> {
+    let specs = specs(state);
+    for (name, spec) in &specs {
+        if spec.parent.as_ref().is_some_and(|parent| !specs.contains_key(parent)) {
+            return Err(format!("the parent of {name} is not there"));
+        }
+        up(&specs, name);
+        let children: Vec<&PoolSpec> = specs.values().filter(|s| s.parent.as_ref() == Some(name)).collect();
+        let live = state.workloads.values().filter(|w| w.pool == *name && !w.phase.is_terminal()).count();
+        if !children.is_empty() && live > 0 {
+            return Err(format!("{name} has pools below it and {live} workloads"));
+        }
+        for what in children.iter().flat_map(|c| c.resources.0.keys()).map(ToString::to_string) {
+            let own = quota(spec, &what);
+            let sum: u64 = children.iter().map(|c| quota(c, &what).reservation).sum();
+            let over = children.iter().any(|c| quota(c, &what).limit.is_some_and(|l| own.limit.is_some_and(|o| l > o)));
+            if sum > own.reservation || over {
+                return Err(format!("the pools below {name} have more {what} than it"));
+            }
+        }
+    }
+    match state.workloads.values().find(|w| !w.phase.is_terminal() && !specs.contains_key(&w.pool)) {
+        Some(w) => Err(format!("{} is in pool {}, which is gone", w.key, w.pool)),
+        None => Ok(()),
+    }
+}
+
+/// Which clusters count, and what there is to give out.
+pub fn fleet(state: &State, capacity: &Capacity) -> (BTreeSet<ClusterName>, Sums) {
+    let usable: BTreeSet<ClusterName> = state
+        .clusters
+        .iter()
+        .filter(|(name, c)| c.lost_since.is_none() && capacity.clusters.contains_key(name))
+        .map(|(name, _)| name.clone())
+        .collect();
+    let mut fleet = Sums::new();
+    for name in &usable {
+        let (frame, cluster) = (&capacity.clusters[name], &state.clusters[name]);
+        for node in frame.nodes.iter().filter(|n| n.state == protocol::capacity::NodeState::Ready) {
+            let mut free = node.free;
+            for attempt in state.workloads.values().filter_map(|w| w.attempts.last()) {
+                let unseen = attempt.launch > frame.watermark || attempt.incarnation != cluster.incarnation;
+                if attempt.ended_at.is_some() || attempt.cluster != *name || !unseen {
+                    continue;
+                }
+                for group in &attempt.placement {
+                    for share in group.nodes.iter().filter(|s| s.node == node.name) {
+                        free = free.saturating_sub(&group.each.times(u64::from(share.members)));
+                    }
+                }
+            }
+            add(&mut fleet, "cpu", free.cpu_milli);
+            add(&mut fleet, "memory", free.memory_mib);
+            add(&mut fleet, "gpu", free.gpu_milli);
+            if let Some(sku) = &node.sku {
+                add(&mut fleet, &format!("gpu/{sku}"), free.gpu_milli);
+            }
+        }
+    }
+    for workload in state.workloads.values().filter(|w| lives_in(w, &usable)) {
+        holds(workload).iter().for_each(|(what, amount)| add(&mut fleet, what, *amount));
+    }
+    (usable, fleet)
+}
+
+fn lives_in(workload: &Workload, clusters: &BTreeSet<ClusterName>) -> bool {
+    workload.attempts.last().is_some_and(|a| a.ended_at.is_none() && clusters.contains(&a.cluster))
+}
+
+/// What each pool is entitled to of a fleet in these clusters.
+pub fn parts(state: &State, usable: &BTreeSet<ClusterName>, fleet: &Sums, now: UnixMs) -> BTreeMap<PoolName, Sums> {
+    let mut demands: BTreeMap<PoolName, Sums> = BTreeMap::new();
+    for workload in state.workloads.values() {
+        let demand = demands.entry(workload.pool.clone()).or_default();
+        if lives_in(workload, usable) {
+            holds(workload).iter().for_each(|(what, amount)| add(demand, what, *amount));
+        }
+        let resting = workload.not_before.is_some_and(|until| until > now);
+        if workload.phase == engine::Phase::Queued && !resting {
+            wants(workload).iter().for_each(|(what, amount)| add(demand, what, *amount));
+        }
+    }
+    let held = held(state, |w| lives_in(w, usable));
+    let by_demand = division(state, fleet, &demands);
+    let leaves = |pool: &PoolName| of_pool(&held, pool);
+    let fits = |pool: &PoolName, gang: &Sums, parts: &BTreeMap<PoolName, Sums>| {
+        gang.iter().all(|(what, more)| {
+            let part = of(parts.get(pool), what);
+            !is_divided(state, fleet, what)
+                || of(Some(&leaves(pool)), what) + more <= part
+                || part >= of(Some(fleet), what)
+        })
+    };
+    // Pools whose part holds none of their first 16 gangs.
+    let mut stuck: Vec<(PoolName, Option<(u64, Sums)>)> = vec![];
+    for pool in demands.keys() {
+        let mut line: Vec<&Workload> =
+            state.workloads.values().filter(|w| w.pool == *pool && w.phase == engine::Phase::Queued).collect();
+        line.sort_by_key(|w| (-i64::from(w.spec.priority), w.order));
+        if line.is_empty() {
+            continue;
+        }
+        let able: Vec<&Workload> = line.into_iter().take(16).filter(|w| could_start(state, fleet, w, now)).collect();
+        if !able.iter().any(|w| fits(pool, &wants(w), &by_demand)) {
+            stuck.push((pool.clone(), able.first().map(|w| (w.order, wants(w)))));
+        }
+    }
+    if stuck.is_empty() || state.pools.is_plain() {
+        return by_demand;
+    }
+    // Who has the least of its part asks first: held / part, compared as fractions.
+    let ratio = |pool: &PoolName| -> (u64, u64) {
+        let mut most = (0u64, 1u64);
+        for (what, has) in leaves(pool).iter().filter(|(what, _)| is_divided(state, fleet, what)) {
+            let part = of(by_demand.get(pool), what);
+            if less(most, (*has, part)) {
+                most = (*has, part);
+            }
+        }
+        most
+    };
+    stuck.sort_by(|a, b| {
+        let (x, y) = (ratio(&a.0), ratio(&b.0));
+        let order = |s: &Option<(u64, Sums)>| s.as_ref().map_or(u64::MAX, |s| s.0);
+        let by_ratio = less(y, x).cmp(&less(x, y));
+        by_ratio.then(order(&a.1).cmp(&order(&b.1))).then(a.0.cmp(&b.0))
+    });
+    stuck.iter().for_each(|(pool, _)| drop(demands.insert(pool.clone(), leaves(pool))));
+    let mut parts = division(state, fleet, &demands);
+    for (pool, gang) in stuck.into_iter().take(16) {
+        let Some((_, gang)) = gang else { continue };
+        let mut more = demands.clone();
+        gang.iter().for_each(|(what, amount)| add(more.get_mut(&pool).unwrap(), what, *amount));
+        let with = division(state, fleet, &more);
+        if fits(&pool, &gang, &with) {
+            (demands, parts) = (more, with);
+        }
+    }
+    parts
+}
+
+/// Whether one fraction is less than another; something of nothing is more than anything.
+fn less(a: (u64, u64), b: (u64, u64)) -> bool {
+    match (a, b) {
+        ((x, 0), (y, 0)) => x == 0 && y > 0,
+        ((x, 0), (y, _)) => x == 0 && y > 0,
+        ((x, z), (y, 0)) => y > 0 || (x > 0 && z == 0),
+        ((x, z), (y, u)) => u128::from(x) * u128::from(u) < u128::from(y) * u128::from(z),
+    }
+}
+
+fn of_pool(held: &BTreeMap<PoolName, Sums>, pool: &PoolName) -> Sums {
+    held.get(pool).cloned().unwrap_or_default()
+}
+
+fn could_start(state: &State, fleet: &Sums, w: &Workload, now: UnixMs) -> bool {
+    let (specs, gang) = (specs(state), wants(w));
+    let resting = w.not_before.is_some_and(|until| until > now);
+    let too_large = gang.iter().any(|(what, amount)| *amount > of(Some(fleet), what));
+    let limited = up(&specs, &w.pool).iter().any(|pool| {
+        gang.iter().any(|(what, amount)| quota(&specs[pool], what).limit.is_some_and(|limit| *amount > limit))
+    });
+    let spec = &specs[&w.pool];
+    let reserves = |what: &str| quota(spec, what).reservation;
+    let over = gang.iter().any(|(what, amount)| reserves(what) > 0 && *amount > reserves(what));
+    let unreserved = match gang.get("gpu") {
+        Some(_) => !gang.keys().any(|what| what.starts_with("gpu") && reserves(what) > 0),
+        None => reserves("cpu") == 0,
+    };
+    let hopeless = w.spec.preemptible == Preemptible::No && (over || unreserved);
+    !resting && !too_large && !limited && !hopeless
+}
+
+/// The four steps, over the whole tree.
+fn division(state: &State, fleet: &Sums, demands: &BTreeMap<PoolName, Sums>) -> BTreeMap<PoolName, Sums> {
+    let specs = specs(state);
+    let mut all: BTreeMap<PoolName, Sums> = BTreeMap::new();
+    let resources: BTreeSet<String> = fleet
+        .keys()
+        .cloned()
+        .chain(demands.values().flat_map(|d| d.keys().cloned()))
+        .chain(specs.values().flat_map(|s| s.resources.0.keys().map(Resource::to_string)))
+        .collect();
+    for what in resources {
+        let amount = fleet.get(&what).copied().unwrap_or(0);
+        split(None, amount, &what, &specs, demands, &mut all);
+    }
+    all
+}
+
+/// Whether pools are held to their parts of a resource.
+pub fn is_divided(state: &State, fleet: &Sums, what: &str) -> bool {
+    let no_gpus = of(Some(fleet), "gpu") == 0 && !what.starts_with("gpu/");
+    let named = |spec: &PoolSpec| spec.resources.0.keys().any(|r| r.to_string() == what);
+    what == "gpu" || no_gpus || specs(state).values().any(named)
+}
+
+/// An amount; 0 where there is none.
+pub fn of(sums: Option<&Sums>, what: &str) -> u64 {
+    sums.and_then(|s| s.get(what)).copied().unwrap_or(0)
+}
+
+/// A preemption that was taken: each victim in turn was in a pool that held more than its part, or of lower priority in a pool
+/// that allows that.
+pub fn check_preemption(before: &State, p: &Preemption) -> Result<(), String> {
+    let fleet: Sums = p.fleet.iter().map(|(resource, amount)| (resource.to_string(), amount)).collect();
+    let parts = parts(before, &p.clusters, &fleet, before.now);
+    let by = &before.workloads[&p.by];
+    let going = |w: &Workload| w.attempts.last().is_some_and(|a| a.stop.is_some());
+    let mut gone: BTreeSet<WorkloadKey> = BTreeSet::new();
+    for victim in &p.victims {
+        let workload = &before.workloads[&victim.key];
+        if workload.spec.preemptible == Preemptible::No {
+            return Err(format!("{} may not be preempted", victim.key));
+        }
+        let held = held(before, |w| lives_in(w, &p.clusters) && !going(w) && !gone.contains(&w.key));
+        let over = |what: &String| {
+            let (has, part) = (of(held.get(&workload.pool), what), of(parts.get(&workload.pool), what));
+            has > part && part < of(Some(&fleet), what) && is_divided(before, &fleet, what)
+        };
+        let lower = workload.pool == by.pool && workload.spec.priority < by.spec.priority;
+        let within = before.pools.spec(&by.pool).is_some_and(|s| s.preemption_within == WithinPool::ByPriority);
+        let rightful = if workload.pool == by.pool { lower && within } else { holds(workload).keys().any(over) };
+        if !rightful {
+            return Err(format!(
+                "{} of pool {} had to give room though its pool has no more than its part",
+                victim.key, workload.pool
+            ));
+        }
+        gone.insert(victim.key.clone());
+    }
+    Ok(())
+}
+
+fn demand_of(
+    pool: &PoolName,
+    what: &str,
+    specs: &BTreeMap<PoolName, PoolSpec>,
+    demands: &BTreeMap<PoolName, Sums>,
+) -> u64 {
+    let below: Vec<&PoolName> = specs.iter().filter(|(_, s)| s.parent.as_ref() == Some(pool)).map(|(n, _)| n).collect();
+    let sum = match below.is_empty() {
+        true => demands.get(pool).and_then(|d| d.get(what)).copied().unwrap_or(0),
+        false => below.iter().map(|child| demand_of(child, what, specs, demands)).sum(),
+    };
+    sum.min(quota(&specs[pool], what).limit.unwrap_or(u64::MAX))
+}
+
+fn split(
+    parent: Option<&PoolName>,
+    amount: u64,
+    what: &str,
+    specs: &BTreeMap<PoolName, PoolSpec>,
+    demands: &BTreeMap<PoolName, Sums>,
+    all: &mut BTreeMap<PoolName, Sums>,
+) {
+    let below: Vec<&PoolName> = specs.iter().filter(|(_, s)| s.parent.as_ref() == parent).map(|(n, _)| n).collect();
+    let claim =
+        |pool: &&PoolName| Claim { quota: quota(&specs[*pool], what), demand: demand_of(pool, what, specs, demands) };
+    let claims: Vec<Claim> = below.iter().map(claim).collect();
+    let piece = if what.starts_with("gpu") { 1000 } else { 1 };
+    for (pool, part) in below.iter().zip(slow_divide(amount, &claims, piece)) {
+        add(all.entry((*pool).clone()).or_default(), what, part);
+        split(Some(pool), part, what, specs, demands, all);
+    }
+}

@@ -1,8 +1,10 @@
 //! What a submitter is warned of. The workload is accepted all the same: clusters join and grow.
 
-use protocol::workload::WorkloadSpec;
+use protocol::resources::Resources;
+use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
 
-use crate::capacity::Capacity;
+use crate::capacity::{Capacity, ClusterCapacity, NodeCapacity};
+use crate::placement::devices::Free;
 use crate::placement::obstacles::{bars, is_permanent, too_small};
 use crate::placement::rooms::{Order, rooms};
 use crate::state::State;
@@ -11,17 +13,163 @@ use crate::state::State;
 pub fn warnings(state: &State, capacity: &Capacity, spec: &WorkloadSpec) -> Vec<String> {
     let Ok(framework) = spec.framework() else { return vec![] };
     let gang = spec.gang();
+    // Asked at each submission, and nearly always answered by the first nodes: sorting every cluster's nodes for it would cost
+    // more than all the rest of a submission.
+    if may_start_somewhere(state, capacity, spec, framework, &gang) {
+        return vec![];
+    }
+    thorough(state, capacity, spec, framework, &gang)
+}
+
+/// Whether some cluster that may run it surely holds it when empty, or is one of which too little is known now.
+fn may_start_somewhere(
+    state: &State,
+    capacity: &Capacity,
+    spec: &WorkloadSpec,
+    framework: Framework,
+    gang: &[GroupNeed],
+) -> bool {
+    let required = &spec.placement.regions.require;
+    state.clusters.iter().any(|(name, cluster)| {
+        let info = &cluster.info;
+        if (!required.is_empty() && !required.contains(&info.region)) || !info.frameworks.contains(&framework) {
+            return false;
+        }
+        match capacity.clusters.get(name) {
+            Some(there) if cluster.lost_since.is_none() => surely_holds(there, gang),
+            _ => true,
+        }
+    })
+}
+
+/// Whether the cluster, if it were empty, has nodes of their own for each group. It may hold a gang where this says no: groups may
+/// share nodes.
+fn surely_holds(cluster: &ClusterCapacity, gang: &[GroupNeed]) -> bool {
+    let mut left: Vec<&NodeCapacity> = cluster.nodes.iter().collect();
+    gang.iter().all(|need| {
+        let accepts = |node: &NodeCapacity| match &node.sku {
+            _ if need.each.gpu_milli == 0 => true,
+            Some(sku) => need.skus.is_empty() || need.skus.contains(sku),
+            None => false,
+        };
+        // All members of a group with GPUs get one model: that of the first node which holds any of them.
+        let Some(first) = left.iter().position(|node| accepts(node) && members(node, &need.each) > 0) else {
+            return false;
+        };
+        let model = left[first].sku.clone();
+        let (mut missing, mut at) = (u64::from(need.count), first);
+        while missing > 0 && at < left.len() {
+            let node = left[at];
+            let fits = if need.each.gpu_milli == 0 || node.sku == model { members(node, &need.each) } else { 0 };
+            missing = missing.saturating_sub(fits);
+            if fits > 0 {
+                left.swap_remove(at);
+            } else {
+                at += 1;
+            }
+        }
+        missing == 0
+    })
+}
+
+fn members(node: &NodeCapacity, each: &Resources) -> u64 {
+    Free::whole(node.total).members(each)
+}
+
+fn thorough(
+    state: &State,
+    capacity: &Capacity,
+    spec: &WorkloadSpec,
+    framework: Framework,
+    gang: &[GroupNeed],
+) -> Vec<String> {
     let mut rooms = rooms(state, capacity);
     if rooms.is_empty() {
         return vec!["no cluster has joined yet: it waits until one does".into()];
     }
     let mut obstacles = vec![];
     for (name, room) in &mut rooms {
-        let shapes = room.shapes(&gang, Order::BestFirst);
-        match bars(room, spec, framework, &gang).or_else(|| too_small(room, &gang, &shapes)) {
+        let shapes = room.shapes(gang, Order::BestFirst);
+        match bars(room, spec, framework, gang).or_else(|| too_small(room, gang, &shapes)) {
             Some(obstacle) if is_permanent(&obstacle) => obstacles.push(format!("{name}: {obstacle}")),
             _ => return vec![],
         }
     }
     vec![format!("no cluster could hold it, even empty ({}): it waits until one can", obstacles.join("; "))]
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+    use protocol::capacity::{NodeState, Source};
+    use protocol::control::ClusterInfo;
+    use protocol::ids::{ClusterName, CommandNumber, GroupName, Incarnation, LogIndex, NodeName, Region, UnixMs};
+    use protocol::resources::{Cpu, Gpus, Memory};
+    use protocol::sku::Sku;
+    use protocol::workload::{BatchSpec, GroupSpec};
+
+    use super::*;
+    use crate::commands::Command;
+
+    const MODELS: [&str; 2] = ["H100", "L4"];
+
+    fn node(name: usize, (cpu, gpus, model): (u64, u64, usize)) -> NodeCapacity {
+        let total = Resources { cpu_milli: cpu * 1000, memory_mib: 1024, gpu_milli: gpus * 1000 };
+        NodeCapacity {
+            name: NodeName::new(format!("n-{name}")).unwrap(),
+            sku: (gpus > 0).then(|| Sku::parse(MODELS[model]).unwrap()),
+            state: NodeState::Ready,
+            source: Source::Declared,
+            total,
+            free: total,
+            shares: vec![],
+            ghosts: 0,
+            sick: 0,
+            activity_percent: None,
+        }
+    }
+
+    fn group(name: usize, (count, cpu, gpus, models): (u32, u64, u64, usize)) -> GroupSpec {
+        GroupSpec {
+            name: GroupName::new(format!("g-{name}")).unwrap(),
+            count,
+            cpu: Cpu(cpu * 1000),
+            memory: Memory(1),
+            gpus: Gpus(gpus * 1000),
+            gpu: if gpus > 0 { MODELS[..models].iter().map(|m| Sku::parse(m).unwrap()).collect() } else { vec![] },
+        }
+    }
+
+    proptest! {
+        /// The quick look never says that a gang can start where the thorough one warns, and settles what it is there for.
+        #[test]
+        fn the_quick_look_agrees_with_the_thorough_one(
+            nodes in proptest::collection::vec((0..5u64, 0..3u64, 0..2usize), 0..6),
+            groups in proptest::collection::vec((1..4u32, 0..4u64, 0..3u64, 0..3usize), 1..3),
+        ) {
+            let name = ClusterName::new("c").unwrap();
+            let region = Region::new("r").unwrap();
+            let info = ClusterInfo { name: name.clone(), region, frameworks: vec![Framework::Batch], prices: vec![] };
+            let join = Command::Join {
+                info, incarnation: Incarnation(1), last_command: CommandNumber(0), attempts: vec![],
+            };
+            let mut state = State::default();
+            state.apply(LogIndex(1), &join, UnixMs(1)).outcome.unwrap();
+            let nodes = nodes.into_iter().enumerate().map(|(i, n)| node(i, n)).collect();
+            let there = ClusterCapacity { sequence: 1, watermark: CommandNumber(0), age_ms: 0, fresh: true, nodes };
+            let capacity = Capacity { clusters: [(name, there)].into() };
+            let groups: Vec<_> = groups.into_iter().enumerate().map(|(i, g)| group(i, g)).collect();
+            let single = groups.len() == 1;
+            let batch = BatchSpec { command: vec!["true".into()], image: None, groups };
+            let spec = WorkloadSpec { batch: Some(batch), ..WorkloadSpec::default() };
+            let gang = spec.gang();
+            let quick = may_start_somewhere(&state, &capacity, &spec, Framework::Batch, &gang);
+            let warned = thorough(&state, &capacity, &spec, Framework::Batch, &gang);
+            prop_assert!(!quick || warned.is_empty(), "{warned:?}");
+            // A gang of one group on one model is settled by the quick look alone.
+            let one_model = gang.iter().all(|g| g.each.gpu_milli == 0 || g.skus.len() == 1);
+            prop_assert!(quick || !warned.is_empty() || !(single && one_model), "the quick look missed {gang:?}");
+        }
+    }
 }

@@ -20,6 +20,10 @@ pub const IDLE_MS: u64 = 1_000;
 pub const WAITING_PER_MS: u64 = 100;
 /// The most bindings of one plan: they are one Raft batch, and the next plan sees them applied.
 pub const MOST_BINDINGS: usize = 256;
+/// Nodes of the fleet times bindings of a plan, at most. A binding takes about 0.15 µs for each node of a busy fleet
+/// (bench/results/decide.json), and a plan is made on the thread that also sends Raft's heartbeats: this is 45 ms of it, where
+/// followers elect another leader after 300.
+pub const NODES_TIMES_BINDINGS: usize = 300_000;
 
 /// The planner loop's memory.
 #[derive(Debug)]
@@ -36,6 +40,11 @@ pub struct Planner {
 /// Time between two plans over a line of this length, in ms.
 pub fn spacing_ms(waiting: u64) -> u64 {
     (SPACING_MS + waiting / WAITING_PER_MS).min(IDLE_MS)
+}
+
+/// The most bindings of one plan over a fleet of so many nodes.
+pub fn most_bindings(nodes: usize) -> usize {
+    (NODES_TIMES_BINDINGS / nodes.max(1)).clamp(1, MOST_BINDINGS)
 }
 
 impl Planner {
@@ -77,7 +86,8 @@ impl Planner {
         }
         self.changed = false;
         self.planned_at = Some(now.mono);
-        let mut made = plan_on(state, capacity, &self.memory, now.unix, MOST_BINDINGS);
+        let limit = most_bindings(capacity.clusters.values().map(|c| c.nodes.len()).sum());
+        let mut made = plan_on(state, capacity, &self.memory, now.unix, limit);
         self.memory = std::mem::take(&mut made.memory);
         let bindings = std::mem::take(&mut made.bindings).into_iter().map(|b| Command::Bind(Box::new(b)));
         let preemptions = std::mem::take(&mut made.preemptions).into_iter().map(|p| Command::Preempt(Box::new(p)));
@@ -96,5 +106,13 @@ mod tests {
         assert_eq!(spacing_ms(0), SPACING_MS);
         assert_eq!(spacing_ms(2_000), SPACING_MS + 20);
         assert_eq!(spacing_ms(10_000_000), IDLE_MS);
+    }
+
+    #[test]
+    fn a_plan_over_a_large_fleet_binds_fewer_but_always_one() {
+        assert_eq!(most_bindings(0), MOST_BINDINGS);
+        assert_eq!(most_bindings(1_000), MOST_BINDINGS);
+        assert_eq!(most_bindings(10_000), 30);
+        assert_eq!(most_bindings(10_000_000), 1);
     }
 }

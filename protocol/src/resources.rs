@@ -100,6 +100,10 @@ pub struct Memory(pub u64);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Gpus(pub u64);
 
+/// Money in thousandths of the fleet's currency: `400`, or `0.5`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct Money(pub u64);
+
 /// A span of time in ms: `30s`, `5m`, `6h`, `2d`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Span(pub u64);
@@ -179,6 +183,23 @@ impl fmt::Display for Gpus {
     }
 }
 
+impl FromStr for Money {
+    type Err = BadAmount;
+    fn from_str(text: &str) -> Result<Self, BadAmount> {
+        thousandths(text).map(Money).ok_or(BadAmount {
+            of: "money",
+            text: text.into(),
+            expected: "a number with at most three decimals, such as 400 or 2.5",
+        })
+    }
+}
+
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&show_thousandths(self.0))
+    }
+}
+
 impl FromStr for Span {
     type Err = BadAmount;
     fn from_str(text: &str) -> Result<Self, BadAmount> {
@@ -232,4 +253,5 @@ macro_rules! amount_serde {
 amount_serde!(Cpu);
 amount_serde!(Memory);
 amount_serde!(Gpus);
+amount_serde!(Money);
 amount_serde!(Span);

@@ -1,12 +1,14 @@
 //! What a person asks for: a Ray, Spark or batch workload. Read from YAML or JSON, checked here, stored in the log as is.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod check;
+
+use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{GroupName, PoolName, Region};
-use crate::resources::{Cpu, Gpus, Memory, Resources, Span};
+use crate::ids::{GroupName, PoolName, Region, WorkloadName};
+use crate::resources::{Cpu, Gpus, Memory, Money, Resources, Span};
 use crate::sku::{self, Sku};
 
 /// The most members a gang may have.
@@ -15,6 +17,10 @@ pub const MAX_MEMBERS: u32 = 100_000;
 pub const MAX_GROUPS: usize = 64;
 /// The longest command, argument or environment value, in bytes.
 pub const MAX_TEXT: usize = 64 * 1024;
+/// The most workloads that one may depend on.
+pub const MAX_DEPENDENCIES: usize = 64;
+/// The shortest time without activity after which a workload may be ended: a program that loads its data is idle for a while.
+pub const MIN_IDLE_TIMEOUT: Span = Span(60_000);
 
 /// A workload's specification. Exactly one of `ray`, `spark` and `batch` is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
@@ -51,6 +57,27 @@ pub struct WorkloadSpec {
     /// The folder in which commands run, where the runtime shares the submitter's files (the process runtime does).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
+    /// Workloads of its namespace that must have succeeded before it is placed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<Dependency>,
+    /// How long it runs, as far as the submitter knows. Others are let past a waiting gang where they end before it could start;
+    /// nothing is ended for being late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_duration: Option<Span>,
+    /// It is ended, as its own failure, once its GPUs have all been measured to do nothing for this long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Span>,
+    /// How long its record is kept after its end; left out: until it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_after_finished: Option<Span>,
+}
+
+/// A workload that must have succeeded before.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Dependency {
+    /// Its name, in the same namespace.
+    pub workload: WorkloadName,
 }
 
 /// Whether a running workload may be ended to give room back.
@@ -180,6 +207,26 @@ pub struct PlacementSpec {
     /// Regions.
     #[serde(default)]
     pub regions: RegionSpec,
+    /// Whether members are kept apart.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub spread: Spread,
+    /// A workload of its namespace: only the cluster where that one is, or was last, is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_cluster_as: Option<WorkloadName>,
+    /// What its GPUs may cost an hour at most, all together, in the fleet's currency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_cost_per_hour: Option<Money>,
+}
+
+/// Whether the members of a group are kept apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "lowercase")]
+pub enum Spread {
+    /// They are packed: as few nodes as do least harm to others.
+    #[default]
+    None,
+    /// Each member of a group has a node of its own.
+    Nodes,
 }
 
 /// Regions that are wanted and regions that are needed.
@@ -306,138 +353,5 @@ impl WorkloadSpec {
             (_, _, Some(batch)) => batch.groups.iter().map(group).collect(),
             _ => vec![],
         }
-    }
-
-    /// Everything that is wrong with it, each with its field. Empty: it can be accepted.
-    pub fn problems(&self) -> Vec<SpecError> {
-        let mut found = Vec::new();
-        let mut bad = |field: String, problem: String| found.push(SpecError { field, problem });
-        if let Err(e) = self.framework() {
-            bad(e.field, e.problem);
-            return found;
-        }
-        for (field, text) in self.texts() {
-            if text.len() > MAX_TEXT {
-                bad(field, format!("it has {} bytes; at most {MAX_TEXT} are allowed", text.len()));
-            } else if text.contains('\0') {
-                bad(field, "it has a NUL character, which no command line can carry".into());
-            }
-        }
-        for name in self.env.keys() {
-            if name.is_empty() || name.contains(['=', '\0']) {
-                bad(format!("spec.env[{name:?}]"), "a variable's name is not empty and has no '='".into());
-            }
-        }
-        let (at, groups): (&str, Vec<&GroupSpec>) = match (&self.ray, &self.spark, &self.batch) {
-            (Some(ray), ..) => {
-                if ray.entrypoint.trim().is_empty() {
-                    bad("spec.ray.entrypoint".into(), "it is empty: write the command that the job runs".into());
-                }
-                check_head("spec.ray.head", &ray.head, &mut bad);
-                ("spec.ray.workers", ray.workers.iter().collect())
-            }
-            (_, Some(spark), _) => {
-                if spark.main.trim().is_empty() {
-                    bad("spec.spark.main".into(), "it is empty: name the application's file".into());
-                }
-                check_head("spec.spark.driver", &spark.driver, &mut bad);
-                ("spec.spark.executors", vec![&spark.executors])
-            }
-            (_, _, Some(batch)) => {
-                if batch.command.first().is_none_or(|c| c.is_empty()) {
-                    bad("spec.batch.command".into(), "it is empty: write the program and its arguments".into());
-                }
-                if batch.groups.is_empty() {
-                    bad("spec.batch.groups".into(), "it is empty: at least one group runs the command".into());
-                }
-                ("spec.batch.groups", batch.groups.iter().collect())
-            }
-            _ => unreachable!("framework() was checked above"),
-        };
-        if groups.len() > MAX_GROUPS {
-            bad(at.into(), format!("{} groups; at most {MAX_GROUPS} are allowed", groups.len()));
-        }
-        let mut names = BTreeSet::new();
-        let mut members = 0u64;
-        for (i, group) in groups.iter().enumerate() {
-            let place = if self.spark.is_some() { at.to_owned() } else { format!("{at}[{i}]") };
-            members += u64::from(group.count);
-            if !names.insert(group.name.as_str()) || matches!(group.name.as_str(), "head" | "driver") {
-                bad(format!("{place}.name"), format!("{} is taken: each group needs a name of its own", group.name));
-            }
-            check_group(&place, group, &mut bad);
-        }
-        if members > u64::from(MAX_MEMBERS) {
-            bad(at.into(), format!("{members} members in all; at most {MAX_MEMBERS} are allowed"));
-        }
-        found
-    }
-
-    /// What it asks for that the planner understands and no agent of this version carries out. Refused where workloads come in.
-    pub fn not_carried_out(&self) -> Vec<SpecError> {
-        let shares = |(field, group): (String, &GroupSpec)| {
-            let problem =
-                format!("{} is a share of a GPU, which no agent of this version gives out yet: ask for 1", group.gpus);
-            (1..1000).contains(&group.gpus.0).then(|| SpecError { field: format!("{field}.gpus"), problem })
-        };
-        let (at, groups): (&str, &[GroupSpec]) = match (&self.ray, &self.spark, &self.batch) {
-            (Some(ray), ..) => ("spec.ray.workers", &ray.workers),
-            (_, Some(spark), _) => {
-                return shares(("spec.spark.executors".into(), &spark.executors)).into_iter().collect();
-            }
-            (_, _, Some(batch)) => ("spec.batch.groups", &batch.groups),
-            _ => return vec![],
-        };
-        groups.iter().enumerate().filter_map(|(i, group)| shares((format!("{at}[{i}]"), group))).collect()
-    }
-
-    fn texts(&self) -> Vec<(String, &str)> {
-        let mut texts: Vec<(String, &str)> = Vec::new();
-        for (name, value) in &self.env {
-            texts.push((format!("spec.env[{name:?}]"), value));
-        }
-        if let Some(dir) = &self.working_dir {
-            texts.push(("spec.workingDir".into(), dir));
-        }
-        if let Some(ray) = &self.ray {
-            texts.push(("spec.ray.entrypoint".into(), &ray.entrypoint));
-        }
-        if let Some(spark) = &self.spark {
-            texts.push(("spec.spark.main".into(), &spark.main));
-            texts.extend(
-                spark.arguments.iter().enumerate().map(|(i, a)| (format!("spec.spark.arguments[{i}]"), a.as_str())),
-            );
-            texts.extend(spark.conf.iter().map(|(k, v)| (format!("spec.spark.conf[{k:?}]"), v.as_str())));
-        }
-        if let Some(batch) = &self.batch {
-            texts.extend(
-                batch.command.iter().enumerate().map(|(i, a)| (format!("spec.batch.command[{i}]"), a.as_str())),
-            );
-        }
-        texts
-    }
-}
-
-fn check_head(place: &str, head: &HeadSpec, bad: &mut impl FnMut(String, String)) {
-    if head.cpu.0 == 0 {
-        bad(format!("{place}.cpu"), "it is 0: ask for at least 1m".into());
-    }
-    if head.memory.0 == 0 {
-        bad(format!("{place}.memory"), "it is 0: ask for at least 1Mi".into());
-    }
-}
-
-fn check_group(place: &str, group: &GroupSpec, bad: &mut impl FnMut(String, String)) {
-    check_head(place, &HeadSpec { cpu: group.cpu, memory: group.memory }, bad);
-    if group.count == 0 {
-        bad(format!("{place}.count"), "it is 0: a group has at least one member".into());
-    }
-    if group.gpus.0 > 1000 && !group.gpus.0.is_multiple_of(1000) {
-        let problem =
-            format!("{} is no whole number of GPUs, and a share is a part of one: ask for less than 1", group.gpus);
-        bad(format!("{place}.gpus"), problem);
-    }
-    if group.gpus.0 == 0 && !group.gpu.is_empty() {
-        bad(format!("{place}.gpu"), "models are named, but gpus is 0: set gpus, or leave gpu out".into());
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::ValueEnum;
 use protocol::api::{API_VERSION, Metadata, WorkloadObject};
 use protocol::ids::{GroupName, Region, WorkloadName};
-use protocol::resources::{Cpu, Gpus, Memory};
+use protocol::resources::{Cpu, Gpus, Memory, Span};
 use protocol::sku::Sku;
 use protocol::workload::{
     BatchSpec, GroupSpec, HeadSpec, PlacementSpec, RaySpec, RegionSpec, RetrySpec, SparkSpec, WorkloadSpec,
@@ -68,6 +68,9 @@ pub struct Inline {
     /// How often it is tried again after a failure of its own [default: 0]
     #[arg(long, value_name = "N", requires = "name")]
     retries: Option<u32>,
+    /// How long it runs, as far as you know, such as 6h: it may then go past gangs that wait
+    #[arg(long, value_name = "TIME", requires = "name")]
+    expected_duration: Option<Span>,
     /// The program and its arguments
     #[arg(last = true, value_name = "COMMAND", requires = "name")]
     command: Vec<String>,
@@ -104,10 +107,12 @@ impl Inline {
             priority: self.priority.unwrap_or(0),
             placement: PlacementSpec {
                 regions: RegionSpec { prefer: self.prefer_region.clone(), require: self.region.clone() },
+                ..PlacementSpec::default()
             },
             retries: RetrySpec { limit: self.retries.unwrap_or(0), ..RetrySpec::default() },
             env: self.env.iter().cloned().collect::<BTreeMap<_, _>>(),
             working_dir,
+            expected_duration: self.expected_duration,
             ..WorkloadSpec::default()
         };
         self.fill(&mut spec);

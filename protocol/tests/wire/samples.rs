@@ -13,10 +13,11 @@ use protocol::ids::{
     ReplicaId, Uid, UnixMs, WorkloadKey, WorkloadName,
 };
 use protocol::node::{Activity, ActivitySource, DeviceHealth, DeviceReport, DriverState, GpuProcess, NodeFrame};
-use protocol::resources::{Cpu, Gpus, Memory, Resources, Span};
+use protocol::resources::{Cpu, Gpus, Memory, Money, Resources, Span};
 use protocol::sku::Sku;
 use protocol::workload::{
-    BatchSpec, Framework, GroupSpec, HeadSpec, PlacementSpec, RaySpec, RegionSpec, RetrySpec, SparkSpec, WorkloadSpec,
+    BatchSpec, Dependency, Framework, GroupSpec, HeadSpec, PlacementSpec, RaySpec, RegionSpec, RetrySpec, SparkSpec,
+    Spread, WorkloadSpec,
 };
 
 fn attempt() -> AttemptId {
@@ -53,10 +54,17 @@ pub fn specs() -> Vec<(&'static str, WorkloadSpec)> {
         }),
         placement: PlacementSpec {
             regions: RegionSpec { prefer: vec![Region::new("eu-west").unwrap()], require: vec![] },
+            spread: Spread::Nodes,
+            same_cluster_as: Some(WorkloadName::new("prepare").unwrap()),
+            max_cost_per_hour: Some(Money(400_500)),
         },
         retries: RetrySpec { limit: 3, backoff: Span(30_000) },
         env: [("A".to_owned(), "ä".to_owned())].into(),
         working_dir: Some("/home/me".into()),
+        depends_on: vec![Dependency { workload: WorkloadName::new("prepare").unwrap() }],
+        expected_duration: Some(Span(6 * 3_600_000)),
+        idle_timeout: Some(Span(1_800_000)),
+        ttl_after_finished: Some(Span(86_400_000)),
         ..WorkloadSpec::default()
     };
     let spark = WorkloadSpec {

@@ -1,0 +1,187 @@
+//! What is wrong with a specification, each fault with its field.
+
+use std::collections::BTreeSet;
+
+use super::{
+    GroupSpec, HeadSpec, MAX_DEPENDENCIES, MAX_GROUPS, MAX_MEMBERS, MAX_TEXT, MIN_IDLE_TIMEOUT, SpecError, Spread,
+    WorkloadSpec,
+};
+use crate::resources::Span;
+
+impl WorkloadSpec {
+    /// Everything that is wrong with it, each with its field. Empty: it can be accepted.
+    pub fn problems(&self) -> Vec<SpecError> {
+        let mut found = Vec::new();
+        let mut bad = |field: String, problem: String| found.push(SpecError { field, problem });
+        if let Err(e) = self.framework() {
+            bad(e.field, e.problem);
+            return found;
+        }
+        for (field, text) in self.texts() {
+            if text.len() > MAX_TEXT {
+                bad(field, format!("it has {} bytes; at most {MAX_TEXT} are allowed", text.len()));
+            } else if text.contains('\0') {
+                bad(field, "it has a NUL character, which no command line can carry".into());
+            }
+        }
+        for name in self.env.keys() {
+            if name.is_empty() || name.contains(['=', '\0']) {
+                bad(format!("spec.env[{name:?}]"), "a variable's name is not empty and has no '='".into());
+            }
+        }
+        self.check_times(&mut bad);
+        self.check_dependencies(&mut bad);
+        let (at, groups): (&str, Vec<&GroupSpec>) = match (&self.ray, &self.spark, &self.batch) {
+            (Some(ray), ..) => {
+                if ray.entrypoint.trim().is_empty() {
+                    bad("spec.ray.entrypoint".into(), "it is empty: write the command that the job runs".into());
+                }
+                check_head("spec.ray.head", &ray.head, &mut bad);
+                ("spec.ray.workers", ray.workers.iter().collect())
+            }
+            (_, Some(spark), _) => {
+                if spark.main.trim().is_empty() {
+                    bad("spec.spark.main".into(), "it is empty: name the application's file".into());
+                }
+                check_head("spec.spark.driver", &spark.driver, &mut bad);
+                ("spec.spark.executors", vec![&spark.executors])
+            }
+            (_, _, Some(batch)) => {
+                if batch.command.first().is_none_or(|c| c.is_empty()) {
+                    bad("spec.batch.command".into(), "it is empty: write the program and its arguments".into());
+                }
+                if batch.groups.is_empty() {
+                    bad("spec.batch.groups".into(), "it is empty: at least one group runs the command".into());
+                }
+                ("spec.batch.groups", batch.groups.iter().collect())
+            }
+            _ => unreachable!("framework() was checked above"),
+        };
+        if groups.len() > MAX_GROUPS {
+            bad(at.into(), format!("{} groups; at most {MAX_GROUPS} are allowed", groups.len()));
+        }
+        let mut names = BTreeSet::new();
+        let mut members = 0u64;
+        for (i, group) in groups.iter().enumerate() {
+            let place = if self.spark.is_some() { at.to_owned() } else { format!("{at}[{i}]") };
+            members += u64::from(group.count);
+            if !names.insert(group.name.as_str()) || matches!(group.name.as_str(), "head" | "driver") {
+                bad(format!("{place}.name"), format!("{} is taken: each group needs a name of its own", group.name));
+            }
+            check_group(&place, group, &mut bad);
+        }
+        if members > u64::from(MAX_MEMBERS) {
+            bad(at.into(), format!("{members} members in all; at most {MAX_MEMBERS} are allowed"));
+        }
+        found
+    }
+
+    /// What it asks for that the planner understands and no agent of this version carries out. Refused where workloads come in.
+    pub fn not_carried_out(&self) -> Vec<SpecError> {
+        let mut found = self.shares();
+        let unknown = [
+            ("spec.dependsOn", !self.depends_on.is_empty()),
+            ("spec.idleTimeout", self.idle_timeout.is_some()),
+            ("spec.ttlAfterFinished", self.ttl_after_finished.is_some()),
+            ("spec.placement.spread", self.placement.spread != Spread::None),
+            ("spec.placement.sameClusterAs", self.placement.same_cluster_as.is_some()),
+            ("spec.placement.maxCostPerHour", self.placement.max_cost_per_hour.is_some()),
+        ];
+        for (field, _) in unknown.into_iter().filter(|(_, set)| *set) {
+            let problem = "no planner of this version acts on it yet: leave it out".into();
+            found.push(SpecError { field: field.into(), problem });
+        }
+        found
+    }
+
+    /// Shares of a GPU.
+    fn shares(&self) -> Vec<SpecError> {
+        let shares = |(field, group): (String, &GroupSpec)| {
+            let problem =
+                format!("{} is a share of a GPU, which no agent of this version gives out yet: ask for 1", group.gpus);
+            (1..1000).contains(&group.gpus.0).then(|| SpecError { field: format!("{field}.gpus"), problem })
+        };
+        let (at, groups): (&str, &[GroupSpec]) = match (&self.ray, &self.spark, &self.batch) {
+            (Some(ray), ..) => ("spec.ray.workers", &ray.workers),
+            (_, Some(spark), _) => {
+                return shares(("spec.spark.executors".into(), &spark.executors)).into_iter().collect();
+            }
+            (_, _, Some(batch)) => ("spec.batch.groups", &batch.groups),
+            _ => return vec![],
+        };
+        groups.iter().enumerate().filter_map(|(i, group)| shares((format!("{at}[{i}]"), group))).collect()
+    }
+
+    fn check_times(&self, bad: &mut impl FnMut(String, String)) {
+        if self.expected_duration == Some(Span(0)) {
+            bad("spec.expectedDuration".into(), "it is 0: write how long it runs, such as 6h, or leave it out".into());
+        }
+        if let Some(short) = self.idle_timeout.filter(|t| *t < MIN_IDLE_TIMEOUT) {
+            let problem =
+                format!("{short} is too short: at least {MIN_IDLE_TIMEOUT}, for a program that loads is idle too");
+            bad("spec.idleTimeout".into(), problem);
+        }
+    }
+
+    fn check_dependencies(&self, bad: &mut impl FnMut(String, String)) {
+        let all = &self.depends_on;
+        if all.len() > MAX_DEPENDENCIES {
+            bad("spec.dependsOn".into(), format!("{} workloads; at most {MAX_DEPENDENCIES} are allowed", all.len()));
+        }
+        for (i, dependency) in all.iter().enumerate() {
+            if all[..i].contains(dependency) {
+                bad(format!("spec.dependsOn[{i}]"), format!("{} is named twice: once is enough", dependency.workload));
+            }
+        }
+    }
+
+    fn texts(&self) -> Vec<(String, &str)> {
+        let mut texts: Vec<(String, &str)> = Vec::new();
+        for (name, value) in &self.env {
+            texts.push((format!("spec.env[{name:?}]"), value));
+        }
+        if let Some(dir) = &self.working_dir {
+            texts.push(("spec.workingDir".into(), dir));
+        }
+        if let Some(ray) = &self.ray {
+            texts.push(("spec.ray.entrypoint".into(), &ray.entrypoint));
+        }
+        if let Some(spark) = &self.spark {
+            texts.push(("spec.spark.main".into(), &spark.main));
+            texts.extend(
+                spark.arguments.iter().enumerate().map(|(i, a)| (format!("spec.spark.arguments[{i}]"), a.as_str())),
+            );
+            texts.extend(spark.conf.iter().map(|(k, v)| (format!("spec.spark.conf[{k:?}]"), v.as_str())));
+        }
+        if let Some(batch) = &self.batch {
+            texts.extend(
+                batch.command.iter().enumerate().map(|(i, a)| (format!("spec.batch.command[{i}]"), a.as_str())),
+            );
+        }
+        texts
+    }
+}
+
+fn check_head(place: &str, head: &HeadSpec, bad: &mut impl FnMut(String, String)) {
+    if head.cpu.0 == 0 {
+        bad(format!("{place}.cpu"), "it is 0: ask for at least 1m".into());
+    }
+    if head.memory.0 == 0 {
+        bad(format!("{place}.memory"), "it is 0: ask for at least 1Mi".into());
+    }
+}
+
+fn check_group(place: &str, group: &GroupSpec, bad: &mut impl FnMut(String, String)) {
+    check_head(place, &HeadSpec { cpu: group.cpu, memory: group.memory }, bad);
+    if group.count == 0 {
+        bad(format!("{place}.count"), "it is 0: a group has at least one member".into());
+    }
+    if group.gpus.0 > 1000 && !group.gpus.0.is_multiple_of(1000) {
+        let problem =
+            format!("{} is no whole number of GPUs, and a share is a part of one: ask for less than 1", group.gpus);
+        bad(format!("{place}.gpus"), problem);
+    }
+    if group.gpus.0 == 0 && !group.gpu.is_empty() {
+        bad(format!("{place}.gpu"), "models are named, but gpus is 0: set gpus, or leave gpu out".into());
+    }
+}

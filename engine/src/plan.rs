@@ -51,7 +51,7 @@ pub fn plan(state: &State, capacity: &Capacity, at: UnixMs, limit: usize) -> Pla
 /// As [`plan`], with what the last plan of this leader remembered: room that is lent is taken back once that has lasted.
 pub fn plan_on(state: &State, capacity: &Capacity, memory: &Memory, at: UnixMs, limit: usize) -> Plan {
     let mut plan = Plan::default();
-    let mut walk = Walk::new(state, capacity, at);
+    let mut walk = Walk::new(state, capacity, memory, at);
     while plan.bindings.len() < limit
         && let Some((workload, turn)) = walk.step()
     {

@@ -121,7 +121,48 @@ pub enum Obstacle {
     BehindOthers {
         /// The first of them.
         first: String,
+        /// Who ends by then may use it all the same; none: nobody may.
+        until: Option<UnixMs>,
     },
+}
+
+/// On what it rests how long something takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
+pub enum Basis {
+    /// Its submitter said so.
+    Declared,
+    /// Others of its kind took so long: of its namespace, framework and size.
+    Learnt {
+        /// How many of them are known.
+        runs: u32,
+    },
+    /// It is being ended.
+    Ending,
+}
+
+/// Nodes that are kept for a waiting gang.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reserved {
+    /// Where.
+    pub cluster: ClusterName,
+    /// How many.
+    pub nodes: u32,
+    /// When it is expected to start; none: not known.
+    pub at: Option<UnixMs>,
+    /// Whose end it waits for last.
+    pub last: Option<Awaited>,
+}
+
+/// A workload whose end is waited for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Awaited {
+    /// Its name.
+    pub workload: String,
+    /// On what its expected end rests; none: it is not known when it ends.
+    pub basis: Option<Basis>,
 }
 
 /// Why a workload waits.
@@ -141,6 +182,9 @@ pub struct Waiting {
     /// Other pools that hold more than their part, where it waits for room: that is taken back for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lent: Vec<Lent>,
+    /// The nodes that are kept for it, where it is the first of its pool that waits for room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<Reserved>,
 }
 
 /// A pool that holds more than its part.

@@ -5,6 +5,7 @@
 
 mod codec;
 mod deleted;
+mod durations;
 mod indices;
 pub(crate) mod outstanding;
 
@@ -27,6 +28,7 @@ use crate::pools::Pools;
 use crate::reasons::Decision;
 
 pub use deleted::Deleted;
+pub use durations::{Durations, Kind};
 pub(crate) use indices::{Indices, Line};
 
 /// How many ended attempts of one workload are kept.
@@ -57,6 +59,8 @@ pub struct State {
     pub deleted: Deleted,
     /// Resource pools and ownership rules.
     pub pools: Pools,
+    /// How long workloads ran, by kind.
+    pub durations: Durations,
     /// Views of `workloads`, never stored.
     pub(crate) indices: Indices,
 }

@@ -29,6 +29,6 @@ pub fn sentence(obstacle: &Obstacle) -> String {
             let sku = sku.as_ref().map(|sku| format!(" on {sku}")).unwrap_or_default();
             format!("no room for {group}{sku} now (each: {each})")
         }
-        Obstacle::BehindOthers { first } => format!("has room, which is kept for {first}"),
+        Obstacle::BehindOthers { first, .. } => format!("has room, which is kept for {first}"),
     }
 }

@@ -107,6 +107,7 @@ pub fn waiting() -> Value {
             cause: WaitCause::BehindOthers { ahead: 1, first: "default/big".into() },
             candidates,
             lent: vec![],
+            reserved: None,
         }),
         decision: None,
         cures: vec!["wait for default/big to end".into(), "allow region us".into()],

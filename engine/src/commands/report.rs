@@ -8,8 +8,8 @@ use super::end::end_attempt;
 use super::step::Step;
 use super::{Outcome, Refusal};
 use crate::lifecycle::{Event, Phase};
-use crate::state::Happening;
 use crate::state::outstanding::GRACE_MS;
+use crate::state::{Happening, Kind};
 
 /// What state holds of an attempt that a cluster speaks of.
 pub(super) enum Held {
@@ -62,6 +62,9 @@ impl Step<'_> {
         let member = self.state.clusters.get(&attempt.cluster);
         // A late word of an agent's earlier life tells nothing of what its present life holds: it can't end the Unknown.
         let stranger = member.is_some_and(|c| c.incarnation != attempt.incarnation);
+        if report.state == AttemptState::Succeeded {
+            self.learn(key);
+        }
         self.change(key, |w, now| {
             let Some(attempt) = w.attempts.last_mut() else { return };
             attempt.revision = report.revision;
@@ -78,6 +81,17 @@ impl Step<'_> {
                 _ => w.remember(what, now),
             }
         });
+    }
+
+    /// How long a workload ran that succeeds now: what others of its kind are expected to take. One that was preempted may have gone on
+    /// from where it was, so that its last attempt tells nothing.
+    fn learn(&mut self, key: &WorkloadKey) {
+        let Some(workload) = self.state.workloads.get(key) else { return };
+        let running = workload.live_attempt().and_then(|attempt| attempt.running_at);
+        let (Some(since), Some(kind)) = (running, Kind::of(workload)) else { return };
+        if workload.attempts.iter().all(|a| !a.is_preempted()) {
+            self.state.durations.record(kind, self.now.0.saturating_sub(since.0));
+        }
     }
 
     /// Tells an agent to end what no live workload owns. Not kept in state: the agent speaks of it until it is gone, and each

@@ -6,11 +6,12 @@ use protocol::control::{GroupPlacement, NodeShare};
 use protocol::ids::ClusterName;
 use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
 
-use super::fit::{Everywhere, Fit, Fullest, Shape, Spot, fit, packing_order};
+use super::fit::{Allowed, Everywhere, Fit, Fullest, Shape, Spot, fit, packing_order};
 use super::obstacles::{bars, no_room, stale, too_small};
 use super::rooms::{Order, Room};
 use super::score::Score;
 use super::value::Value;
+use crate::queue::reservations::{Passes, Reservations};
 use crate::reasons::{Candidate, Decision, Obstacle};
 
 /// The most candidates that a decision keeps: it goes into the log.
@@ -28,16 +29,8 @@ pub(crate) struct Place {
 pub(crate) struct Barred {
     pub(crate) cluster: ClusterName,
     pub(crate) obstacle: Obstacle,
-    /// Whether room is kept for it: it could hold the gang once attempts end.
-    pub(crate) waits: Option<Waits>,
-}
-
-/// A gang that waits for room in a cluster.
-#[derive(Debug, Clone)]
-pub(crate) struct Waits {
-    pub(crate) shapes: Vec<Shape>,
-    /// Whether what finds no room could sit on any node.
-    pub(crate) any_node: bool,
+    /// Whether it could hold the gang once attempts end, or those ahead have started.
+    pub(crate) waits: bool,
 }
 
 /// What came of looking at a cluster.
@@ -55,32 +48,33 @@ pub(crate) fn look(
     spec: &WorkloadSpec,
     framework: Framework,
     gang: &[GroupNeed],
+    (reservations, passes): (&Reservations, &Passes),
 ) -> Look {
     let cluster = room.cluster.info.name.clone();
     let barred = |obstacle, waits| Look::Barred(Barred { cluster: cluster.clone(), obstacle, waits });
     if let Some(obstacle) = bars(room, spec, framework, gang) {
-        return barred(obstacle, None);
+        return barred(obstacle, false);
     }
     let shapes = room.shapes(gang, Order::BestFirst);
     let stale = stale(room);
     if stale.is_none()
-        && let Some(place) = place(room, value, spec, gang, &shapes, Order::BestFirst)
+        && let Some(place) = place(room, value, spec, gang, &shapes, (passes, Order::BestFirst))
     {
         return Look::Open(place);
     }
     if let Some(obstacle) = too_small(room, gang, &shapes).or(stale) {
-        return barred(obstacle, None);
+        return barred(obstacle, false);
     }
-    if let Some(first) = room.kept.first.as_ref().map(ToString::to_string)
+    if let Some(ahead) = reservations.ahead(room, passes)
         && matches!(fit(&mut room.holes, &Everywhere, &shapes, &Fullest), Fit::Fits(..))
     {
-        return barred(Obstacle::BehindOthers { first }, Some(Waits { shapes, any_node: false }));
+        let (first, until) = (ahead.key.to_string(), ahead.pass_until);
+        return barred(Obstacle::BehindOthers { first, until }, true);
     }
-    let (group, obstacle) = no_room(room, gang);
-    let any_node = gang[group].each.gpu_milli == 0;
+    let obstacle = no_room(room, gang);
     // Where even the end of every attempt would make no room, keeping room would only leave it idle.
     let worth = fit(room.healthy(), &Everywhere, &shapes, &Fullest) != Fit::No;
-    barred(obstacle, worth.then_some(Waits { shapes, any_node }))
+    barred(obstacle, worth)
 }
 
 /// The best place for the gang in this cluster now.
@@ -90,10 +84,10 @@ pub(crate) fn place(
     spec: &WorkloadSpec,
     gang: &[GroupNeed],
     shapes: &[Shape],
-    order: Order,
+    (allowed, order): (&dyn Allowed, Order),
 ) -> Option<Place> {
     let judge = room.judge(value);
-    let Fit::Fits(spots, waste) = fit(&mut room.holes, &room.kept, shapes, &judge) else { return None };
+    let Fit::Fits(spots, waste) = fit(&mut room.holes, allowed, shapes, &judge) else { return None };
     let score = Score::new(room, spec, gang, &spots, waste, order);
     Some(Place { cluster: room.cluster.info.name.clone(), score, spots })
 }

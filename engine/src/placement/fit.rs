@@ -63,17 +63,17 @@ pub(crate) enum Fit {
     NotFound,
 }
 
-/// Which nodes may be used: blocked ones are kept free for a workload that is ahead in line.
+/// Which nodes may be used: others are kept for a workload that is ahead in line.
 pub(crate) trait Allowed {
-    /// Whether nodes of this model may be used.
-    fn allows(&self, sku: SkuId) -> bool;
+    /// Whether nodes of this class may be used.
+    fn allows(&self, class: &Class) -> bool;
 }
 
 /// Every node may be used.
 pub(crate) struct Everywhere;
 
 impl Allowed for Everywhere {
-    fn allows(&self, _: SkuId) -> bool {
+    fn allows(&self, _: &Class) -> bool {
         true
     }
 }
@@ -117,7 +117,7 @@ fn usable<'a>(
     } else {
         (None, Some(holes.of_model(sku, each.gpu_milli)))
     };
-    all.into_iter().flatten().chain(one.into_iter().flatten()).filter(|(c, _)| allowed.allows(c.sku))
+    all.into_iter().flatten().chain(one.into_iter().flatten()).filter(|(c, _)| allowed.allows(c))
 }
 
 /// Finds room for the whole gang, where it wastes least. The holes are as before afterwards.

@@ -20,12 +20,21 @@ pub(crate) struct Class {
     cpu_milli: u64,
     memory_mib: u64,
     shares: Vec<u16>,
+    kept: Option<KeptFor>,
 }
 
+/// A waiting gang that a node is kept for, by its number in a plan.
+pub(crate) type KeptFor = u16;
+
 impl Class {
-    fn of(sku: SkuId, free: &Free) -> Self {
+    fn of(sku: SkuId, free: &Free, kept: Option<KeptFor>) -> Self {
         let Resources { cpu_milli, memory_mib, gpu_milli } = free.all;
-        Self { sku, gpu_milli, cpu_milli, memory_mib, shares: free.shares.clone() }
+        Self { sku, gpu_milli, cpu_milli, memory_mib, shares: free.shares.clone(), kept }
+    }
+
+    /// The gang that its nodes are kept for.
+    pub(crate) fn kept(&self) -> Option<KeptFor> {
+        self.kept
     }
 
     /// What is free on each of its nodes.
@@ -55,6 +64,8 @@ struct Taken {
 pub(crate) struct Holes {
     sku: Vec<SkuId>,
     free: Vec<Free>,
+    /// For whom each node is kept; shorter than `free` where the rest is kept for nobody.
+    kept: Vec<Option<KeptFor>>,
     /// How often each node changed.
     version: Vec<u32>,
     classes: BTreeMap<Class, BTreeSet<u32>>,
@@ -68,7 +79,7 @@ impl Holes {
         for (node, (sku, free)) in (0u32..).zip(nodes) {
             holes.sku.push(sku);
             if let Some(free) = &free {
-                holes.classes.entry(Class::of(sku, free)).or_default().insert(node);
+                holes.classes.entry(Class::of(sku, free, None)).or_default().insert(node);
             }
             holes.free.push(free.unwrap_or_default());
             holes.version.push(0);
@@ -83,7 +94,7 @@ impl Holes {
 
     /// The classes of one model with at least so much GPU left.
     pub(crate) fn of_model(&self, sku: SkuId, gpu_milli: u64) -> impl Iterator<Item = (&Class, u64)> + '_ {
-        let first = Class { sku, gpu_milli, cpu_milli: 0, memory_mib: 0, shares: vec![] };
+        let first = Class { sku, gpu_milli, cpu_milli: 0, memory_mib: 0, shares: vec![], kept: None };
         self.classes.range(first..).take_while(move |(c, _)| c.sku == sku).map(|(c, nodes)| (c, nodes.len() as u64))
     }
 
@@ -109,7 +120,7 @@ impl Holes {
 
     /// The first node of those that are as a node of this model was.
     pub(crate) fn first_of(&self, node: u32, was: &Free) -> Option<u32> {
-        self.first(&Class::of(self.sku(node), was))
+        self.first(&Class::of(self.sku(node), was, self.kept_for(node)))
     }
 
     /// The first node of each class of a model, with at least so much GPU left.
@@ -121,13 +132,7 @@ impl Holes {
     pub(crate) fn renew(&mut self, node: u32, free: Option<Free>) {
         self.set(node, free.clone().unwrap_or_default());
         if free.is_none() {
-            let class = Class::of(self.sku(node), &Free::default());
-            if let Some(nodes) = self.classes.get_mut(&class) {
-                nodes.remove(&node);
-                if nodes.is_empty() {
-                    self.classes.remove(&class);
-                }
-            }
+            self.leave(node);
         }
     }
 
@@ -175,16 +180,37 @@ impl Holes {
         self.log.clear();
     }
 
-    fn set(&mut self, node: u32, free: Free) {
-        let sku = self.sku[node as usize];
-        let old = Class::of(sku, &self.free[node as usize]);
-        if let Some(nodes) = self.classes.get_mut(&old) {
-            nodes.remove(&node);
-            if nodes.is_empty() {
-                self.classes.remove(&old);
-            }
+    /// For whom a node is kept.
+    pub(crate) fn kept_for(&self, node: u32) -> Option<KeptFor> {
+        self.kept.get(node as usize).copied().flatten()
+    }
+
+    /// A node is kept for a gang from here on, or for nobody. Not among what is undone.
+    pub(crate) fn keep_for(&mut self, node: u32, gang: Option<KeptFor>) {
+        let there = self.leave(node);
+        self.kept.resize(self.free.len(), None);
+        self.kept[node as usize] = gang;
+        if there {
+            let class = Class::of(self.sku(node), &self.free[node as usize], gang);
+            self.classes.entry(class).or_default().insert(node);
         }
-        self.classes.entry(Class::of(sku, &free)).or_default().insert(node);
+    }
+
+    /// Takes a node out of its class; false where it is in none.
+    fn leave(&mut self, node: u32) -> bool {
+        let class = Class::of(self.sku(node), &self.free[node as usize], self.kept_for(node));
+        let Some(nodes) = self.classes.get_mut(&class) else { return false };
+        let there = nodes.remove(&node);
+        if nodes.is_empty() {
+            self.classes.remove(&class);
+        }
+        there
+    }
+
+    fn set(&mut self, node: u32, free: Free) {
+        let (sku, kept) = (self.sku[node as usize], self.kept_for(node));
+        self.leave(node);
+        self.classes.entry(Class::of(sku, &free, kept)).or_default().insert(node);
         self.free[node as usize] = free;
         self.version[node as usize] = self.version[node as usize].wrapping_add(1);
     }

@@ -59,7 +59,7 @@ pub(crate) fn too_small(room: &mut Room<'_>, gang: &[GroupNeed], shapes: &[Shape
 
 /// Why the gang does not fit now, with its numbers. `fits` counts holes for the group after the groups before it took
 /// theirs; each `held_by_…` counts for this group alone how many more members would fit if only that were gone.
-pub(crate) fn no_room(room: &mut Room<'_>, gang: &[GroupNeed]) -> (usize, Obstacle) {
+pub(crate) fn no_room(room: &mut Room<'_>, gang: &[GroupNeed]) -> Obstacle {
     let shapes = room.shapes(gang, Order::BestFirst);
     let (group, sku, fits) = first_without_room(&mut room.holes, &Everywhere, &shapes);
     let need = &gang[group];
@@ -79,7 +79,7 @@ pub(crate) fn no_room(room: &mut Room<'_>, gang: &[GroupNeed]) -> (usize, Obstac
         more.all.gpu_milli += u64::from(devices) * DEVICE;
         more
     };
-    let obstacle = Obstacle::NoRoom {
+    Obstacle::NoRoom {
         group: need.name.clone(),
         each: need.each,
         sku: room.sku(sku).cloned(),
@@ -88,8 +88,7 @@ pub(crate) fn no_room(room: &mut Room<'_>, gang: &[GroupNeed]) -> (usize, Obstac
         held_by_ghosts: more(&|n, free| devices(free, n.ghosts)),
         held_by_sick: more(&|n, free| devices(free, n.sick)),
         held_by_attempts: more(&|n, free| healthy(n).unwrap_or_else(|| free.clone())),
-    };
-    (group, obstacle)
+    }
 }
 
 /// The first group, in packing order, for which there is no room after those before it: its place in the gang, the model of

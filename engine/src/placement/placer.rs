@@ -115,7 +115,7 @@ impl<'a> Placer<'a> {
         let mut best: Option<Place> = None;
         for room in self.rooms.values_mut() {
             let shapes = room.shapes(gang, order);
-            if let Some(place) = place(room, &self.value, &spec, gang, &shapes, order)
+            if let Some(place) = place(room, &self.value, &spec, gang, &shapes, (&fit::Everywhere, order))
                 && best.as_ref().is_none_or(|b| place.score < b.score)
             {
                 best = Some(place);

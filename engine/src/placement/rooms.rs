@@ -4,18 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::capacity::NodeState;
-use protocol::ids::{ClusterName, NodeName, WorkloadKey};
+use protocol::ids::{ClusterName, NodeName};
 use protocol::resources::Resources;
 use protocol::sku::Sku;
 use protocol::workload::GroupNeed;
 
 use super::devices::{DEVICE, Free};
-use super::fit::{Allowed, Judge, Shape, packing_order};
+use super::fit::{Judge, Shape, packing_order};
 use super::holes::{Holes, SkuId};
 use super::value::{Value, View, Waste};
 use crate::capacity::{Capacity, ClusterCapacity, NodeCapacity};
 use crate::planted;
-use crate::state::{Cluster, State};
+use crate::state::{Attempt, Cluster, State};
 
 /// One joined cluster during a plan.
 pub(crate) struct Room<'a> {
@@ -28,8 +28,6 @@ pub(crate) struct Room<'a> {
     pub(crate) holes: Holes,
     empty: Option<Holes>,
     healthy: Option<Holes>,
-    /// What is kept free for those ahead in line.
-    pub(crate) kept: Kept,
 }
 
 /// What the order of the models that a workload names means.
@@ -57,34 +55,6 @@ impl Judge for ByWaste<'_> {
     }
 }
 
-/// What is kept free for those ahead in line.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Kept {
-    all: bool,
-    skus: BTreeSet<u16>,
-    /// Who was first to be kept room for.
-    pub(crate) first: Option<WorkloadKey>,
-    /// For how many it is kept.
-    pub(crate) ahead: u64,
-}
-
-impl Allowed for Kept {
-    fn allows(&self, sku: SkuId) -> bool {
-        !self.all && sku.is_none_or(|s| !self.skus.contains(&s))
-    }
-}
-
-impl Kept {
-    /// Keeps room for a waiting gang: the nodes of every model that it accepts, or all nodes where a group without GPUs is
-    /// what finds no room.
-    pub(crate) fn keep(&mut self, key: &WorkloadKey, gang: &[Shape], any_node: bool) {
-        self.all |= any_node || gang.iter().all(|g| g.each.gpu_milli == 0);
-        self.skus.extend(gang.iter().flat_map(Shape::models));
-        self.first.get_or_insert_with(|| key.clone());
-        self.ahead += 1;
-    }
-}
-
 impl<'a> Room<'a> {
     pub(crate) fn new(state: &'a State, cluster: &'a Cluster, capacity: Option<&'a ClusterCapacity>) -> Self {
         let skus: BTreeSet<&Sku> = capacity.iter().flat_map(|c| &c.nodes).filter_map(|n| n.sku.as_ref()).collect();
@@ -95,7 +65,7 @@ impl<'a> Room<'a> {
             (n.state == NodeState::Ready).then(there)
         };
         let holes = holes_of(capacity, &skus, free);
-        Self { cluster, capacity, skus, holes, empty: None, healthy: None, kept: Kept::default() }
+        Self { cluster, capacity, skus, holes, empty: None, healthy: None }
     }
 
     /// What there would be if every node were empty, healthy and taking members. Made when first asked for.
@@ -156,6 +126,23 @@ impl<'a> Room<'a> {
 
     pub(crate) fn sku(&self, sku: SkuId) -> Option<&Sku> {
         self.skus.get(usize::from(sku?))
+    }
+
+    /// The nodes that take members, by name.
+    pub(crate) fn places(&self) -> BTreeMap<&'a NodeName, u32> {
+        let nodes = (0u32..).zip(self.capacity.map_or(&[][..], |c| &c.nodes));
+        nodes.filter(|(_, n)| n.state == NodeState::Ready).map(|(i, n)| (&n.name, i)).collect()
+    }
+
+    /// Makes an attempt's room free.
+    pub(crate) fn give(&mut self, places: &BTreeMap<&NodeName, u32>, attempt: &Attempt) {
+        for group in &attempt.placement {
+            for share in &group.nodes {
+                if let Some(node) = places.get(&share.node) {
+                    self.holes.give(*node, &group.each, u64::from(share.members));
+                }
+            }
+        }
     }
 
     pub(crate) fn node(&self, node: u32) -> Option<&'a NodeCapacity> {

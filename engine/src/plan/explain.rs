@@ -8,8 +8,10 @@ use crate::capacity::Capacity;
 use crate::commands::forget::is_abandoned;
 use crate::lifecycle::Phase;
 use crate::queue::order::Standing;
-use crate::queue::{LASTING_MS, Turn, Walk};
-use crate::reasons::{Candidate, Explanation, Lent, Obstacle, QuotaBound, Shortfall, WaitCause, Waiting, state_text};
+use crate::queue::{LASTING_MS, Memory, Turn, Walk};
+use crate::reasons::{
+    Awaited, Candidate, Explanation, Lent, Obstacle, QuotaBound, Reserved, Shortfall, WaitCause, Waiting, state_text,
+};
 use crate::state::{Attempt, Happening, State, Workload};
 
 /// The whole answer to "why", in any phase; none where there is no such workload.
@@ -32,10 +34,11 @@ pub fn explain(state: &State, capacity: &Capacity, at: UnixMs, key: &WorkloadKey
 }
 
 fn waiting(state: &State, capacity: &Capacity, at: UnixMs, asked: &Workload) -> Waiting {
-    let mut walk = Walk::new(state, capacity, at);
+    let memory = Memory::default();
+    let mut walk = Walk::new(state, capacity, &memory, at);
     let waiting = |Standing { place, of }, cause, candidates| {
         let pool = asked.pool.clone();
-        Waiting { place, of, pool, cause, candidates, lent: vec![] }
+        Waiting { place, of, pool, cause, candidates, lent: vec![], reserved: None }
     };
     while let Some((workload, turn)) = walk.step() {
         if workload.uid != asked.uid {
@@ -58,6 +61,9 @@ fn summary(workload: &Workload, waiting: Option<&Waiting>, now: UnixMs) -> Strin
                 Some(Waiting { place, of, cause: WaitCause::Backoff { until }, .. }) => {
                     format!("waits, {place} of {of} in line: it is tried again in {}", left(*until, now))
                 }
+                Some(Waiting { reserved: Some(reserved), .. }) => {
+                    format!("{}; {}", waiting.map(ToString::to_string).unwrap_or_default(), kept(reserved, now))
+                }
                 Some(waiting) => waiting.to_string(),
                 None => String::new(),
             };
@@ -77,6 +83,24 @@ fn summary(workload: &Workload, waiting: Option<&Waiting>, now: UnixMs) -> Strin
         Phase::Unknown => unknown(workload),
         Phase::Cancelled if attempt.is_none() => "it was cancelled before it was placed".into(),
         Phase::Cancelled => format!("it was cancelled; {}", at(attempt, &word(attempt))),
+    }
+}
+
+/// What is kept for it, and when it is expected to start.
+fn kept(reserved: &Reserved, now: UnixMs) -> String {
+    let Reserved { cluster, nodes, at, last } = reserved;
+    let what = match nodes {
+        1 => format!("a node of {cluster} is kept for it"),
+        nodes => format!("{nodes} nodes of {cluster} are kept for it"),
+    };
+    match (last, at) {
+        (Some(Awaited { workload, basis: Some(basis) }), Some(at)) => {
+            format!("{what}: it can start in {}, once {workload} ends ({basis})", left(*at, now))
+        }
+        (Some(Awaited { workload, .. }), _) => {
+            format!("{what}: it can start once {workload} ends, and nobody knows when that is")
+        }
+        (None, _) => what,
     }
 }
 
@@ -159,6 +183,16 @@ fn every_cure(waiting: &Waiting, now: UnixMs) -> Vec<String> {
         WaitCause::BeingPlaced => vec![],
         WaitCause::BehindOthers { first, .. } => {
             let mut cures = vec![format!("{first}, which is ahead of it, is placed or cancelled")];
+            let until = waiting.candidates.iter().filter_map(|c| match &c.obstacle {
+                Some(Obstacle::BehindOthers { until, .. }) => *until,
+                _ => None,
+            });
+            cures.extend(until.max().map(|until| {
+                format!(
+                    "it says that it ends within {}, before {first} can start: spec.expectedDuration",
+                    left(until, now)
+                )
+            }));
             cures.extend(waiting.candidates.iter().filter_map(cure));
             cures
         }

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::ids::PoolName;
+use protocol::ids::{PoolName, UnixMs};
 use protocol::pool::{Amounts, PoolSpec, Resource};
 use protocol::workload::Preemptible;
 
@@ -94,6 +94,8 @@ pub(crate) struct Ledger {
     firm: BTreeMap<PoolName, Amounts>,
     /// What is kept for gangs ahead in line that wait for their pool's part.
     claimed: BTreeMap<PoolName, Amounts>,
+    /// What is kept for a gang of the pool that nodes are kept for, and until when who ends may use it.
+    reserved: BTreeMap<PoolName, (Amounts, Option<UnixMs>)>,
 }
 
 static NOTHING: Amounts = Amounts(BTreeMap::new());
@@ -112,7 +114,16 @@ impl Ledger {
     ) -> Self {
         let firm = usage.iter().map(|(pool, u)| (pool.clone(), u.firm.clone())).collect();
         let (divided, held_anywhere) = (divided(pools, &fleet), held_in_tree(pools, usage));
-        Self { fleet, divided, entitled, held, held_anywhere, firm, claimed: BTreeMap::new() }
+        Self {
+            fleet,
+            divided,
+            entitled,
+            held,
+            held_anywhere,
+            firm,
+            claimed: BTreeMap::new(),
+            reserved: BTreeMap::new(),
+        }
     }
 
     /// What a pool is entitled to.
@@ -138,7 +149,7 @@ impl Ledger {
         pools: &Pools,
         pool: &PoolName,
         more: &Amounts,
-        preemptible: Preemptible,
+        (preemptible, end): (Preemptible, Option<UnixMs>),
     ) -> Option<Shortfall> {
         if let Some(short) = over_limit(pools, &self.held_anywhere, pool, more) {
             return Some(short);
@@ -148,23 +159,41 @@ impl Ledger {
         {
             return Some(short);
         }
-        self.over_entitlement(pool, more)
+        self.over_entitlement(pool, more, end)
     }
 
     /// Why a gang is over the pool's part of the fleet; none: it is not. A pool that is entitled to all there is of a resource is
-    /// bounded by room alone.
-    pub(crate) fn over_entitlement(&self, pool: &PoolName, more: &Amounts) -> Option<Shortfall> {
+    /// bounded by room alone. `end`: when it would end, where that is known.
+    pub(crate) fn over_entitlement(&self, pool: &PoolName, more: &Amounts, end: Option<UnixMs>) -> Option<Shortfall> {
         let (entitled, held, claimed) = (self.entitled(pool), self.held(pool), of(&self.claimed, pool));
+        let passes = |until: &Option<UnixMs>| end.zip(*until).is_some_and(|(end, until)| end <= until);
+        let reserved = self.reserved.get(pool).filter(|(_, until)| !passes(until)).map_or(&NOTHING, |(gang, _)| gang);
         // GPUs before memory before cpu: the scarcest is told.
         let divided = more.iter().filter(|(resource, _)| self.divided.contains(resource));
         divided.collect::<Vec<_>>().into_iter().rev().find_map(|(resource, needs)| {
             let extra = if planted::is("quota-off-by-one") { entitlement::piece(resource) } else { 0 };
-            let (most, held, kept) = (entitled.of(resource) + extra, held.of(resource), claimed.of(resource));
+            let kept = claimed.of(resource).saturating_add(reserved.of(resource));
+            let (most, held) = (entitled.of(resource) + extra, held.of(resource));
             let over = held.saturating_add(kept).saturating_add(needs) > most;
             let apart = most < self.fleet.of(resource);
             (over && apart)
                 .then(|| Shortfall { kept, ..shortfall(pool, QuotaBound::Entitlement, resource, most, held, needs) })
         })
+    }
+
+    /// Keeps a pool's part for a gang that nodes are kept for: it must be there when they are. Those that end by then may use it.
+    pub(crate) fn reserve(&mut self, pool: &PoolName, gang: &Amounts, until: Option<UnixMs>) {
+        self.reserved.insert(pool.clone(), (gang.clone(), until));
+    }
+
+    /// What is kept of a pool's part for gangs that wait for it.
+    pub(crate) fn claims(&self, pool: &PoolName) -> Amounts {
+        of(&self.claimed, pool).clone()
+    }
+
+    /// Keeps this much of a pool's part for gangs that wait for it, and no more.
+    pub(crate) fn set_claims(&mut self, pool: &PoolName, claims: Amounts) {
+        self.claimed.insert(pool.clone(), claims);
     }
 
     /// Keeps the pool's part for a gang that waits for it, so that smaller ones behind it do not take it for ever; not where

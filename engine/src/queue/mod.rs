@@ -1,22 +1,24 @@
 //! The walk along the lines: the pool that has the least of its part goes next, within it the highest priority, then the
 //! earliest submission. Each workload gets the best place that is left for it, or the reason why it waits.
 //!
-//! Waiting is bounded by two simple rules. Where a workload waits for room in a cluster that could hold it, room there is kept
-//! for it: nobody behind it gets a node of a model that it accepts (nor any node, where a group without GPUs is what finds no
-//! room). Others may use other nodes and clusters. A workload keeps no room where it would not fit even once every attempt has
-//! ended (it is too large, or ghosts, sick devices or cordoned nodes are in its way), nor while it waits out a backoff. And
-//! where it waits for its pool's part, that is kept for it in the same way (`pools::admission`).
+//! Waiting is bounded by two simple rules. For the first of each pool's line that finds no room, nodes are kept where it can start
+//! soonest (`reservations`): others use other nodes, or end before it. A workload keeps no room where it would not fit even once every
+//! attempt has ended (it is too large, or ghosts, sick devices or cordoned nodes are in its way), nor while it waits out a backoff.
+//! And where one waits for its pool's part, that is kept for it (`pools::admission`).
 
 pub(crate) mod books;
+pub(crate) mod estimates;
 pub(crate) mod order;
 mod reclaim;
+pub(crate) mod reservations;
+mod soonest;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use protocol::control::GroupPlacement;
-use protocol::ids::{ClusterName, PoolName, Region, UnixMs, WorkloadKey};
+use protocol::ids::{ClusterName, PoolName, Region, UnixMs};
 use protocol::pool::{Amounts, Resource};
 use protocol::sku::Sku;
 use protocol::workload::{Framework, GroupNeed, Preemptible, WorkloadSpec};
@@ -27,10 +29,11 @@ use crate::placement::obstacles::is_permanent;
 use crate::placement::placer::Placer;
 use crate::pools::admission::Ledger;
 use crate::pools::usage::{holds, needs};
-use crate::reasons::{Decision, Lent, Obstacle, QuotaBound, Shortfall, WaitCause, Waiting};
+use crate::reasons::{Decision, Lent, Obstacle, QuotaBound, Reserved, Shortfall, WaitCause, Waiting};
 use crate::state::{State, Workload};
 use order::{Order, Standing};
 pub use reclaim::{LASTING_MS, Memory};
+use reservations::{Passes, Reservations};
 
 /// What became of one workload of the line.
 pub(crate) enum Turn {
@@ -49,15 +52,19 @@ struct Likeness {
     framework: Framework,
     regions: Vec<Region>,
     gang: Vec<GroupNeed>,
+    /// Which gangs it may pass.
+    passes_until: Option<UnixMs>,
 }
 
 /// The walk.
 pub(crate) struct Walk<'a> {
     state: &'a State,
+    memory: &'a Memory,
     now: UnixMs,
     placer: Placer<'a>,
     ledger: Ledger,
     order: Order<'a>,
+    reservations: Reservations,
     found_none: BTreeMap<Likeness, Rc<Verdict>>,
     last: Option<&'a PoolName>,
     standing: Standing,
@@ -82,19 +89,22 @@ pub(crate) struct Starved<'a> {
 }
 
 /// Why a kind of workload waits.
+#[derive(Clone)]
 pub(crate) struct Verdict {
     cause: WaitCause,
     barred: Vec<Barred>,
+    /// What is kept for the one that has it first.
+    reserved: Option<Box<Reserved>>,
 }
 
 impl Verdict {
     fn of(cause: WaitCause) -> Rc<Self> {
-        Rc::new(Self { cause, barred: vec![] })
+        Rc::new(Self { cause, barred: vec![], reserved: None })
     }
 }
 
 impl<'a> Walk<'a> {
-    pub(crate) fn new(state: &'a State, capacity: &'a Capacity, at: UnixMs) -> Self {
+    pub(crate) fn new(state: &'a State, capacity: &'a Capacity, memory: &'a Memory, at: UnixMs) -> Self {
         let now = state.now.max(at);
         let placer = Placer::new(state, capacity);
         let books = books::books(state, &placer.rooms, now);
@@ -102,8 +112,22 @@ impl<'a> Walk<'a> {
         let ledger = books::ledger(state, books, now);
         let order = Order::new(state, &ledger);
         let (found_none, last, standing, starved) = (BTreeMap::new(), None, Standing::default(), vec![]);
-        let all_lent = OnceCell::new();
-        Self { state, now, placer, fleet, ledger, order, found_none, last, standing, starved, all_lent }
+        let (all_lent, reservations) = (OnceCell::new(), Reservations::default());
+        Self {
+            state,
+            memory,
+            now,
+            placer,
+            fleet,
+            ledger,
+            order,
+            reservations,
+            found_none,
+            last,
+            standing,
+            starved,
+            all_lent,
+        }
     }
 
     /// The next workload and what becomes of it; none at the end of every line.
@@ -123,37 +147,48 @@ impl<'a> Walk<'a> {
         }
         let spec = &workload.spec;
         let Ok(framework) = spec.framework() else { return waits(WaitCause::Impossible) };
+        let end = self.reservations.end_of(self.state, workload, self.now);
+        let passes = self.reservations.passes(end);
         let likeness = Likeness {
             pool: workload.pool.clone(),
             preemptible: spec.preemptible,
             framework,
             regions: spec.placement.regions.require.clone(),
             gang: spec.gang(),
+            passes_until: passes.until,
         };
         if let Some(verdict) = self.found_none.get(&likeness) {
-            for b in verdict.barred.iter().filter(|b| b.waits.is_some()) {
-                if let Some(room) = self.placer.rooms.get_mut(&b.cluster) {
-                    room.kept.ahead += 1;
-                }
-            }
             return Turn::Waits(Rc::clone(verdict));
         }
-        match self.find(workload, &likeness) {
+        match self.find(workload, &likeness, (&passes, end)) {
             Ok(turn) => turn,
             Err(verdict) => {
-                let verdict = Rc::new(verdict);
-                self.found_none.insert(likeness, Rc::clone(&verdict));
-                Turn::Waits(verdict)
+                self.found_none.insert(likeness, Rc::new(Verdict { reserved: None, ..verdict.clone() }));
+                Turn::Waits(Rc::new(verdict))
             }
         }
     }
 
     /// A place for a gang, or why there is none.
-    fn find(&mut self, workload: &'a Workload, likeness: &Likeness) -> Result<Turn, Verdict> {
+    fn find(
+        &mut self,
+        workload: &'a Workload,
+        likeness: &Likeness,
+        (passes, end): (&Passes, Option<UnixMs>),
+    ) -> Result<Turn, Verdict> {
         let Likeness { pool, preemptible, framework, gang, .. } = likeness;
-        let gang = match self.within_quota(pool, *preemptible, gang) {
+        let firm = (*preemptible, end);
+        let claims = self.ledger.claims(pool);
+        let gang = match self.within_quota(pool, firm, gang) {
             Ok(gang) => gang,
-            Err(verdict) => {
+            Err(mut verdict) => {
+                // What was let past it may use its pool's part until it starts: its nodes stay kept.
+                if matches!(&verdict.cause, WaitCause::Quota(short) if short.bound == QuotaBound::Entitlement) {
+                    verdict.reserved = self.reserve(workload, gang, None);
+                    if verdict.reserved.is_some() {
+                        self.ledger.set_claims(pool, claims);
+                    }
+                }
                 // Where priority decides within the pool, what lower ones hold of its part counts as well.
                 if matches!(&verdict.cause, WaitCause::Quota(short) if short.bound != QuotaBound::Reservation) {
                     self.starves(
@@ -165,19 +200,19 @@ impl<'a> Walk<'a> {
                 return Err(verdict);
             }
         };
-        let (mut places, barred) = self.look(&workload.spec, *framework, &gang);
+        let (mut places, barred) = self.look(&workload.spec, *framework, &gang, passes);
         if places.is_empty() {
-            let cause = self.cause(&barred);
-            self.keep_room(&workload.key, &barred);
-            let waits = barred.iter().filter(|b| b.waits.is_some()).map(|b| b.cluster.clone()).collect();
+            let cause = self.cause(&barred, passes);
+            let reserved = self.reserve(workload, &gang, Some(&barred));
+            let waits = barred.iter().filter(|b| b.waits).map(|b| b.cluster.clone()).collect();
             self.starves(workload, gang, waits);
-            return Err(Verdict { cause, barred });
+            return Err(Verdict { cause, barred, reserved });
         }
         // Several groups that each may have a model may together be too many of it.
         let mut short = None;
         while let Some(best) = places.first() {
             let held = self.would_hold(best, &gang);
-            match self.ledger.forbids(&self.state.pools, pool, &held, *preemptible) {
+            match self.ledger.forbids(&self.state.pools, pool, &held, firm) {
                 None => {
                     let turn = self.place_first(&gang, places, &barred);
                     self.ledger.take(&self.state.pools, pool, &held, *preemptible);
@@ -201,11 +236,11 @@ impl<'a> Walk<'a> {
     fn within_quota(
         &mut self,
         pool: &PoolName,
-        preemptible: Preemptible,
+        (preemptible, end): (Preemptible, Option<UnixMs>),
         gang: &[GroupNeed],
     ) -> Result<Vec<GroupNeed>, Verdict> {
         let all = needs(gang);
-        if let Some(short) = self.ledger.forbids(&self.state.pools, pool, &all, preemptible) {
+        if let Some(short) = self.ledger.forbids(&self.state.pools, pool, &all, (preemptible, end)) {
             return Err(self.beyond(pool, &all, short));
         }
         let mut gang = gang.to_vec();
@@ -218,7 +253,7 @@ impl<'a> Walk<'a> {
                 .filter(|sku| {
                     let mut more = Amounts::default();
                     more.add(Resource::Model((*sku).clone()), gpus);
-                    let forbidden = self.ledger.over_entitlement(pool, &more);
+                    let forbidden = self.ledger.over_entitlement(pool, &more, end);
                     let allowed = forbidden.is_none();
                     short = short.take().or(forbidden);
                     allowed
@@ -247,7 +282,7 @@ impl<'a> Walk<'a> {
     /// A gang is beyond its pool's part: some of that is kept for it.
     fn beyond(&mut self, pool: &PoolName, gang: &Amounts, short: Shortfall) -> Verdict {
         self.ledger.claim(&self.state.pools, &short, pool, gang);
-        Verdict { cause: WaitCause::Quota(short), barred: vec![] }
+        Verdict { cause: WaitCause::Quota(short), barred: vec![], reserved: None }
     }
 
     fn would_hold(&self, place: &Place, gang: &[GroupNeed]) -> Amounts {
@@ -267,7 +302,8 @@ impl<'a> Walk<'a> {
         let Standing { place, of } = self.standing;
         let for_room = matches!(verdict.cause, WaitCause::NoRoom | WaitCause::BehindOthers { .. });
         let lent = if for_room { self.lent(&pool) } else { vec![] };
-        Waiting { place, of, pool, cause: verdict.cause.clone(), candidates, lent }
+        let (cause, reserved) = (verdict.cause.clone(), verdict.reserved.as_deref().cloned());
+        Waiting { place, of, pool, cause, candidates, lent, reserved }
     }
 
     /// Other pools that hold more than their part.
@@ -285,10 +321,16 @@ impl<'a> Walk<'a> {
     }
 
     /// Every cluster: those with room, the best first, and those without.
-    fn look(&mut self, spec: &WorkloadSpec, framework: Framework, gang: &[GroupNeed]) -> (Vec<Place>, Vec<Barred>) {
+    fn look(
+        &mut self,
+        spec: &WorkloadSpec,
+        framework: Framework,
+        gang: &[GroupNeed],
+        passes: &Passes,
+    ) -> (Vec<Place>, Vec<Barred>) {
         let (mut places, mut barred) = (vec![], vec![]);
         for room in self.placer.rooms.values_mut() {
-            match look(room, &self.placer.value, spec, framework, gang) {
+            match look(room, &self.placer.value, spec, framework, gang, (&self.reservations, passes)) {
                 Look::Open(place) => places.push(place),
                 Look::Barred(b) => barred.push(b),
             }
@@ -306,23 +348,21 @@ impl<'a> Walk<'a> {
         Turn::Placed { cluster: best.cluster, placement, decision }
     }
 
-    fn keep_room(&mut self, key: &WorkloadKey, barred: &[Barred]) {
-        for b in barred {
-            if let (Some(waits), Some(room)) = (&b.waits, self.placer.rooms.get_mut(&b.cluster)) {
-                room.kept.keep(key, &waits.shapes, waits.any_node);
-            }
-        }
+    /// Keeps nodes for a gang that finds no room, and as much of its pool's part.
+    fn reserve(&mut self, workload: &Workload, gang: &[GroupNeed], barred: Option<&[Barred]>) -> Option<Box<Reserved>> {
+        let (at, promises) = ((self.state, self.now), self.memory.promises());
+        let reserved = self.reservations.reserve(&mut self.placer, at, promises, (workload, gang), barred)?;
+        self.ledger.reserve(&workload.pool, &needs(gang), self.reservations.last_pass_until());
+        Some(Box::new(reserved))
     }
 
-    fn cause(&self, barred: &[Barred]) -> WaitCause {
+    fn cause(&self, barred: &[Barred], passes: &Passes) -> WaitCause {
         if barred.iter().all(|b| is_permanent(&b.obstacle)) {
             return WaitCause::Impossible;
         }
-        let behind = barred.iter().find(|b| matches!(b.obstacle, Obstacle::BehindOthers { .. }));
-        let kept = behind.and_then(|b| self.placer.rooms.get(&b.cluster)).map(|room| &room.kept);
-        match kept.and_then(|k| Some((k.ahead, k.first.as_ref()?))) {
-            Some((ahead, first)) => WaitCause::BehindOthers { ahead, first: first.to_string() },
-            None => WaitCause::NoRoom,
-        }
+        let behind = barred.iter().filter(|b| matches!(b.obstacle, Obstacle::BehindOthers { .. }));
+        let rooms = behind.filter_map(|b| self.placer.rooms.get(&b.cluster));
+        let (ahead, first) = self.reservations.all_ahead(rooms, passes);
+        first.map_or(WaitCause::NoRoom, |first| WaitCause::BehindOthers { ahead, first })
     }
 }

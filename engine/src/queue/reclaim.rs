@@ -10,12 +10,12 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::capacity::NodeState;
 use protocol::ids::{ClusterName, NodeName, PoolName, Uid, UnixMs};
 use protocol::pool::{Amounts, Resource, WithinPool};
 use protocol::resources::Resources;
 use protocol::workload::{GroupNeed, Preemptible};
 
+use super::reservations::Promises;
 use super::{Starved, Walk};
 use crate::commands::{Preemption, Victim};
 use crate::lifecycle::Event;
@@ -42,6 +42,8 @@ pub struct Memory {
     lasting_ms: u64,
     over: BTreeMap<(PoolName, Resource), UnixMs>,
     starved: BTreeMap<Uid, UnixMs>,
+    /// What was kept for gangs that wait.
+    promises: Promises,
 }
 
 impl Default for Memory {
@@ -53,7 +55,12 @@ impl Default for Memory {
 impl Memory {
     /// Nothing yet; room is taken back once it has been lent for this long.
     pub fn new(lasting_ms: u64) -> Self {
-        Self { lasting_ms, over: BTreeMap::new(), starved: BTreeMap::new() }
+        Self { lasting_ms, over: BTreeMap::new(), starved: BTreeMap::new(), promises: Promises::new() }
+    }
+
+    /// What was kept for gangs that wait.
+    pub(super) fn promises(&self) -> &Promises {
+        &self.promises
     }
 }
 
@@ -79,7 +86,8 @@ impl<'a> Walk<'a> {
     pub(crate) fn reclaim(&mut self, before: &Memory) -> (Vec<Preemption>, Memory) {
         let usable = self.usable();
         if self.state.pools.is_plain() {
-            return (vec![], Memory::new(before.lasting_ms));
+            let promises = std::mem::take(&mut self.reservations).promises();
+            return (vec![], Memory { promises, ..Memory::new(before.lasting_ms) });
         }
         let (state, fleet) = (self.state, self.fleet.clone());
         let rights = || Rights::new(state, fleet.clone(), &usable);
@@ -110,7 +118,8 @@ impl<'a> Walk<'a> {
                 break;
             }
         }
-        (preemptions, memory)
+        let promises = std::mem::take(&mut self.reservations).promises();
+        (preemptions, Memory { promises, ..memory })
     }
 
     /// Whether some attempt ended in a cluster so short a time ago that its capacity may not show it yet: then its room may be
@@ -139,7 +148,12 @@ impl<'a> Walk<'a> {
             let uid = s.workload.uid;
             (uid, before.starved.get(&uid).copied().unwrap_or(self.now))
         });
-        Memory { lasting_ms: before.lasting_ms, over: over.collect(), starved: starved.collect() }
+        Memory {
+            lasting_ms: before.lasting_ms,
+            over: over.collect(),
+            starved: starved.collect(),
+            promises: Promises::new(),
+        }
     }
 
     /// The attempts whose end makes a hole for the gang; none where there are no such, or a hole is coming already.
@@ -215,8 +229,8 @@ fn may_end(workload: &Workload) -> bool {
 /// Whether what is being ended already makes the hole.
 fn coming(room: &mut Room<'_>, gang: &[GroupNeed], going: &[&Attempt]) -> bool {
     let mark = room.holes.mark();
-    let places = places(room);
-    going.iter().for_each(|attempt| give(room, &places, attempt));
+    let places = room.places();
+    going.iter().for_each(|attempt| room.give(&places, attempt));
     let fits = fits(room, gang);
     room.holes.undo_to(mark);
     fits
@@ -225,23 +239,6 @@ fn coming(room: &mut Room<'_>, gang: &[GroupNeed], going: &[&Attempt]) -> bool {
 fn fits(room: &mut Room<'_>, gang: &[GroupNeed]) -> bool {
     let shapes = room.shapes(gang, Order::BestFirst);
     matches!(fit(&mut room.holes, &Everywhere, &shapes, &Fullest), Fit::Fits(..))
-}
-
-/// The nodes that take members, by name.
-fn places(room: &Room<'_>) -> BTreeMap<NodeName, u32> {
-    let nodes = (0u32..).zip(room.capacity.map_or(&[][..], |c| &c.nodes));
-    nodes.filter(|(_, n)| n.state == NodeState::Ready).map(|(i, n)| (n.name.clone(), i)).collect()
-}
-
-/// Makes an attempt's room free.
-fn give(room: &mut Room<'_>, places: &BTreeMap<NodeName, u32>, attempt: &Attempt) {
-    for group in &attempt.placement {
-        for share in &group.nodes {
-            if let Some(node) = places.get(&share.node) {
-                room.holes.give(*node, &group.each, u64::from(share.members));
-            }
-        }
-    }
 }
 
 /// A choice of attempts, as places in the list of candidates.
@@ -256,11 +253,11 @@ fn cheapest<'c, 'a>(
     rights: impl Fn() -> Rights,
     state: &State,
 ) -> Option<Vec<&'c Candidate<'a>>> {
-    let places = places(room);
+    let places = room.places();
     let mark = room.holes.mark();
     let going: Vec<&Attempt> =
         state.live_in(&room.cluster.info.name).map(|(_, a)| a).filter(|a| a.stop.is_some()).collect();
-    going.iter().for_each(|attempt| give(room, &places, attempt));
+    going.iter().for_each(|attempt| room.give(&places, attempt));
     let singles: Vec<Choice> = (0..candidates.len()).map(|i| vec![i]).collect();
     let bundles = bundles(room, &gang.gang, candidates, &places);
     let mut best: Option<(Price, Choice)> = None;
@@ -293,7 +290,7 @@ fn add_until_it_fits(
     steps: &[Choice],
     rights: &impl Fn() -> Rights,
     state: &State,
-    places: &BTreeMap<NodeName, u32>,
+    places: &BTreeMap<&NodeName, u32>,
 ) -> Option<Choice> {
     let mark = room.holes.mark();
     let (mut chosen, mut books, mut found): (Choice, Rights, bool) = (vec![], rights(), false);
@@ -310,7 +307,7 @@ fn add_until_it_fits(
             continue;
         }
         books = after;
-        new.iter().for_each(|&i| give(room, places, candidates[i].attempt));
+        new.iter().for_each(|&i| room.give(places, candidates[i].attempt));
         chosen.extend(new);
         found = books.suffice(state, gang.workload) && fits(room, &gang.gang);
         if found {
@@ -322,7 +319,7 @@ fn add_until_it_fits(
     for dropped in dearest_first.into_iter().filter(|_| found) {
         let fewer: Choice = chosen.iter().copied().filter(|i| *i != dropped).collect();
         room.holes.undo_to(mark);
-        fewer.iter().for_each(|&i| give(room, places, candidates[i].attempt));
+        fewer.iter().for_each(|&i| room.give(places, candidates[i].attempt));
         let all: Vec<&Candidate<'_>> = fewer.iter().map(|&i| &candidates[i]).collect();
         if !fewer.is_empty() && rightful(&all, gang, rights(), state) && fits(room, &gang.gang) {
             chosen = fewer;
@@ -337,7 +334,7 @@ fn bundles(
     room: &Room<'_>,
     gang: &[GroupNeed],
     candidates: &[Candidate<'_>],
-    places: &BTreeMap<NodeName, u32>,
+    places: &BTreeMap<&NodeName, u32>,
 ) -> Vec<Choice> {
     let Some(&hardest) = packing_order(gang.iter().map(|g| g.each)).first() else { return vec![] };
     let each = &gang[hardest].each;

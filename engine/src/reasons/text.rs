@@ -6,7 +6,7 @@ use protocol::control::AttemptState;
 use protocol::resources::{Cpu, Gpus, Memory, Resources, Span};
 use protocol::sku::Sku;
 
-use super::{Candidate, Lent, Obstacle, QuotaBound, ScoreTerm, Shortfall, WaitCause, Waiting};
+use super::{Basis, Candidate, Lent, Obstacle, QuotaBound, ScoreTerm, Shortfall, WaitCause, Waiting};
 use crate::commands::PROGRESS_MS;
 use crate::pools::DEFAULT;
 use crate::state::{Ground, Happening};
@@ -59,7 +59,17 @@ impl fmt::Display for Obstacle {
                 ];
                 held.iter().filter(|(n, _)| **n > 0).try_for_each(|(n, by)| write!(f, "; {n} more {by}"))
             }
-            Obstacle::BehindOthers { first } => write!(f, "its room is kept for {first}, which is ahead in line"),
+            Obstacle::BehindOthers { first, .. } => write!(f, "its room is kept for {first}, which is ahead in line"),
+        }
+    }
+}
+
+impl fmt::Display for Basis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Basis::Declared => f.write_str("as it declared"),
+            Basis::Learnt { runs } => write!(f, "as the last {runs} of its kind did"),
+            Basis::Ending => f.write_str("it is being ended"),
         }
     }
 }

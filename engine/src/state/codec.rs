@@ -21,6 +21,7 @@ impl Encode for State {
         self.clusters.encode(e)?;
         self.deleted.encode(e)?;
         self.pools.encode(e)?;
+        self.durations.encode(e)?;
         (self.workloads.len() as u64).encode(e)?;
         self.workloads.values().try_for_each(|w| w.encode(e))
     }
@@ -36,6 +37,7 @@ impl<C> Decode<C> for State {
             clusters: BTreeMap::decode(d)?,
             deleted: Decode::decode(d)?,
             pools: Decode::decode(d)?,
+            durations: Decode::decode(d)?,
             ..State::default()
         };
         for _ in 0..u64::decode(d)? {

@@ -11,6 +11,7 @@ use protocol::codec::{decode_body, encode_body};
 use protocol::control::AttemptReport;
 use protocol::ids::*;
 use protocol::pool::*;
+use protocol::resources::Span;
 use protocol::sku::Sku;
 use protocol::workload::Preemptible;
 
@@ -31,7 +32,7 @@ const STATES: [&str; 8] =
 #[derive(Debug, Clone)]
 pub enum Op {
     Epoch,
-    Submit { name: usize, count: u32, gpus: u64, priority: i32, retries: u32, pool: usize, firm: bool },
+    Submit { name: usize, count: u32, gpus: u64, priority: i32, retries: u32, pool: usize, firm: bool, lasts: u64 },
     PreemptAgain { which: usize },
     SetPool { name: usize, parent: usize, reservation: u64, limit: u64, share: u32, kept: bool, within: bool },
     DeletePool { name: usize },
@@ -53,9 +54,9 @@ pub fn op() -> impl Strategy<Value = Op> {
     let cluster = || 0..CLUSTERS.len();
     prop_oneof![
         1 => Just(Op::Epoch),
-        5 => (name(), 1..4u32, 0..3u64, -1..2i32, 0..3u32, 0..6usize, 0..6u8)
-            .prop_map(|(name, count, gpus, priority, retries, pool, firm)| Op::Submit {
-                name, count, gpus, priority, retries, pool, firm: firm == 0,
+        5 => (name(), 1..4u32, 0..3u64, -1..2i32, 0..3u32, 0..6usize, 0..6u8, 0..4u64)
+            .prop_map(|(name, count, gpus, priority, retries, pool, firm, lasts)| Op::Submit {
+                name, count, gpus, priority, retries, pool, firm: firm == 0, lasts,
             }),
         3 => (0..POOLS.len(), 0..6usize, 0..5u64, 0..12u64, 1..4u32, any::<bool>(), any::<bool>())
             .prop_map(|(name, parent, reservation, limit, share, kept, within)| Op::SetPool {
@@ -101,7 +102,7 @@ pub fn lending() -> impl Strategy<Value = Vec<Op>> {
     let one = prop_oneof![
         6 => (name(), 1..3u32, 1..3u64, -1..2i32, 0..4usize, 0..9u8).prop_map(
             |(name, count, gpus, priority, pool, firm)| Op::Submit {
-                name, count, gpus, priority, retries: 1, pool, firm: firm == 0,
+                name, count, gpus, priority, retries: 1, pool, firm: firm == 0, lasts: u64::from(firm) % 4,
             }
         ),
         6 => Just(Op::Plan { limit: 4 }),
@@ -188,11 +189,12 @@ impl History {
     fn command(&self, op: &Op) -> Option<Command> {
         Some(match op {
             Op::Epoch => Command::OpenEpoch { epoch: Epoch(self.state.epoch.0 + 1) },
-            Op::Submit { name, count, gpus, priority, retries, pool, firm } => {
+            Op::Submit { name, count, gpus, priority, retries, pool, firm, lasts } => {
                 let skus: &[&str] = if *gpus > 0 { &["H100"] } else { &[] };
                 let mut spec = batch(vec![group("w", *count, 1, 1, *gpus, skus)]);
                 (spec.priority, spec.retries.limit) = (*priority, *retries);
                 spec.preemptible = (!firm).into();
+                spec.expected_duration = (*lasts > 0).then(|| Span(*lasts * 20_000));
                 spec.pool = POOLS.get(*pool).map(|p| script::pool(p));
                 Command::Submit { key: key(NAMES[*name]), uid: uid(NAMES[*name]), spec: Box::new(spec) }
             }

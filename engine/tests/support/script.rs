@@ -6,7 +6,7 @@
 //! stale CLUSTER                        its capacity is too old
 //! join CLUSTER [region=R] [life=N] [last=N] [only=FRAMEWORK] [price=SKU:MILLI] [WORKLOAD/ATTEMPT:REVISION:STATE ...]
 //! epoch N · at MS · lose CLUSTER · cancel NAME · delete NAME · forget NAME/ATTEMPT REASON ... · why NAME · outstanding CLUSTER · show NAME · warn ...
-//! submit NAME [priority=N] [pool=P] [firm]  [require=R] [prefer=R] [retries=N] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
+//! submit NAME [priority=N] [pool=P] [firm] [lasts=MS] [require=R] [prefer=R] [retries=N] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
 //! pool NAME [parent=P] [within] [RESOURCE=RESERVATION/LIMIT/SHARE[/static] ...]   makes or changes a pool (LIMIT `-`: none)
 //! drop-pool NAME · owner NAME [pool=P] [parent=O] · drop-owner NAME · pools
 //! busy CLUSTER NODE PERCENT            how busy a node's devices are
@@ -25,6 +25,7 @@ use protocol::control::{AttemptReport, AttemptState, Order};
 use protocol::errors::FailureClass;
 use protocol::ids::*;
 use protocol::pool::*;
+use protocol::resources::Span;
 use protocol::workload::{Framework, GroupSpec, WorkloadSpec};
 
 use super::*;
@@ -102,6 +103,7 @@ pub fn spec_of(words: &[&str]) -> WorkloadSpec {
     spec.priority = option(words, "priority").map_or(0, number);
     spec.pool = option(words, "pool").map(|p| PoolName::new(p).unwrap());
     spec.preemptible = (!words.contains(&"firm")).into();
+    spec.expected_duration = option(words, "lasts").map(|ms| Span(number(ms)));
     spec.retries.limit = option(words, "retries").map_or(0, number);
     spec.placement.regions.require = option(words, "require").map(|r| Region::new(r).unwrap()).into_iter().collect();
     spec.placement.regions.prefer = option(words, "prefer").map(|r| Region::new(r).unwrap()).into_iter().collect();

@@ -1,0 +1,221 @@
+//! Reservations in time, and who may pass them (EASY backfill; Lifka, "The ANL/IBM SP Scheduling System", JSSPP 1995, here for many
+//! clusters and pools).
+//!
+//! The first of a pool's line that fits its pool's part and finds no room gets the nodes where the ends of running attempts make room
+//! for it soonest (`soonest`). Nobody else gets a place on them, but for those that end before it could start. Others use other nodes.
+//!
+//! So waiting is bounded. Who passes is let in on an estimate, which may be wrong: so only until the time at which the gang was first
+//! expected to start, and nobody passes where that is not known. From then on the nodes are changed only for others with fewer attempts
+//! to wait for. What has to end becomes less with every end, then, and never more. [`Promise`]s keep this from plan to plan; a new
+//! leader begins anew. The first in line behind the gang is next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::ids::{ClusterName, NodeName, PoolName, Uid, UnixMs, WorkloadKey};
+use protocol::workload::GroupNeed;
+
+use super::estimates::lasts;
+use super::soonest::{Soonest, on_nodes, soonest};
+use crate::placement::candidates::Barred;
+use crate::placement::fit::Allowed;
+use crate::placement::holes::{Class, KeptFor};
+use crate::placement::placer::Placer;
+use crate::placement::rooms::{Order, Room};
+use crate::reasons::{Obstacle, Reserved};
+use crate::state::{State, Workload};
+
+/// The most gangs of a plan that nodes are kept for.
+const MOST_RESERVATIONS: usize = 32;
+/// The most attempts whose ends a plan looks at, though always those of one cluster: about a millisecond a thousand.
+const MOST_ENDS: usize = 20_000;
+
+/// What was last kept for a gang, and when it was first expected to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Promise {
+    at: Option<UnixMs>,
+    cluster: ClusterName,
+    nodes: Vec<NodeName>,
+}
+
+/// The promises of a leader, by workload.
+pub(crate) type Promises = BTreeMap<Uid, Promise>;
+
+/// Nodes that are kept for a waiting gang.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    pub(crate) key: WorkloadKey,
+    uid: Uid,
+    /// Those that end by then may use its nodes; none: nobody may.
+    pub(crate) pass_until: Option<UnixMs>,
+    promise: Promise,
+}
+
+/// The reservations of a plan.
+#[derive(Debug, Default)]
+pub(crate) struct Reservations {
+    all: Vec<Reservation>,
+    pools: BTreeSet<PoolName>,
+    looked: usize,
+}
+
+/// Which kept nodes a workload may use.
+#[derive(Debug, Default)]
+pub(crate) struct Passes {
+    gangs: BTreeSet<KeptFor>,
+    /// The earliest start among those gangs: others that may pass the same gangs are alike.
+    pub(crate) until: Option<UnixMs>,
+}
+
+impl Allowed for Passes {
+    fn allows(&self, class: &Class) -> bool {
+        class.kept().is_none_or(|gang| self.gangs.contains(&gang))
+    }
+}
+
+impl Reservations {
+    /// When a workload that started now would end, where that is known and of use.
+    pub(crate) fn end_of(&self, state: &State, workload: &Workload, now: UnixMs) -> Option<UnixMs> {
+        if self.all.iter().all(|r| r.pass_until.is_none()) {
+            return None;
+        }
+        lasts(state, workload).map(|(ms, _)| UnixMs(now.0.saturating_add(ms)))
+    }
+
+    /// Which kept nodes a workload that ends then may use.
+    pub(crate) fn passes(&self, end: Option<UnixMs>) -> Passes {
+        let Some(end) = end else { return Passes::default() };
+        let passed = (0..).zip(&self.all).filter(|(_, r)| r.pass_until.is_some_and(|until| end <= until));
+        let (gangs, starts): (BTreeSet<KeptFor>, Vec<Option<UnixMs>>) =
+            passed.map(|(gang, r)| (gang, r.pass_until)).unzip();
+        Passes { gangs, until: starts.into_iter().flatten().min() }
+    }
+
+    /// The first gang for which nodes of a cluster are kept that this one may not use.
+    pub(crate) fn ahead<'r>(&'r self, room: &Room<'_>, passes: &Passes) -> Option<&'r Reservation> {
+        self.all.get(usize::from(*ahead(room, passes).first()?))
+    }
+
+    /// For how many gangs nodes of these clusters are kept that this one may not use, and the first of them.
+    pub(crate) fn all_ahead<'r>(
+        &self,
+        rooms: impl Iterator<Item = &'r Room<'r>>,
+        passes: &Passes,
+    ) -> (u64, Option<String>) {
+        let all: BTreeSet<KeptFor> = rooms.flat_map(|room| ahead(room, passes)).collect();
+        let first = all.first().and_then(|gang| self.all.get(usize::from(*gang)));
+        (all.len() as u64, first.map(|r| r.key.to_string()))
+    }
+
+    /// Until when those behind the gang that was last reserved for must end.
+    pub(crate) fn last_pass_until(&self) -> Option<UnixMs> {
+        self.all.last().and_then(|r| r.pass_until)
+    }
+
+    /// Keeps nodes for a gang, where it is the first of its pool's line and could start once attempts end. Without `barred` only
+    /// those that were promised to it before its time.
+    pub(crate) fn reserve(
+        &mut self,
+        placer: &mut Placer<'_>,
+        (state, now): (&State, UnixMs),
+        promises: &Promises,
+        (workload, gang): (&Workload, &[GroupNeed]),
+        barred: Option<&[Barred]>,
+    ) -> Option<Reserved> {
+        if self.all.len() >= MOST_RESERVATIONS || self.pools.contains(&workload.pool) {
+            return None;
+        }
+        let id = self.all.len() as KeptFor;
+        let before = promises.get(&workload.uid);
+        let kept = before.and_then(|promise| kept_before(placer, (state, now), promise, gang, id));
+        let late = before.is_none_or(|promise| promise.at.is_none_or(|at| at <= now));
+        let fresh = match barred {
+            Some(barred) => self.soonest(placer, (state, now), gang, barred),
+            None if late => return None,
+            None => None,
+        };
+        let (cluster, found) = match (kept, fresh) {
+            (Some(kept), Some(fresh)) => {
+                let hops = if late { fresh.1.waits_for < kept.1.waits_for } else { fresh.1.rank() < kept.1.rank() };
+                if hops { fresh } else { kept }
+            }
+            (kept, fresh) => kept.or(fresh)?,
+        };
+        self.pools.insert(workload.pool.clone());
+        let room = placer.rooms.get_mut(&cluster)?;
+        found.nodes.iter().for_each(|node| room.holes.keep_for(*node, Some(id)));
+        let first = match before {
+            Some(promise) => promise.at,
+            None => found.at,
+        };
+        let names = found.nodes.iter().filter_map(|node| Some(room.node(*node)?.name.clone())).collect();
+        self.all.push(Reservation {
+            key: workload.key.clone(),
+            uid: workload.uid,
+            pass_until: first.zip(found.at).map(|(first, at)| first.min(at)).filter(|until| *until > now),
+            promise: Promise { at: first, cluster: cluster.clone(), nodes: names },
+        });
+        let nodes = u32::try_from(found.nodes.len()).unwrap_or(u32::MAX);
+        Some(Reserved { cluster, nodes, at: found.at, last: found.last })
+    }
+
+    /// Of all clusters the one where it can start soonest.
+    fn soonest(
+        &mut self,
+        placer: &mut Placer<'_>,
+        (state, now): (&State, UnixMs),
+        gang: &[GroupNeed],
+        barred: &[Barred],
+    ) -> Option<(ClusterName, Soonest)> {
+        let mut waits: Vec<&Barred> = barred.iter().filter(|b| b.waits).collect();
+        // Where least is missing first: a plan has no time to look at all of a large fleet.
+        waits.sort_by_key(|b| match &b.obstacle {
+            Obstacle::NoRoom { needs, fits, .. } => needs.saturating_sub(*fits),
+            _ => 0,
+        });
+        let mut best: Option<(ClusterName, Soonest)> = None;
+        for b in waits {
+            let live = state.live_in(&b.cluster).count();
+            if self.looked > 0 && self.looked + live > MOST_ENDS {
+                break;
+            }
+            self.looked += live;
+            let Some(room) = placer.rooms.get_mut(&b.cluster) else { continue };
+            let shapes = room.shapes(gang, Order::BestFirst);
+            let Some(found) = soonest(room, &shapes, state, now) else { continue };
+            if best.as_ref().is_none_or(|(_, least)| found.rank() < least.rank()) {
+                best = Some((b.cluster.clone(), found));
+            }
+        }
+        best
+    }
+
+    /// What the next plan is to remember.
+    pub(crate) fn promises(self) -> Promises {
+        self.all.into_iter().map(|r| (r.uid, r.promise)).collect()
+    }
+}
+
+/// The nodes that were kept for a gang before, where it still fits on them once attempts end. They are kept for nobody afterwards.
+fn kept_before(
+    placer: &mut Placer<'_>,
+    (state, now): (&State, UnixMs),
+    promise: &Promise,
+    gang: &[GroupNeed],
+    id: KeptFor,
+) -> Option<(ClusterName, Soonest)> {
+    let room = placer.rooms.get_mut(&promise.cluster)?;
+    let (places, shapes) = (room.places(), room.shapes(gang, Order::BestFirst));
+    let nodes: Vec<u32> = promise.nodes.iter().filter_map(|name| places.get(name).copied()).collect();
+    if nodes.iter().any(|node| room.holes.kept_for(*node).is_some()) {
+        return None;
+    }
+    nodes.iter().for_each(|node| room.holes.keep_for(*node, Some(id)));
+    let found = on_nodes(room, &shapes, state, now, &nodes, id);
+    nodes.iter().for_each(|node| room.holes.keep_for(*node, None));
+    found.map(|found| (promise.cluster.clone(), found))
+}
+
+fn ahead(room: &Room<'_>, passes: &Passes) -> BTreeSet<KeptFor> {
+    let kept = room.holes.classes().filter_map(|(class, _)| class.kept());
+    kept.filter(|gang| !passes.gangs.contains(gang)).collect()
+}

@@ -54,3 +54,21 @@ pub struct NodeCapacity {
     /// Mean activity of its devices in percent, where any is known.
     pub activity_percent: Option<u8>,
 }
+
+impl NodeCapacity {
+    /// A node on which nothing runs and nothing is wrong.
+    pub fn untouched(name: NodeName, sku: Option<Sku>, source: Source, total: Resources) -> Self {
+        Self {
+            name,
+            sku,
+            state: NodeState::Ready,
+            source,
+            total,
+            free: total,
+            shares: vec![],
+            ghosts: 0,
+            sick: 0,
+            activity_percent: None,
+        }
+    }
+}

@@ -5,6 +5,7 @@
 //! capacity and proposes bindings, and is run by the leader alone: what it proposes becomes commands, which `apply` checks
 //! again.
 
+pub mod ahead;
 pub mod capacity;
 pub mod commands;
 pub mod effects;

@@ -4,13 +4,14 @@
 
 pub mod histories;
 pub mod invariants;
+pub mod questions;
 pub mod script;
 pub mod slow_pools;
 
 use std::collections::BTreeMap;
 
 use engine::capacity::{Capacity, ClusterCapacity, NodeCapacity};
-use protocol::capacity::{NodeState, Source};
+use protocol::capacity::Source;
 use protocol::control::{AttemptReport, AttemptState, ClusterInfo, Price};
 use protocol::ids::*;
 use protocol::resources::{Cpu, Gpus, Memory, Resources};
@@ -48,18 +49,7 @@ pub fn resources(cpu: u64, gib: u64, gpus: u64) -> Resources {
 }
 
 pub fn node(name: &str, sku: Option<&str>, total: Resources) -> NodeCapacity {
-    NodeCapacity {
-        name: NodeName::new(name).unwrap(),
-        sku: sku.map(Sku::from_driver),
-        state: NodeState::Ready,
-        source: Source::Declared,
-        total,
-        free: total,
-        shares: vec![],
-        ghosts: 0,
-        sick: 0,
-        activity_percent: None,
-    }
+    NodeCapacity::untouched(NodeName::new(name).unwrap(), sku.map(Sku::from_driver), Source::Declared, total)
 }
 
 pub fn frame(nodes: Vec<NodeCapacity>) -> ClusterCapacity {

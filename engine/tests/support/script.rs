@@ -10,6 +10,7 @@
 //! pool NAME [parent=P] [within] [RESOURCE=RESERVATION/LIMIT/SHARE[/static] ...]   makes or changes a pool (LIMIT `-`: none)
 //! drop-pool NAME · owner NAME [pool=P] [parent=O] · drop-owner NAME · pools
 //! busy CLUSTER NODE PERCENT            how busy a node's devices are
+//! forecast NAME · whatif EDIT + EDIT ...   EDIT: cluster C R | nodes C COUNTxGPUS SKU | drain C [NODE] | pool NAME ... | submit NAME ...
 //! plan [limit=N]                       plans and commits what it proposes
 //! forget                               another leader plans from here on: it remembers nothing
 //! propose, commit                      plans without committing; commits that
@@ -138,6 +139,10 @@ pub fn pool_of(words: &[&str]) -> PoolSpec {
 }
 
 impl World {
+    pub fn at(&self) -> UnixMs {
+        UnixMs(self.now)
+    }
+
     fn pools(&self) -> String {
         let standing = plan::pools(&self.state, &self.fleet.capacity, UnixMs(self.now));
         let told = standing.iter().map(|(name, s)| {
@@ -183,6 +188,8 @@ impl World {
                 String::new()
             }
             "why" => self.why(words[0]),
+            "forecast" => self.forecast(words[0]),
+            "whatif" => self.whatif(words),
             "warn" => plan::warnings(&self.state, &self.fleet.capacity, &spec_of(words)).join("\n"),
             "show" => self.show(words[0]),
             "pools" => self.pools(),

@@ -1,0 +1,196 @@
+//! The time to come, as far as it can be told: a copy of the state, the very planner, and the ends that attempts are expected to have
+//! (`queue::estimates`). Nobody submits anything, nothing fails, and everything ends when it is expected to. What has no expected end
+//! stays. `forecast` asks when one workload starts, `whatif` what changes if the fleet, a pool or the line were different.
+//!
+//! Used for questions alone: nothing that is found here is ever committed. A pool's right to room that others borrowed needs no wait
+//! here, and who gives room is gone at once, so that times may be up to a minute early.
+
+mod edits;
+mod forecast;
+mod whatif;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::control::{AttemptReport, AttemptState};
+use protocol::ids::{AttemptNumber, ClusterName, LogIndex, NodeName, Uid, UnixMs, WorkloadKey};
+use protocol::resources::Resources;
+
+use crate::capacity::Capacity;
+use crate::commands::Command;
+use crate::placement::rooms::{free, healthy};
+use crate::plan::{Memory, plan_on};
+use crate::queue::estimates::ends;
+use crate::reasons::Basis;
+use crate::state::{Attempt, State};
+
+pub use edits::{Edit, EditFault};
+pub use forecast::{Ended, Forecast, forecast};
+pub use whatif::{Changes, Fate, FateChange, whatif};
+
+/// Waiting workloads times plans, at most: about two seconds of work.
+const MOST_WORK: usize = 1_000_000;
+/// The most plans, whatever the line.
+const MOST_PLANS: usize = 5_000;
+/// The most bindings of one plan here.
+const BINDINGS: usize = 256;
+
+/// A workload started.
+#[derive(Debug, Clone)]
+pub(crate) struct Started {
+    key: WorkloadKey,
+    cluster: ClusterName,
+}
+
+/// The time to come.
+pub(crate) struct Ahead {
+    state: State,
+    capacity: Capacity,
+    memory: Memory,
+    now: UnixMs,
+    /// Attempts that were met, each with its expected end: an end that has come must not be expected anew.
+    met: BTreeSet<(Uid, AttemptNumber)>,
+    /// What ends when, and on what that rests.
+    agenda: BTreeMap<(UnixMs, Uid), (AttemptNumber, Basis)>,
+    work: usize,
+    plans: usize,
+}
+
+impl Ahead {
+    /// From here on.
+    pub(crate) fn new(state: State, capacity: Capacity, at: UnixMs) -> Self {
+        let now = state.now.max(at);
+        let (met, agenda) = (BTreeSet::new(), BTreeMap::new());
+        Self { state, capacity, memory: Memory::new(0), now, met, agenda, work: 0, plans: 0 }
+    }
+
+    /// Places what can be placed now. Returns who started, in that order.
+    pub(crate) fn settle(&mut self) -> Vec<Started> {
+        let mut started = vec![];
+        while self.has_time() {
+            self.plans += 1;
+            self.work += self.state.waiting().len();
+            let plan = plan_on(&self.state, &self.capacity, &self.memory, self.now, BINDINGS);
+            self.memory = plan.memory;
+            let mut changed = false;
+            for binding in plan.bindings {
+                let (key, cluster) = (binding.key.clone(), binding.cluster.clone());
+                if self.apply(Command::Bind(Box::new(binding))) {
+                    changed = true;
+                    self.report(&key, AttemptState::Running);
+                    started.push(Started { key, cluster });
+                }
+            }
+            for preemption in plan.preemptions {
+                let victims: Vec<WorkloadKey> = preemption.victims.iter().map(|v| v.key.clone()).collect();
+                if self.apply(Command::Preempt(Box::new(preemption))) {
+                    changed = true;
+                    victims.iter().for_each(|key| self.end(key, AttemptState::Stopped));
+                }
+            }
+            if !changed {
+                break;
+            }
+        }
+        self.meet();
+        started
+    }
+
+    /// Whether there is time for another plan.
+    pub(crate) fn has_time(&self) -> bool {
+        self.plans < MOST_PLANS && self.work < MOST_WORK
+    }
+
+    /// Goes on to the next time at which something ends or is tried again; what ended. None where nothing is expected any more.
+    pub(crate) fn advance(&mut self) -> Option<Vec<(WorkloadKey, Basis)>> {
+        let end = self.agenda.keys().next().map(|(at, _)| *at);
+        let again = self.state.indices.backoffs.iter().map(|(until, _)| *until).find(|until| *until > self.now);
+        let next = [end, again].into_iter().flatten().min()?;
+        self.now = self.now.max(next);
+        let mut ended = vec![];
+        while let Some(entry) = self.agenda.first_entry().filter(|entry| entry.key().0 <= self.now) {
+            let ((_, uid), (number, basis)) = entry.remove_entry();
+            let Some(key) = self.state.by_uid.get(&uid).cloned() else { continue };
+            let live = self.state.workloads.get(&key).and_then(|w| w.live_attempt());
+            if let Some(attempt) = live.filter(|a| a.number == number) {
+                let state = if attempt.stop.is_some() { AttemptState::Stopped } else { AttemptState::Succeeded };
+                self.end(&key, state);
+                ended.push((key, basis));
+            }
+        }
+        Some(ended)
+    }
+
+    /// How many live attempts have no expected end.
+    pub(crate) fn endless(&self) -> u64 {
+        let expected: BTreeSet<Uid> = self.agenda.keys().map(|(_, uid)| *uid).collect();
+        let live = self.state.indices.live.values().flat_map(BTreeMap::values);
+        let uids = live.filter_map(|key| self.state.workloads.get(key)).map(|w| w.uid);
+        uids.filter(|uid| !expected.contains(uid)).count() as u64
+    }
+
+    /// Notes when attempts that are new here are expected to end.
+    fn meet(&mut self) {
+        let live: Vec<&WorkloadKey> = self.state.indices.live.values().flat_map(BTreeMap::values).collect();
+        for workload in live.into_iter().filter_map(|key| self.state.workloads.get(key)) {
+            let Some(attempt) = workload.live_attempt() else { continue };
+            if self.met.insert((workload.uid, attempt.number))
+                && let Some((at, basis)) = ends(&self.state, workload, attempt, self.now)
+            {
+                self.agenda.insert((at, workload.uid), (attempt.number, basis));
+            }
+        }
+    }
+
+    /// Applies a command; false where it was refused.
+    fn apply(&mut self, command: Command) -> bool {
+        let index = LogIndex(self.state.applied.0 + 1);
+        self.state.apply(index, &command, self.now).outcome.is_ok()
+    }
+
+    /// The agent's word on a workload's live attempt.
+    fn report(&mut self, key: &WorkloadKey, state: AttemptState) {
+        let Some(workload) = self.state.workloads.get(key) else { return };
+        let Some(attempt) = workload.live_attempt() else { return };
+        let revision = attempt.revision + 1;
+        let report = AttemptReport { attempt: workload.attempt_id(attempt.number), revision, state, at: self.now };
+        let cluster = attempt.cluster.clone();
+        self.apply(Command::Report { cluster, report });
+    }
+
+    /// A live attempt ends, and its room is free.
+    fn end(&mut self, key: &WorkloadKey, state: AttemptState) {
+        let attempt = self.state.workloads.get(key).and_then(|w| w.live_attempt()).cloned();
+        let Some(attempt) = attempt else { return };
+        // Nothing is learnt from runs that are imagined.
+        let durations = self.state.durations.clone();
+        self.report(key, state);
+        self.state.durations = durations;
+        give_back(&mut self.capacity, &self.state, &attempt);
+    }
+}
+
+/// An attempt's room is free in its cluster's frame, where that had it. The frame of an attempt in flight never did.
+fn give_back(capacity: &mut Capacity, state: &State, attempt: &Attempt) {
+    let Some(frame) = capacity.clusters.get_mut(&attempt.cluster) else { return };
+    let life = state.clusters.get(&attempt.cluster).map(|c| c.incarnation);
+    if attempt.launch > frame.watermark || Some(attempt.incarnation) != life {
+        return;
+    }
+    let mut held: BTreeMap<&NodeName, Vec<(Resources, u64)>> = BTreeMap::new();
+    for group in &attempt.placement {
+        for share in &group.nodes {
+            held.entry(&share.node).or_default().push((group.each, u64::from(share.members)));
+        }
+    }
+    for node in &mut frame.nodes {
+        let (Some(held), Some(whole)) = (held.get(&node.name), healthy(node)) else { continue };
+        let mut free = free(node);
+        held.iter().for_each(|(each, members)| free.give(each, *members));
+        let most = whole.all;
+        node.free = Resources {
+            cpu_milli: free.all.cpu_milli.min(most.cpu_milli),
+            memory_mib: free.all.memory_mib.min(most.memory_mib),
+            gpu_milli: free.all.gpu_milli.min(most.gpu_milli),
+        };
+    }
+}

@@ -76,6 +76,8 @@ pub enum Command {
     Describe(commands::describe::Args),
     /// Explain why a workload waits, or why it is where it is
     Why(commands::why::Args),
+    /// Tell when a workload starts, and on what that rests
+    Forecast(commands::forecast::Args),
     /// Print a workload's logs
     Logs(commands::logs::Args),
     /// End workloads and keep their records
@@ -86,6 +88,8 @@ pub enum Command {
     Forget(commands::forget::Args),
     /// Show free GPUs by cluster and model, and whether a gang would fit
     Capacity(commands::capacity::Args),
+    /// Tell what would start, move or wait if the fleet, a pool or the line were different
+    Whatif(Box<commands::whatif::Args>),
     /// List clusters, or the nodes of one
     Clusters(commands::clusters::Args),
     /// Show the resource pools: what each is entitled to, holds and waits for
@@ -115,8 +119,8 @@ pub enum Command {
 
 /// The help's groups of commands, in the order in which they are shown.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("Workloads", &["submit", "get", "describe", "why", "logs", "cancel", "delete", "forget"]),
-    ("The fleet", &["capacity", "clusters", "pools", "pool"]),
+    ("Workloads", &["submit", "get", "describe", "why", "forecast", "logs", "cancel", "delete", "forget"]),
+    ("The fleet", &["capacity", "whatif", "clusters", "pools", "pool"]),
     ("Try it", &["demo", "dev", "replay"]),
     ("Roles", &["coordinator", "agent", "node", "identity"]),
     ("Shell", &["completions"]),

@@ -10,6 +10,7 @@ mod stream;
 
 use std::time::Duration;
 
+use engine::ahead::{Edit, Forecast};
 use protocol::api::{CapacityAnswer, ClusterObject, ForgetRequest, List, NodeStatus, WorkloadObject};
 use protocol::ids::{ClusterName, Namespace, WorkloadKey};
 use reqwest::{Method, Url};
@@ -142,6 +143,17 @@ impl Client {
         let text = object["text"].as_str().unwrap_or_default().to_owned();
         let explanation = serde_json::from_value(object.clone()).ok();
         Ok(Why { object, text, explanation })
+    }
+
+    /// When a workload starts, and on what that rests.
+    pub async fn forecast(&self, key: &WorkloadKey) -> Result<Forecast, ClientError> {
+        self.read(&["forecast", key.namespace.as_str(), key.name.as_str()], &[]).await
+    }
+
+    /// What would change with these edits.
+    pub async fn whatif(&self, edits: &[Edit]) -> Result<engine::ahead::Changes, ClientError> {
+        let body = serde_json::to_vec(&serde_json::json!({ "edits": edits })).expect("edits have only text keys");
+        self.request(Method::POST, &["whatif"], &[], Some(&body)).await?.read()
     }
 
     /// The output of an attempt (none: the last one), with `follow` until the attempt ends.

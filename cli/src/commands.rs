@@ -8,6 +8,7 @@ pub mod completions;
 pub mod delete;
 pub mod describe;
 pub mod follow;
+pub mod forecast;
 pub mod forget;
 pub mod get;
 pub mod inline;
@@ -17,6 +18,7 @@ pub mod pools;
 pub mod replay;
 pub mod submit;
 pub mod wait;
+pub mod whatif;
 pub mod why;
 
 use std::time::Duration;
@@ -57,11 +59,13 @@ async fn dispatch(command: Command, global: Global, out: Out) -> anyhow::Result<
         Command::Get(args) => get::run(args, &global, &out).await,
         Command::Describe(args) => describe::run(args, &global, &out).await,
         Command::Why(args) => why::run(args, &global, &out).await,
+        Command::Forecast(args) => forecast::run(args, &global, &out).await,
         Command::Logs(args) => logs::run(args, &global, &out).await,
         Command::Cancel(args) => cancel::run(args, &global, &out).await,
         Command::Delete(args) => delete::run(args, &global, &out).await,
         Command::Forget(args) => forget::run(args, &global, &out).await,
         Command::Capacity(args) => capacity::run(args, &global, &out).await,
+        Command::Whatif(args) => whatif::run(*args, &global, &out).await,
         Command::Pools(args) => pools::run(args, &global, &out).await,
         Command::Pool(args) => pool::run(args, &global, &out).await,
         Command::Clusters(args) => clusters::run(args, &global, &out).await,

@@ -183,6 +183,35 @@ async fn a_queued_workload_says_its_place_and_why_on_leader_and_follower() {
 }
 
 #[tokio::test]
+async fn the_time_to_come_is_told_and_nothing_is_changed() {
+    let core = Core::start();
+    core.join(info("eu-1", "eu-west", &["H100"]), vec![node("n-1", Some("H100"), 8)]).await;
+    let api = serve(&core, quick()).await;
+    let lasts = |name: &str| batch(name, 1, 8) + "  expectedDuration: 1h\n";
+    api.post_yaml(&lasts("first")).await;
+    core.place().await;
+    api.post_yaml(&lasts("second")).await;
+    let told = api.get("/forecast/default/second").await.json();
+    assert_eq!((&told["cluster"], &told["ends"], &told["endless"]), (&"eu-1".into(), &1.into(), &0.into()), "{told}");
+    assert_eq!(told["after"][0]["basis"]["kind"], "declared", "{told}");
+    api.get("/forecast/default/none").await.failure(404, "NotFound");
+
+    let json = [("content-type", "application/json")];
+    let ask = async |edits: &str| api.ask("POST", "/whatif", &json, &format!("{{\"edits\":[{edits}]}}")).await;
+    let told = ask(r#"{"kind":"addNodes","cluster":"eu-1","count":1,"sku":"H100","gpus":8}"#).await.json();
+    let change = &told["changes"][0];
+    assert_eq!(
+        (&told["changed"], &told["same"], &change["workload"]),
+        (&1.into(), &1.into(), &"default/second".into())
+    );
+    assert_eq!((&change["after"]["kind"], &change["after"]["at"]), (&"starts".into(), &told["now"]), "{told}");
+    let refused = ask(r#"{"kind":"drainNode","cluster":"eu-1","node":"n-9"}"#).await;
+    assert!(refused.failure(400, "BadRequest").contains("edits[0]: cluster eu-1 has no node n-9"));
+    ask("").await.failure(400, "BadRequest");
+    assert_eq!(api.get(&format!("{WORKLOADS}/second")).await.json()["status"]["phase"], "Queued");
+}
+
+#[tokio::test]
 async fn cancel_ends_and_delete_removes() {
     let core = Core::start();
     let api = serve(&core, quick()).await;

@@ -161,3 +161,25 @@ pub fn capacity() -> Value {
             "activityPercent": null, "ageMs": 65000, "priceMilli": null}],
         "gang": {"nodes": 2, "gpusPerNode": 8, "fits": {"eu-1": 1, "eu-2": 0}, "largest": 3}})
 }
+
+/// When a workload starts. The times are long past, so that what is shown does not change.
+pub fn forecast() -> Value {
+    let ended = |name: &str, basis: Value| json!({"workload": name, "at": 1000, "basis": basis});
+    let after = [ended("default/b", json!({"kind": "declared"})), ended("ads/a", json!({"kind": "learnt", "runs": 5}))];
+    let text = "it starts in about 2h, in eu-1, if 7 attempts end as expected and nobody submits what goes before it";
+    json!({"at": 1000, "cluster": "eu-1", "ends": 7, "after": after, "endless": 2, "text": text})
+}
+
+/// What edits change.
+pub fn changes() -> Value {
+    let waits = |from: Value| json!({"kind": "waits", "why": "waits, 1 of 2 in line", "from": from});
+    let starts = |from: Value| json!({"kind": "starts", "cluster": "eu-1", "at": 1000, "from": from});
+    let runs = json!({"kind": "runs", "cluster": "us-1"});
+    let changes = [
+        json!({"workload": "default/a", "before": runs, "after": starts(json!("us-1"))}),
+        json!({"workload": "default/b", "before": runs, "after": waits(json!("us-1"))}),
+        json!({"workload": "default/c", "before": waits(Value::Null), "after": starts(Value::Null)}),
+        json!({"workload": "default/d", "before": {"kind": "absent"}, "after": waits(Value::Null)}),
+    ];
+    json!({"now": 1000, "changes": changes, "changed": 5, "same": 40})
+}

@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use super::fake::{Answer, Fake, ok, refuse};
-use super::objects::{capacity, clusters, created, list, nodes, placed, waiting, workload, workload_with};
+use super::objects::{
+    capacity, changes, clusters, created, forecast, list, nodes, placed, waiting, workload, workload_with,
+};
 use super::{Ran, finish, run, tidewater};
 
 /// A coordinator with three workloads, two clusters and an explanation for two.
@@ -18,6 +20,8 @@ fn federation() -> Fake {
         "/apis/tidewater.dev/v1/clusters" => ok(clusters()),
         "/apis/tidewater.dev/v1/clusters/eu-1/nodes" => ok(nodes()),
         "/capacity" => ok(capacity()),
+        "/forecast/default/waits" => ok(forecast()),
+        "/whatif" => ok(changes()),
         "/explain/default/waits" => ok(waiting()),
         "/explain/default/runs" => ok(placed()),
         "/explain/default/newer" => ok(serde_json::json!({"phase": "Dreaming", "text": "it dreams of GPUs"})),
@@ -48,6 +52,28 @@ fn tables_are_as_reviewed() {
 fn explanations_are_as_reviewed() {
     insta::assert_snapshot!("why_waiting", shown(&["why", "waits"]));
     insta::assert_snapshot!("why_placed", shown(&["why", "runs"]));
+}
+
+#[test]
+fn the_time_to_come_is_as_reviewed() {
+    insta::assert_snapshot!("forecast", shown(&["forecast", "waits"]));
+    insta::assert_snapshot!("whatif", shown(&["whatif", "--drain", "us-1", "--add-nodes", "eu-1:4x8xH100"]));
+}
+
+#[test]
+fn what_is_to_be_imagined_is_sent_in_order_or_refused_before_anything_is_sent() {
+    let server = federation();
+    let args = ["whatif", "--drain", "us-1/n-1", "--delete-pool", "ads", "--add-nodes", "eu-1:2x8xH100", "-o", "json"];
+    assert_eq!(run(&server.url, &args).code, 0);
+    let body: Value = serde_json::from_str(&server.requests()[0].body).unwrap();
+    let kinds: Vec<&str> = body["edits"].as_array().unwrap().iter().map(|e| e["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["addNodes", "drainNode", "deletePool"], "{body}");
+    assert_eq!((&body["edits"][0]["count"], &body["edits"][0]["sku"]), (&2.into(), &"H100".into()));
+    let ran = run(&server.url, &["whatif"]);
+    assert!(ran.code == 2 && ran.stderr.contains("nothing is different"), "{ran:?}");
+    let ran = run(&server.url, &["whatif", "--add-nodes", "eu-1:4x8"]);
+    assert!(ran.code == 2 && ran.stderr.contains("COUNTxGPUSxMODEL"), "{ran:?}");
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[test]

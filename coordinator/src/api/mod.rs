@@ -3,6 +3,7 @@
 //!
 //! Kubernetes' conventions where Kubernetes has one; JSON in and out, YAML in. Loopback HTTP in this version.
 
+mod ahead;
 pub mod body;
 pub mod capacity;
 pub mod clusters;
@@ -150,6 +151,8 @@ pub fn router(handle: Handle, settings: Settings) -> Router {
         .merge(resources())
         .route("/capacity", get(capacity::get))
         .route("/explain/{namespace}/{name}", get(explain::get))
+        .route("/forecast/{namespace}/{name}", get(ahead::get_forecast))
+        .route("/whatif", post(ahead::post_whatif))
         .route("/logs/{namespace}/{name}", get(logs::get))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

@@ -70,14 +70,15 @@ pub struct Changes {
     pub same: u64,
 }
 
-/// Compares the time to come as it is and with the edits. Takes the state and capacity to itself: it goes on from them.
-pub fn whatif(state: State, capacity: Capacity, at: UnixMs, edits: &[Edit]) -> Result<Changes, EditFault> {
+/// Compares the time to come as it is and with the edits. Takes the state and capacity to itself: it goes on from them. A fault comes
+/// with the place of its edit.
+pub fn whatif(state: State, capacity: Capacity, at: UnixMs, edits: &[Edit]) -> Result<Changes, (usize, EditFault)> {
     let mut edited = Ahead::new(state.clone(), capacity.clone(), at);
     let now = edited.now;
     // Who runs where is told before the edits: some of them end what runs.
     let there = running(&state);
     for (number, edit) in edits.iter().enumerate() {
-        edited.edit(number, edit)?;
+        edited.edit(number, edit).map_err(|fault| (number, fault))?;
     }
     let mut before = fates(Ahead::new(state, capacity, at), &there);
     let mut changes = vec![];

@@ -57,7 +57,7 @@ impl World {
     pub fn whatif(&self, words: &[&str]) -> String {
         let edits: Vec<Edit> = words.split(|w| *w == "+").map(edit).collect();
         match whatif(self.state.clone(), self.fleet.capacity.clone(), self.at(), &edits) {
-            Err(fault) => format!("refused: {fault}"),
+            Err((_, fault)) => format!("refused: {fault}"),
             Ok(changes) => {
                 let mut story = format!("{} change, {} stay\n", changes.changed, changes.same);
                 for change in &changes.changes {

@@ -4,7 +4,7 @@ use redb::ReadableTable;
 
 use super::random::Random;
 use super::*;
-use crate::raft::store::{Batch, Compaction, OpenError};
+use crate::raft::store::{Batch, Compaction, FORMAT, OpenError};
 
 /// A store with entries, a hard state and a snapshot, before and after its last batch.
 fn used() -> (SimDisk, Store, Contents, Contents) {
@@ -147,10 +147,10 @@ fn what_is_no_store_or_another_ones_is_told_apart() {
     redb::StorageBackend::write(&text, 0, &[b'x'; 9000]).unwrap();
     assert!(matches!(Store::open(text, ME), Err(OpenError::Damaged { .. })));
     let newer = forged(|transaction| {
-        let record = crate::raft::record::seal(b"format", &3u32.to_be_bytes());
+        let record = crate::raft::record::seal(b"format", &(FORMAT + 1).to_be_bytes());
         transaction.open_table(STATE).unwrap().insert("format", record.as_slice()).unwrap();
     });
-    assert!(matches!(newer, Err(OpenError::Version { found: 3 })));
+    assert!(matches!(newer, Err(OpenError::Version { found }) if found == FORMAT + 1));
 }
 
 #[test]

@@ -87,6 +87,8 @@ pub struct NodeRow {
     pub memory_mib: u64,
     /// Its devices.
     pub devices: u16,
+    /// Its cluster, where the list says it.
+    pub cluster: Option<String>,
 }
 
 /// How nodes are given to clusters.
@@ -116,7 +118,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// All nodes empty.
+    /// All nodes empty. Where the list names clusters, those are the clusters, and nothing is split.
     pub fn new(rows: &[NodeRow], clusters: usize, split: Split, seed: u64) -> Self {
         let models: BTreeSet<String> = rows.iter().filter_map(|r| r.model.clone()).collect();
         let models: Vec<String> = models.into_iter().collect();
@@ -134,10 +136,16 @@ impl Fleet {
             Split::Random => crate::chance::Chance::new(seed, crate::chance::Chance::SPLIT).shuffle(&mut order),
             Split::Model => order.sort_by_key(|n| (nodes[*n].model, *n)),
         }
-        let clusters = clusters.max(1);
+        let mut clusters = clusters.max(1);
         let mut cluster = vec![0; rows.len()];
         for (place, node) in order.iter().enumerate() {
             cluster[*node] = place * clusters / rows.len().max(1);
+        }
+        let named: BTreeSet<&str> = rows.iter().map(|r| r.cluster.as_deref().unwrap_or_default()).collect();
+        if named.iter().any(|name| !name.is_empty()) {
+            clusters = named.len();
+            let of = |row: &NodeRow| named.iter().position(|n| row.cluster.as_deref().unwrap_or_default() == *n);
+            cluster = rows.iter().map(|row| of(row).unwrap_or_default()).collect();
         }
         let mut states: BTreeMap<(usize, Node), BTreeSet<usize>> = BTreeMap::new();
         for (i, node) in nodes.iter().enumerate() {
@@ -171,19 +179,40 @@ impl Fleet {
         self.states.iter().filter_map(|((cluster, node), all)| Some((*cluster, node, *all.first()?)))
     }
 
-    /// Enters a placement; false, and nothing is changed, where it does not fit.
-    pub fn place(&mut self, pod: &Pod, choice: Choice) -> bool {
-        let Some(node) = self.nodes.get(choice.node).filter(|n| self.accepts(pod, n)) else { return false };
-        let Some(after) = node.take(pod, choice.device_left) else { return false };
-        let cluster = self.cluster[choice.node];
-        let before = (cluster, std::mem::replace(&mut self.nodes[choice.node], after.clone()));
+    /// A pod of whole devices is gone from a node; false, and nothing is changed, where it was not there or shares a device.
+    pub fn release(&mut self, pod: &Pod, node: usize) -> bool {
+        let (Some(before), Some(row)) = (self.nodes.get(node).cloned(), self.rows.get(node)) else { return false };
+        let mut after = before.clone();
+        let given = after.left.iter_mut().filter(|left| **left == 0).take(usize::from(pod.devices));
+        let back = given.map(|left| *left = DEVICE).count();
+        after.left.sort_unstable();
+        after.cpu_milli += pod.cpu_milli;
+        after.memory_mib += pod.memory_mib;
+        let fits = after.cpu_milli <= row.cpu_milli && after.memory_mib <= row.memory_mib;
+        if back < usize::from(pod.devices) || pod.milli < DEVICE && pod.devices > 0 || !fits {
+            return false;
+        }
+        self.set(node, after);
+        true
+    }
+
+    fn set(&mut self, node: usize, after: Node) {
+        let cluster = self.cluster[node];
+        let before = (cluster, std::mem::replace(&mut self.nodes[node], after.clone()));
         if let Some(alike) = self.states.get_mut(&before) {
-            alike.remove(&choice.node);
+            alike.remove(&node);
             if alike.is_empty() {
                 self.states.remove(&before);
             }
         }
-        self.states.entry((cluster, after)).or_default().insert(choice.node);
+        self.states.entry((cluster, after)).or_default().insert(node);
+    }
+
+    /// Enters a placement; false, and nothing is changed, where it does not fit.
+    pub fn place(&mut self, pod: &Pod, choice: Choice) -> bool {
+        let Some(node) = self.nodes.get(choice.node).filter(|n| self.accepts(pod, n)) else { return false };
+        let Some(after) = node.take(pod, choice.device_left) else { return false };
+        self.set(choice.node, after);
         true
     }
 }

@@ -28,7 +28,7 @@ pub fn make(nodes: usize, seed: u64) -> Made {
             let cpu_milli = cpu_a_device * u64::from(devices);
             let name = format!("made-{}", rows.len());
             let model = Some(format!("MODEL-{make}"));
-            rows.push(NodeRow { name, model, cpu_milli, memory_mib: cpu_milli * 6, devices });
+            rows.push(NodeRow { name, model, cpu_milli, memory_mib: cpu_milli * 6, devices, cluster: None });
         }
     }
     let gpus: u64 = rows.iter().map(|r| u64::from(r.devices)).sum();
@@ -41,6 +41,19 @@ pub fn make(nodes: usize, seed: u64) -> Made {
         pods.push(pod);
     }
     Made { nodes: rows, pods }
+}
+
+/// The fleet on which the Philly trace is replayed: three clusters with 16, 12 and 9 nodes of eight GPUs.
+pub fn three_clusters() -> Vec<NodeRow> {
+    let node = |cluster: &str, number: usize| NodeRow {
+        name: format!("{cluster}-{number}"),
+        model: Some("V100".into()),
+        cpu_milli: 64_000,
+        memory_mib: 524_288,
+        devices: 8,
+        cluster: Some(cluster.to_owned()),
+    };
+    [("east", 16), ("north", 12), ("west", 9)].iter().flat_map(|(c, n)| (0..*n).map(move |i| node(c, i))).collect()
 }
 
 /// What pods ask for, each as often as it is to come.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use engine::capacity::{Capacity, ClusterCapacity, NodeCapacity};
 use engine::{Command, Order, Placer, State};
-use protocol::capacity::{NodeState, Source};
+use protocol::capacity::Source;
 use protocol::control::ClusterInfo;
 use protocol::ids::{ClusterName, CommandNumber, GroupName, Incarnation, LogIndex, NodeName, Region, UnixMs};
 use protocol::resources::Resources;
@@ -26,6 +26,11 @@ impl World {
     pub fn new(fleet: &Fleet) -> Self {
         Self { state: joined(fleet), capacity: capacity(fleet) }
     }
+
+    /// To be changed from here on.
+    pub(crate) fn into_parts(self) -> (State, Capacity) {
+        (self.state, self.capacity)
+    }
 }
 
 /// The planner.
@@ -45,6 +50,11 @@ impl<'a> Tidewater<'a> {
 /// Names of our own: those of a list may not be names of Kubernetes.
 fn node_name(node: usize) -> NodeName {
     NodeName::new(format!("n{node}")).expect("a letter and digits are a name")
+}
+
+/// The node of a name that [`World`] gave.
+pub(crate) fn node_of(name: &NodeName) -> Option<usize> {
+    name.as_str().strip_prefix('n')?.parse().ok()
 }
 
 fn cluster_name(cluster: usize) -> ClusterName {
@@ -75,18 +85,7 @@ fn capacity(fleet: &Fleet) -> Capacity {
             let row = &fleet.rows[n];
             let gpu_milli = u64::from(row.devices) * u64::from(DEVICE);
             let total = Resources { cpu_milli: row.cpu_milli, memory_mib: row.memory_mib, gpu_milli };
-            NodeCapacity {
-                name: node_name(n),
-                sku: row.model.as_deref().map(Sku::from_driver),
-                state: NodeState::Ready,
-                source: Source::Declared,
-                total,
-                free: total,
-                shares: vec![],
-                ghosts: 0,
-                sick: 0,
-                activity_percent: None,
-            }
+            NodeCapacity::untouched(node_name(n), row.model.as_deref().map(Sku::from_driver), Source::Declared, total)
         };
         let frame = ClusterCapacity {
             sequence: 1,

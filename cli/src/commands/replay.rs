@@ -1,10 +1,12 @@
 //! `tidewater replay`: a trace through the very planner, in virtual time, beside baseline policies. Asks no server.
 
+mod waits;
+
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use replay::fleet::Split;
+use replay::fleet::{NodeRow, Split};
 use replay::method::saturation::{Clusters, Outcome, run as saturate};
 use replay::policy::Name;
 use replay::trace;
@@ -19,22 +21,30 @@ use crate::render::table::{Table, cell};
 #[command(after_help = "\
 Files are comma-separated and known by their header:
   nodes   sn,cpu_milli,memory_mib,gpu,model
+  nodes   … a column `cluster` says in which one each is; without it the nodes are split as --clusters and --split say
   jobs    name,cpu_milli,memory_mib,num_gpu,gpu_milli[,gpu_spec]   gpu_milli below 1000 is a share of one GPU; gpu_spec is A|B
+  jobs    job,pool,arrival_s,gpus,duration_s                       jobs with times, which want nodes with equal GPUs
 
-Method saturation: the jobs in an order drawn by the seed, then jobs drawn at random until 1.3 times the GPUs are asked for; one
+Method waits (jobs with times): each comes at its time and runs for as long as it says, in virtual time. A job of up to a node's GPUs
+needs one node, a larger one whole nodes of one cluster. A pool's reservation is in proportion to its GPU time. What is preempted goes
+on from its last checkpoint, one each half hour. Wait is all the time between a job's arrival and its end in which it did not run.
+
+Method saturation (jobs without times): the jobs in an order drawn by the seed, then jobs drawn at random until 1.3 times the GPUs are asked for; one
 that fits nowhere is skipped, nothing ends; counted is how much of the GPUs is given out.
 
 Examples:
   tidewater replay --nodes nodes.csv --jobs jobs.csv --seed 1
   tidewater replay --nodes nodes.csv --jobs jobs.csv --policy tidewater,fgd --clusters 4 --report out
-  tidewater replay --method saturation --nodes nodes.csv --jobs jobs.csv --seed 7 --policy fgd -o json")]
+  tidewater replay --method saturation --nodes nodes.csv --jobs jobs.csv --seed 7 --policy fgd -o json
+  tidewater replay --jobs philly.csv --policy all --report out
+  tidewater replay --jobs philly.csv --declared -o json")]
 pub struct Args {
-    /// How jobs arrive and what is counted
-    #[arg(long, value_enum, default_value_t = Method::Saturation)]
-    method: Method,
-    /// The list of nodes
+    /// How jobs arrive and what is counted [default: waits for jobs with times, else saturation]
+    #[arg(long, value_enum)]
+    method: Option<Method>,
+    /// The list of nodes [default for jobs with times: three clusters of 16, 12 and 9 nodes with eight GPUs each]
     #[arg(long, value_name = "FILE")]
-    nodes: PathBuf,
+    nodes: Option<PathBuf>,
     /// The list of jobs
     #[arg(long, value_name = "FILE")]
     jobs: PathBuf,
@@ -50,6 +60,9 @@ pub struct Args {
     /// By what they are split
     #[arg(long, value_enum, default_value_t = By::Random)]
     split: By,
+    /// Tell the planner how long each job runs, as if its owner had declared it
+    #[arg(long)]
+    declared: bool,
     /// Write a table and plots here
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
@@ -60,6 +73,8 @@ pub struct Args {
 enum Method {
     /// GPUs given out before nothing fits any more
     Saturation,
+    /// How long jobs wait, in virtual time
+    Waits,
 }
 
 /// By what nodes are split into clusters.
@@ -73,27 +88,65 @@ enum By {
 
 /// Runs the command.
 pub fn run(args: Args, global: &Global, out: &Out) -> anyhow::Result<()> {
-    let bad = |e: &dyn std::fmt::Display| Failure::input(e.to_string());
-    let Method::Saturation = args.method;
     let policies = policies(&args.policy)?;
-    let read = |file: &Path| trace::Table::read(file).map_err(|e| bad(&e));
-    let nodes = trace::nodes(&read(&args.nodes)?).map_err(|e| bad(&e))?;
-    let pods = trace::pods(&read(&args.jobs)?).map_err(|e| bad(&e))?;
+    let jobs = table_of(&args.jobs)?;
+    let timed = matches!(trace::format(&jobs), Ok(trace::Format::Jobs));
+    let method = args.method.unwrap_or(if timed { Method::Waits } else { Method::Saturation });
+    let nodes = match &args.nodes {
+        Some(file) => trace::nodes(&table_of(file)?).map_err(bad)?,
+        None if method == Method::Waits => replay::generate::three_clusters(),
+        None => return Err(Failure::input("--nodes is missing: name the list of nodes").into()),
+    };
     if args.clusters == 0 || args.clusters > nodes.len().max(1) {
-        return Err(bad(&format!("--clusters {}: there are {} nodes to split", args.clusters, nodes.len())).into());
+        let there = nodes.len();
+        return Err(Failure::input(format!("--clusters {}: there are {there} nodes to split", args.clusters)).into());
     }
     let split = if args.split == By::Model { Split::Model } else { Split::Random };
-    let clusters = Clusters { count: args.clusters, split };
+    match method {
+        Method::Saturation => {
+            saturation(&args, global, out, &policies, (&nodes, Clusters { count: args.clusters, split }), &jobs)
+        }
+        Method::Waits => {
+            if args.nodes.is_some() && args.clusters > 1 {
+                return Err(Failure::input(
+                    "--clusters says nothing for jobs with times: name each node's cluster in the list",
+                )
+                .into());
+            }
+            waits::run(&args, global, out, &policies, nodes, trace::jobs(&jobs).map_err(bad)?)
+        }
+    }
+}
+
+fn bad(e: impl std::fmt::Display) -> Failure {
+    Failure::input(e.to_string())
+}
+
+fn table_of(file: &Path) -> Result<trace::Table, Failure> {
+    trace::Table::read(file).map_err(bad)
+}
+
+fn saturation(
+    args: &Args,
+    global: &Global,
+    out: &Out,
+    policies: &[Name],
+    (nodes, clusters): (&[NodeRow], Clusters),
+    jobs: &trace::Table,
+) -> anyhow::Result<()> {
+    if args.declared {
+        return Err(Failure::input("--declared is for jobs with times: nothing ends at saturation").into());
+    }
+    let pods = trace::pods(jobs).map_err(bad)?;
     let mut ran = vec![];
-    for policy in policies {
-        let bar = bar(policy);
-        let outcome = saturate(&nodes, &pods, clusters, policy, args.seed, |arrived| bar.set_position(arrived));
+    for policy in policies.iter().copied() {
+        let bar = bar(&policy.to_string(), 130, "% asked for");
+        let outcome = saturate(nodes, &pods, clusters, policy, args.seed, |arrived| bar.set_position(arrived));
         bar.finish_and_clear();
-        ran.push((policy, outcome.map_err(|e| bad(&e))?));
+        ran.push((policy, outcome.map_err(bad)?));
     }
     if let Some(folder) = &args.report {
-        write(folder, &ran)?;
-        out.note(&format!("the report is in {}", folder.display()));
+        write(folder, replay::report::saturation(&ran), out)?;
     }
     if matches!(global.output, Format::Json) {
         return ran.iter().try_for_each(|(policy, outcome)| out.print(&line(*policy, args.seed, outcome)));
@@ -126,21 +179,22 @@ fn table(ran: &[(Name, Outcome)]) -> Table {
     table
 }
 
-fn write(folder: &Path, ran: &[(Name, Outcome)]) -> anyhow::Result<()> {
+fn write(folder: &Path, files: Vec<(&'static str, String)>, out: &Out) -> anyhow::Result<()> {
     use anyhow::Context;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    for (name, content) in replay::report::saturation(ran) {
+    for (name, content) in files {
         let file = folder.join(name);
         std::fs::write(&file, content).with_context(|| format!("cannot write {}", file.display()))?;
     }
+    out.note(&format!("the report is in {}", folder.display()));
     Ok(())
 }
 
 /// How far a run is; hidden where standard error is no terminal.
-fn bar(policy: Name) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(130), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}% asked for {elapsed:>4}");
+fn bar(name: &str, length: u64, what: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template(&format!("{{msg}} {{wide_bar}} {{pos}}{what} {{elapsed:>4}}"));
     bar.set_style(style.expect("a constant template is valid"));
-    bar.set_message(policy.to_string());
+    bar.set_message(name.to_owned());
     bar
 }

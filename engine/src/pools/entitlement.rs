@@ -121,32 +121,42 @@ pub(crate) fn divided(pools: &Pools, fleet: &Amounts) -> BTreeSet<Resource> {
 /// What each pool is entitled to of `fleet`, for what its leaves demand.
 pub fn entitlements(pools: &Pools, fleet: &Amounts, demands: &BTreeMap<PoolName, Amounts>) -> Entitlements {
     let tree = Tree::of(pools);
-    let mut entitled: Entitlements = tree.specs.keys().map(|name| ((*name).clone(), Amounts::default())).collect();
     let named = tree.specs.values().flat_map(|spec| spec.resources.0.keys());
     let resources: BTreeSet<&Resource> =
         named.chain(fleet.0.keys()).chain(demands.values().flat_map(|d| d.0.keys())).collect();
-    for resource in resources {
-        let mut demand = BTreeMap::new();
-        tree.demand(None, resource, demands, &mut demand);
-        tree.entitle(None, fleet.of(resource), resource, &demand, &mut entitled);
-    }
-    entitled
+    tree.divide(fleet, demands, resources.into_iter())
 }
 
-/// The pools by parent, made once for a division.
-struct Tree<'a> {
+/// The pools by parent, made once for a division or for several.
+pub(super) struct Tree<'a> {
     specs: BTreeMap<&'a PoolName, &'a protocol::pool::PoolSpec>,
     children: BTreeMap<Option<&'a PoolName>, Vec<&'a PoolName>>,
 }
 
 impl<'a> Tree<'a> {
-    fn of(pools: &'a Pools) -> Self {
+    pub(super) fn of(pools: &'a Pools) -> Self {
         let specs = pools.all();
         let mut children: BTreeMap<Option<&PoolName>, Vec<&PoolName>> = BTreeMap::new();
         for (name, spec) in &specs {
             children.entry(spec.parent.as_ref()).or_default().push(name);
         }
         Self { specs, children }
+    }
+
+    /// What each pool is entitled to of these resources of `fleet`, for what its leaves demand.
+    pub(super) fn divide<'r>(
+        &self,
+        fleet: &Amounts,
+        demands: &BTreeMap<PoolName, Amounts>,
+        resources: impl Iterator<Item = &'r Resource>,
+    ) -> Entitlements {
+        let mut entitled: Entitlements = self.specs.keys().map(|name| ((*name).clone(), Amounts::default())).collect();
+        for resource in resources {
+            let mut demand = BTreeMap::new();
+            self.demand(None, resource, demands, &mut demand);
+            self.entitle(None, fleet.of(resource), resource, &demand, &mut entitled);
+        }
+        entitled
     }
 
     fn below<'b>(&'b self, name: Option<&'b PoolName>) -> &'b [&'a PoolName] {

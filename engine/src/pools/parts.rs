@@ -14,7 +14,7 @@ use protocol::pool::{Amounts, Resource};
 use protocol::workload::Preemptible;
 
 use super::admission::{over_limit, over_reservation};
-use super::entitlement::{Entitlements, divided, entitlements};
+use super::entitlement::{Entitlements, Tree, divided, entitlements};
 use super::ratio::Ratio;
 use super::usage::needs;
 use crate::state::{State, Workload};
@@ -41,20 +41,19 @@ pub(crate) fn parts(state: &State, fleet: &Amounts, held: &Books, demand: &Books
     for (_, _, pool, _) in &stuck {
         demand.insert(pool.clone(), division.held(pool));
     }
-    let mut parts = entitlements(&state.pools, fleet, &demand);
+    // Who holds which gang is asked of divided resources alone: the others are divided once, at the end.
+    let tree = Tree::of(&state.pools);
+    let divide = |demand: &Books| tree.divide(fleet, demand, division.divided.iter());
     for (_, _, pool, gang) in stuck.into_iter().take(MOST_ASK_AGAIN) {
         let Some(gang) = gang else { continue };
         let mut asked = division.held(&pool);
         asked.add_all(&gang);
         let before = demand.insert(pool.clone(), asked);
-        let with = entitlements(&state.pools, fleet, &demand);
-        if division.holds(&pool, &gang, &with) {
-            parts = with;
-        } else if let Some(before) = before {
+        if let Some(before) = before.filter(|_| !division.holds(&pool, &gang, &divide(&demand))) {
             demand.insert(pool, before);
         }
     }
-    parts
+    entitlements(&state.pools, fleet, &demand)
 }
 
 struct Division<'a> {

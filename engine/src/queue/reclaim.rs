@@ -89,9 +89,8 @@ impl<'a> Walk<'a> {
             let promises = std::mem::take(&mut self.reservations).promises();
             return (vec![], Memory { promises, ..Memory::new(before.lasting_ms) });
         }
-        let (state, fleet) = (self.state, self.fleet.clone());
-        let rights = || Rights::new(state, fleet.clone(), &usable);
-        let memory = self.remember(before, &rights());
+        let rights = Rights::new(self.state, self.fleet.clone(), &usable);
+        let memory = self.remember(before, &rights);
         let now = self.now;
         let lasted = |since: &UnixMs| since.0.saturating_add(before.lasting_ms) <= now.0;
         let over: BTreeSet<&PoolName> =
@@ -104,7 +103,7 @@ impl<'a> Walk<'a> {
                 continue;
             }
             let allowed = |w: &Workload| (w.pool == gang.workload.pool && by_priority) || over.contains(&w.pool);
-            let found = self.victims(gang, &rights(), &allowed, &usable, &mut promised);
+            let found = self.victims(gang, &rights, &allowed, &usable, &mut promised);
             if let Some(victims) = found {
                 preemptions.push(Preemption {
                     epoch: self.state.epoch,
@@ -191,8 +190,7 @@ impl<'a> Walk<'a> {
         }
         for (name, found) in &candidates {
             let Some(room) = self.placer.rooms.get_mut(name) else { continue };
-            let fresh_rights = || Rights::new(state, self.fleet.clone(), usable);
-            let Some(chosen) = cheapest(room, gang, found, fresh_rights, state) else { continue };
+            let Some(chosen) = cheapest(room, gang, found, rights, state) else { continue };
             let lost: u128 = chosen.iter().map(|c| c.cost.work).fold(0, u128::saturating_add);
             if best.as_ref().is_none_or(|(least, ..)| lost < *least) {
                 best = Some((lost, name.clone(), chosen));
@@ -250,7 +248,7 @@ fn cheapest<'c, 'a>(
     room: &mut Room<'_>,
     gang: &Starved<'a>,
     candidates: &'c [Candidate<'a>],
-    rights: impl Fn() -> Rights,
+    rights: &Rights,
     state: &State,
 ) -> Option<Vec<&'c Candidate<'a>>> {
     let places = room.places();
@@ -262,7 +260,7 @@ fn cheapest<'c, 'a>(
     let bundles = bundles(room, &gang.gang, candidates, &places);
     let mut best: Option<(Price, Choice)> = None;
     for steps in [bundles, singles] {
-        let Some(choice) = add_until_it_fits(room, gang, candidates, &steps, &rights, state, &places) else { continue };
+        let Some(choice) = add_until_it_fits(room, gang, candidates, &steps, rights, state, &places) else { continue };
         let price = price(candidates, &choice);
         if best.as_ref().is_none_or(|(least, _)| price < *least) {
             best = Some((price, choice));
@@ -288,12 +286,12 @@ fn add_until_it_fits(
     gang: &Starved<'_>,
     candidates: &[Candidate<'_>],
     steps: &[Choice],
-    rights: &impl Fn() -> Rights,
+    rights: &Rights,
     state: &State,
     places: &BTreeMap<&NodeName, u32>,
 ) -> Option<Choice> {
     let mark = room.holes.mark();
-    let (mut chosen, mut books, mut found): (Choice, Rights, bool) = (vec![], rights(), false);
+    let (mut chosen, mut books, mut found): (Choice, Rights, bool) = (vec![], rights.clone(), false);
     for step in steps {
         let new: Choice = step.iter().copied().filter(|i| !chosen.contains(i)).collect();
         // An earlier one's end may have brought a pool back to its part.
@@ -321,7 +319,7 @@ fn add_until_it_fits(
         room.holes.undo_to(mark);
         fewer.iter().for_each(|&i| room.give(places, candidates[i].attempt));
         let all: Vec<&Candidate<'_>> = fewer.iter().map(|&i| &candidates[i]).collect();
-        if !fewer.is_empty() && rightful(&all, gang, rights(), state) && fits(room, &gang.gang) {
+        if !fewer.is_empty() && rightful(&all, gang, rights.clone(), state) && fits(room, &gang.gang) {
             chosen = fewer;
         }
     }

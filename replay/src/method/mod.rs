@@ -1,3 +1,4 @@
 //! What is replayed, and what is counted.
 
 pub mod saturation;
+pub mod waits;

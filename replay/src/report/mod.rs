@@ -2,6 +2,8 @@
 
 mod plot;
 mod saturation;
+mod waits;
 
 pub use plot::{Line, Range, lines, ranges};
 pub use saturation::{Kind, by_kind, saturation};
+pub use waits::{Ran, waits};

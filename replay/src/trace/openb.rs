@@ -30,6 +30,7 @@ pub fn nodes(table: &Table) -> Result<Vec<NodeRow>, BadTrace> {
             cpu_milli: row.number("cpu_milli", 0, MOST, "thousandths of a core")?,
             memory_mib: row.number("memory_mib", 0, MOST, "MiB")?,
             devices,
+            cluster: Some(row.text("cluster").to_owned()).filter(|c| !c.is_empty()),
         })
     };
     table.rows().map(node).collect()

@@ -1,0 +1,98 @@
+//! How long jobs wait, policy by policy.
+
+use replay::fleet::NodeRow;
+use replay::method::waits::{Summary, Trace};
+use replay::policy::Name;
+use replay::report::Ran;
+use replay::trace::Job;
+use serde_json::json;
+
+use super::{Args, bad, bar, write};
+use crate::args::{Format, Global};
+use crate::render::Out;
+use crate::render::table::{Table, cell};
+
+pub(super) fn run(
+    args: &Args,
+    global: &Global,
+    out: &Out,
+    policies: &[Name],
+    nodes: Vec<NodeRow>,
+    jobs: Vec<Job>,
+) -> anyhow::Result<()> {
+    let trace = Trace::new(nodes, jobs).map_err(bad)?;
+    let mut ran: Vec<Ran> = vec![];
+    for policy in policies.iter().copied() {
+        // Only the planner acts on what is declared.
+        let declared = args.declared && policy == Name::Tidewater;
+        let name = if declared { format!("{policy} (declared)") } else { policy.to_string() };
+        let bar = bar(&name, trace.jobs.len() as u64, " jobs ended");
+        let outcome = trace.run(policy, declared, args.seed, |ended| bar.set_position(ended));
+        bar.finish_and_clear();
+        ran.push((name, outcome.map_err(bad)?));
+    }
+    if let Some(folder) = &args.report {
+        write(folder, replay::report::waits(&trace, &ran), out)?;
+    }
+    if matches!(global.output, Format::Json) {
+        return ran.iter().zip(policies).try_for_each(|((_, outcome), policy)| {
+            let declared = args.declared && *policy == Name::Tidewater;
+            out.print(&line(*policy, declared, &Summary::of(&trace, outcome)))
+        });
+    }
+    out.print(&table(&trace, &ran).text(out))
+}
+
+/// One JSON object on a line of its own: times in s, parts of entitlements from 0.
+fn line(policy: Name, declared: bool, s: &Summary) -> String {
+    let round = |v: f64| (v * 100.0).round() / 100.0;
+    let part = |v: f64| (v * 10_000.0).round() / 10_000.0;
+    let line = json!({
+        "policy": policy.to_string(),
+        "declared": declared,
+        "mean_wait_s": round(s.mean_wait_s),
+        "median_wait_s": round(s.median_wait_s),
+        "p99_wait_s": round(s.p99_wait_s),
+        "mean_slowdown": round(s.mean_slowdown),
+        "mean_completion_s": round(s.mean_completion_s),
+        "used_percent": round(s.used_percent),
+        "preemptions": s.preemptions,
+        "lost_gpu_h": round(s.lost_gpu_hours),
+        "least_pool": s.least_pool.as_ref().map(|(name, _)| name),
+        "least_of_entitlement": s.least_pool.as_ref().map(|(_, of)| part(*of)),
+        "least_kept_of_entitlement": s.least_kept.map(part),
+    });
+    format!("{line}\n")
+}
+
+fn table(trace: &Trace, ran: &[Ran]) -> Table {
+    let mut table = Table::new(&[
+        "POLICY",
+        "#MEAN WAIT",
+        "#MEDIAN",
+        "#99%",
+        "#SLOWDOWN",
+        "#COMPLETION",
+        "#USED",
+        "#PREEMPTED",
+        "#LOST GPU-H",
+        "LEAST POOL",
+    ]);
+    for (name, outcome) in ran {
+        let s = Summary::of(trace, outcome);
+        let hours = |seconds: f64| cell(format!("{:.2}h", seconds / 3600.0));
+        table.row(vec![
+            cell(name),
+            hours(s.mean_wait_s),
+            hours(s.median_wait_s),
+            hours(s.p99_wait_s),
+            cell(format!("{:.2}", s.mean_slowdown)),
+            hours(s.mean_completion_s),
+            cell(format!("{:.1}%", s.used_percent)),
+            cell(s.preemptions),
+            cell(format!("{:.0}", s.lost_gpu_hours)),
+            cell(s.least_pool.map_or("-".into(), |(pool, part)| format!("{pool} {part:.3}"))),
+        ]);
+    }
+    table
+}

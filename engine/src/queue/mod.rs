@@ -182,8 +182,11 @@ impl<'a> Walk<'a> {
         let gang = match self.within_quota(pool, firm, gang) {
             Ok(gang) => gang,
             Err(mut verdict) => {
-                // What was let past it may use its pool's part until it starts: its nodes stay kept.
-                if matches!(&verdict.cause, WaitCause::Quota(short) if short.bound == QuotaBound::Entitlement) {
+                // What was let past it may use its pool's part until it starts: its nodes stay kept. But not where the part would not
+                // hold it even then: whoever has that part instead may need these very nodes, and both would wait for ever.
+                let lent_to_passers =
+                    |short: &Shortfall| short.bound == QuotaBound::Entitlement && short.needs <= short.most;
+                if matches!(&verdict.cause, WaitCause::Quota(short) if lent_to_passers(short)) {
                     verdict.reserved = self.reserve(workload, gang, None);
                     if verdict.reserved.is_some() {
                         self.ledger.set_claims(pool, claims);

@@ -14,6 +14,7 @@ mod ingest;
 mod load;
 mod quality;
 mod result;
+mod waits;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,8 @@ enum Name {
     Decide,
     /// GPUs given out at saturation, by list and policy
     Quality,
+    /// How long jobs of the Philly trace wait, by policy
+    Waits,
 }
 
 /// Measures one thing, prints a table and, as the last line, one JSON object.
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Name::Footprint => footprint::run(args.quick),
         Name::Decide => decide::run(args.quick),
         Name::Quality => quality::run(args.quick, args.save),
+        Name::Waits => waits::run(args.quick, args.save),
     };
     let name = args.name.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     match measured.and_then(|figures| result::tell(&name, figures, args.save)) {

@@ -40,13 +40,13 @@ struct Run {
 }
 
 /// Where the traces are: beside the project, or where `TIDEWATER_TRACES` says.
-fn traces() -> PathBuf {
+pub(crate) fn traces(folder: &str) -> PathBuf {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/traces");
-    std::env::var_os("TIDEWATER_TRACES").map_or_else(beside, PathBuf::from).join("openb")
+    std::env::var_os("TIDEWATER_TRACES").map_or_else(beside, PathBuf::from).join(folder)
 }
 
 fn read(list: &str) -> Result<Option<Input>> {
-    let folder = traces();
+    let folder = traces("openb");
     let files = [folder.join("openb_node_list_gpu_node.csv"), folder.join(format!("openb_pod_list_{list}.csv"))];
     if files.iter().any(|f| !f.exists()) {
         eprintln!("skipped: the list {list} is not in {} (see TIDEWATER_TRACES)", folder.display());

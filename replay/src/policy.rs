@@ -20,6 +20,8 @@ pub enum Name {
     Tidewater,
     /// The first node of the list that holds it.
     FirstFit,
+    /// The same, and nobody starts before those ahead in line have: says something only where jobs wait.
+    StrictFifo,
     /// The node with the least left.
     BestFit,
     /// The node with the most free memory.
@@ -33,7 +35,19 @@ pub enum Name {
 }
 
 impl Name {
-    /// Every policy, ours first.
+    /// Every policy where jobs wait in line, ours first.
+    pub const WAITS: [Name; 8] = [
+        Name::Tidewater,
+        Name::Fgd,
+        Name::BestFit,
+        Name::FirstFit,
+        Name::MostFreeMemory,
+        Name::FirstToAdmit,
+        Name::Random,
+        Name::StrictFifo,
+    ];
+
+    /// Every policy where nothing waits, ours first.
     pub const ALL: [Name; 7] = [
         Name::Tidewater,
         Name::Fgd,
@@ -48,7 +62,7 @@ impl Name {
     pub fn policy<'a>(self, fleet: &Fleet, world: &'a World, seed: u64) -> Box<dyn Policy + 'a> {
         match self {
             Name::Tidewater => Box::new(Tidewater::new(fleet, world)),
-            Name::FirstFit => Box::new(FirstFit),
+            Name::FirstFit | Name::StrictFifo => Box::new(FirstFit),
             Name::BestFit => Box::new(BestFit::new(fleet)),
             Name::MostFreeMemory => Box::new(MostFreeMemory),
             Name::Random => Box::new(Random::new(seed)),
@@ -63,6 +77,7 @@ impl fmt::Display for Name {
         f.pad(match self {
             Name::Tidewater => "tidewater",
             Name::FirstFit => "first-fit",
+            Name::StrictFifo => "strict-fifo",
             Name::BestFit => "best-fit",
             Name::MostFreeMemory => "most-free-memory",
             Name::Random => "random",
@@ -83,8 +98,8 @@ pub struct UnknownPolicy {
 impl FromStr for Name {
     type Err = UnknownPolicy;
     fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
-        let found = Name::ALL.into_iter().find(|n| n.to_string() == text);
-        let known = || Name::ALL.map(|n| n.to_string()).join(", ");
+        let found = Name::WAITS.into_iter().find(|n| n.to_string() == text);
+        let known = || Name::WAITS.map(|n| n.to_string()).join(", ");
         found.ok_or_else(|| UnknownPolicy { name: text.into(), known: known() })
     }
 }

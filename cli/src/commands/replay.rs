@@ -28,6 +28,12 @@ Files are comma-separated and known by their header:
 Method waits (jobs with times): each comes at its time and runs for as long as it says, in virtual time. A job of up to a node's GPUs
 needs one node, a larger one whole nodes of one cluster. A pool's reservation is in proportion to its GPU time. What is preempted goes
 on from its last checkpoint, one each half hour. Wait is all the time between a job's arrival and its end in which it did not run.
+Baselines know no pools and preempt nobody: one line, first come, first served, in which those behind may start where the first does not
+fit. strict-fifo is first-fit where everybody waits for the first.
+With -o json a line each: policy, declared, mean_wait_s, median_wait_s, p99_wait_s, mean_slowdown of (wait + run) / max(run, 10 min),
+mean_completion_s, used_percent (GPU time until the last arrival), preemptions, lost_gpu_h (run again after a checkpoint), least_pool,
+least_of_entitlement (its GPU time over what it was entitled to while it had demand; the least of all pools), least_kept_of_entitlement
+(the same moment by moment: what a pool has beyond its part at one time makes up for nothing at another).
 
 Method saturation (jobs without times): the jobs in an order drawn by the seed, then jobs drawn at random until 1.3 times the GPUs are asked for; one
 that fits nowhere is skipped, nothing ends; counted is how much of the GPUs is given out.
@@ -51,7 +57,8 @@ pub struct Args {
     /// Which order of arrivals
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
-    /// Policies, with commas between them, or `all`: tidewater, first-fit, best-fit, most-free-memory, random, first-to-admit, fgd
+    /// Policies, with commas between them, or `all`: tidewater, first-fit, best-fit, most-free-memory, random, first-to-admit, fgd; for jobs
+    /// with times also strict-fifo
     #[arg(long, default_value = "tidewater", value_name = "NAMES")]
     policy: String,
     /// Into how many clusters the nodes are split
@@ -88,10 +95,10 @@ enum By {
 
 /// Runs the command.
 pub fn run(args: Args, global: &Global, out: &Out) -> anyhow::Result<()> {
-    let policies = policies(&args.policy)?;
     let jobs = table_of(&args.jobs)?;
     let timed = matches!(trace::format(&jobs), Ok(trace::Format::Jobs));
     let method = args.method.unwrap_or(if timed { Method::Waits } else { Method::Saturation });
+    let policies = policies(&args.policy, method)?;
     let nodes = match &args.nodes {
         Some(file) => trace::nodes(&table_of(file)?).map_err(bad)?,
         None if method == Method::Waits => replay::generate::three_clusters(),
@@ -154,11 +161,18 @@ fn saturation(
     out.print(&table(&ran).text(out))
 }
 
-fn policies(text: &str) -> Result<Vec<Name>, Failure> {
+fn policies(text: &str, method: Method) -> Result<Vec<Name>, Failure> {
     if text == "all" {
-        return Ok(Name::ALL.to_vec());
+        return Ok(if method == Method::Waits { Name::WAITS.to_vec() } else { Name::ALL.to_vec() });
     }
-    text.split(',').map(|name| name.trim().parse().map_err(|e| Failure::input(format!("--policy: {e}")))).collect()
+    let bad = |e: &dyn std::fmt::Display| Failure::input(format!("--policy: {e}"));
+    let one = |name: &str| match name.trim().parse::<Name>() {
+        Ok(Name::StrictFifo) if method == Method::Saturation => {
+            Err(bad(&"strict-fifo is for jobs with times: nobody waits in line at saturation"))
+        }
+        other => other.map_err(|e| bad(&e)),
+    };
+    text.split(',').map(one).collect()
 }
 
 /// One JSON object on a line of its own, percent with two decimals.

@@ -3,14 +3,38 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use serde_json::{Value, json};
+
 use super::plot::{Line, Range, lines, ranges};
 use crate::method::waits::{Outcome, Summary, Trace, by_gpus, by_pool};
+use crate::policy::Name;
 
 /// The most points of a line.
 const POINTS: usize = 400;
 
 /// A run: its name, and what came of it.
 pub type Ran = (String, Outcome);
+
+/// One run's figures for programs: times in s, parts of entitlements from 0.
+pub fn figures(policy: Name, declared: bool, s: &Summary) -> Value {
+    let round = |v: f64| (v * 100.0).round() / 100.0;
+    let part = |v: f64| (v * 10_000.0).round() / 10_000.0;
+    json!({
+        "policy": policy.to_string(),
+        "declared": declared,
+        "mean_wait_s": round(s.mean_wait_s),
+        "median_wait_s": round(s.median_wait_s),
+        "p99_wait_s": round(s.p99_wait_s),
+        "mean_slowdown": round(s.mean_slowdown),
+        "mean_completion_s": round(s.mean_completion_s),
+        "used_percent": round(s.used_percent),
+        "preemptions": s.preemptions,
+        "lost_gpu_h": round(s.lost_gpu_hours),
+        "least_pool": s.least_pool.as_ref().map(|(name, _)| name),
+        "least_of_entitlement": s.least_pool.as_ref().map(|(_, of)| part(*of)),
+        "least_kept_of_entitlement": s.least_kept.map(part),
+    })
+}
 
 /// A report's files, each with its name and content.
 pub fn waits(trace: &Trace, ran: &[Ran]) -> Vec<(&'static str, String)> {

@@ -5,7 +5,6 @@ use replay::method::waits::{Summary, Trace};
 use replay::policy::Name;
 use replay::report::Ran;
 use replay::trace::Job;
-use serde_json::json;
 
 use super::{Args, bad, bar, write};
 use crate::args::{Format, Global};
@@ -37,32 +36,11 @@ pub(super) fn run(
     if matches!(global.output, Format::Json) {
         return ran.iter().zip(policies).try_for_each(|((_, outcome), policy)| {
             let declared = args.declared && *policy == Name::Tidewater;
-            out.print(&line(*policy, declared, &Summary::of(&trace, outcome)))
+            let figures = replay::report::figures(*policy, declared, &Summary::of(&trace, outcome));
+            out.print(&format!("{figures}\n"))
         });
     }
     out.print(&table(&trace, &ran).text(out))
-}
-
-/// One JSON object on a line of its own: times in s, parts of entitlements from 0.
-fn line(policy: Name, declared: bool, s: &Summary) -> String {
-    let round = |v: f64| (v * 100.0).round() / 100.0;
-    let part = |v: f64| (v * 10_000.0).round() / 10_000.0;
-    let line = json!({
-        "policy": policy.to_string(),
-        "declared": declared,
-        "mean_wait_s": round(s.mean_wait_s),
-        "median_wait_s": round(s.median_wait_s),
-        "p99_wait_s": round(s.p99_wait_s),
-        "mean_slowdown": round(s.mean_slowdown),
-        "mean_completion_s": round(s.mean_completion_s),
-        "used_percent": round(s.used_percent),
-        "preemptions": s.preemptions,
-        "lost_gpu_h": round(s.lost_gpu_hours),
-        "least_pool": s.least_pool.as_ref().map(|(name, _)| name),
-        "least_of_entitlement": s.least_pool.as_ref().map(|(_, of)| part(*of)),
-        "least_kept_of_entitlement": s.least_kept.map(part),
-    });
-    format!("{line}\n")
 }
 
 fn table(trace: &Trace, ran: &[Ran]) -> Table {

@@ -1,5 +1,6 @@
 //! What each pool is entitled to of the fleet's GPUs, worked out by the design's four steps in the simplest way and shared with nobody:
-//! the measure that every policy is held against.
+//! the measure that every policy is held against. The fourth step, which lends what nobody asks for, is left out: a part beyond a pool's
+//! demand can't be used, and would only raise the bar.
 
 /// One pool's side of the division, in GPUs.
 #[derive(Debug, Clone, Copy, PartialEq)]

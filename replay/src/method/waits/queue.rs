@@ -1,4 +1,5 @@
-//! The baselines: one line, first come, first served; where the first does not fit those behind it may start. A policy chooses the
+//! The baselines: one line, first come, first served; where the first does not fit those behind it may start (greedy: a large job can
+//! wait for as long as small ones come), but for `strict-fifo`, where everybody waits for the first. A policy chooses the
 //! node of a job that needs one; a larger job gets whole nodes of one cluster, that of the policy's first choice where it has enough, else
 //! the one that has most of them.
 
@@ -45,6 +46,7 @@ pub(super) fn run(trace: &Trace, name: Name, seed: u64, mut tick: impl FnMut(u64
                     ends.push(Reverse((now + trace.jobs[job].duration_ms, job)));
                     line.remove(&job);
                 }
+                None if name == Name::StrictFifo => break,
                 None => {
                     hopeless.insert(gpus);
                 }

@@ -24,6 +24,8 @@ use crate::policy::Name;
 
 /// How long a preempted attempt takes to be gone, in ms.
 pub const GRACE_MS: u64 = 10_000;
+/// The most preemptions, for each job of the trace: more are a planner that goes round in circles, which is said and not waited out.
+const MOST_PREEMPTIONS: u64 = 200;
 /// The most bindings of a plan.
 const BINDINGS: usize = 256;
 
@@ -186,6 +188,9 @@ impl Run<'_> {
                     let kept = kept.max(saved);
                     self.progress[job].saved = kept;
                     self.accounts.preempt(job, &self.pods(job).1, ran - kept)?;
+                    if self.accounts.preemptions > MOST_PREEMPTIONS * self.accounts.trace.jobs.len() as u64 {
+                        return Err(self.accounts.broke(format!("it preempts without end, by {} s", self.now / 1000)));
+                    }
                 }
             }
         }

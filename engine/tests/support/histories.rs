@@ -186,7 +186,8 @@ impl History {
         Ok(())
     }
 
-    fn command(&self, op: &Op) -> Option<Command> {
+    /// The command that an operation comes to now, where it is one.
+    pub fn command(&self, op: &Op) -> Option<Command> {
         Some(match op {
             Op::Epoch => Command::OpenEpoch { epoch: Epoch(self.state.epoch.0 + 1) },
             Op::Submit { name, count, gpus, priority, retries, pool, firm, lasts } => {

@@ -11,6 +11,7 @@ use protocol::workload::Framework;
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::Phase;
+use crate::state::Awaited;
 
 pub use text::state_text;
 
@@ -169,6 +170,11 @@ pub enum WaitCause {
     Backoff {
         /// Until then.
         until: UnixMs,
+    },
+    /// Workloads on which it depends have not succeeded.
+    Dependencies {
+        /// Which, by name.
+        awaited: Vec<Awaited>,
     },
     /// No cluster has room for the whole gang now.
     NoRoom,

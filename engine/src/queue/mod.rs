@@ -4,8 +4,9 @@
 //! Waiting is bounded by two simple rules. Where a workload waits for room in a cluster that could hold it, room there is kept
 //! for it: nobody behind it gets a node of a model that it accepts (nor any node, where a group without GPUs is what finds no
 //! room). Others may use other nodes and clusters. A workload keeps no room where it would not fit even once every attempt has
-//! ended (it is too large, or ghosts, sick devices or cordoned nodes are in its way), nor while it waits out a backoff. And
-//! where it waits for its pool's part, that is kept for it in the same way (`pools::admission`).
+//! ended (it is too large, or ghosts, sick devices or cordoned nodes are in its way), nor while it waits out a backoff or
+//! for other workloads to succeed. And where it waits for its pool's part, that is kept for it in the same way
+//! (`pools::admission`).
 
 pub(crate) mod books;
 pub(crate) mod order;
@@ -117,6 +118,9 @@ impl<'a> Walk<'a> {
         let waits = |cause| Turn::Waits(Verdict::of(cause));
         if let Some(until) = workload.not_before.filter(|u| *u > self.now) {
             return waits(WaitCause::Backoff { until });
+        }
+        if workload.is_dependent() {
+            return waits(WaitCause::Dependencies { awaited: self.state.awaited(workload) });
         }
         if self.placer.rooms.is_empty() {
             return waits(WaitCause::NoClusters);

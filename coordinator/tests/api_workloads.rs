@@ -212,6 +212,30 @@ async fn the_time_to_come_is_told_and_nothing_is_changed() {
 }
 
 #[tokio::test]
+async fn a_dependent_says_for_whom_it_waits_and_a_circle_is_refused_with_its_field() {
+    let core = Core::start();
+    core.join(info("eu-1", "eu-west", &["H100"]), vec![node("n-1", Some("H100"), 8)]).await;
+    let api = serve(&core, quick()).await;
+    let after = |name: &str, other: &str| {
+        batch(name, 1, 0).replace("spec:\n", &format!("spec:\n  dependsOn: [{{workload: {other}}}]\n"))
+    };
+    let created = api.post_yaml(&after("train", "prepare")).await;
+    assert_eq!(created.code, 201, "{}", created.body);
+    core.place().await;
+    let status = api.get(&format!("{WORKLOADS}/train")).await.json()["status"].clone();
+    assert!(status["message"].as_str().unwrap().contains("prepare is not on record"), "{status}");
+    let explained = api.get("/explain/default/train").await.json();
+    assert_eq!(explained["waiting"]["cause"]["kind"], "dependencies");
+    assert_eq!(explained["waiting"]["cause"]["awaited"][0]["workload"], "prepare");
+    let message = api.post_yaml(&after("prepare", "train")).await.failure(422, "Invalid");
+    assert!(message.contains("spec.dependsOn: prepare needs train needs prepare"), "{message}");
+    api.post_yaml(&batch("prepare", 1, 0)).await;
+    core.place().await;
+    core.report("default/prepare", AttemptState::Succeeded).await;
+    assert_eq!(core.place().await, 1, "train is placed once prepare has succeeded");
+}
+
+#[tokio::test]
 async fn cancel_ends_and_delete_removes() {
     let core = Core::start();
     let api = serve(&core, quick()).await;

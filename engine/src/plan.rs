@@ -10,7 +10,7 @@ mod warnings;
 
 use std::collections::BTreeMap;
 
-use protocol::ids::{Uid, UnixMs};
+use protocol::ids::{Uid, UnixMs, WorkloadKey};
 
 use crate::capacity::Capacity;
 use crate::commands::{Binding, Preemption};
@@ -29,6 +29,9 @@ pub const FRESH_MS: u64 = 10_000;
 /// How many waiting workloads a plan gives its reasons for; [`explain`] gives them for any.
 pub const EXPLAINED: usize = 1_000;
 
+/// The most records that a plan lets go.
+pub const EXPIRATIONS: usize = 256;
+
 /// What the planner would do now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -36,6 +39,8 @@ pub struct Plan {
     pub bindings: Vec<Binding>,
     /// Whose attempts are to end for whom.
     pub preemptions: Vec<Preemption>,
+    /// Ended workloads whose records are to go by themselves.
+    pub expirations: Vec<(WorkloadKey, Uid)>,
     /// What the next plan of this leader is to remember.
     pub memory: Memory,
     /// Why each other queued workload waits: the first [`EXPLAINED`] in line, as far as the plan went.
@@ -74,5 +79,7 @@ pub fn plan_on(state: &State, capacity: &Capacity, memory: &Memory, at: UnixMs, 
         }
     }
     (plan.preemptions, plan.memory) = walk.reclaim(memory);
+    let overdue = state.overdue(state.now.max(at)).take(EXPIRATIONS);
+    plan.expirations = overdue.map(|w| (w.key.clone(), w.uid)).collect();
     plan
 }

@@ -11,6 +11,7 @@ use protocol::workload::Framework;
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::Phase;
+use crate::state::Awaited;
 
 pub use text::state_text;
 
@@ -152,13 +153,13 @@ pub struct Reserved {
     /// When it is expected to start; none: not known.
     pub at: Option<UnixMs>,
     /// Whose end it waits for last.
-    pub last: Option<Awaited>,
+    pub last: Option<AwaitedEnd>,
 }
 
 /// A workload whose end is waited for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Awaited {
+pub struct AwaitedEnd {
     /// Its name.
     pub workload: String,
     /// On what its expected end rests; none: it is not known when it ends.
@@ -213,6 +214,11 @@ pub enum WaitCause {
     Backoff {
         /// Until then.
         until: UnixMs,
+    },
+    /// Workloads on which it depends have not succeeded.
+    Dependencies {
+        /// Which, by name.
+        awaited: Vec<Awaited>,
     },
     /// No cluster has room for the whole gang now.
     NoRoom,

@@ -5,6 +5,7 @@
 
 mod codec;
 mod deleted;
+mod dependencies;
 mod durations;
 mod indices;
 pub(crate) mod outstanding;
@@ -17,7 +18,7 @@ use protocol::control::{AttemptState, ClusterInfo, GroupPlacement, StopCause};
 use protocol::errors::FailureClass;
 use protocol::ids::{
     AttemptId, AttemptNumber, ClusterName, CommandNumber, Epoch, Incarnation, LogIndex, PoolName, Uid, UnixMs,
-    WorkloadKey,
+    WorkloadKey, WorkloadName,
 };
 use protocol::pool::Resource;
 use protocol::workload::WorkloadSpec;
@@ -28,6 +29,7 @@ use crate::pools::Pools;
 use crate::reasons::Decision;
 
 pub use deleted::Deleted;
+pub use dependencies::Awaited;
 pub use durations::{Durations, Kind};
 pub(crate) use indices::{Indices, Line};
 
@@ -108,6 +110,10 @@ pub struct Workload {
     pub user_failures: u32,
     /// It is not placed before this time (backoff).
     pub not_before: Option<UnixMs>,
+    /// The workloads that have not succeeded yet of those that it depends on, each with how it ended, where it did.
+    pub awaits: BTreeMap<WorkloadName, Option<Phase>>,
+    /// When it ended, once it has.
+    pub ended_at: Option<UnixMs>,
     /// Its cancellation was asked for; final.
     pub cancel_requested: bool,
     /// Its deletion was asked for: the record goes once it is terminal.
@@ -286,10 +292,19 @@ impl Workload {
         AttemptNumber(self.attempts.last().map_or(0, |a| a.number.0) + 1)
     }
 
+    /// When its record is to go by itself, if it is: some time after its end.
+    pub fn expires_at(&self) -> Option<UnixMs> {
+        let ttl = self.spec.ttl_after_finished?;
+        self.ended_at.map(|at| UnixMs(at.0.saturating_add(ttl.0)))
+    }
+
     /// Goes on as the lifecycle's table says, and remembers what happened. The first moment is always kept, the others
     /// make room for newer ones.
     pub(crate) fn enter(&mut self, event: Event, what: Happening, now: UnixMs) {
         self.phase = self.phase.after(event).unwrap_or(self.phase);
+        if self.phase.is_terminal() {
+            self.ended_at.get_or_insert(now);
+        }
         self.remember(what, now);
     }
 

@@ -91,6 +91,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("LoseCluster", Command::LoseCluster { cluster: cluster("eu-1") }),
         ("Cancel", Command::Cancel { key: key("a") }),
         ("Delete", Command::Delete { key: key("a") }),
+        ("Expire", Command::Expire { key: key("a"), uid: uid("a") }),
         ("Forget", Command::Forget { key: key("a"), attempt: lost, reason: "its node was taken away".into() }),
         ("SetPool", Command::SetPool { name: script::pool("research"), spec: Box::new(pool), expect: Expect::Absent }),
         ("DeletePool", Command::DeletePool { name: script::pool("research") }),
@@ -145,6 +146,7 @@ fn outcomes_and_refusals_come_back_equal() {
         Refusal::OldEpoch { epoch: Epoch(1), current: Epoch(2) },
         Refusal::StrayReport { cluster: cluster("eu-1"), attempt },
         Refusal::NotAbandoned { key: key("a"), why: "its agent sees it".into() },
+        Refusal::NotDue { key: key("a"), due: Some(UnixMs(7)), now: UnixMs(6) },
         Refusal::Exists { what: "pool a".into() },
         Refusal::from(engine::pools::PoolFault::LiveWorkloads { name: script::pool("a"), workloads: 3 }),
     ];

@@ -8,7 +8,7 @@ use protocol::ids::{GroupName, Region, WorkloadName};
 use protocol::resources::{Cpu, Gpus, Memory, Span};
 use protocol::sku::Sku;
 use protocol::workload::{
-    BatchSpec, GroupSpec, HeadSpec, PlacementSpec, RaySpec, RegionSpec, RetrySpec, SparkSpec, WorkloadSpec,
+    BatchSpec, Dependency, GroupSpec, HeadSpec, PlacementSpec, RaySpec, RegionSpec, RetrySpec, SparkSpec, WorkloadSpec,
 };
 
 use crate::args::Global;
@@ -71,6 +71,12 @@ pub struct Inline {
     /// How long it runs, as far as you know, such as 6h: it may then go past gangs that wait
     #[arg(long, value_name = "TIME", requires = "name")]
     expected_duration: Option<Span>,
+    /// Workloads of its namespace that must have succeeded before
+    #[arg(long, value_name = "NAME", requires = "name", value_delimiter = ',')]
+    depends_on: Vec<WorkloadName>,
+    /// Its record goes this long after its end, such as 7d [default: it stays until it is deleted]
+    #[arg(long, value_name = "TIME", requires = "name")]
+    ttl_after_finished: Option<Span>,
     /// The program and its arguments
     #[arg(last = true, value_name = "COMMAND", requires = "name")]
     command: Vec<String>,
@@ -112,7 +118,9 @@ impl Inline {
             retries: RetrySpec { limit: self.retries.unwrap_or(0), ..RetrySpec::default() },
             env: self.env.iter().cloned().collect::<BTreeMap<_, _>>(),
             working_dir,
+            depends_on: self.depends_on.iter().cloned().map(|workload| Dependency { workload }).collect(),
             expected_duration: self.expected_duration,
+            ttl_after_finished: self.ttl_after_finished,
             ..WorkloadSpec::default()
         };
         self.fill(&mut spec);

@@ -177,6 +177,7 @@ impl From<Refusal> for ApiError {
             | Refusal::StalePreemption { .. }
             | Refusal::OldEpoch { .. }
             | Refusal::StrayReport { .. }
+            | Refusal::NotDue { .. }
             | Refusal::NotAbandoned { .. } => ApiError::Conflict(text),
         }
     }

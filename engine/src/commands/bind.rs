@@ -71,6 +71,9 @@ fn check_workload(workload: &Workload, binding: &Binding, now: UnixMs) -> Result
     if workload.cancel_requested || workload.delete_requested {
         return Err("its end was asked for".into());
     }
+    if let Some((first, _)) = workload.awaits.first_key_value() {
+        return Err(format!("{first}, on which it depends, has not succeeded"));
+    }
     let next = workload.next_attempt();
     if binding.attempt != next {
         return Err(format!("its next attempt is {next}, not {}", binding.attempt));

@@ -25,6 +25,7 @@ mod cancel;
 mod delete_ownership_rule;
 mod delete_pool;
 mod end;
+mod expire;
 pub(crate) mod forget;
 mod join;
 mod lose_cluster;
@@ -102,6 +103,13 @@ pub enum Command {
         attempt: AttemptId,
         /// How the person knows, or who says so; at most [`MAX_REASON`] characters are kept.
         reason: String,
+    },
+    /// The record of an ended workload goes: its time to live is over.
+    Expire {
+        /// Its name.
+        key: WorkloadKey,
+        /// Its id.
+        uid: Uid,
     },
     /// Running attempts are ended so that a waiting gang gets their room.
     Preempt(Box<Preemption>),
@@ -300,6 +308,19 @@ pub enum Refusal {
         /// What changed.
         why: String,
     },
+    /// A record is not to go yet.
+    #[error("the record of {key} is not to go by itself: {}", .due.map_or_else(
+        || "it has not ended, or names no time after its end".to_owned(),
+        |at| format!("it is due at {at}, and now it is {now}"),
+    ))]
+    NotDue {
+        /// The workload.
+        key: WorkloadKey,
+        /// When it is, if ever.
+        due: Option<UnixMs>,
+        /// The time now.
+        now: UnixMs,
+    },
     /// A pool or rule exists already.
     #[error("{what} exists already: change it, or choose another name")]
     Exists {
@@ -353,6 +374,7 @@ impl State {
             Command::Cancel { key } => step.cancel(key, Record::Keep),
             Command::Delete { key } => step.cancel(key, Record::Remove),
             Command::Forget { key, attempt, reason } => step.forget(key, *attempt, reason),
+            Command::Expire { key, uid } => step.expire(key, *uid),
             Command::Preempt(preemption) => step.preempt(preemption),
             Command::SetPool { name, spec, expect } => step.set_pool(name, spec, *expect),
             Command::DeletePool { name } => step.delete_pool(name),

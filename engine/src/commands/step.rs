@@ -48,14 +48,25 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Changes one workload; watchers hear of it.
+    /// Changes one workload; watchers hear of it. Where that ends it, those that wait for it remember how.
     pub(super) fn change(&mut self, key: &WorkloadKey, change: impl FnOnce(&mut Workload, UnixMs)) {
         let (index, now) = (self.index, self.now);
+        let mut ended = None;
         self.state.change(key, |workload| {
+            let before = workload.phase;
             change(workload, now);
             workload.version = index;
+            ended = Some(workload.phase).filter(|phase| phase.is_terminal() && !before.is_terminal());
         });
         self.changed.insert(key.clone());
+        let Some(phase) = ended else { return };
+        for dependent in self.state.dependents(key) {
+            self.state.change(&dependent, |workload| {
+                workload.hears_of(&key.name, phase);
+                workload.version = index;
+            });
+            self.changed.insert(dependent);
+        }
     }
 
     /// Adds a new workload; watchers hear of it.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use protocol::ids::{PoolName, Uid, WorkloadKey};
+use protocol::ids::{PoolName, Uid, WorkloadKey, WorkloadName};
 use protocol::workload::{SpecError, WorkloadSpec};
 
 use super::step::Step;
@@ -34,6 +34,10 @@ impl Step<'_> {
             return Err(Refusal::Invalid(problems));
         }
         let pool = self.pool_of(key, spec)?;
+        if let Some(way) = self.state.cycle(key, spec) {
+            return Err(Refusal::Invalid(vec![circle(&way)]));
+        }
+        let awaits = self.state.awaits(key, spec);
         let order = self.state.submitted;
         self.state.submitted += 1;
         let mut workload = Workload {
@@ -47,6 +51,8 @@ impl Step<'_> {
             attempts: vec![],
             user_failures: 0,
             not_before: None,
+            awaits,
+            ended_at: None,
             cancel_requested: false,
             delete_requested: false,
             created: self.index,
@@ -64,6 +70,15 @@ impl Step<'_> {
         let fault = |e: PoolFault| SpecError { field: "spec.pool".into(), problem: e.to_string() };
         self.state.pools.check_takes_workloads(pool).map_err(|e| Refusal::Invalid(vec![fault(e)]))?;
         Ok(pool.clone())
+    }
+}
+
+/// What is wrong with a workload that would wait for itself.
+fn circle(way: &[WorkloadName]) -> SpecError {
+    let way = way.iter().map(ToString::to_string).collect::<Vec<_>>().join(" needs ");
+    SpecError {
+        field: "spec.dependsOn".into(),
+        problem: format!("{way}, so that none could ever start: leave one out"),
     }
 }
 

@@ -271,7 +271,7 @@ fn best_first(
         }
         let free = class.free();
         let members = hold.min(group.count);
-        let waste = judge.waste(class.sku, &free, &group.each, members).sum() / members as i64;
+        let waste = judge.waste(class.sku, &free, &group.each, members).sum() / members.max(1) as i64;
         let on_gpus = group.each.gpu_milli == 0 && class.sku.is_some();
         Some(((on_gpus, waste, free.all.gpu_milli), class.clone(), nodes, hold))
     };

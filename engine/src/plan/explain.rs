@@ -10,9 +10,9 @@ use crate::lifecycle::Phase;
 use crate::queue::order::Standing;
 use crate::queue::{LASTING_MS, Memory, Turn, Walk};
 use crate::reasons::{
-    Awaited, Candidate, Explanation, Lent, Obstacle, QuotaBound, Reserved, Shortfall, WaitCause, Waiting, state_text,
+    AwaitedEnd, Candidate, Explanation, Lent, Obstacle, QuotaBound, Reserved, Shortfall, WaitCause, Waiting, state_text,
 };
-use crate::state::{Attempt, Happening, State, Workload};
+use crate::state::{Attempt, Awaited, Happening, State, Workload};
 
 /// The whole answer to "why", in any phase; none where there is no such workload.
 ///
@@ -94,10 +94,10 @@ fn kept(reserved: &Reserved, now: UnixMs) -> String {
         nodes => format!("{nodes} nodes of {cluster} are kept for it"),
     };
     match (last, at) {
-        (Some(Awaited { workload, basis: Some(basis) }), Some(at)) => {
+        (Some(AwaitedEnd { workload, basis: Some(basis) }), Some(at)) => {
             format!("{what}: it can start in {}, once {workload} ends ({basis})", left(*at, now))
         }
-        (Some(Awaited { workload, .. }), _) => {
+        (Some(AwaitedEnd { workload, .. }), _) => {
             format!("{what}: it can start once {workload} ends, and nobody knows when that is")
         }
         (None, _) => what,
@@ -180,6 +180,7 @@ fn every_cure(waiting: &Waiting, now: UnixMs) -> Vec<String> {
     match &waiting.cause {
         WaitCause::NoClusters => vec!["a cluster joins".into()],
         WaitCause::Backoff { until } => vec![format!("the wait after its failure ends, in {}", left(*until, now))],
+        WaitCause::Dependencies { awaited } => awaited.iter().map(succeeds).collect(),
         WaitCause::BeingPlaced => vec![],
         WaitCause::BehindOthers { first, .. } => {
             let mut cures = vec![format!("{first}, which is ahead of it, is placed or cancelled")];
@@ -201,6 +202,18 @@ fn every_cure(waiting: &Waiting, now: UnixMs) -> Vec<String> {
             let cures = waiting.candidates.iter().filter_map(cure);
             cures.chain(waiting.lent.iter().map(give_back)).collect()
         }
+    }
+}
+
+/// How a workload comes to succeed on which another depends. One that ended badly stays so: only another of its name can.
+fn succeeds(awaited: &Awaited) -> String {
+    let Awaited { workload, phase, ended } = awaited;
+    match (phase, ended) {
+        (Some(phase), _) if phase.is_terminal() => {
+            format!("{workload}, which is {phase}, is deleted and submitted again, and succeeds; or delete this one")
+        }
+        (Some(_), _) => format!("{workload} succeeds"),
+        (None, _) => format!("{workload} is submitted and succeeds; or delete this one"),
     }
 }
 

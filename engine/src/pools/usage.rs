@@ -16,7 +16,7 @@ use crate::state::{Line, Workload};
 pub struct Usage {
     /// The queued ones, in order.
     pub(crate) queue: BTreeSet<Line>,
-    /// What queued gangs need.
+    /// What queued gangs need, but for those that wait for other workloads.
     pub pending: Amounts,
     /// What live attempts hold.
     pub held: Amounts,
@@ -70,7 +70,10 @@ pub(crate) fn count(all: &mut UsageByPool, workload: &Workload) {
     usage.live += 1;
     if workload.phase == Phase::Queued {
         usage.queue.insert(Line::of(workload));
-        usage.pending.add_all(&needs(&workload.spec.gang()));
+        // One that waits for others asks for nothing yet.
+        if !workload.is_dependent() {
+            usage.pending.add_all(&needs(&workload.spec.gang()));
+        }
     }
     if let Some(attempt) = workload.live_attempt() {
         let held = holds(&attempt.placement);
@@ -90,7 +93,9 @@ pub(crate) fn discount(all: &mut UsageByPool, workload: &Workload) {
     usage.live -= 1;
     if workload.phase == Phase::Queued {
         usage.queue.remove(&Line::of(workload));
-        usage.pending.take_all(&needs(&workload.spec.gang()));
+        if !workload.is_dependent() {
+            usage.pending.take_all(&needs(&workload.spec.gang()));
+        }
     }
     if let Some(attempt) = workload.live_attempt() {
         let held = holds(&attempt.placement);

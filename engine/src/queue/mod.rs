@@ -3,8 +3,8 @@
 //!
 //! Waiting is bounded by two simple rules. For the first of each pool's line that finds no room, nodes are kept where it can start
 //! soonest (`reservations`): others use other nodes, or end before it. A workload keeps no room where it would not fit even once every
-//! attempt has ended (it is too large, or ghosts, sick devices or cordoned nodes are in its way), nor while it waits out a backoff.
-//! And where one waits for its pool's part, that is kept for it (`pools::admission`).
+//! attempt has ended (it is too large, or ghosts, sick devices or cordoned nodes are in its way), nor while it waits out a backoff
+//! or for other workloads to succeed. And where one waits for its pool's part, that is kept for it (`pools::admission`).
 
 pub(crate) mod books;
 pub(crate) mod estimates;
@@ -141,6 +141,9 @@ impl<'a> Walk<'a> {
         let waits = |cause| Turn::Waits(Verdict::of(cause));
         if let Some(until) = workload.not_before.filter(|u| *u > self.now) {
             return waits(WaitCause::Backoff { until });
+        }
+        if workload.is_dependent() {
+            return waits(WaitCause::Dependencies { awaited: self.state.awaited(workload) });
         }
         if self.placer.rooms.is_empty() {
             return waits(WaitCause::NoClusters);

@@ -12,7 +12,7 @@ use super::estimates::ends;
 use crate::placement::fit::{Allowed, Fit, Fullest, Shape, Spot, fit};
 use crate::placement::holes::{Class, KeptFor};
 use crate::placement::rooms::Room;
-use crate::reasons::{Awaited, Basis};
+use crate::reasons::{AwaitedEnd, Basis};
 use crate::state::{Attempt, State, Workload};
 
 /// The soonest that a gang can start somewhere.
@@ -23,7 +23,7 @@ pub(crate) struct Soonest {
     /// How many attempts on its nodes have to end that are not being ended already.
     pub(crate) waits_for: usize,
     /// The last of them.
-    pub(crate) last: Option<Awaited>,
+    pub(crate) last: Option<AwaitedEnd>,
 }
 
 impl Soonest {
@@ -92,7 +92,7 @@ fn found(nodes: BTreeSet<u32>, live: &[End<'_>], ended: &BTreeSet<usize>, now: U
     Soonest {
         at: last.map_or(Some(now), |end| end.at.as_ref().map(|(at, _)| *at)),
         waits_for: there().filter(|end| end.attempt.stop.is_none()).count(),
-        last: last.map(|end| Awaited {
+        last: last.map(|end| AwaitedEnd {
             workload: end.workload.key.to_string(),
             basis: end.at.as_ref().map(|(_, basis)| basis.clone()),
         }),

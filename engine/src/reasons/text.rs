@@ -9,7 +9,7 @@ use protocol::sku::Sku;
 use super::{Basis, Candidate, Lent, Obstacle, QuotaBound, ScoreTerm, Shortfall, WaitCause, Waiting};
 use crate::commands::PROGRESS_MS;
 use crate::pools::DEFAULT;
-use crate::state::{Ground, Happening};
+use crate::state::{Awaited, Ground, Happening};
 
 fn list<T: fmt::Display>(items: &[T], between: &str) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(between)
@@ -100,6 +100,9 @@ impl fmt::Display for WaitCause {
             WaitCause::NoClusters => f.write_str("no cluster has joined"),
             WaitCause::Impossible => f.write_str("no cluster could hold it, even empty"),
             WaitCause::Backoff { until } => write!(f, "it waits until {until} (ms since 1970) before the next try"),
+            WaitCause::Dependencies { awaited } => {
+                write!(f, "it depends on workloads that have not succeeded: {}", list(awaited, ", "))
+            }
             WaitCause::NoRoom => f.write_str("no cluster has room for the whole gang"),
             WaitCause::BehindOthers { ahead: 1, first } => write!(f, "{first} is ahead and waits for the same room"),
             WaitCause::BehindOthers { ahead, first } => {
@@ -107,6 +110,17 @@ impl fmt::Display for WaitCause {
             }
             WaitCause::BeingPlaced => f.write_str("it has a place; the binding is being committed"),
             WaitCause::Quota(short) => short.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { workload, phase, ended } = self;
+        match (phase, ended) {
+            (Some(phase), _) => write!(f, "{workload} is {phase}"),
+            (None, Some(ended)) => write!(f, "{workload} ended {ended} and is not on record any more"),
+            (None, None) => write!(f, "{workload} is not on record"),
         }
     }
 }

@@ -41,6 +41,10 @@ pub(crate) struct Indices {
     pub(crate) usage: UsageByPool,
     /// Queued workloads that wait out a backoff, by its end.
     pub(crate) backoffs: BTreeSet<(UnixMs, WorkloadKey)>,
+    /// Ended workloads whose record is to go by itself, by when.
+    pub(crate) expiries: BTreeSet<(UnixMs, WorkloadKey)>,
+    /// Queued workloads that wait for others, by those others' names.
+    pub(crate) dependents: BTreeMap<WorkloadKey, BTreeSet<WorkloadKey>>,
     /// What the workloads on record ask for, whatever their phase.
     pub(crate) mix: Mix,
 }
@@ -62,6 +66,12 @@ impl Indices {
             if let Some(until) = workload.not_before {
                 self.backoffs.insert((until, workload.key.clone()));
             }
+            for other in awaited(workload) {
+                self.dependents.entry(other).or_default().insert(workload.key.clone());
+            }
+        }
+        if let Some(at) = workload.expires_at() {
+            self.expiries.insert((at, workload.key.clone()));
         }
         usage::count(&mut self.usage, workload);
         if let Some(attempt) = workload.live_attempt() {
@@ -75,6 +85,17 @@ impl Indices {
             if let Some(until) = workload.not_before {
                 self.backoffs.remove(&(until, workload.key.clone()));
             }
+            for other in awaited(workload) {
+                if let Some(all) = self.dependents.get_mut(&other) {
+                    all.remove(&workload.key);
+                    if all.is_empty() {
+                        self.dependents.remove(&other);
+                    }
+                }
+            }
+        }
+        if let Some(at) = workload.expires_at() {
+            self.expiries.remove(&(at, workload.key.clone()));
         }
         usage::discount(&mut self.usage, workload);
         if let Some(attempt) = workload.live_attempt()
@@ -86,6 +107,11 @@ impl Indices {
             }
         }
     }
+}
+
+fn awaited(workload: &Workload) -> impl Iterator<Item = WorkloadKey> + '_ {
+    let namespace = &workload.key.namespace;
+    workload.awaits.keys().map(|name| WorkloadKey { namespace: namespace.clone(), name: name.clone() })
 }
 
 impl State {
@@ -120,6 +146,12 @@ impl State {
     /// Queued workloads, in the order in which they are placed.
     pub fn waiting(&self) -> impl ExactSizeIterator<Item = &WorkloadKey> {
         self.indices.queue.values()
+    }
+
+    /// Ended workloads whose record is to go by now, the longest overdue first.
+    pub(crate) fn overdue(&self, now: UnixMs) -> impl Iterator<Item = &Workload> {
+        let due = self.indices.expiries.iter().take_while(move |(at, _)| *at <= now);
+        due.filter_map(|(_, key)| self.workloads.get(key))
     }
 
     /// What a pool's workloads hold and wait for; none where it has no workloads that have not ended.

@@ -13,7 +13,7 @@ use protocol::ids::*;
 use protocol::pool::*;
 use protocol::resources::Span;
 use protocol::sku::Sku;
-use protocol::workload::Preemptible;
+use protocol::workload::{Dependency, Preemptible};
 
 use super::invariants::{check_nodes, check_step};
 use super::script::state_of;
@@ -32,21 +32,79 @@ const STATES: [&str; 8] =
 #[derive(Debug, Clone)]
 pub enum Op {
     Epoch,
-    Submit { name: usize, count: u32, gpus: u64, priority: i32, retries: u32, pool: usize, firm: bool, lasts: u64 },
-    PreemptAgain { which: usize },
-    SetPool { name: usize, parent: usize, reservation: u64, limit: u64, share: u32, kept: bool, within: bool },
-    DeletePool { name: usize },
-    Owner { pool: usize },
-    Plan { limit: usize },
-    BindAgain { which: usize, older_epoch: bool },
-    Report { name: usize, cluster: usize, attempt_back: u32, revision_back: u64, state: usize },
-    Join { cluster: usize, life: u128, took_all: bool, forgets: usize, state: usize },
-    Lose { cluster: usize },
-    Cancel { name: usize },
-    Delete { name: usize },
-    Forget { name: usize, attempt_back: u32 },
-    Tick { ms: u64 },
-    CatchUp { cluster: usize },
+    Submit {
+        name: usize,
+        count: u32,
+        gpus: u64,
+        priority: i32,
+        retries: u32,
+        pool: usize,
+        firm: bool,
+        lasts: u64,
+        after: usize,
+        ttl: u64,
+    },
+    PreemptAgain {
+        which: usize,
+    },
+    SetPool {
+        name: usize,
+        parent: usize,
+        reservation: u64,
+        limit: u64,
+        share: u32,
+        kept: bool,
+        within: bool,
+    },
+    DeletePool {
+        name: usize,
+    },
+    Owner {
+        pool: usize,
+    },
+    Plan {
+        limit: usize,
+    },
+    BindAgain {
+        which: usize,
+        older_epoch: bool,
+    },
+    Report {
+        name: usize,
+        cluster: usize,
+        attempt_back: u32,
+        revision_back: u64,
+        state: usize,
+    },
+    Join {
+        cluster: usize,
+        life: u128,
+        took_all: bool,
+        forgets: usize,
+        state: usize,
+    },
+    Lose {
+        cluster: usize,
+    },
+    Cancel {
+        name: usize,
+    },
+    Delete {
+        name: usize,
+    },
+    Expire {
+        name: usize,
+    },
+    Forget {
+        name: usize,
+        attempt_back: u32,
+    },
+    Tick {
+        ms: u64,
+    },
+    CatchUp {
+        cluster: usize,
+    },
 }
 
 pub fn op() -> impl Strategy<Value = Op> {
@@ -54,9 +112,9 @@ pub fn op() -> impl Strategy<Value = Op> {
     let cluster = || 0..CLUSTERS.len();
     prop_oneof![
         1 => Just(Op::Epoch),
-        5 => (name(), 1..4u32, 0..3u64, -1..2i32, 0..3u32, 0..6usize, 0..6u8, 0..4u64)
-            .prop_map(|(name, count, gpus, priority, retries, pool, firm, lasts)| Op::Submit {
-                name, count, gpus, priority, retries, pool, firm: firm == 0, lasts,
+        5 => ((name(), 1..4u32, 0..3u64, -1..2i32, 0..3u32, 0..6usize, 0..6u8, 0..4u64), 0..12usize, 0..60_000u64)
+            .prop_map(|((name, count, gpus, priority, retries, pool, firm, lasts), after, ttl)| Op::Submit {
+                name, count, gpus, priority, retries, pool, firm: firm == 0, lasts, after, ttl,
             }),
         3 => (0..POOLS.len(), 0..6usize, 0..5u64, 0..12u64, 1..4u32, any::<bool>(), any::<bool>())
             .prop_map(|(name, parent, reservation, limit, share, kept, within)| Op::SetPool {
@@ -80,6 +138,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         2 => cluster().prop_map(|cluster| Op::Lose { cluster }),
         2 => name().prop_map(|name| Op::Cancel { name }),
         1 => name().prop_map(|name| Op::Delete { name }),
+        1 => name().prop_map(|name| Op::Expire { name }),
         2 => (name(), 0..4u32)
             .prop_map(|(name, attempt)| Op::Forget { name, attempt_back: attempt / 3 }),
         4 => (0..50_000u64).prop_map(|ms| Op::Tick { ms }),
@@ -102,7 +161,7 @@ pub fn lending() -> impl Strategy<Value = Vec<Op>> {
     let one = prop_oneof![
         6 => (name(), 1..3u32, 1..3u64, -1..2i32, 0..4usize, 0..9u8).prop_map(
             |(name, count, gpus, priority, pool, firm)| Op::Submit {
-                name, count, gpus, priority, retries: 1, pool, firm: firm == 0, lasts: u64::from(firm) % 4,
+                name, count, gpus, priority, retries: 1, pool, firm: firm == 0, lasts: u64::from(firm) % 4, after: 99, ttl: 0,
             }
         ),
         6 => Just(Op::Plan { limit: 4 }),
@@ -169,6 +228,10 @@ impl History {
                     applied.map_err(|r| format!("a fresh binding was refused: {r}"))?;
                     self.check_part(&key, &whole, &parts)?;
                 }
+                for (key, uid) in plan.expirations {
+                    let applied = self.apply(Command::Expire { key, uid })?;
+                    applied.map_err(|r| format!("a record that is due did not go: {r}"))?;
+                }
                 for preemption in plan.preemptions {
                     self.check_hole(&preemption)?;
                     self.preempted.push(preemption.clone());
@@ -186,15 +249,20 @@ impl History {
         Ok(())
     }
 
-    fn command(&self, op: &Op) -> Option<Command> {
+    /// The command that an operation comes to now, where it is one.
+    pub fn command(&self, op: &Op) -> Option<Command> {
         Some(match op {
             Op::Epoch => Command::OpenEpoch { epoch: Epoch(self.state.epoch.0 + 1) },
-            Op::Submit { name, count, gpus, priority, retries, pool, firm, lasts } => {
+            Op::Submit { name, count, gpus, priority, retries, pool, firm, lasts, after, ttl } => {
                 let skus: &[&str] = if *gpus > 0 { &["H100"] } else { &[] };
                 let mut spec = batch(vec![group("w", *count, 1, 1, *gpus, skus)]);
                 (spec.priority, spec.retries.limit) = (*priority, *retries);
                 spec.preemptible = (!firm).into();
                 spec.expected_duration = (*lasts > 0).then(|| Span(*lasts * 20_000));
+                // Twice in a while on itself, or in a circle: that is refused.
+                let after = NAMES.get(*after).filter(|_| *after < FEW);
+                spec.depends_on = after.map(|n| Dependency { workload: key(n).name }).into_iter().collect();
+                spec.ttl_after_finished = Some(Span(*ttl)).filter(|_| *ttl > 30_000);
                 spec.pool = POOLS.get(*pool).map(|p| script::pool(p));
                 Command::Submit { key: key(NAMES[*name]), uid: uid(NAMES[*name]), spec: Box::new(spec) }
             }
@@ -240,6 +308,7 @@ impl History {
             Op::Lose { cluster } => Command::LoseCluster { cluster: super::cluster(CLUSTERS[*cluster]) },
             Op::Cancel { name } => Command::Cancel { key: key(NAMES[*name]) },
             Op::Delete { name } => Command::Delete { key: key(NAMES[*name]) },
+            Op::Expire { name } => Command::Expire { key: key(NAMES[*name]), uid: uid(NAMES[*name]) },
             Op::Forget { name, attempt_back } => {
                 let last = self.state.workloads.get(&key(NAMES[*name]))?.attempts.last()?.number.0;
                 let number = AttemptNumber(last.saturating_sub(*attempt_back));
@@ -383,6 +452,17 @@ impl History {
         let hopeless: Vec<WorkloadKey> =
             self.state.workloads.values().filter(|w| hopeless(w)).map(|w| w.key.clone()).collect();
         for key in hopeless {
+            let _outcome = self.apply(Command::Cancel { key })?;
+        }
+        // So are those that wait for what will not succeed, and those that wait for them.
+        let succeeds = |state: &State, key: &WorkloadKey, name: &WorkloadName| {
+            let key = WorkloadKey { namespace: key.namespace.clone(), name: name.clone() };
+            state.workloads.get(&key).is_some_and(|w| !w.phase.is_terminal() && !w.cancel_requested)
+        };
+        while let Some(key) = self.state.workloads.values().find_map(|w| {
+            let waits = w.phase == Phase::Queued && w.awaits.keys().any(|n| !succeeds(&self.state, &w.key, n));
+            waits.then(|| w.key.clone())
+        }) {
             let _outcome = self.apply(Command::Cancel { key })?;
         }
         Ok(())

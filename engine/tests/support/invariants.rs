@@ -30,7 +30,7 @@ pub fn check_step(before: &State, command: &Command, applied: &Applied, after: &
     }
     for old in before.workloads.values() {
         let new = after.workloads.get(&old.key).filter(|w| w.uid == old.uid);
-        check_change(old, new, command, before)?;
+        check_change(old, new, command, before, after.now)?;
         let told = applied.changed.contains(&old.key);
         hold!(told || new == Some(old), "{} changed unheard", old.key);
     }
@@ -74,6 +74,8 @@ fn check_workload(w: &Workload) -> Check {
     hold!(w.attempts.windows(2).all(|p| p[0].number < p[1].number), "{}: attempt numbers do not grow", w.key);
     hold!(w.attempts.len() <= 16 && w.timeline.len() <= 64, "{}: too much is kept", w.key);
     hold!(!(w.delete_requested && is_terminal(w.phase)), "{} should be gone", w.key);
+    hold!(w.ended_at.is_some() == is_terminal(w.phase), "{} is {} and ended {:?}", w.key, w.phase, w.ended_at);
+    hold!(w.awaits.is_empty() || w.attempts.is_empty(), "{} was placed before what it depends on", w.key);
     hold!(w.timeline.last().is_none_or(|m| m.phase == w.phase), "{}: the timeline ends elsewhere", w.key);
     Ok(())
 }
@@ -82,9 +84,13 @@ fn is_terminal(phase: Phase) -> bool {
     matches!(phase, Phase::Succeeded | Phase::Failed | Phase::Cancelled)
 }
 
-fn check_change(old: &Workload, new: Option<&Workload>, command: &Command, before: &State) -> Check {
+fn check_change(old: &Workload, new: Option<&Workload>, command: &Command, before: &State, now: UnixMs) -> Check {
     let Some(new) = new else {
-        let asked = old.delete_requested || matches!(command, Command::Delete { key } if *key == old.key);
+        let ttl = old.spec.ttl_after_finished.map_or(u64::MAX, |ttl| ttl.0);
+        let last = old.timeline.last().map_or(0, |m| m.at.0);
+        let lived = is_terminal(old.phase) && last.saturating_add(ttl) <= now.0;
+        let expired = lived && matches!(command, Command::Expire { uid, .. } if *uid == old.uid);
+        let asked = expired || old.delete_requested || matches!(command, Command::Delete { key } if *key == old.key);
         let over = old.live_attempt().is_none() || ends(old, command, before);
         hold!(asked && over, "the record of {} went though nobody asked, or while it lived", old.key);
         return Ok(());
@@ -95,6 +101,13 @@ fn check_change(old: &Workload, new: Option<&Workload>, command: &Command, befor
     if old.cancel_requested {
         hold!(new.cancel_requested, "{}: the cancel was forgotten", old.key);
         hold!(matches!(new.phase, Phase::Draining | Phase::Cancelled), "{}: {} after a cancel", old.key, new.phase);
+    }
+    for name in old.awaits.keys().filter(|name| !new.awaits.contains_key(*name)) {
+        // What a workload waits for no more has succeeded in this very step.
+        let other = WorkloadKey { namespace: old.key.namespace.clone(), name: name.clone() };
+        let proof =
+            before.workloads.get(&other).is_some_and(|w| w.live_attempt().is_some() && ends(w, command, before));
+        hold!(proof, "{} waits for {other} no more, which did not end", old.key);
     }
     let last = |w: &Workload| w.attempts.last().map_or(0, |a| a.number.0);
     hold!(last(new) == last(old) || last(new) == last(old) + 1, "{}: attempt numbers jump", old.key);

@@ -22,7 +22,9 @@ pub fn cluster(name: &str) -> ClusterName {
     ClusterName::new(name).unwrap()
 }
 
+/// `a~2` is another workload of the name `a`.
 pub fn key(name: &str) -> WorkloadKey {
+    let name = name.split('~').next().unwrap();
     WorkloadKey { namespace: Namespace::new("default").unwrap(), name: WorkloadName::new(name).unwrap() }
 }
 

@@ -5,8 +5,8 @@
 //! ghosts|sick CLUSTER NODE N           takes N devices of a node out
 //! stale CLUSTER                        its capacity is too old
 //! join CLUSTER [region=R] [life=N] [last=N] [only=FRAMEWORK] [price=SKU:MILLI] [WORKLOAD/ATTEMPT:REVISION:STATE ...]
-//! epoch N · at MS · lose CLUSTER · cancel NAME · delete NAME · forget NAME/ATTEMPT REASON ... · why NAME · outstanding CLUSTER · show NAME · warn ...
-//! submit NAME [priority=N] [pool=P] [firm] [lasts=MS] [require=R] [prefer=R] [retries=N] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
+//! epoch N · at MS · lose CLUSTER · cancel NAME · delete NAME · expire NAME · forget NAME/ATTEMPT REASON ... · why NAME · outstanding CLUSTER · show NAME · warn ...
+//! submit NAME [priority=N] [pool=P] [firm] [lasts=MS] [require=R] [prefer=R] [retries=N] [after=NAME,...] [ttl=MS] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
 //! pool NAME [parent=P] [within] [RESOURCE=RESERVATION/LIMIT/SHARE[/static] ...]   makes or changes a pool (LIMIT `-`: none)
 //! drop-pool NAME · owner NAME [pool=P] [parent=O] · drop-owner NAME · pools
 //! busy CLUSTER NODE PERCENT            how busy a node's devices are
@@ -27,7 +27,7 @@ use protocol::errors::FailureClass;
 use protocol::ids::*;
 use protocol::pool::*;
 use protocol::resources::Span;
-use protocol::workload::{Framework, GroupSpec, WorkloadSpec};
+use protocol::workload::{Dependency, Framework, GroupSpec, WorkloadSpec};
 
 use super::*;
 
@@ -39,6 +39,7 @@ pub struct World {
     index: u64,
     proposed: Vec<Binding>,
     preempts: Vec<Preemption>,
+    expires: Vec<(WorkloadKey, Uid)>,
     memory: plan::Memory,
 }
 
@@ -106,6 +107,9 @@ pub fn spec_of(words: &[&str]) -> WorkloadSpec {
     spec.preemptible = (!words.contains(&"firm")).into();
     spec.expected_duration = option(words, "lasts").map(|ms| Span(number(ms)));
     spec.retries.limit = option(words, "retries").map_or(0, number);
+    let names = option(words, "after").into_iter().flat_map(|names| names.split(','));
+    spec.depends_on = names.map(|n| Dependency { workload: WorkloadName::new(n).unwrap() }).collect();
+    spec.ttl_after_finished = option(words, "ttl").map(|ms| Span(number(ms)));
     spec.placement.regions.require = option(words, "require").map(|r| Region::new(r).unwrap()).into_iter().collect();
     spec.placement.regions.prefer = option(words, "prefer").map(|r| Region::new(r).unwrap()).into_iter().collect();
     spec
@@ -220,6 +224,7 @@ impl World {
             "report" => Command::Report { cluster: cluster(words[0]), report: word(words[1]) },
             "lose" => Command::LoseCluster { cluster: cluster(words[0]) },
             "cancel" => Command::Cancel { key: key(words[0]) },
+            "expire" => Command::Expire { key: key(words[0]), uid: uid(words[0]) },
             "delete" => Command::Delete { key: key(words[0]) },
             "forget" => {
                 let (name, attempt) = words[0].split_once('/').unwrap();
@@ -344,7 +349,11 @@ impl World {
             let victims: Vec<String> = p.victims.iter().map(|v| format!("{}/{}", v.key.name, v.attempt)).collect();
             writeln!(told, "{} takes room back from {}", p.by.name, victims.join(", ")).unwrap();
         }
+        for (key, _) in &plan.expirations {
+            writeln!(told, "the record of {} is to go", key.name).unwrap();
+        }
         self.preempts = std::mem::take(&mut plan.preemptions);
+        self.expires = std::mem::take(&mut plan.expirations);
         self.memory = plan.memory;
         self.proposed = plan.bindings;
         told
@@ -353,7 +362,8 @@ impl World {
     fn commit(&mut self) -> String {
         let binds = std::mem::take(&mut self.proposed).into_iter().map(|b| Command::Bind(Box::new(b)));
         let preempts = std::mem::take(&mut self.preempts).into_iter().map(|p| Command::Preempt(Box::new(p)));
-        let commands: Vec<Command> = binds.chain(preempts).collect();
+        let expires = std::mem::take(&mut self.expires).into_iter().map(|(key, uid)| Command::Expire { key, uid });
+        let commands: Vec<Command> = binds.chain(preempts).chain(expires).collect();
         commands.iter().map(|c| self.apply(c)).collect()
     }
 

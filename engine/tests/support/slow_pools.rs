@@ -249,7 +249,7 @@ pub fn parts(state: &State, usable: &BTreeSet<ClusterName>, fleet: &Sums, now: U
         if lives_in(workload, usable) {
             holds(workload).iter().for_each(|(what, amount)| add(demand, what, *amount));
         }
-        let resting = workload.not_before.is_some_and(|until| until > now);
+        let resting = !workload.awaits.is_empty() || workload.not_before.is_some_and(|until| until > now);
         if workload.phase == engine::Phase::Queued && !resting {
             wants(workload).iter().for_each(|(what, amount)| add(demand, what, *amount));
         }
@@ -274,7 +274,12 @@ pub fn parts(state: &State, usable: &BTreeSet<ClusterName>, fleet: &Sums, now: U
         if line.is_empty() {
             continue;
         }
-        let able: Vec<&Workload> = line.into_iter().take(16).filter(|w| could_start(state, fleet, w, now)).collect();
+        let able: Vec<&Workload> = line
+            .into_iter()
+            .filter(|w| w.awaits.is_empty())
+            .take(16)
+            .filter(|w| could_start(state, fleet, w, now))
+            .collect();
         if !able.iter().any(|w| fits(pool, &wants(w), &by_demand)) {
             stuck.push((pool.clone(), able.first().map(|w| (w.order, wants(w)))));
         }

@@ -80,9 +80,7 @@ impl WorkloadSpec {
     pub fn not_carried_out(&self) -> Vec<SpecError> {
         let mut found = self.shares();
         let unknown = [
-            ("spec.dependsOn", !self.depends_on.is_empty()),
             ("spec.idleTimeout", self.idle_timeout.is_some()),
-            ("spec.ttlAfterFinished", self.ttl_after_finished.is_some()),
             ("spec.placement.spread", self.placement.spread != Spread::None),
             ("spec.placement.sameClusterAs", self.placement.same_cluster_as.is_some()),
             ("spec.placement.maxCostPerHour", self.placement.max_cost_per_hour.is_some()),

@@ -5,7 +5,11 @@
 //! 1. The fleet is divided by what all pools hold and wait for.
 //! 2. A pool whose part holds none of the first gangs of its line asks only for what it holds, and the fleet is divided again.
 //! 3. Such pools then ask again, one after the other, the one that has the least of its part first, each for its first gang.
-//!    Whoever's part then holds that gang goes on asking for it; for the others it stays as before.
+//!    Whoever's part then holds that gang goes on asking for it, unless that takes away what an earlier one, or one that was
+//!    never stuck, needs for its own; for the others it stays as before.
+//!
+//! Room is not taken back on these grounds (`reclaim`): who asks again depends on who holds what, so that two pools could
+//! take one room from each other for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +37,7 @@ pub(crate) fn parts(state: &State, fleet: &Amounts, held: &Books, demand: &Books
         return by_demand;
     }
     let division = Division { state, fleet, held, divided: divided(&state.pools, fleet), now };
-    let stuck = division.stuck(&by_demand);
+    let (stuck, mut served) = division.stuck(&by_demand);
     if stuck.is_empty() {
         return by_demand;
     }
@@ -49,7 +53,11 @@ pub(crate) fn parts(state: &State, fleet: &Amounts, held: &Books, demand: &Books
         let mut asked = division.held(&pool);
         asked.add_all(&gang);
         let before = demand.insert(pool.clone(), asked);
-        if let Some(before) = before.filter(|_| !division.holds(&pool, &gang, &divide(&demand))) {
+        let parts = divide(&demand);
+        served.push((pool, gang));
+        if let Some(before) = before.filter(|_| !served.iter().all(|(pool, gang)| division.holds(pool, gang, &parts)))
+            && let Some((pool, _)) = served.pop()
+        {
             demand.insert(pool, before);
         }
     }
@@ -81,22 +89,24 @@ impl Division<'_> {
         })
     }
 
-    /// Pools that wait and are stuck, the one that has the least of its part first.
-    fn stuck(&self, parts: &Entitlements) -> Vec<Stuck> {
-        let mut stuck: Vec<Stuck> = vec![];
+    /// Pools that wait and are stuck, the one that has the least of its part first; and those that are not, each with a gang
+    /// that its part holds.
+    fn stuck(&self, parts: &Entitlements) -> (Vec<Stuck>, Vec<(PoolName, Amounts)>) {
+        let (mut stuck, mut served): (Vec<Stuck>, Vec<(PoolName, Amounts)>) = (vec![], vec![]);
         for (pool, usage) in &self.state.indices.usage {
             if usage.queue.is_empty() {
                 continue;
             }
             let first: Vec<(u64, Amounts)> = self.first_gangs(pool).collect();
-            if first.iter().any(|(_, gang)| self.holds(pool, gang, parts)) {
+            if let Some((_, gang)) = first.iter().find(|(_, gang)| self.holds(pool, gang, parts)) {
+                served.push((pool.clone(), gang.clone()));
                 continue;
             }
             let (order, gang) = first.into_iter().next().map_or((u64::MAX, None), |(order, gang)| (order, Some(gang)));
             stuck.push((self.ratio(pool, parts), order, pool.clone(), gang));
         }
         stuck.sort_by(|a, b| (a.0, a.1, &a.2).cmp(&(b.0, b.1, &b.2)));
-        stuck
+        (stuck, served)
     }
 
     fn ratio(&self, pool: &PoolName, parts: &Entitlements) -> Ratio {

@@ -9,8 +9,7 @@ use protocol::ids::{ClusterName, PoolName};
 use protocol::pool::{Amounts, Resource, WithinPool};
 
 use super::admission::{held_in_tree, over_limit};
-use super::entitlement::{Entitlements, divided};
-use super::parts::parts;
+use super::entitlement::{Entitlements, divided, entitlements};
 use super::usage::{holds, needs};
 use crate::planted;
 use crate::state::{Ground, State, Workload};
@@ -62,7 +61,8 @@ impl Rights {
     /// As state has it, over a fleet whose size only the planner knows.
     pub(crate) fn new(state: &State, fleet: Amounts, clusters: &BTreeSet<ClusterName>) -> Self {
         let (held, demand) = held_and_demand(state, clusters, state.now);
-        let entitled = parts(state, &fleet, &held, &demand, state.now);
+        // By the division alone: what a pool got because it asked again (`parts`) is no right against others.
+        let entitled = entitlements(&state.pools, &fleet, &demand);
         let anywhere = held_in_tree(&state.pools, &state.indices.usage);
         let mut rights = Self { divided: divided(&state.pools, &fleet), fleet, entitled, held, anywhere };
         for cluster in clusters {

@@ -241,8 +241,8 @@ fn lives_in(workload: &Workload, clusters: &BTreeSet<ClusterName>) -> bool {
     workload.attempts.last().is_some_and(|a| a.ended_at.is_none() && clusters.contains(&a.cluster))
 }
 
-/// What each pool is entitled to of a fleet in these clusters.
-pub fn parts(state: &State, usable: &BTreeSet<ClusterName>, fleet: &Sums, now: UnixMs) -> BTreeMap<PoolName, Sums> {
+/// What pools hold in these clusters, and what their queued workloads ask for there.
+fn demands(state: &State, usable: &BTreeSet<ClusterName>, now: UnixMs) -> BTreeMap<PoolName, Sums> {
     let mut demands: BTreeMap<PoolName, Sums> = BTreeMap::new();
     for workload in state.workloads.values() {
         let demand = demands.entry(workload.pool.clone()).or_default();
@@ -254,6 +254,12 @@ pub fn parts(state: &State, usable: &BTreeSet<ClusterName>, fleet: &Sums, now: U
             wants(workload).iter().for_each(|(what, amount)| add(demand, what, *amount));
         }
     }
+    demands
+}
+
+/// What each pool is entitled to of a fleet in these clusters.
+pub fn parts(state: &State, usable: &BTreeSet<ClusterName>, fleet: &Sums, now: UnixMs) -> BTreeMap<PoolName, Sums> {
+    let mut demands = demands(state, usable, now);
     let held = held(state, |w| lives_in(w, usable));
     let by_demand = division(state, fleet, &demands);
     let leaves = |pool: &PoolName| of_pool(&held, pool);
@@ -267,7 +273,9 @@ pub fn parts(state: &State, usable: &BTreeSet<ClusterName>, fleet: &Sums, now: U
     };
     // Pools whose part holds none of their first 16 gangs.
     let mut stuck: Vec<(PoolName, Option<(u64, Sums)>)> = vec![];
-    for pool in demands.keys() {
+    let mut served: Vec<(PoolName, Sums)> = vec![];
+    let demanding: Vec<PoolName> = demands.keys().cloned().collect();
+    for pool in &demanding {
         let mut line: Vec<&Workload> =
             state.workloads.values().filter(|w| w.pool == *pool && w.phase == engine::Phase::Queued).collect();
         line.sort_by_key(|w| (-i64::from(w.spec.priority), w.order));
@@ -280,8 +288,9 @@ pub fn parts(state: &State, usable: &BTreeSet<ClusterName>, fleet: &Sums, now: U
             .take(16)
             .filter(|w| could_start(state, fleet, w, now))
             .collect();
-        if !able.iter().any(|w| fits(pool, &wants(w), &by_demand)) {
-            stuck.push((pool.clone(), able.first().map(|w| (w.order, wants(w)))));
+        match able.iter().find(|w| fits(pool, &wants(w), &by_demand)) {
+            Some(w) => served.push((pool.clone(), wants(w))),
+            None => stuck.push((pool.clone(), able.first().map(|w| (w.order, wants(w))))),
         }
     }
     if stuck.is_empty() || state.pools.is_plain() {
@@ -311,8 +320,9 @@ pub fn parts(state: &State, usable: &BTreeSet<ClusterName>, fleet: &Sums, now: U
         let mut more = demands.clone();
         gang.iter().for_each(|(what, amount)| add(more.get_mut(&pool).unwrap(), what, *amount));
         let with = division(state, fleet, &more);
-        if fits(&pool, &gang, &with) {
+        if fits(&pool, &gang, &with) && served.iter().all(|(pool, gang)| fits(pool, gang, &with)) {
             (demands, parts) = (more, with);
+            served.push((pool, gang));
         }
     }
     parts
@@ -383,7 +393,8 @@ pub fn of(sums: Option<&Sums>, what: &str) -> u64 {
 /// that allows that.
 pub fn check_preemption(before: &State, p: &Preemption) -> Result<(), String> {
     let fleet: Sums = p.fleet.iter().map(|(resource, amount)| (resource.to_string(), amount)).collect();
-    let parts = parts(before, &p.clusters, &fleet, before.now);
+    // By the division alone: what a stuck pool got because it asked again is no right against others.
+    let parts = division(before, &fleet, &demands(before, &p.clusters, before.now));
     let by = &before.workloads[&p.by];
     let going = |w: &Workload| w.attempts.last().is_some_and(|a| a.stop.is_some());
     let mut gone: BTreeSet<WorkloadKey> = BTreeSet::new();

@@ -106,13 +106,14 @@ impl Verdict {
 impl<'a> Walk<'a> {
     pub(crate) fn new(state: &'a State, capacity: &'a Capacity, memory: &'a Memory, at: UnixMs) -> Self {
         let now = state.now.max(at);
-        let placer = Placer::new(state, capacity);
+        let mut placer = Placer::new(state, capacity);
         let books = books::books(state, &placer.rooms, now);
         let fleet = books.fleet.clone();
         let ledger = books::ledger(state, books, now);
         let order = Order::new(state, &ledger);
         let (found_none, last, standing, starved) = (BTreeMap::new(), None, Standing::default(), vec![]);
-        let (all_lent, reservations) = (OnceCell::new(), Reservations::default());
+        let reservations = Reservations::new(&mut placer, (state, now), memory.promises());
+        let all_lent = OnceCell::new();
         Self {
             state,
             memory,
@@ -151,7 +152,7 @@ impl<'a> Walk<'a> {
         let spec = &workload.spec;
         let Ok(framework) = spec.framework() else { return waits(WaitCause::Impossible) };
         let end = self.reservations.end_of(self.state, workload, self.now);
-        let passes = self.reservations.passes(end);
+        let passes = self.reservations.passes(workload.uid, end);
         let likeness = Likeness {
             pool: workload.pool.clone(),
             preemptible: spec.preemptible,
@@ -160,12 +161,19 @@ impl<'a> Walk<'a> {
             gang: spec.gang(),
             passes_until: passes.until,
         };
-        if let Some(verdict) = self.found_none.get(&likeness) {
+        // What is kept for it is its alone: others that are alike found less.
+        if let Some(verdict) = self.found_none.get(&likeness).filter(|_| !self.reservations.has(workload.uid)) {
             return Turn::Waits(Rc::clone(verdict));
         }
         match self.find(workload, &likeness, (&passes, end)) {
-            Ok(turn) => turn,
+            Ok(turn) => {
+                self.reservations.done(&mut self.placer, workload.uid);
+                turn
+            }
             Err(verdict) => {
+                if verdict.reserved.is_none() {
+                    self.reservations.done(&mut self.placer, workload.uid);
+                }
                 self.found_none.insert(likeness, Rc::new(Verdict { reserved: None, ..verdict.clone() }));
                 Turn::Waits(Rc::new(verdict))
             }
@@ -357,8 +365,8 @@ impl<'a> Walk<'a> {
     /// Keeps nodes for a gang that finds no room, and as much of its pool's part.
     fn reserve(&mut self, workload: &Workload, gang: &[GroupNeed], barred: Option<&[Barred]>) -> Option<Box<Reserved>> {
         let (at, promises) = ((self.state, self.now), self.memory.promises());
-        let reserved = self.reservations.reserve(&mut self.placer, at, promises, (workload, gang), barred)?;
-        self.ledger.reserve(&workload.pool, &needs(gang), self.reservations.last_pass_until());
+        let (reserved, until) = self.reservations.reserve(&mut self.placer, at, promises, (workload, gang), barred)?;
+        self.ledger.reserve(&workload.pool, &needs(gang), until);
         Some(Box::new(reserved))
     }
 

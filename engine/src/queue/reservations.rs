@@ -7,7 +7,7 @@
 //! So waiting is bounded. Who passes is let in on an estimate, which may be wrong: so only until the time at which the gang was first
 //! expected to start, and nobody passes where that is not known. From then on the nodes are changed only for others with fewer attempts
 //! to wait for. What has to end becomes less with every end, then, and never more. [`Promise`]s keep this from plan to plan; a new
-//! leader begins anew. The first in line behind the gang is next.
+//! leader begins anew, and keeps them from the start of a plan on. The first in line behind the gang is next.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +16,7 @@ use protocol::workload::GroupNeed;
 
 use super::estimates::lasts;
 use super::soonest::{Soonest, on_nodes, soonest};
+use crate::lifecycle::Phase;
 use crate::placement::candidates::Barred;
 use crate::placement::fit::Allowed;
 use crate::placement::holes::{Class, KeptFor};
@@ -47,7 +48,8 @@ pub(crate) struct Reservation {
     uid: Uid,
     /// Those that end by then may use its nodes; none: nobody may.
     pub(crate) pass_until: Option<UnixMs>,
-    promise: Promise,
+    /// None: it has its place, or nothing is kept for it any more.
+    promise: Option<Promise>,
 }
 
 /// The reservations of a plan.
@@ -73,6 +75,67 @@ impl Allowed for Passes {
 }
 
 impl Reservations {
+    /// What was promised before is kept from the start of a plan on: room that was made for a gang must not go to whoever's turn
+    /// comes first, least of all to those that gave it. Not for a gang that has higher priorities ahead of it in its line.
+    pub(crate) fn new(placer: &mut Placer<'_>, (state, now): (&State, UnixMs), promises: &Promises) -> Self {
+        let mut kept = Self::default();
+        for (uid, promise) in promises {
+            let workload = state.by_uid.get(uid).and_then(|key| state.workloads.get(key));
+            let waits = |w: &&Workload| w.phase == Phase::Queued && w.not_before.is_none_or(|until| until <= now);
+            let Some(workload) = workload.filter(waits) else { continue };
+            let line = state.indices.usage.get(&workload.pool).and_then(|usage| usage.queue.first());
+            let first = line.and_then(|line| state.workloads.get(state.indices.queue.get(line)?));
+            let outranked = first.is_some_and(|first| first.spec.priority > workload.spec.priority);
+            let Some(room) = placer.rooms.get_mut(&promise.cluster).filter(|_| !outranked) else { continue };
+            let places = room.places();
+            let nodes: Vec<u32> = promise.nodes.iter().filter_map(|name| places.get(name).copied()).collect();
+            let taken = nodes.iter().any(|node| room.holes.kept_for(*node).is_some());
+            if taken || nodes.len() < promise.nodes.len() || kept.all.len() >= MOST_RESERVATIONS {
+                continue;
+            }
+            let id = kept.all.len() as KeptFor;
+            nodes.iter().for_each(|node| room.holes.keep_for(*node, Some(id)));
+            kept.pools.insert(workload.pool.clone());
+            kept.all.push(Reservation {
+                key: workload.key.clone(),
+                uid: *uid,
+                pass_until: promise.at.filter(|at| *at > now),
+                promise: Some(promise.clone()),
+            });
+        }
+        kept
+    }
+
+    /// The number of what is kept for a workload.
+    fn own(&self, uid: Uid) -> Option<usize> {
+        self.all.iter().position(|r| r.uid == uid && r.promise.is_some())
+    }
+
+    /// Whether nodes are kept for a workload.
+    pub(crate) fn has(&self, uid: Uid) -> bool {
+        self.own(uid).is_some()
+    }
+
+    /// A workload has its place: nothing is kept for it any more.
+    pub(crate) fn done(&mut self, placer: &mut Placer<'_>, uid: Uid) {
+        if let Some(own) = self.own(uid) {
+            self.release(placer, own);
+        }
+    }
+
+    /// Nothing is kept any more; what was promised.
+    fn release(&mut self, placer: &mut Placer<'_>, own: usize) -> Option<Promise> {
+        let promise = self.all.get_mut(own)?.promise.take()?;
+        let room = placer.rooms.get_mut(&promise.cluster)?;
+        let places = room.places();
+        for node in promise.nodes.iter().filter_map(|name| places.get(name).copied()) {
+            if room.holes.kept_for(node) == Some(own as KeptFor) {
+                room.holes.keep_for(node, None);
+            }
+        }
+        Some(promise)
+    }
+
     /// When a workload that started now would end, where that is known and of use.
     pub(crate) fn end_of(&self, state: &State, workload: &Workload, now: UnixMs) -> Option<UnixMs> {
         if self.all.iter().all(|r| r.pass_until.is_none()) {
@@ -81,13 +144,12 @@ impl Reservations {
         lasts(state, workload).map(|(ms, _)| UnixMs(now.0.saturating_add(ms)))
     }
 
-    /// Which kept nodes a workload that ends then may use.
-    pub(crate) fn passes(&self, end: Option<UnixMs>) -> Passes {
-        let Some(end) = end else { return Passes::default() };
-        let passed = (0..).zip(&self.all).filter(|(_, r)| r.pass_until.is_some_and(|until| end <= until));
-        let (gangs, starts): (BTreeSet<KeptFor>, Vec<Option<UnixMs>>) =
-            passed.map(|(gang, r)| (gang, r.pass_until)).unzip();
-        Passes { gangs, until: starts.into_iter().flatten().min() }
+    /// Which kept nodes a workload that ends then may use: its own, and those of gangs that start later.
+    pub(crate) fn passes(&self, uid: Uid, end: Option<UnixMs>) -> Passes {
+        let passed = |r: &Reservation| end.zip(r.pass_until).is_some_and(|(end, until)| end <= until);
+        let all = || (0..).zip(&self.all);
+        let gangs = all().filter(|(_, r)| r.uid == uid || passed(r)).map(|(gang, _)| gang).collect();
+        Passes { gangs, until: all().filter(|(_, r)| passed(r)).filter_map(|(_, r)| r.pass_until).min() }
     }
 
     /// The first gang for which nodes of a cluster are kept that this one may not use.
@@ -106,13 +168,8 @@ impl Reservations {
         (all.len() as u64, first.map(|r| r.key.to_string()))
     }
 
-    /// Until when those behind the gang that was last reserved for must end.
-    pub(crate) fn last_pass_until(&self) -> Option<UnixMs> {
-        self.all.last().and_then(|r| r.pass_until)
-    }
-
     /// Keeps nodes for a gang, where it is the first of its pool's line and could start once attempts end. Without `barred` only
-    /// those that were promised to it before its time.
+    /// those that were promised to it before its time. Also returns until when those behind it must end to use them.
     pub(crate) fn reserve(
         &mut self,
         placer: &mut Placer<'_>,
@@ -120,11 +177,15 @@ impl Reservations {
         promises: &Promises,
         (workload, gang): (&Workload, &[GroupNeed]),
         barred: Option<&[Barred]>,
-    ) -> Option<Reserved> {
-        if self.all.len() >= MOST_RESERVATIONS || self.pools.contains(&workload.pool) {
+    ) -> Option<(Reserved, Option<UnixMs>)> {
+        let own = self.own(workload.uid);
+        if own.is_none() && (self.all.len() >= MOST_RESERVATIONS || self.pools.contains(&workload.pool)) {
             return None;
         }
-        let id = self.all.len() as KeptFor;
+        if let Some(own) = own {
+            self.release(placer, own);
+        }
+        let id = own.unwrap_or(self.all.len()) as KeptFor;
         let before = promises.get(&workload.uid);
         let kept = before.and_then(|promise| kept_before(placer, (state, now), promise, gang, id));
         let late = before.is_none_or(|promise| promise.at.is_none_or(|at| at <= now));
@@ -148,14 +209,15 @@ impl Reservations {
             None => found.at,
         };
         let names = found.nodes.iter().filter_map(|node| Some(room.node(*node)?.name.clone())).collect();
-        self.all.push(Reservation {
-            key: workload.key.clone(),
-            uid: workload.uid,
-            pass_until: first.zip(found.at).map(|(first, at)| first.min(at)).filter(|until| *until > now),
-            promise: Promise { at: first, cluster: cluster.clone(), nodes: names },
-        });
+        let pass_until = first.zip(found.at).map(|(first, at)| first.min(at)).filter(|until| *until > now);
+        let promise = Some(Promise { at: first, cluster: cluster.clone(), nodes: names });
+        let made = Reservation { key: workload.key.clone(), uid: workload.uid, pass_until, promise };
+        match own {
+            Some(own) => self.all[own] = made,
+            None => self.all.push(made),
+        }
         let nodes = u32::try_from(found.nodes.len()).unwrap_or(u32::MAX);
-        Some(Reserved { cluster, nodes, at: found.at, last: found.last })
+        Some((Reserved { cluster, nodes, at: found.at, last: found.last }, pass_until))
     }
 
     /// Of all clusters the one where it can start soonest.
@@ -191,7 +253,7 @@ impl Reservations {
 
     /// What the next plan is to remember.
     pub(crate) fn promises(self) -> Promises {
-        self.all.into_iter().map(|r| (r.uid, r.promise)).collect()
+        self.all.into_iter().filter_map(|r| Some((r.uid, r.promise?))).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Benchmarks: `cargo run --release -p bench -- NAME [--save]`. Prints a table, then as its last line one JSON object with the
 //! figures. One file a benchmark; what they share is the processes that are measured (`built`, `federation`), the clients
-//! (`clients`, `load`) and how a result is written down (`result`).
+//! (`clients`, `load`), how runs share the cores (`workers`) and how a result is written down (`result`).
 
 mod built;
 mod clients;
@@ -15,6 +15,7 @@ mod load;
 mod quality;
 mod result;
 mod waits;
+mod workers;
 
 use std::process::ExitCode;
 

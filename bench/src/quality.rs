@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use indicatif::ProgressBar;
 use replay::fleet::{NodeRow, Pod, Split};
 use replay::generate::make;
@@ -16,6 +15,7 @@ use replay::trace::{Table, nodes, pods};
 use serde_json::{Map, Value, json};
 
 use crate::result::{Figures, load_average, table};
+use crate::workers::each;
 
 /// The lists, each with the most that packing its shares onto whole devices could give out, cpu left aside, in percent.
 const LISTS: [(&str, f64); 3] = [("default", 96.32), ("gpuspec10", 96.31), ("multigpu20", 96.82)];
@@ -58,26 +58,15 @@ fn read(list: &str) -> Result<Option<Input>> {
 /// Does every run, on every core.
 fn all(inputs: &[Input], runs: &[Run]) -> Result<Vec<Outcome>> {
     let bar = ProgressBar::new(runs.len() as u64);
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = vec![];
-        while let Some((at, run)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, runs.get(at)?)))
-        {
-            let Input { nodes, pods } = &inputs[run.input];
-            done.push((at, saturate(nodes, pods, run.clusters, run.policy, run.seed, |_| {})));
-            bar.inc(1);
-        }
-        done
-    };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let done = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().map(|w| w.join().map_err(|_| anyhow!("a run panicked"))).collect::<Result<Vec<_>>>()
-    })?;
-    let mut done: Vec<_> = done.into_iter().flatten().collect();
+    let done = each(runs.len(), |at| {
+        let run = runs[at];
+        let Input { nodes, pods } = &inputs[run.input];
+        let outcome = saturate(nodes, pods, run.clusters, run.policy, run.seed, |_| {});
+        bar.inc(1);
+        Ok(outcome?)
+    });
     bar.finish_and_clear();
-    done.sort_by_key(|(at, _)| *at);
-    done.into_iter().map(|(_, outcome)| Ok(outcome?)).collect()
+    done
 }
 
 /// Lowest, mean, highest.

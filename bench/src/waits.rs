@@ -2,20 +2,20 @@
 //! and without declared run times. Skipped, with a word, where the trace is not on this machine.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use replay::generate::three_clusters;
 use replay::method::waits::{Outcome, Summary, Trace, by_gpus, by_pool};
 use replay::policy::Name;
-use replay::report::figures;
+use replay::report::{figures, label};
 use replay::trace::{Table, jobs};
 use serde_json::{Map, Value, json};
 
 use crate::quality::traces;
 use crate::result::{Figures, load_average, round, table};
+use crate::workers::each;
 
 /// How many jobs, the first of the trace, are enough to see that it works.
 const QUICK: usize = 300;
@@ -24,7 +24,7 @@ const QUICK: usize = 300;
 fn runs() -> Vec<(Name, bool)> {
     // The two that take longest come first.
     let ours = [(Name::Tidewater, false), (Name::Tidewater, true)];
-    let others = Name::WAITS.into_iter().filter(|name| *name != Name::Tidewater).map(|name| (name, false));
+    let others = Name::waits().filter(|name| *name != Name::Tidewater).map(|name| (name, false));
     ours.into_iter().chain(others).collect()
 }
 
@@ -37,34 +37,17 @@ struct Ran {
 
 /// Does every run, on every core.
 fn all(trace: &Trace) -> Result<Vec<Ran>> {
-    let (runs, next, bars) = (runs(), AtomicUsize::new(0), MultiProgress::new());
+    let (runs, bars) = (runs(), MultiProgress::new());
     let style = ProgressStyle::with_template("{msg:24} {wide_bar} {pos} jobs ended {elapsed:>4}")?;
-    let work = || -> Result<Vec<(usize, Ran)>> {
-        let mut done = vec![];
-        while let Some((at, (policy, declared))) =
-            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, *runs.get(at)?)))
-        {
-            let bar = bars.add(ProgressBar::new(trace.jobs.len() as u64).with_style(style.clone()));
-            bar.set_message(name(policy, declared));
-            let started = Instant::now();
-            let outcome = trace.run(policy, declared, 0, |ended| bar.set_position(ended))?;
-            bar.finish_and_clear();
-            done.push((at, Ran { policy, declared, outcome, seconds: started.elapsed().as_secs_f64() }));
-        }
-        Ok(done)
-    };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let done = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().map(|w| w.join().map_err(|_| anyhow!("a run panicked"))?).collect::<Result<Vec<_>>>()
-    })?;
-    let mut done: Vec<_> = done.into_iter().flatten().collect();
-    done.sort_by_key(|(at, _)| *at);
-    Ok(done.into_iter().map(|(_, ran)| ran).collect())
-}
-
-fn name(policy: Name, declared: bool) -> String {
-    if declared { format!("{policy} (declared)") } else { policy.to_string() }
+    each(runs.len(), |at| {
+        let (policy, declared) = runs[at];
+        let bar = bars.add(ProgressBar::new(trace.jobs.len() as u64).with_style(style.clone()));
+        bar.set_message(label(policy, declared));
+        let started = Instant::now();
+        let outcome = trace.run(policy, declared, 0, |ended| bar.set_position(ended))?;
+        bar.finish_and_clear();
+        Ok(Ran { policy, declared, outcome, seconds: started.elapsed().as_secs_f64() })
+    })
 }
 
 /// Measures; with `save`, the plots go beside the figures.
@@ -89,7 +72,7 @@ pub fn run(quick: bool, save: bool) -> Result<Figures> {
         let s = Summary::of(&trace, &run.outcome);
         let hours = |seconds: f64| format!("{:.1} h", seconds / 3600.0);
         rows.add_row([
-            name(run.policy, run.declared),
+            label(run.policy, run.declared),
             hours(s.mean_wait_s),
             hours(s.median_wait_s),
             hours(s.p99_wait_s),
@@ -105,7 +88,7 @@ pub fn run(quick: bool, save: bool) -> Result<Figures> {
     json.insert("runs".into(), Value::Array(found));
     if save {
         let drawn: Vec<replay::report::Ran> =
-            ran.into_iter().map(|run| (name(run.policy, run.declared), run.outcome)).collect();
+            ran.into_iter().map(|run| (label(run.policy, run.declared), run.outcome)).collect();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
         for (file, content) in replay::report::waits(&trace, &drawn) {
             if file.ends_with(".svg") {

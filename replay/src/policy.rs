@@ -35,18 +35,6 @@ pub enum Name {
 }
 
 impl Name {
-    /// Every policy where jobs wait in line, ours first.
-    pub const WAITS: [Name; 8] = [
-        Name::Tidewater,
-        Name::Fgd,
-        Name::BestFit,
-        Name::FirstFit,
-        Name::MostFreeMemory,
-        Name::FirstToAdmit,
-        Name::Random,
-        Name::StrictFifo,
-    ];
-
     /// Every policy where nothing waits, ours first.
     pub const ALL: [Name; 7] = [
         Name::Tidewater,
@@ -57,6 +45,11 @@ impl Name {
         Name::FirstToAdmit,
         Name::Random,
     ];
+
+    /// Every policy where jobs wait in line, ours first.
+    pub fn waits() -> impl Iterator<Item = Name> {
+        Name::ALL.into_iter().chain([Name::StrictFifo])
+    }
 
     /// The policy, before its first pod.
     pub fn policy<'a>(self, fleet: &Fleet, world: &'a World, seed: u64) -> Box<dyn Policy + 'a> {
@@ -98,8 +91,8 @@ pub struct UnknownPolicy {
 impl FromStr for Name {
     type Err = UnknownPolicy;
     fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
-        let found = Name::WAITS.into_iter().find(|n| n.to_string() == text);
-        let known = || Name::WAITS.map(|n| n.to_string()).join(", ");
+        let found = Name::waits().find(|n| n.to_string() == text);
+        let known = || Name::waits().map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
         found.ok_or_else(|| UnknownPolicy { name: text.into(), known: known() })
     }
 }

@@ -133,7 +133,7 @@ fn a_gang_larger_than_a_node_gets_whole_nodes_of_one_cluster() {
     // Two clusters with 2 and 1 nodes: 8 GPUs fit only in the first, 12 nowhere.
     let fleet = nodes(&[("a", 2), ("b", 1)], 4);
     let trace = Trace::new(fleet.clone(), jobs(&[(0, "p", 4, 100), (0, "p", 8, 50)])).unwrap();
-    for policy in Name::WAITS {
+    for policy in Name::waits() {
         trace.run(policy, false, 3, |_| {}).unwrap();
     }
     let failed = Trace::new(fleet, jobs(&[(0, "p", 12, 100)])).unwrap_err();
@@ -182,7 +182,7 @@ proptest! {
     #[test]
     fn every_job_ends_once_under_every_policy(jobs in lists(), seed in 0..100u64) {
         let trace = Trace::new(nodes(&[("a", 2), ("b", 1)], 4), jobs).unwrap();
-        for (policy, declared) in Name::WAITS.into_iter().map(|p| (p, false)).chain([(Name::Tidewater, true)]) {
+        for (policy, declared) in Name::waits().map(|p| (p, false)).chain([(Name::Tidewater, true)]) {
             let outcome = trace.run(policy, declared, seed, |_| {}).unwrap();
             every_job_ended_once(&trace, &outcome)?;
             prop_assert!(policy == Name::Tidewater || outcome.preemptions == 0);

@@ -163,7 +163,7 @@ fn saturation(
 
 fn policies(text: &str, method: Method) -> Result<Vec<Name>, Failure> {
     if text == "all" {
-        return Ok(if method == Method::Waits { Name::WAITS.to_vec() } else { Name::ALL.to_vec() });
+        return Ok(if method == Method::Waits { Name::waits().collect() } else { Name::ALL.to_vec() });
     }
     let bad = |e: &dyn std::fmt::Display| Failure::input(format!("--policy: {e}"));
     let one = |name: &str| match name.trim().parse::<Name>() {

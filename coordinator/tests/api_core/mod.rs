@@ -15,7 +15,7 @@ use engine::capacity::{Capacity, ClusterCapacity, NodeCapacity};
 use engine::commands::Command;
 use engine::plan;
 use engine::state::State;
-use protocol::capacity::{NodeState, Source};
+use protocol::capacity::Source;
 use protocol::control::{AttemptReport, AttemptState, ClusterInfo, Price};
 use protocol::ids::*;
 use protocol::resources::Resources;
@@ -240,18 +240,7 @@ pub fn info(name: &str, region: &str, skus: &[&str]) -> ClusterInfo {
 /// A free node.
 pub fn node(name: &str, sku: Option<&str>, gpus: u64) -> NodeCapacity {
     let total = Resources { cpu_milli: 64_000, memory_mib: 512 * 1024, gpu_milli: gpus * 1000 };
-    NodeCapacity {
-        name: NodeName::new(name).unwrap(),
-        sku: sku.map(|s| Sku::parse(s).unwrap()),
-        state: NodeState::Ready,
-        source: Source::Declared,
-        total,
-        free: total,
-        shares: vec![],
-        ghosts: 0,
-        sick: 0,
-        activity_percent: None,
-    }
+    NodeCapacity::untouched(NodeName::new(name).unwrap(), sku.map(|s| Sku::parse(s).unwrap()), Source::Declared, total)
 }
 
 /// A batch workload of `count` members with `gpus` H100 each, as YAML.

@@ -2,7 +2,7 @@
 
 use protocol::capacity::{NodeState, Source};
 use protocol::control::{AttemptState, ClusterInfo};
-use protocol::ids::{ClusterName, CommandNumber, Incarnation, LogIndex, NodeName, PoolName, Region, Uid, WorkloadKey};
+use protocol::ids::{ClusterName, CommandNumber, Incarnation, NodeName, PoolName, Region, Uid, WorkloadKey};
 use protocol::pool::PoolSpec;
 use protocol::resources::{Cpu, Memory, Resources};
 use protocol::sku::Sku;
@@ -135,9 +135,7 @@ impl Ahead {
     }
 
     fn must(&mut self, command: Command) -> Result<(), EditFault> {
-        let index = LogIndex(self.state.applied.0 + 1);
-        let outcome = self.state.apply(index, &command, self.now).outcome;
-        outcome.map(|_| ()).map_err(|refusal| EditFault::Refused(Box::new(refusal)))
+        self.apply(command).map(|_| ()).map_err(|refusal| EditFault::Refused(Box::new(refusal)))
     }
 
     fn add_cluster(&mut self, cluster: &ClusterName, region: &Region) -> Result<(), EditFault> {

@@ -16,7 +16,7 @@ use protocol::ids::{AttemptNumber, ClusterName, LogIndex, NodeName, Uid, UnixMs,
 use protocol::resources::Resources;
 
 use crate::capacity::Capacity;
-use crate::commands::Command;
+use crate::commands::{Command, Outcome, Refusal};
 use crate::placement::rooms::{free, healthy};
 use crate::plan::{Memory, plan_on};
 use crate::queue::estimates::ends;
@@ -74,7 +74,7 @@ impl Ahead {
             let mut changed = false;
             for binding in plan.bindings {
                 let (key, cluster) = (binding.key.clone(), binding.cluster.clone());
-                if self.apply(Command::Bind(Box::new(binding))) {
+                if self.apply(Command::Bind(Box::new(binding))).is_ok() {
                     changed = true;
                     self.report(&key, AttemptState::Running);
                     started.push(Started { key, cluster });
@@ -82,7 +82,7 @@ impl Ahead {
             }
             for preemption in plan.preemptions {
                 let victims: Vec<WorkloadKey> = preemption.victims.iter().map(|v| v.key.clone()).collect();
-                if self.apply(Command::Preempt(Box::new(preemption))) {
+                if self.apply(Command::Preempt(Box::new(preemption))).is_ok() {
                     changed = true;
                     victims.iter().for_each(|key| self.end(key, AttemptState::Stopped));
                 }
@@ -141,10 +141,10 @@ impl Ahead {
         }
     }
 
-    /// Applies a command; false where it was refused.
-    fn apply(&mut self, command: Command) -> bool {
+    /// Applies a command.
+    fn apply(&mut self, command: Command) -> Result<Outcome, Refusal> {
         let index = LogIndex(self.state.applied.0 + 1);
-        self.state.apply(index, &command, self.now).outcome.is_ok()
+        self.state.apply(index, &command, self.now).outcome
     }
 
     /// The agent's word on a workload's live attempt.
@@ -154,7 +154,8 @@ impl Ahead {
         let revision = attempt.revision + 1;
         let report = AttemptReport { attempt: workload.attempt_id(attempt.number), revision, state, at: self.now };
         let cluster = attempt.cluster.clone();
-        self.apply(Command::Report { cluster, report });
+        // One that is refused changes nothing: the attempt goes on.
+        let _outcome = self.apply(Command::Report { cluster, report });
     }
 
     /// A live attempt ends, and its room is free.
@@ -162,7 +163,7 @@ impl Ahead {
         let attempt = self.state.workloads.get(key).and_then(|w| w.live_attempt()).cloned();
         let Some(attempt) = attempt else { return };
         // Nothing is learnt from runs that are imagined.
-        let durations = self.state.durations.clone();
+        let durations = std::mem::take(&mut self.state.durations);
         self.report(key, state);
         self.state.durations = durations;
         give_back(&mut self.capacity, &self.state, &attempt);

@@ -102,7 +102,7 @@ fn thorough(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
-    use protocol::capacity::{NodeState, Source};
+    use protocol::capacity::Source;
     use protocol::control::ClusterInfo;
     use protocol::ids::{ClusterName, CommandNumber, GroupName, Incarnation, LogIndex, NodeName, Region, UnixMs};
     use protocol::resources::{Cpu, Gpus, Memory};
@@ -116,18 +116,12 @@ mod tests {
 
     fn node(name: usize, (cpu, gpus, model): (u64, u64, usize)) -> NodeCapacity {
         let total = Resources { cpu_milli: cpu * 1000, memory_mib: 1024, gpu_milli: gpus * 1000 };
-        NodeCapacity {
-            name: NodeName::new(format!("n-{name}")).unwrap(),
-            sku: (gpus > 0).then(|| Sku::parse(MODELS[model]).unwrap()),
-            state: NodeState::Ready,
-            source: Source::Declared,
+        NodeCapacity::untouched(
+            NodeName::new(format!("n-{name}")).unwrap(),
+            (gpus > 0).then(|| Sku::parse(MODELS[model]).unwrap()),
+            Source::Declared,
             total,
-            free: total,
-            shares: vec![],
-            ghosts: 0,
-            sick: 0,
-            activity_percent: None,
-        }
+        )
     }
 
     fn group(name: usize, (count, cpu, gpus, models): (u32, u64, u64, usize)) -> GroupSpec {

@@ -85,12 +85,12 @@ impl<'a> Walk<'a> {
     /// What is to be taken back now, and what is to be remembered.
     pub(crate) fn reclaim(&mut self, before: &Memory) -> (Vec<Preemption>, Memory) {
         let usable = self.usable();
+        let promises = std::mem::take(&mut self.reservations).promises();
         if self.state.pools.is_plain() {
-            let promises = std::mem::take(&mut self.reservations).promises();
             return (vec![], Memory { promises, ..Memory::new(before.lasting_ms) });
         }
         let rights = Rights::new(self.state, self.fleet.clone(), &usable);
-        let memory = self.remember(before, &rights);
+        let memory = Memory { promises, ..self.remember(before, &rights) };
         let now = self.now;
         let lasted = |since: &UnixMs| since.0.saturating_add(before.lasting_ms) <= now.0;
         let over: BTreeSet<&PoolName> =
@@ -117,8 +117,7 @@ impl<'a> Walk<'a> {
                 break;
             }
         }
-        let promises = std::mem::take(&mut self.reservations).promises();
-        (preemptions, Memory { promises, ..memory })
+        (preemptions, memory)
     }
 
     /// Whether some attempt ended in a cluster so short a time ago that its capacity may not show it yet: then its room may be
@@ -147,12 +146,7 @@ impl<'a> Walk<'a> {
             let uid = s.workload.uid;
             (uid, before.starved.get(&uid).copied().unwrap_or(self.now))
         });
-        Memory {
-            lasting_ms: before.lasting_ms,
-            over: over.collect(),
-            starved: starved.collect(),
-            promises: Promises::new(),
-        }
+        Memory { over: over.collect(), starved: starved.collect(), ..Memory::new(before.lasting_ms) }
     }
 
     /// The attempts whose end makes a hole for the gang; none where there are no such, or a hole is coming already.

@@ -38,6 +38,14 @@ pub(crate) struct Promise {
     nodes: Vec<NodeName>,
 }
 
+impl Promise {
+    /// Those of its nodes that take members now, as the room numbers them.
+    fn nodes(&self, room: &Room<'_>) -> Vec<u32> {
+        let places = room.places();
+        self.nodes.iter().filter_map(|name| places.get(name).copied()).collect()
+    }
+}
+
 /// The promises of a leader, by workload.
 pub(crate) type Promises = BTreeMap<Uid, Promise>;
 
@@ -87,8 +95,7 @@ impl Reservations {
             let first = line.and_then(|line| state.workloads.get(state.indices.queue.get(line)?));
             let outranked = first.is_some_and(|first| first.spec.priority > workload.spec.priority);
             let Some(room) = placer.rooms.get_mut(&promise.cluster).filter(|_| !outranked) else { continue };
-            let places = room.places();
-            let nodes: Vec<u32> = promise.nodes.iter().filter_map(|name| places.get(name).copied()).collect();
+            let nodes = promise.nodes(room);
             let taken = nodes.iter().any(|node| room.holes.kept_for(*node).is_some());
             if taken || nodes.len() < promise.nodes.len() || kept.all.len() >= MOST_RESERVATIONS {
                 continue;
@@ -123,17 +130,15 @@ impl Reservations {
         }
     }
 
-    /// Nothing is kept any more; what was promised.
-    fn release(&mut self, placer: &mut Placer<'_>, own: usize) -> Option<Promise> {
-        let promise = self.all.get_mut(own)?.promise.take()?;
-        let room = placer.rooms.get_mut(&promise.cluster)?;
-        let places = room.places();
-        for node in promise.nodes.iter().filter_map(|name| places.get(name).copied()) {
+    /// Nothing is kept any more.
+    fn release(&mut self, placer: &mut Placer<'_>, own: usize) {
+        let Some(promise) = self.all.get_mut(own).and_then(|r| r.promise.take()) else { return };
+        let Some(room) = placer.rooms.get_mut(&promise.cluster) else { return };
+        for node in promise.nodes(room) {
             if room.holes.kept_for(node) == Some(own as KeptFor) {
                 room.holes.keep_for(node, None);
             }
         }
-        Some(promise)
     }
 
     /// When a workload that started now would end, where that is known and of use.
@@ -236,7 +241,7 @@ impl Reservations {
         });
         let mut best: Option<(ClusterName, Soonest)> = None;
         for b in waits {
-            let live = state.live_in(&b.cluster).count();
+            let live = state.indices.live.get(&b.cluster).map_or(0, BTreeMap::len);
             if self.looked > 0 && self.looked + live > MOST_ENDS {
                 break;
             }
@@ -266,8 +271,7 @@ fn kept_before(
     id: KeptFor,
 ) -> Option<(ClusterName, Soonest)> {
     let room = placer.rooms.get_mut(&promise.cluster)?;
-    let (places, shapes) = (room.places(), room.shapes(gang, Order::BestFirst));
-    let nodes: Vec<u32> = promise.nodes.iter().filter_map(|name| places.get(name).copied()).collect();
+    let (nodes, shapes) = (promise.nodes(room), room.shapes(gang, Order::BestFirst));
     if nodes.iter().any(|node| room.holes.kept_for(*node).is_some()) {
         return None;
     }

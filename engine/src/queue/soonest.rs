@@ -102,7 +102,7 @@ fn found(nodes: BTreeSet<u32>, live: &[End<'_>], ended: &BTreeSet<usize>, now: U
 
 /// The attempts on nodes that matter, in the order in which they end; last those of which that is not known, the oldest first.
 fn live<'a>(
-    room: &Room<'_>,
+    room: &Room<'a>,
     shapes: &[Shape],
     state: &'a State,
     now: UnixMs,
@@ -112,13 +112,8 @@ fn live<'a>(
     let accepted: BTreeSet<u16> = shapes.iter().flat_map(Shape::models).collect();
     let any = shapes.iter().any(|s| s.each.gpu_milli == 0);
     let useful = |node: &u32| matters(*node) && (any || room.holes.sku(*node).is_some_and(|s| accepted.contains(&s)));
-    let cluster = &room.cluster.info.name;
-    let Some(launches) = state.indices.live.get(cluster) else { return vec![] };
-    let attempts = launches.values().filter_map(|key| {
-        let workload = state.workloads.get(key)?;
-        Some((workload, workload.live_attempt()?))
-    });
-    let mut live: Vec<End<'a>> = attempts
+    let mut live: Vec<End<'a>> = state
+        .live_in(&room.cluster.info.name)
         .filter_map(|(workload, attempt)| {
             let shares = attempt.placement.iter().flat_map(|g| &g.nodes);
             let nodes: Vec<u32> = shares.filter_map(|s| places.get(&s.node).copied()).filter(useful).collect();

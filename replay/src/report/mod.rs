@@ -6,4 +6,4 @@ mod waits;
 
 pub use plot::{Line, Range, lines, ranges};
 pub use saturation::{Kind, by_kind, saturation};
-pub use waits::{Ran, figures, waits};
+pub use waits::{Ran, figures, label, waits};

@@ -15,6 +15,11 @@ const POINTS: usize = 400;
 /// A run: its name, and what came of it.
 pub type Ran = (String, Outcome);
 
+/// What a run is called. `declared`: the planner was told how long jobs run.
+pub fn label(policy: Name, declared: bool) -> String {
+    if declared { format!("{policy} (declared)") } else { policy.to_string() }
+}
+
 /// One run's figures for programs: times in s, parts of entitlements from 0.
 pub fn figures(policy: Name, declared: bool, s: &Summary) -> Value {
     let round = |v: f64| (v * 100.0).round() / 100.0;

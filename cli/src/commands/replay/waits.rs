@@ -3,7 +3,7 @@
 use replay::fleet::NodeRow;
 use replay::method::waits::{Summary, Trace};
 use replay::policy::Name;
-use replay::report::Ran;
+use replay::report::{Ran, label};
 use replay::trace::Job;
 
 use super::{Args, bad, bar, write};
@@ -24,7 +24,7 @@ pub(super) fn run(
     for policy in policies.iter().copied() {
         // Only the planner acts on what is declared.
         let declared = args.declared && policy == Name::Tidewater;
-        let name = if declared { format!("{policy} (declared)") } else { policy.to_string() };
+        let name = label(policy, declared);
         let bar = bar(&name, trace.jobs.len() as u64, " jobs ended");
         let outcome = trace.run(policy, declared, args.seed, |ended| bar.set_position(ended));
         bar.finish_and_clear();

@@ -41,18 +41,12 @@ fn node(row: usize) -> NodeCapacity {
     let sku = [None, Some("T4"), Some("L4")][row % 3];
     let gpus = if sku.is_some() { 4 } else { 0 };
     let total = Resources { cpu_milli: 8_000 + 1_000 * (row as u64 % 2), memory_mib: 1000, gpu_milli: gpus * 1000 };
-    NodeCapacity {
-        name: NodeName::new(format!("n{row}")).unwrap(),
-        sku: sku.map(|s| Sku::parse(s).unwrap()),
-        state: NodeState::Ready,
-        source: Source::Declared,
+    NodeCapacity::untouched(
+        NodeName::new(format!("n{row}")).unwrap(),
+        sku.map(|s| Sku::parse(s).unwrap()),
+        Source::Declared,
         total,
-        free: total,
-        shares: vec![],
-        ghosts: 0,
-        sick: 0,
-        activity_percent: None,
-    }
+    )
 }
 
 fn world() -> (State, Capacity) {

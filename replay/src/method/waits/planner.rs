@@ -8,6 +8,7 @@ use engine::State;
 use engine::capacity::Capacity;
 use engine::commands::{Command, Expect, Outcome as Applied};
 use engine::plan::{LASTING_MS, Memory, plan_on};
+use engine::state::Attempt;
 use protocol::control::{AttemptReport, AttemptState, GroupPlacement};
 use protocol::ids::{
     AttemptNumber, ClusterName, Epoch, LogIndex, Namespace, PoolName, Uid, UnixMs, WorkloadKey, WorkloadName,
@@ -143,8 +144,7 @@ impl Run<'_> {
 
     /// The agent's word on an attempt.
     fn report(&mut self, job: usize, number: AttemptNumber, state: AttemptState) -> Result<(), Failed> {
-        let workload = self.state.by_uid.get(&uid(job)).and_then(|key| self.state.workloads.get(key));
-        let Some(attempt) = workload.and_then(|w| w.live_attempt()) else { return Ok(()) };
+        let Some(attempt) = self.live(job, number) else { return Ok(()) };
         let (cluster, revision) = (attempt.cluster.clone(), attempt.revision + 1);
         let id = protocol::ids::AttemptId { workload: uid(job), number };
         let placement = attempt.placement.clone();
@@ -156,10 +156,10 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether this attempt of a job is the live one.
-    fn lives(&self, job: usize, number: AttemptNumber) -> bool {
-        let workload = self.state.by_uid.get(&uid(job)).and_then(|key| self.state.workloads.get(key));
-        workload.and_then(|w| w.live_attempt()).is_some_and(|a| a.number == number)
+    /// This attempt of a job, while it is the live one.
+    fn live(&self, job: usize, number: AttemptNumber) -> Option<&Attempt> {
+        let workload = self.state.by_uid.get(&uid(job)).and_then(|key| self.state.workloads.get(key))?;
+        workload.live_attempt().filter(|a| a.number == number)
     }
 
     fn happens(&mut self, later: Later) -> Result<(), Failed> {
@@ -167,11 +167,7 @@ impl Run<'_> {
             Later::Look => {}
             // One that is being ended does not end by itself any more: its time was taken down.
             Later::Ends(job, number) => {
-                let stopping = |s: &State| {
-                    let workload = s.by_uid.get(&uid(job)).and_then(|key| s.workloads.get(key));
-                    workload.and_then(|w| w.live_attempt()).is_some_and(|a| a.stop.is_some())
-                };
-                if self.lives(job, number) && !stopping(&self.state) {
+                if self.live(job, number).is_some_and(|a| a.stop.is_none()) {
                     self.report(job, number, AttemptState::Succeeded)?;
                     self.accounts.end(job, &self.pods(job).1)?;
                     let Some(key) = self.state.by_uid.get(&uid(job)).cloned() else { return Ok(()) };
@@ -179,7 +175,7 @@ impl Run<'_> {
                 }
             }
             Later::Gone(job, number) => {
-                if self.lives(job, number) {
+                if self.live(job, number).is_some() {
                     self.report(job, number, AttemptState::Stopped)?;
                     let Progress { saved, since } = self.progress[job];
                     // It runs until it is told to end; what it does in its grace is not counted.

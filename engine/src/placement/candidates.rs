@@ -8,6 +8,7 @@ use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
 
 use super::fit::{Everywhere, Fit, Fullest, Shape, Spot, fit, packing_order};
 use super::obstacles::{bars, no_room, stale, too_small};
+use super::price::affordable;
 use super::rooms::{Order, Room};
 use super::score::Score;
 use super::value::Value;
@@ -56,11 +57,28 @@ pub(crate) fn look(
     framework: Framework,
     gang: &[GroupNeed],
 ) -> Look {
+    if let Some(obstacle) = bars(room, spec, framework, gang) {
+        return Look::Barred(Barred { cluster: room.cluster.info.name.clone(), obstacle, waits: None });
+    }
+    // Whether it can pay at all is among what bars it.
+    let Ok(Some(all)) = affordable(room, spec, gang) else { return look_for(room, value, spec, gang) };
+    let mut first = None;
+    for gang in &all {
+        match look_for(room, value, spec, gang) {
+            Look::Open(place) => return Look::Open(place),
+            Look::Barred(barred) => first = first.or(Some(barred)),
+        }
+    }
+    match first {
+        Some(first) => Look::Barred(first),
+        None => look_for(room, value, spec, gang),
+    }
+}
+
+/// Looks for room for a gang in a cluster that may run it.
+fn look_for(room: &mut Room<'_>, value: &Value, spec: &WorkloadSpec, gang: &[GroupNeed]) -> Look {
     let cluster = room.cluster.info.name.clone();
     let barred = |obstacle, waits| Look::Barred(Barred { cluster: cluster.clone(), obstacle, waits });
-    if let Some(obstacle) = bars(room, spec, framework, gang) {
-        return barred(obstacle, None);
-    }
     let shapes = room.shapes(gang, Order::BestFirst);
     let stale = stale(room);
     if stale.is_none()

@@ -17,8 +17,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use protocol::control::GroupPlacement;
-use protocol::ids::{ClusterName, PoolName, Region, UnixMs, WorkloadKey};
+use protocol::ids::{ClusterName, PoolName, Region, UnixMs, WorkloadKey, WorkloadName};
 use protocol::pool::{Amounts, Resource};
+use protocol::resources::Money;
 use protocol::sku::Sku;
 use protocol::workload::{Framework, GroupNeed, Preemptible, WorkloadSpec};
 
@@ -50,6 +51,10 @@ struct Likeness {
     framework: Framework,
     regions: Vec<Region>,
     gang: Vec<GroupNeed>,
+    /// What it pays at most.
+    most: Option<Money>,
+    /// Beside which workload it is to be, and where that is.
+    beside: Option<(WorkloadName, ClusterName)>,
 }
 
 /// The walk.
@@ -122,6 +127,10 @@ impl<'a> Walk<'a> {
         if workload.is_dependent() {
             return waits(WaitCause::Dependencies { awaited: self.state.awaited(workload) });
         }
+        let beside = match self.state.beside(workload) {
+            Ok(beside) => beside,
+            Err(cause) => return waits(cause),
+        };
         if self.placer.rooms.is_empty() {
             return waits(WaitCause::NoClusters);
         }
@@ -133,6 +142,8 @@ impl<'a> Walk<'a> {
             framework,
             regions: spec.placement.regions.require.clone(),
             gang: spec.gang(),
+            most: spec.placement.max_cost_per_hour,
+            beside,
         };
         if let Some(verdict) = self.found_none.get(&likeness) {
             for b in verdict.barred.iter().filter(|b| b.waits.is_some()) {
@@ -159,7 +170,10 @@ impl<'a> Walk<'a> {
             Ok(gang) => gang,
             Err(verdict) => {
                 // Where priority decides within the pool, what lower ones hold of its part counts as well.
-                if matches!(&verdict.cause, WaitCause::Quota(short) if short.bound != QuotaBound::Reservation) {
+                let anywhere = likeness.most.is_none() && likeness.beside.is_none();
+                if matches!(&verdict.cause, WaitCause::Quota(short) if short.bound != QuotaBound::Reservation)
+                    && anywhere
+                {
                     self.starves(
                         workload,
                         gang.clone(),
@@ -169,12 +183,16 @@ impl<'a> Walk<'a> {
                 return Err(verdict);
             }
         };
-        let (mut places, barred) = self.look(&workload.spec, *framework, &gang);
+        let (mut places, barred) = self.look(&workload.spec, *framework, &gang, &likeness.beside);
         if places.is_empty() {
             let cause = self.cause(&barred);
             self.keep_room(&workload.key, &barred);
             let waits = barred.iter().filter(|b| b.waits.is_some()).map(|b| b.cluster.clone()).collect();
-            self.starves(workload, gang, waits);
+            // For one with several models room could be made on one that it can't pay for.
+            let one_model = |g: &GroupNeed| g.each.gpu_milli == 0 || g.skus.len() == 1;
+            if likeness.most.is_none() || gang.iter().all(one_model) {
+                self.starves(workload, gang, waits);
+            }
             return Err(Verdict { cause, barred });
         }
         // Several groups that each may have a model may together be too many of it.
@@ -289,9 +307,21 @@ impl<'a> Walk<'a> {
     }
 
     /// Every cluster: those with room, the best first, and those without.
-    fn look(&mut self, spec: &WorkloadSpec, framework: Framework, gang: &[GroupNeed]) -> (Vec<Place>, Vec<Barred>) {
+    fn look(
+        &mut self,
+        spec: &WorkloadSpec,
+        framework: Framework,
+        gang: &[GroupNeed],
+        beside: &Option<(WorkloadName, ClusterName)>,
+    ) -> (Vec<Place>, Vec<Barred>) {
         let (mut places, mut barred) = (vec![], vec![]);
         for room in self.placer.rooms.values_mut() {
+            let own = &room.cluster.info.name;
+            if let Some((workload, cluster)) = beside.as_ref().filter(|(_, cluster)| cluster != own) {
+                let obstacle = Obstacle::ElsewhereThan { workload: workload.clone(), cluster: cluster.clone() };
+                barred.push(Barred { cluster: own.clone(), obstacle, waits: None });
+                continue;
+            }
             match look(room, &self.placer.value, spec, framework, gang) {
                 Look::Open(place) => places.push(place),
                 Look::Barred(b) => barred.push(b),

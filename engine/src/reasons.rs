@@ -3,9 +3,9 @@
 mod text;
 
 use bincode::{Decode, Encode};
-use protocol::ids::{ClusterName, GroupName, PoolName, Region, UnixMs};
+use protocol::ids::{ClusterName, GroupName, PoolName, Region, UnixMs, WorkloadName};
 use protocol::pool::Resource;
-use protocol::resources::Resources;
+use protocol::resources::{Money, Resources};
 use protocol::sku::Sku;
 use protocol::workload::Framework;
 use serde::{Deserialize, Serialize};
@@ -118,6 +118,27 @@ pub enum Obstacle {
         /// More members of this group alone that would fit once running attempts end.
         held_by_attempts: u32,
     },
+    /// What the gang would cost an hour there, on the cheapest models that it accepts, is more than the workload pays.
+    TooDear {
+        /// What it pays at most.
+        most: Money,
+        /// The least that it would cost.
+        least: Money,
+    },
+    /// The workload pays so much at most, and no price is known of any model that a group accepts.
+    NoPrice {
+        /// The group.
+        group: GroupName,
+        /// Those of its models that the cluster has.
+        models: Vec<Sku>,
+    },
+    /// The workload is to be where another is, which is elsewhere.
+    ElsewhereThan {
+        /// The other.
+        workload: WorkloadName,
+        /// Where that one is, or was last.
+        cluster: ClusterName,
+    },
     /// It has room, which is kept for workloads ahead in line.
     BehindOthers {
         /// The first of them.
@@ -219,6 +240,13 @@ pub enum WaitCause {
     Dependencies {
         /// Which, by name.
         awaited: Vec<Awaited>,
+    },
+    /// It is to be in the cluster of another workload, which was never placed.
+    Companion {
+        /// The other, in the same namespace.
+        workload: WorkloadName,
+        /// Where it is; none: it is not on record.
+        phase: Option<Phase>,
     },
     /// No cluster has room for the whole gang now.
     NoRoom,

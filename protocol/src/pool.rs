@@ -322,14 +322,14 @@ pub enum WithinPool {
     ByPriority,
 }
 
-/// Who may use a pool and who may change it. Kept and shown; not enforced before users have identities.
+/// Who may use a pool and who may change it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Access {
-    /// May submit to it.
+    /// Namespaces whose workloads it takes; empty: what the pool above it says, and all at the top.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub submit: BTreeSet<String>,
-    /// May change it.
+    /// May change it. Kept and shown; not enforced before users have identities.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub admin: BTreeSet<String>,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::ValueEnum;
 use protocol::api::{API_VERSION, Metadata, WorkloadObject};
 use protocol::ids::{GroupName, Region, WorkloadName};
-use protocol::resources::{Cpu, Gpus, Memory, Span};
+use protocol::resources::{Cpu, Gpus, Memory, Money, Span};
 use protocol::sku::Sku;
 use protocol::workload::{
     BatchSpec, Dependency, GroupSpec, HeadSpec, PlacementSpec, RaySpec, RegionSpec, RetrySpec, SparkSpec, WorkloadSpec,
@@ -77,6 +77,12 @@ pub struct Inline {
     /// Its record goes this long after its end, such as 7d [default: it stays until it is deleted]
     #[arg(long, value_name = "TIME", requires = "name")]
     ttl_after_finished: Option<Span>,
+    /// Only the cluster where this workload of its namespace is, or was last
+    #[arg(long, value_name = "NAME", requires = "name")]
+    same_cluster_as: Option<WorkloadName>,
+    /// What its GPUs may cost an hour at most, all together
+    #[arg(long, value_name = "MONEY", requires = "name")]
+    max_cost_per_hour: Option<Money>,
     /// The program and its arguments
     #[arg(last = true, value_name = "COMMAND", requires = "name")]
     command: Vec<String>,
@@ -113,6 +119,8 @@ impl Inline {
             priority: self.priority.unwrap_or(0),
             placement: PlacementSpec {
                 regions: RegionSpec { prefer: self.prefer_region.clone(), require: self.region.clone() },
+                same_cluster_as: self.same_cluster_as.clone(),
+                max_cost_per_hour: self.max_cost_per_hour,
                 ..PlacementSpec::default()
             },
             retries: RetrySpec { limit: self.retries.unwrap_or(0), ..RetrySpec::default() },

@@ -29,6 +29,9 @@ pub fn sentence(obstacle: &Obstacle) -> String {
             let sku = sku.as_ref().map(|sku| format!(" on {sku}")).unwrap_or_default();
             format!("no room for {group}{sku} now (each: {each})")
         }
+        other @ (Obstacle::TooDear { .. } | Obstacle::NoPrice { .. } | Obstacle::ElsewhereThan { .. }) => {
+            other.to_string()
+        }
         Obstacle::BehindOthers { first, .. } => format!("has room, which is kept for {first}"),
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use protocol::control::GroupPlacement;
-use protocol::ids::UnixMs;
+use protocol::ids::{ClusterName, UnixMs};
 use protocol::workload::{GroupNeed, Preemptible};
 
 use super::step::Step;
@@ -27,6 +27,7 @@ impl Step<'_> {
         let cluster = self.state.clusters.get(&binding.cluster);
         let cluster = cluster.ok_or_else(|| stale(format!("cluster {} has not joined", binding.cluster)))?;
         check_cluster(workload, cluster).map_err(stale)?;
+        check_beside(self.state, workload, &binding.cluster).map_err(stale)?;
         check_placement(&workload.spec.gang(), &binding.placement).map_err(stale)?;
         check_quota(self.state, workload, binding).map_err(stale)?;
 
@@ -99,6 +100,16 @@ fn check_cluster(workload: &Workload, cluster: &Cluster) -> Result<(), String> {
         }
         Ok(_) => Ok(()),
         Err(e) => Err(e.to_string()),
+    }
+}
+
+fn check_beside(state: &State, workload: &Workload, chosen: &ClusterName) -> Result<(), String> {
+    match state.beside(workload) {
+        Ok(Some((other, cluster))) if cluster != *chosen => {
+            Err(format!("{other}, beside which it is to be, is in {cluster}, not in {chosen}"))
+        }
+        Ok(_) => Ok(()),
+        Err(cause) => Err(cause.to_string()),
     }
 }
 

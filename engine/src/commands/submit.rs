@@ -37,6 +37,10 @@ impl Step<'_> {
         if let Some(way) = self.state.cycle(key, spec) {
             return Err(Refusal::Invalid(vec![circle(&way)]));
         }
+        if spec.placement.same_cluster_as.as_ref() == Some(&key.name) {
+            let problem = "it names the workload itself, which would never be placed: leave it out".into();
+            return Err(Refusal::Invalid(vec![SpecError { field: "spec.placement.sameClusterAs".into(), problem }]));
+        }
         let awaits = self.state.awaits(key, spec);
         let order = self.state.submitted;
         self.state.submitted += 1;
@@ -66,10 +70,18 @@ impl Step<'_> {
 
     /// The pool that it names, else its owner's.
     fn pool_of(&self, key: &WorkloadKey, spec: &WorkloadSpec) -> Result<PoolName, Refusal> {
-        let Some(pool) = &spec.pool else { return Ok(self.state.pools.route(&key.namespace)) };
-        let fault = |e: PoolFault| SpecError { field: "spec.pool".into(), problem: e.to_string() };
-        self.state.pools.check_takes_workloads(pool).map_err(|e| Refusal::Invalid(vec![fault(e)]))?;
-        Ok(pool.clone())
+        let pools = &self.state.pools;
+        let fault =
+            |e: PoolFault| Refusal::Invalid(vec![SpecError { field: "spec.pool".into(), problem: e.to_string() }]);
+        let pool = match &spec.pool {
+            Some(pool) => {
+                pools.check_takes_workloads(pool).map_err(fault)?;
+                pool.clone()
+            }
+            None => pools.route(&key.namespace),
+        };
+        pools.check_may_submit(&pool, &key.namespace).map_err(fault)?;
+        Ok(pool)
     }
 }
 

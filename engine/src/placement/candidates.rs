@@ -8,6 +8,7 @@ use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
 
 use super::fit::{Allowed, Everywhere, Fit, Fullest, Shape, Spot, fit, packing_order};
 use super::obstacles::{bars, no_room, stale, too_small};
+use super::price::payable;
 use super::rooms::{Order, Room};
 use super::score::Score;
 use super::value::Value;
@@ -50,11 +51,30 @@ pub(crate) fn look(
     gang: &[GroupNeed],
     (reservations, passes): (&Reservations, &Passes),
 ) -> Look {
+    if let Some(obstacle) = bars(room, spec, framework, gang) {
+        return Look::Barred(Barred { cluster: room.cluster.info.name.clone(), obstacle, waits: false });
+    }
+    let mut first = None;
+    // Whether it can pay at all is among what bars it.
+    for gang in payable(room, spec, gang) {
+        match look_for(room, value, spec, &gang, (reservations, passes)) {
+            Look::Open(place) => return Look::Open(place),
+            Look::Barred(barred) => first = first.or(Some(barred)),
+        }
+    }
+    first.map_or_else(|| look_for(room, value, spec, gang, (reservations, passes)), Look::Barred)
+}
+
+/// Looks for room for a gang in a cluster that may run it.
+fn look_for(
+    room: &mut Room<'_>,
+    value: &Value,
+    spec: &WorkloadSpec,
+    gang: &[GroupNeed],
+    (reservations, passes): (&Reservations, &Passes),
+) -> Look {
     let cluster = room.cluster.info.name.clone();
     let barred = |obstacle, waits| Look::Barred(Barred { cluster: cluster.clone(), obstacle, waits });
-    if let Some(obstacle) = bars(room, spec, framework, gang) {
-        return barred(obstacle, false);
-    }
     let shapes = room.shapes(gang, Order::BestFirst);
     let stale = stale(room);
     if stale.is_none()

@@ -12,6 +12,7 @@ pub(crate) mod index;
 pub(crate) mod mix;
 pub(crate) mod obstacles;
 pub(crate) mod placer;
+pub(crate) mod price;
 pub(crate) mod rooms;
 pub(crate) mod score;
 pub(crate) mod value;

@@ -6,6 +6,7 @@ use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
 use super::devices::{DEVICE, Free};
 use super::fit::{Allowed, Everywhere, Fit, Fullest, Shape, Spot, count, fit, packing_order, place_group};
 use super::holes::{Holes, SkuId};
+use super::price::affordable;
 use super::rooms::{Order, Room, healthy};
 use crate::capacity::NodeCapacity;
 use crate::plan::FRESH_MS;
@@ -29,7 +30,10 @@ pub(crate) fn bars(room: &Room<'_>, spec: &WorkloadSpec, framework: Framework, g
     }
     let shapes = room.shapes(gang, Order::BestFirst);
     let without = gang.iter().zip(&shapes).find(|(need, shape)| need.each.gpu_milli > 0 && shape.skus.is_empty());
-    without.map(|(need, _)| Obstacle::NoSku { group: need.name.clone(), accepted: need.skus.clone() })
+    if let Some((need, _)) = without {
+        return Some(Obstacle::NoSku { group: need.name.clone(), accepted: need.skus.clone() });
+    }
+    affordable(room, spec, gang).err()
 }
 
 /// Where the last frame is too old.
@@ -42,7 +46,13 @@ pub(crate) fn stale(room: &Room<'_>) -> Option<Obstacle> {
 pub(crate) fn is_permanent(obstacle: &Obstacle) -> bool {
     matches!(
         obstacle,
-        Obstacle::WrongRegion { .. } | Obstacle::NoRuntime { .. } | Obstacle::NoSku { .. } | Obstacle::TooSmall { .. }
+        Obstacle::WrongRegion { .. }
+            | Obstacle::NoRuntime { .. }
+            | Obstacle::NoSku { .. }
+            | Obstacle::TooSmall { .. }
+            | Obstacle::TooDear { .. }
+            | Obstacle::NoPrice { .. }
+            | Obstacle::ElsewhereThan { .. }
     )
 }
 

@@ -181,6 +181,8 @@ fn every_cure(waiting: &Waiting, now: UnixMs) -> Vec<String> {
         WaitCause::NoClusters => vec!["a cluster joins".into()],
         WaitCause::Backoff { until } => vec![format!("the wait after its failure ends, in {}", left(*until, now))],
         WaitCause::Dependencies { awaited } => awaited.iter().map(succeeds).collect(),
+        WaitCause::Companion { workload, phase: Some(_) } => vec![format!("{workload} is placed")],
+        WaitCause::Companion { workload, .. } => vec![format!("{workload} is submitted and placed")],
         WaitCause::BeingPlaced => vec![],
         WaitCause::BehindOthers { first, .. } => {
             let mut cures = vec![format!("{first}, which is ahead of it, is placed or cancelled")];
@@ -273,6 +275,13 @@ fn cure(candidate: &Candidate) -> Option<String> {
             };
             format!("room for {more} more of group {group} is made in {cluster}{mend}")
         }
-        Obstacle::BehindOthers { .. } => return None,
+        Obstacle::TooDear { least, .. } => {
+            format!("its maxCostPerHour is {least} or more, or {cluster} becomes cheaper")
+        }
+        Obstacle::NoPrice { models, .. } => {
+            let models: Vec<String> = models.iter().map(ToString::to_string).collect();
+            format!("a price of {} is declared in {cluster}", models.join(" or "))
+        }
+        Obstacle::BehindOthers { .. } | Obstacle::ElsewhereThan { .. } => return None,
     })
 }

@@ -30,6 +30,9 @@ fn may_start_somewhere(
     gang: &[GroupNeed],
 ) -> bool {
     let required = &spec.placement.regions.require;
+    if spec.placement.max_cost_per_hour.is_some() {
+        return false;
+    }
     state.clusters.iter().any(|(name, cluster)| {
         let info = &cluster.info;
         if (!required.is_empty() && !required.contains(&info.region)) || !info.frameworks.contains(&framework) {

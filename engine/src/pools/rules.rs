@@ -130,6 +130,21 @@ pub enum PoolFault {
         /// Pools below it, the first few.
         leaves: Vec<PoolName>,
     },
+    /// It takes workloads of some namespaces only.
+    #[error(
+        "pool {name} takes no workloads of namespace {namespace}: spec.access.submit of pool {by} names only {}; submit to another pool, or have {namespace} added there",
+        .allowed.join(", ")
+    )]
+    NotAllowed {
+        /// The pool.
+        name: PoolName,
+        /// The workload's namespace.
+        namespace: Namespace,
+        /// The pool whose list decides: itself, or the nearest above it that has one.
+        by: PoolName,
+        /// Namespaces that may, the first few.
+        allowed: Vec<String>,
+    },
     /// An owner would be its own ancestor.
     #[error("spec.parent: owner {owner} would be above itself")]
     OwnerCycle {
@@ -201,6 +216,24 @@ impl Pools {
             return Ok(());
         }
         Err(PoolFault::NoLeaf { name: name.clone(), leaves: below.into_iter().take(5).cloned().collect() })
+    }
+
+    /// Whether workloads of a namespace may go to this pool: its own list decides, else that of the nearest pool above it that has
+    /// one; without any, all may.
+    ///
+    /// # Errors
+    /// [`PoolFault::NotAllowed`].
+    pub fn check_may_submit(&self, name: &PoolName, namespace: &Namespace) -> Result<(), PoolFault> {
+        let lists = self.line_up(name).filter_map(|at| Some((at, &self.spec(at)?.access.submit)));
+        match lists.into_iter().find(|(_, list)| !list.is_empty()) {
+            Some((by, list)) if !list.contains(namespace.as_str()) => Err(PoolFault::NotAllowed {
+                name: name.clone(),
+                namespace: namespace.clone(),
+                by: by.clone(),
+                allowed: list.iter().take(5).cloned().collect(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a pool may be as `spec` says. `live` tells how many workloads of a pool have not ended.

@@ -18,8 +18,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use protocol::control::GroupPlacement;
-use protocol::ids::{ClusterName, PoolName, Region, UnixMs};
+use protocol::ids::{ClusterName, PoolName, Region, UnixMs, WorkloadName};
 use protocol::pool::{Amounts, Resource};
+use protocol::resources::Money;
 use protocol::sku::Sku;
 use protocol::workload::{Framework, GroupNeed, Preemptible, WorkloadSpec};
 
@@ -52,6 +53,10 @@ struct Likeness {
     framework: Framework,
     regions: Vec<Region>,
     gang: Vec<GroupNeed>,
+    /// What it pays at most.
+    most: Option<Money>,
+    /// Beside which workload it is to be, and where that is.
+    beside: Option<(WorkloadName, ClusterName)>,
     /// Which gangs it may pass.
     passes_until: Option<UnixMs>,
 }
@@ -146,6 +151,10 @@ impl<'a> Walk<'a> {
         if workload.is_dependent() {
             return waits(WaitCause::Dependencies { awaited: self.state.awaited(workload) });
         }
+        let beside = match self.state.beside(workload) {
+            Ok(beside) => beside,
+            Err(cause) => return waits(cause),
+        };
         if self.placer.rooms.is_empty() {
             return waits(WaitCause::NoClusters);
         }
@@ -159,6 +168,8 @@ impl<'a> Walk<'a> {
             framework,
             regions: spec.placement.regions.require.clone(),
             gang: spec.gang(),
+            most: spec.placement.max_cost_per_hour,
+            beside,
             passes_until: passes.until,
         };
         // What is kept for it is its alone: others that are alike found less.
@@ -187,7 +198,7 @@ impl<'a> Walk<'a> {
         likeness: &Likeness,
         (passes, end): (&Passes, Option<UnixMs>),
     ) -> Result<Turn, Verdict> {
-        let Likeness { pool, preemptible, framework, gang, .. } = likeness;
+        let Likeness { pool, preemptible, gang, .. } = likeness;
         let firm = (*preemptible, end);
         let claims = self.ledger.claims(pool);
         let gang = match self.within_quota(pool, firm, gang) {
@@ -198,13 +209,16 @@ impl<'a> Walk<'a> {
                 let lent_to_passers =
                     |short: &Shortfall| short.bound == QuotaBound::Entitlement && short.needs <= short.most;
                 if matches!(&verdict.cause, WaitCause::Quota(short) if lent_to_passers(short)) {
-                    verdict.reserved = self.reserve(workload, gang, None);
+                    verdict.reserved = self.reserve((workload, likeness), gang, None);
                     if verdict.reserved.is_some() {
                         self.ledger.set_claims(pool, claims);
                     }
                 }
                 // Where priority decides within the pool, what lower ones hold of its part counts as well.
-                if matches!(&verdict.cause, WaitCause::Quota(short) if short.bound != QuotaBound::Reservation) {
+                let anywhere = likeness.most.is_none() && likeness.beside.is_none();
+                if matches!(&verdict.cause, WaitCause::Quota(short) if short.bound != QuotaBound::Reservation)
+                    && anywhere
+                {
                     self.starves(
                         workload,
                         gang.clone(),
@@ -214,12 +228,16 @@ impl<'a> Walk<'a> {
                 return Err(verdict);
             }
         };
-        let (mut places, barred) = self.look(&workload.spec, *framework, &gang, passes);
+        let (mut places, barred) = self.look(&workload.spec, likeness, &gang, passes);
         if places.is_empty() {
             let cause = self.cause(&barred, passes);
-            let reserved = self.reserve(workload, &gang, Some(&barred));
-            let waits = barred.iter().filter(|b| b.waits).map(|b| b.cluster.clone()).collect();
-            self.starves(workload, gang, waits);
+            let reserved = self.reserve((workload, likeness), &gang, Some(&barred));
+            // For one with several models room could be made on one that it can't pay for.
+            let one_model = |g: &GroupNeed| g.each.gpu_milli == 0 || g.skus.len() == 1;
+            if likeness.most.is_none() || gang.iter().all(one_model) {
+                let waits = barred.iter().filter(|b| b.waits).map(|b| b.cluster.clone()).collect();
+                self.starves(workload, gang, waits);
+            }
             return Err(Verdict { cause, barred, reserved });
         }
         // Several groups that each may have a model may together be too many of it.
@@ -338,13 +356,20 @@ impl<'a> Walk<'a> {
     fn look(
         &mut self,
         spec: &WorkloadSpec,
-        framework: Framework,
+        likeness: &Likeness,
         gang: &[GroupNeed],
         passes: &Passes,
     ) -> (Vec<Place>, Vec<Barred>) {
         let (mut places, mut barred) = (vec![], vec![]);
         for room in self.placer.rooms.values_mut() {
-            match look(room, &self.placer.value, spec, framework, gang, (&self.reservations, passes)) {
+            let own = &room.cluster.info.name;
+            if let Some((workload, cluster)) = likeness.beside.as_ref().filter(|(_, cluster)| cluster != own) {
+                let obstacle = Obstacle::ElsewhereThan { workload: workload.clone(), cluster: cluster.clone() };
+                barred.push(Barred { cluster: own.clone(), obstacle, waits: false });
+                continue;
+            }
+            let ahead = (&self.reservations, passes);
+            match look(room, &self.placer.value, spec, likeness.framework, gang, ahead) {
                 Look::Open(place) => places.push(place),
                 Look::Barred(b) => barred.push(b),
             }
@@ -363,9 +388,16 @@ impl<'a> Walk<'a> {
     }
 
     /// Keeps nodes for a gang that finds no room, and as much of its pool's part.
-    fn reserve(&mut self, workload: &Workload, gang: &[GroupNeed], barred: Option<&[Barred]>) -> Option<Box<Reserved>> {
+    fn reserve(
+        &mut self,
+        (workload, likeness): (&Workload, &Likeness),
+        gang: &[GroupNeed],
+        barred: Option<&[Barred]>,
+    ) -> Option<Box<Reserved>> {
         let (at, promises) = ((self.state, self.now), self.memory.promises());
-        let (reserved, until) = self.reservations.reserve(&mut self.placer, at, promises, (workload, gang), barred)?;
+        let beside = likeness.beside.as_ref().map(|(_, cluster)| cluster);
+        let where_to = (barred, beside);
+        let (reserved, until) = self.reservations.reserve(&mut self.placer, at, promises, (workload, gang), where_to)?;
         self.ledger.reserve(&workload.pool, &needs(gang), until);
         Some(Box::new(reserved))
     }

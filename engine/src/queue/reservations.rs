@@ -21,6 +21,7 @@ use crate::placement::candidates::Barred;
 use crate::placement::fit::Allowed;
 use crate::placement::holes::{Class, KeptFor};
 use crate::placement::placer::Placer;
+use crate::placement::price::payable;
 use crate::placement::rooms::{Order, Room};
 use crate::reasons::{Obstacle, Reserved};
 use crate::state::{State, Workload};
@@ -181,7 +182,7 @@ impl Reservations {
         (state, now): (&State, UnixMs),
         promises: &Promises,
         (workload, gang): (&Workload, &[GroupNeed]),
-        barred: Option<&[Barred]>,
+        (barred, beside): (Option<&[Barred]>, Option<&ClusterName>),
     ) -> Option<(Reserved, Option<UnixMs>)> {
         let own = self.own(workload.uid);
         if own.is_none() && (self.all.len() >= MOST_RESERVATIONS || self.pools.contains(&workload.pool)) {
@@ -192,10 +193,12 @@ impl Reservations {
         }
         let id = own.unwrap_or(self.all.len()) as KeptFor;
         let before = promises.get(&workload.uid);
-        let kept = before.and_then(|promise| kept_before(placer, (state, now), promise, gang, id));
+        // It may be that it has to be elsewhere now, beside another.
+        let still = |promise: &&Promise| beside.is_none_or(|cluster| promise.cluster == *cluster);
+        let kept = before.filter(still).and_then(|p| kept_before(placer, (state, now), p, (workload, gang), id));
         let late = before.is_none_or(|promise| promise.at.is_none_or(|at| at <= now));
         let fresh = match barred {
-            Some(barred) => self.soonest(placer, (state, now), gang, barred),
+            Some(barred) => self.soonest(placer, (state, now), (workload, gang), barred),
             None if late => return None,
             None => None,
         };
@@ -230,7 +233,7 @@ impl Reservations {
         &mut self,
         placer: &mut Placer<'_>,
         (state, now): (&State, UnixMs),
-        gang: &[GroupNeed],
+        (workload, gang): (&Workload, &[GroupNeed]),
         barred: &[Barred],
     ) -> Option<(ClusterName, Soonest)> {
         let mut waits: Vec<&Barred> = barred.iter().filter(|b| b.waits).collect();
@@ -247,10 +250,12 @@ impl Reservations {
             }
             self.looked += live;
             let Some(room) = placer.rooms.get_mut(&b.cluster) else { continue };
-            let shapes = room.shapes(gang, Order::BestFirst);
-            let Some(found) = soonest(room, &shapes, state, now) else { continue };
-            if best.as_ref().is_none_or(|(_, least)| found.rank() < least.rank()) {
-                best = Some((b.cluster.clone(), found));
+            for gang in payable(room, &workload.spec, gang) {
+                let shapes = room.shapes(&gang, Order::BestFirst);
+                let Some(found) = soonest(room, &shapes, state, now) else { continue };
+                if best.as_ref().is_none_or(|(_, least)| found.rank() < least.rank()) {
+                    best = Some((b.cluster.clone(), found));
+                }
             }
         }
         best
@@ -267,16 +272,19 @@ fn kept_before(
     placer: &mut Placer<'_>,
     (state, now): (&State, UnixMs),
     promise: &Promise,
-    gang: &[GroupNeed],
+    (workload, gang): (&Workload, &[GroupNeed]),
     id: KeptFor,
 ) -> Option<(ClusterName, Soonest)> {
     let room = placer.rooms.get_mut(&promise.cluster)?;
-    let (nodes, shapes) = (promise.nodes(room), room.shapes(gang, Order::BestFirst));
+    let nodes = promise.nodes(room);
     if nodes.iter().any(|node| room.holes.kept_for(*node).is_some()) {
         return None;
     }
     nodes.iter().for_each(|node| room.holes.keep_for(*node, Some(id)));
-    let found = on_nodes(room, &shapes, state, now, &nodes, id);
+    let found = payable(room, &workload.spec, gang).into_iter().find_map(|gang| {
+        let shapes = room.shapes(&gang, Order::BestFirst);
+        on_nodes(room, &shapes, state, now, &nodes, id)
+    });
     nodes.iter().for_each(|node| room.holes.keep_for(*node, None));
     found.map(|found| (promise.cluster.clone(), found))
 }

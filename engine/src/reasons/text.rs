@@ -59,6 +59,13 @@ impl fmt::Display for Obstacle {
                 ];
                 held.iter().filter(|(n, _)| **n > 0).try_for_each(|(n, by)| write!(f, "; {n} more {by}"))
             }
+            Obstacle::TooDear { most, least } => write!(f, "costs {least} an hour at least; at most {most} is paid"),
+            Obstacle::NoPrice { group, models } => {
+                write!(f, "has no price for {}, which group {group} needs to know", list(models, " or "))
+            }
+            Obstacle::ElsewhereThan { workload, cluster } => {
+                write!(f, "{workload}, beside which it is to be, is in {cluster}")
+            }
             Obstacle::BehindOthers { first, .. } => write!(f, "its room is kept for {first}, which is ahead in line"),
         }
     }
@@ -102,6 +109,12 @@ impl fmt::Display for WaitCause {
             WaitCause::Backoff { until } => write!(f, "it waits until {until} (ms since 1970) before the next try"),
             WaitCause::Dependencies { awaited } => {
                 write!(f, "it depends on workloads that have not succeeded: {}", list(awaited, ", "))
+            }
+            WaitCause::Companion { workload, phase: Some(phase) } => {
+                write!(f, "it is to be in the cluster of {workload}, which is {phase} and was never placed")
+            }
+            WaitCause::Companion { workload, phase: None } => {
+                write!(f, "it is to be in the cluster of {workload}, which is not on record")
             }
             WaitCause::NoRoom => f.write_str("no cluster has room for the whole gang"),
             WaitCause::BehindOthers { ahead: 1, first } => write!(f, "{first} is ahead and waits for the same room"),

@@ -1,4 +1,4 @@
-//! What a workload waits for besides room: that others of its namespace succeed.
+//! What a workload waits for besides room: that others of its namespace succeed, or have a place beside which it is to be.
 //!
 //! A success is remembered by those that wait for it, the moment that it comes: what becomes of the record afterwards does not
 //! matter. So does an end without success, only so that `why` can tell of it once the record is gone: it never ends the wait,
@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::{Decode, Encode};
-use protocol::ids::{WorkloadKey, WorkloadName};
+use protocol::ids::{ClusterName, WorkloadKey, WorkloadName};
 use protocol::workload::WorkloadSpec;
 use serde::{Deserialize, Serialize};
 
 use super::{State, Workload};
 use crate::lifecycle::Phase;
+use crate::reasons::WaitCause;
 
 /// How a workload is that another waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
@@ -49,6 +50,19 @@ impl State {
             Awaited { workload: name.clone(), phase, ended: ended.filter(|_| phase.is_none()) }
         });
         told.collect()
+    }
+
+    /// Beside which other workload this one is to be and where that is, or was last; none where it may be anywhere.
+    ///
+    /// # Errors
+    /// It waits until the other is placed.
+    pub(crate) fn beside(&self, workload: &Workload) -> Result<Option<(WorkloadName, ClusterName)>, WaitCause> {
+        let Some(name) = &workload.spec.placement.same_cluster_as else { return Ok(None) };
+        let other = self.workloads.get(&sibling(&workload.key, name));
+        match other.and_then(|w| w.attempts.last()) {
+            Some(attempt) => Ok(Some((name.clone(), attempt.cluster.clone()))),
+            None => Err(WaitCause::Companion { workload: name.clone(), phase: other.map(|w| w.phase) }),
+        }
     }
 
     /// Who waits for this one.

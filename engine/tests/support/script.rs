@@ -6,8 +6,8 @@
 //! stale CLUSTER                        its capacity is too old
 //! join CLUSTER [region=R] [life=N] [last=N] [only=FRAMEWORK] [price=SKU:MILLI] [WORKLOAD/ATTEMPT:REVISION:STATE ...]
 //! epoch N · at MS · lose CLUSTER · cancel NAME · delete NAME · expire NAME · forget NAME/ATTEMPT REASON ... · why NAME · outstanding CLUSTER · show NAME · warn ...
-//! submit NAME [priority=N] [pool=P] [firm] [lasts=MS] [require=R] [prefer=R] [retries=N] [after=NAME,...] [ttl=MS] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
-//! pool NAME [parent=P] [within] [RESOURCE=RESERVATION/LIMIT/SHARE[/static] ...]   makes or changes a pool (LIMIT `-`: none)
+//! submit NAME [priority=N] [pool=P] [firm] [lasts=MS] [require=R] [prefer=R] [retries=N] [after=NAME,...] [ttl=MS] [beside=NAME] [most=MILLI] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
+//! pool NAME [parent=P] [within] [allow=NAMESPACE,...] [RESOURCE=RESERVATION/LIMIT/SHARE[/static] ...]   makes or changes a pool (LIMIT `-`: none)
 //! drop-pool NAME · owner NAME [pool=P] [parent=O] · drop-owner NAME · pools
 //! busy CLUSTER NODE PERCENT            how busy a node's devices are
 //! forecast NAME · whatif EDIT + EDIT ...   EDIT: cluster C R | nodes C COUNTxGPUS SKU | drain C [NODE] | pool NAME ... | submit NAME ...
@@ -26,7 +26,7 @@ use protocol::control::{AttemptReport, AttemptState, Order};
 use protocol::errors::FailureClass;
 use protocol::ids::*;
 use protocol::pool::*;
-use protocol::resources::Span;
+use protocol::resources::{Money, Span};
 use protocol::workload::{Dependency, Framework, GroupSpec, WorkloadSpec};
 
 use super::*;
@@ -109,6 +109,8 @@ pub fn spec_of(words: &[&str]) -> WorkloadSpec {
     spec.retries.limit = option(words, "retries").map_or(0, number);
     let names = option(words, "after").into_iter().flat_map(|names| names.split(','));
     spec.depends_on = names.map(|n| Dependency { workload: WorkloadName::new(n).unwrap() }).collect();
+    spec.placement.same_cluster_as = option(words, "beside").map(|n| WorkloadName::new(n).unwrap());
+    spec.placement.max_cost_per_hour = option(words, "most").map(|milli| Money(number(milli)));
     spec.ttl_after_finished = option(words, "ttl").map(|ms| Span(number(ms)));
     spec.placement.regions.require = option(words, "require").map(|r| Region::new(r).unwrap()).into_iter().collect();
     spec.placement.regions.prefer = option(words, "prefer").map(|r| Region::new(r).unwrap()).into_iter().collect();
@@ -138,7 +140,10 @@ pub fn pool_of(words: &[&str]) -> PoolSpec {
         parent: option(words, "parent").map(pool),
         resources: Quotas(words.iter().filter_map(quota).collect()),
         preemption_within: if words.contains(&"within") { WithinPool::ByPriority } else { WithinPool::Never },
-        access: Access::default(),
+        access: Access {
+            submit: option(words, "allow").into_iter().flat_map(|all| all.split(',')).map(String::from).collect(),
+            ..Access::default()
+        },
     }
 }
 
@@ -253,7 +258,7 @@ impl World {
         if let Some(only) = option(words, "only") {
             info.frameworks.retain(|f: &Framework| f.to_string() == only);
         }
-        if let Some((sku, milli)) = option(words, "price").and_then(|p| p.split_once(':')) {
+        for (sku, milli) in words.iter().filter_map(|w| w.strip_prefix("price=")?.split_once(':')) {
             info.prices.push(price(sku, number(milli)));
         }
         Command::Join {

@@ -82,8 +82,6 @@ impl WorkloadSpec {
         let unknown = [
             ("spec.idleTimeout", self.idle_timeout.is_some()),
             ("spec.placement.spread", self.placement.spread != Spread::None),
-            ("spec.placement.sameClusterAs", self.placement.same_cluster_as.is_some()),
-            ("spec.placement.maxCostPerHour", self.placement.max_cost_per_hour.is_some()),
         ];
         for (field, _) in unknown.into_iter().filter(|(_, set)| *set) {
             let problem = "no planner of this version acts on it yet: leave it out".into();

@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 use protocol::control::GroupPlacement;
 use protocol::ids::{ClusterName, PoolName, Region, UnixMs, WorkloadName};
-use protocol::pool::{Amounts, Resource};
+use protocol::pool::{Amounts, Resource, WithinPool};
 use protocol::resources::Money;
 use protocol::sku::Sku;
 use protocol::workload::{Framework, GroupNeed, Preemptible, WorkloadSpec};
@@ -91,6 +91,16 @@ pub(crate) struct Starved<'a> {
     gang: Vec<GroupNeed>,
     /// Where it could be once attempts end.
     clusters: Vec<ClusterName>,
+    from: From,
+}
+
+/// Whose attempts may end for a gang that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// Those of its own pool alone: it waits for its pool's part.
+    Own,
+    /// Those of any that has no right to their room: it waits for room.
+    All,
 }
 
 /// Why a kind of workload waits.
@@ -214,16 +224,16 @@ impl<'a> Walk<'a> {
                         self.ledger.set_claims(pool, claims);
                     }
                 }
-                // Where priority decides within the pool, what lower ones hold of its part counts as well.
+                // Where priority decides within the pool, lower ones give up its part. Others give nothing: it may not start on that.
+                let by_priority =
+                    self.state.pools.spec(pool).is_some_and(|s| s.preemption_within == WithinPool::ByPriority);
                 let anywhere = likeness.most.is_none() && likeness.beside.is_none();
                 if matches!(&verdict.cause, WaitCause::Quota(short) if short.bound != QuotaBound::Reservation)
+                    && by_priority
                     && anywhere
                 {
-                    self.starves(
-                        workload,
-                        gang.clone(),
-                        self.placer.rooms.keys().map(|name| (*name).clone()).collect(),
-                    );
+                    let all = self.placer.rooms.keys().map(|name| (*name).clone()).collect();
+                    self.starves(workload, gang.clone(), all, From::Own);
                 }
                 return Err(verdict);
             }
@@ -236,7 +246,7 @@ impl<'a> Walk<'a> {
             let one_model = |g: &GroupNeed| g.each.gpu_milli == 0 || g.skus.len() == 1;
             if likeness.most.is_none() || gang.iter().all(one_model) {
                 let waits = barred.iter().filter(|b| b.waits).map(|b| b.cluster.clone()).collect();
-                self.starves(workload, gang, waits);
+                self.starves(workload, gang, waits, From::All);
             }
             return Err(Verdict { cause, barred, reserved });
         }
@@ -258,9 +268,9 @@ impl<'a> Walk<'a> {
         Err(self.beyond(pool, &needs(&gang), short))
     }
 
-    fn starves(&mut self, workload: &'a Workload, gang: Vec<GroupNeed>, clusters: Vec<ClusterName>) {
+    fn starves(&mut self, workload: &'a Workload, gang: Vec<GroupNeed>, clusters: Vec<ClusterName>, from: From) {
         if self.starved.len() < MOST_STARVED && !clusters.is_empty() {
-            self.starved.push(Starved { workload, gang, clusters });
+            self.starved.push(Starved { workload, gang, clusters, from });
         }
     }
 
@@ -397,7 +407,8 @@ impl<'a> Walk<'a> {
         let (at, promises) = ((self.state, self.now), self.memory.promises());
         let beside = likeness.beside.as_ref().map(|(_, cluster)| cluster);
         let where_to = (barred, beside);
-        let (reserved, until) = self.reservations.reserve(&mut self.placer, at, promises, (workload, gang), where_to)?;
+        let (reserved, until) =
+            self.reservations.reserve(&mut self.placer, at, promises, (workload, gang), where_to)?;
         self.ledger.reserve(&workload.pool, &needs(gang), until);
         Some(Box::new(reserved))
     }

@@ -58,10 +58,10 @@ pub fn plan_on(state: &State, capacity: &Capacity, memory: &Memory, at: UnixMs, 
     let mut plan = Plan::default();
     let mut walk = Walk::new(state, capacity, memory, at);
     while plan.bindings.len() < limit
-        && let Some((workload, turn)) = walk.step()
+        && let Some((waiter, turn)) = walk.step()
     {
         match turn {
-            Turn::Placed { cluster, placement, decision } => plan.bindings.push(Binding {
+            Turn::Placed { workload, cluster, placement, decision } => plan.bindings.push(Binding {
                 key: workload.key.clone(),
                 uid: workload.uid,
                 attempt: workload.next_attempt(),
@@ -71,7 +71,7 @@ pub fn plan_on(state: &State, capacity: &Capacity, memory: &Memory, at: UnixMs, 
                 decision,
             }),
             Turn::Waits(verdict) if plan.waiting.len() < EXPLAINED => {
-                plan.waiting.insert(workload.uid, walk.waiting(&verdict));
+                plan.waiting.insert(waiter.uid, walk.waiting(&verdict));
             }
             // Without any cluster nobody behind can be placed either, and enough are told why.
             Turn::Waits(_) if state.clusters.is_empty() => break,

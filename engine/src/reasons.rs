@@ -3,7 +3,7 @@
 mod text;
 
 use bincode::{Decode, Encode};
-use protocol::ids::{ClusterName, GroupName, PoolName, Region, UnixMs, WorkloadName};
+use protocol::ids::{ClusterName, GroupName, PoolName, Region, Uid, UnixMs, WorkloadKey, WorkloadName};
 use protocol::pool::Resource;
 use protocol::resources::{Money, Resources};
 use protocol::sku::Sku;
@@ -27,6 +27,18 @@ pub struct Decision {
     pub age_ms: u64,
     /// The engine's version.
     pub engine: String,
+    /// Those ahead in line whose kept room it uses: it ends once one of them can start in its place.
+    pub passed: Vec<Passed>,
+}
+
+/// One that was ahead in line and could not start yet.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct Passed {
+    /// Its name.
+    pub workload: WorkloadKey,
+    /// Its id.
+    pub uid: Uid,
 }
 
 /// One cluster as a place for one workload.

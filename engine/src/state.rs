@@ -9,6 +9,7 @@ mod dependencies;
 mod durations;
 mod indices;
 pub(crate) mod outstanding;
+mod waiters;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub use deleted::Deleted;
 pub use dependencies::Awaited;
 pub use durations::{Durations, Kind};
 pub(crate) use indices::{Indices, Line};
+pub(crate) use waiters::{Likeness, Waiter};
 
 /// How many ended attempts of one workload are kept.
 pub const KEPT_ATTEMPTS: usize = 16;
@@ -254,6 +256,8 @@ pub enum Ground {
         /// What its pool was entitled to.
         entitled: u64,
     },
+    /// It was let past the other on this condition.
+    Passed,
     /// Its priority is lower, in a pool that allows that.
     Priority {
         /// Its priority.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use engine::commands::{Binding, Command, Expect, Outcome, Refusal};
-use engine::reasons::{Candidate, Decision, Obstacle, ScoreTerm};
+use engine::reasons::{Candidate, Decision, Obstacle, Passed, ScoreTerm};
 use engine::{Phase, State};
 use proptest::prelude::*;
 use protocol::codec::{CodecError, decode_body, encode_body};
@@ -43,7 +43,8 @@ fn decision() -> Decision {
         Candidate { cluster: cluster("eu-1"), obstacle: None, score: vec![term] },
         Candidate { cluster: cluster("eu-2"), obstacle: Some(obstacle), score: vec![] },
     ];
-    Decision { candidates, sequence: 9, age_ms: 20, engine: "0.1.0".into() }
+    let passed = vec![Passed { workload: key("big"), uid: Uid(9) }];
+    Decision { candidates, sequence: 9, age_ms: 20, engine: "0.1.0".into(), passed }
 }
 
 fn owner() -> Namespace {

@@ -125,7 +125,7 @@ pub fn placed() -> Value {
         phase: Phase::Running,
         summary: "it runs in eu-1".into(),
         waiting: None,
-        decision: Some(Decision { candidates, sequence: 41, age_ms: 800, engine: "0.1.0".into() }),
+        decision: Some(Decision { candidates, sequence: 41, age_ms: 800, engine: "0.1.0".into(), passed: vec![] }),
         cures: vec![],
     })
 }

@@ -146,6 +146,7 @@ pub(crate) fn decision(rooms: &BTreeMap<&ClusterName, Room<'_>>, places: &[Place
         sequence: frame.map_or(0, |f| f.sequence),
         age_ms: frame.map_or(0, |f| f.age_ms),
         engine: env!("CARGO_PKG_VERSION").into(),
+        passed: vec![],
     }
 }
 

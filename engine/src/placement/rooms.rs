@@ -145,6 +145,22 @@ impl<'a> Room<'a> {
         }
     }
 
+    /// Takes an attempt's room again that was made free; false, and nothing is taken, where it is gone.
+    pub(crate) fn take_back(&mut self, attempt: &Attempt) -> bool {
+        let (places, mark) = (self.places(), self.holes.mark());
+        for group in &attempt.placement {
+            for share in &group.nodes {
+                let Some(node) = places.get(&share.node) else { continue };
+                if self.holes.free(*node).members(&group.each) < u64::from(share.members) {
+                    self.holes.undo_to(mark);
+                    return false;
+                }
+                self.holes.take(*node, &group.each, u64::from(share.members));
+            }
+        }
+        true
+    }
+
     pub(crate) fn node(&self, node: u32) -> Option<&'a NodeCapacity> {
         self.capacity.and_then(|c| c.nodes.get(node as usize))
     }

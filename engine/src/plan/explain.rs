@@ -10,7 +10,8 @@ use crate::lifecycle::Phase;
 use crate::queue::order::Standing;
 use crate::queue::{LASTING_MS, Memory, Turn, Walk};
 use crate::reasons::{
-    AwaitedEnd, Candidate, Explanation, Lent, Obstacle, QuotaBound, Reserved, Shortfall, WaitCause, Waiting, state_text,
+    AwaitedEnd, Candidate, Explanation, Lent, Obstacle, Passed, QuotaBound, Reserved, Shortfall, WaitCause, Waiting,
+    state_text,
 };
 use crate::state::{Attempt, Awaited, Happening, State, Workload};
 
@@ -22,7 +23,10 @@ pub fn explain(state: &State, capacity: &Capacity, at: UnixMs, key: &WorkloadKey
     let waiting = (workload.phase == Phase::Queued).then(|| waiting(state, capacity, at, workload));
     Some(Explanation {
         phase: workload.phase,
-        summary: summary(workload, waiting.as_ref(), state.now.max(at)),
+        summary: match passed(state, workload) {
+            Some(passed) => format!("{}; {passed}", summary(workload, waiting.as_ref(), state.now.max(at))),
+            None => summary(workload, waiting.as_ref(), state.now.max(at)),
+        },
         cures: match &waiting {
             Some(waiting) => cures(waiting, state.now.max(at)),
             None if is_abandoned(state, workload) => vec![forget(workload)],
@@ -40,8 +44,8 @@ fn waiting(state: &State, capacity: &Capacity, at: UnixMs, asked: &Workload) -> 
         let pool = asked.pool.clone();
         Waiting { place, of, pool, cause, candidates, lent: vec![], reserved: None }
     };
-    while let Some((workload, turn)) = walk.step() {
-        if workload.uid != asked.uid {
+    while let Some((waiter, turn)) = walk.step() {
+        if waiter.uid != asked.uid {
             continue;
         }
         return match turn {
@@ -84,6 +88,17 @@ fn summary(workload: &Workload, waiting: Option<&Waiting>, now: UnixMs) -> Strin
         Phase::Cancelled if attempt.is_none() => "it was cancelled before it was placed".into(),
         Phase::Cancelled => format!("it was cancelled; {}", at(attempt, &word(attempt))),
     }
+}
+
+/// Past whom a running workload was let, as far as they still wait.
+fn passed(state: &State, workload: &Workload) -> Option<String> {
+    let attempt = workload.live_attempt().filter(|attempt| attempt.stop.is_none())?;
+    let waits = |passed: &&Passed| {
+        state.workloads.get(&passed.workload).is_some_and(|w| w.uid == passed.uid && w.phase == Phase::Queued)
+    };
+    let all: Vec<String> = attempt.decision.passed.iter().filter(waits).map(|p| p.workload.to_string()).collect();
+    let word = if all.len() == 1 { "that" } else { "one of them" };
+    (!all.is_empty()).then(|| format!("it was let past {} and ends once {word} can start in its place", all.join(", ")))
 }
 
 /// What is kept for it, and when it is expected to start.

@@ -19,7 +19,7 @@ use super::entitlement::{self, Entitlements, divided};
 use super::ratio::Ratio;
 use super::usage::UsageByPool;
 use crate::planted;
-use crate::reasons::{QuotaBound, Shortfall};
+use crate::reasons::{Passed, QuotaBound, Shortfall};
 
 /// What pools hold, by pool: of an inner pool, what all below it hold.
 pub(crate) fn held_in_tree(pools: &Pools, usage: &UsageByPool) -> BTreeMap<PoolName, Amounts> {
@@ -92,10 +92,31 @@ pub(crate) struct Ledger {
     /// What all pools hold in all clusters.
     held_anywhere: BTreeMap<PoolName, Amounts>,
     firm: BTreeMap<PoolName, Amounts>,
-    /// What is kept for gangs ahead in line that wait for their pool's part.
-    claimed: BTreeMap<PoolName, Amounts>,
-    /// What is kept for a gang of the pool that nodes are kept for, and until when who ends may use it.
-    reserved: BTreeMap<PoolName, (Amounts, Option<UnixMs>)>,
+    /// What is kept for the first in line that waits for its pool's part.
+    claimed: BTreeMap<PoolName, Kept>,
+    /// What is kept for a gang of the pool that nodes are kept for.
+    reserved: BTreeMap<PoolName, Kept>,
+}
+
+/// What is kept of a pool's part for one that waits.
+#[derive(Debug, Clone)]
+struct Kept {
+    gang: Amounts,
+    by: Passed,
+    /// Those that end by then may use it.
+    until: Option<UnixMs>,
+    /// It can start once what is ending is gone: nobody passes it any more.
+    due: bool,
+}
+
+/// Who asks for more of a pool's part, as far as it matters for what is kept for others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asks {
+    pub(crate) preemptible: Preemptible,
+    /// When it would end, where that is known.
+    pub(crate) end: Option<UnixMs>,
+    /// It may use what is kept for others, on condition that it ends for them.
+    pub(crate) passes: bool,
 }
 
 static NOTHING: Amounts = Amounts(BTreeMap::new());
@@ -144,35 +165,43 @@ impl Ledger {
     }
 
     /// Why a gang that would hold `more` may not start; none: it may.
-    pub(crate) fn forbids(
-        &self,
-        pools: &Pools,
-        pool: &PoolName,
-        more: &Amounts,
-        (preemptible, end): (Preemptible, Option<UnixMs>),
-    ) -> Option<Shortfall> {
+    pub(crate) fn forbids(&self, pools: &Pools, pool: &PoolName, more: &Amounts, asks: Asks) -> Option<Shortfall> {
         if let Some(short) = over_limit(pools, &self.held_anywhere, pool, more) {
             return Some(short);
         }
-        if let Some(spec) = pools.spec(pool).filter(|_| preemptible == Preemptible::No)
+        if let Some(spec) = pools.spec(pool).filter(|_| asks.preemptible == Preemptible::No)
             && let Some(short) = over_reservation(spec, pool, of(&self.firm, pool), more)
         {
             return Some(short);
         }
-        self.over_entitlement(pool, more, end)
+        self.over_entitlement(pool, more, asks)
+    }
+
+    /// What is kept of a pool's part that this one may not use.
+    fn kept(&self, pool: &PoolName, asks: Asks) -> impl Iterator<Item = &Kept> {
+        let ends_before = move |kept: &Kept| asks.end.zip(kept.until).is_some_and(|(end, until)| end <= until);
+        let all = self.claimed.get(pool).into_iter().chain(self.reserved.get(pool));
+        all.filter(move |kept| !ends_before(kept) && (kept.due || !asks.passes))
+    }
+
+    /// For whom a pool's part is kept that this one uses.
+    pub(crate) fn passed(&self, pool: &PoolName, more: &Amounts, asks: Asks) -> Vec<Passed> {
+        let strict = Asks { passes: false, ..asks };
+        if !asks.passes || self.over_entitlement(pool, more, strict).is_none() {
+            return vec![];
+        }
+        self.kept(pool, strict).filter(|kept| !kept.due).map(|kept| kept.by.clone()).collect()
     }
 
     /// Why a gang is over the pool's part of the fleet; none: it is not. A pool that is entitled to all there is of a resource is
-    /// bounded by room alone. `end`: when it would end, where that is known.
-    pub(crate) fn over_entitlement(&self, pool: &PoolName, more: &Amounts, end: Option<UnixMs>) -> Option<Shortfall> {
-        let (entitled, held, claimed) = (self.entitled(pool), self.held(pool), of(&self.claimed, pool));
-        let passes = |until: &Option<UnixMs>| end.zip(*until).is_some_and(|(end, until)| end <= until);
-        let reserved = self.reserved.get(pool).filter(|(_, until)| !passes(until)).map_or(&NOTHING, |(gang, _)| gang);
+    /// bounded by room alone.
+    pub(crate) fn over_entitlement(&self, pool: &PoolName, more: &Amounts, asks: Asks) -> Option<Shortfall> {
+        let (entitled, held) = (self.entitled(pool), self.held(pool));
         // GPUs before memory before cpu: the scarcest is told.
         let divided = more.iter().filter(|(resource, _)| self.divided.contains(resource));
         divided.collect::<Vec<_>>().into_iter().rev().find_map(|(resource, needs)| {
             let extra = if planted::is("quota-off-by-one") { entitlement::piece(resource) } else { 0 };
-            let kept = claimed.of(resource).saturating_add(reserved.of(resource));
+            let kept = self.kept(pool, asks).map(|kept| kept.gang.of(resource)).fold(0, u64::saturating_add);
             let (most, held) = (entitled.of(resource) + extra, held.of(resource));
             let over = held.saturating_add(kept).saturating_add(needs) > most;
             let apart = most < self.fleet.of(resource);
@@ -181,24 +210,23 @@ impl Ledger {
         })
     }
 
-    /// Keeps a pool's part for a gang that nodes are kept for: it must be there when they are. Those that end by then may use it.
-    pub(crate) fn reserve(&mut self, pool: &PoolName, gang: &Amounts, until: Option<UnixMs>) {
-        self.reserved.insert(pool.clone(), (gang.clone(), until));
+    /// Keeps a pool's part for a gang that nodes are kept for: it must be there when they are.
+    pub(crate) fn reserve(
+        &mut self,
+        pool: &PoolName,
+        gang: &Amounts,
+        by: Passed,
+        (until, due): (Option<UnixMs>, bool),
+    ) {
+        if self.claimed.get(pool).is_some_and(|kept| kept.by.uid == by.uid) {
+            self.claimed.remove(pool);
+        }
+        self.reserved.insert(pool.clone(), Kept { gang: gang.clone(), by, until, due });
     }
 
-    /// What is kept of a pool's part for gangs that wait for it.
-    pub(crate) fn claims(&self, pool: &PoolName) -> Amounts {
-        of(&self.claimed, pool).clone()
-    }
-
-    /// Keeps this much of a pool's part for gangs that wait for it, and no more.
-    pub(crate) fn set_claims(&mut self, pool: &PoolName, claims: Amounts) {
-        self.claimed.insert(pool.clone(), claims);
-    }
-
-    /// Keeps the pool's part for a gang that waits for it, so that smaller ones behind it do not take it for ever; not where
+    /// Keeps the pool's part for the first gang that waits for it, so that smaller ones behind it do not take it for ever; not where
     /// the gang would not fit even if the pool held nothing.
-    pub(crate) fn claim(&mut self, pools: &Pools, short: &Shortfall, pool: &PoolName, gang: &Amounts) {
+    pub(crate) fn claim(&mut self, pools: &Pools, short: &Shortfall, pool: &PoolName, gang: &Amounts, by: Passed) {
         let nothing = BTreeMap::new();
         let fits = |(resource, needs): (&Resource, u64)| {
             let (most, fleet) = (self.entitled(pool).of(resource), self.fleet.of(resource));
@@ -209,7 +237,8 @@ impl Ledger {
         }
         match short.bound {
             QuotaBound::Entitlement | QuotaBound::Limit => {
-                self.claimed.entry(pool.clone()).or_default().add_all(gang);
+                let kept = || Kept { gang: gang.clone(), by, until: None, due: false };
+                self.claimed.entry(pool.clone()).or_insert_with(kept);
             }
             QuotaBound::Reservation => {
                 let hopeless =
@@ -217,6 +246,18 @@ impl Ledger {
                 if !hopeless {
                     self.firm.entry(pool.clone()).or_default().add_all(gang);
                 }
+            }
+        }
+    }
+
+    /// An attempt of a pool is gone.
+    pub(crate) fn give(&mut self, pools: &Pools, pool: &PoolName, held: &Amounts) {
+        if let Some(sum) = self.held.get_mut(pool) {
+            sum.take_all(held);
+        }
+        for at in pools.line_up(pool) {
+            if let Some(sum) = self.held_anywhere.get_mut(at) {
+                sum.take_all(held);
             }
         }
     }

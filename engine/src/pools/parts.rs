@@ -134,10 +134,10 @@ impl Division<'_> {
     /// The first gangs of a pool's line that could ever start.
     fn first_gangs(&self, pool: &PoolName) -> impl Iterator<Item = (u64, Amounts)> {
         let usage = self.state.indices.usage.get(pool);
-        let lines = usage.into_iter().flat_map(|u| &u.queue);
-        let workloads = lines.filter_map(|line| self.state.workloads.get(self.state.indices.queue.get(line)?));
         // However many wait for others, they hide nobody behind them.
-        workloads.filter(|w| !w.is_dependent()).take(FIRST).filter_map(|w| Some((w.order, self.could_start(w)?)))
+        let waiters = usage.into_iter().flat_map(|u| u.queue.values()).filter(|waiter| !waiter.dependent);
+        let workloads = waiters.take(FIRST).filter_map(|waiter| self.state.workloads.get(&waiter.key));
+        workloads.filter_map(|w| Some((w.order, self.could_start(w)?)))
     }
 
     fn could_start(&self, workload: &Workload) -> Option<Amounts> {

@@ -89,6 +89,9 @@ impl Rights {
 
     /// By what right a waiting workload may have a running one's room; none: by none.
     pub(crate) fn ground(&self, state: &State, by: &Workload, victim: &Workload) -> Option<Ground> {
+        if victim.live_attempt().is_some_and(|a| a.decision.passed.iter().any(|passed| passed.uid == by.uid)) {
+            return Some(Ground::Passed);
+        }
         if by.pool == victim.pool {
             let allowed = state.pools.spec(&by.pool).is_some_and(|s| s.preemption_within == WithinPool::ByPriority);
             let (own, other) = (victim.spec.priority, by.spec.priority);

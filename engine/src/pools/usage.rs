@@ -1,6 +1,6 @@
 //! What the workloads of each pool hold and wait for. A view of the workloads, kept in step with them and never stored.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use protocol::control::GroupPlacement;
 use protocol::ids::PoolName;
@@ -9,13 +9,13 @@ use protocol::resources::Resources;
 use protocol::workload::{GroupNeed, Preemptible};
 
 use crate::lifecycle::Phase;
-use crate::state::{Line, Workload};
+use crate::state::{Line, Waiter, Workload};
 
 /// What the workloads of one pool hold and wait for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Usage {
     /// The queued ones, in order.
-    pub(crate) queue: BTreeSet<Line>,
+    pub(crate) queue: BTreeMap<Line, Waiter>,
     /// What queued gangs need, but for those that wait for other workloads.
     pub pending: Amounts,
     /// What live attempts hold.
@@ -69,7 +69,6 @@ pub(crate) fn count(all: &mut UsageByPool, workload: &Workload) {
     let usage = all.entry(workload.pool.clone()).or_default();
     usage.live += 1;
     if workload.phase == Phase::Queued {
-        usage.queue.insert(Line::of(workload));
         // One that waits for others asks for nothing yet.
         if !workload.is_dependent() {
             usage.pending.add_all(&needs(&workload.spec.gang()));
@@ -91,11 +90,8 @@ pub(crate) fn discount(all: &mut UsageByPool, workload: &Workload) {
     }
     let Some(usage) = all.get_mut(&workload.pool) else { return };
     usage.live -= 1;
-    if workload.phase == Phase::Queued {
-        usage.queue.remove(&Line::of(workload));
-        if !workload.is_dependent() {
-            usage.pending.take_all(&needs(&workload.spec.gang()));
-        }
+    if workload.phase == Phase::Queued && !workload.is_dependent() {
+        usage.pending.take_all(&needs(&workload.spec.gang()));
     }
     if let Some(attempt) = workload.live_attempt() {
         let held = holds(&attempt.placement);

@@ -2,13 +2,14 @@
 //! earliest submission. Each workload gets the best place that is left for it, or the reason why it waits.
 //!
 //! Waiting is bounded by two simple rules. For the first of each pool's line that finds no room, nodes are kept where it can start
-//! soonest (`reservations`): others use other nodes, or end before it. A workload keeps no room where it would not fit even once every
+//! soonest (`reservations`): others use other nodes, end before it, or end for it (`passers`). A workload keeps no room where it would not fit even once every
 //! attempt has ended (it is too large, or ghosts, sick devices or cordoned nodes are in its way), nor while it waits out a backoff
 //! or for other workloads to succeed. And where one waits for its pool's part, that is kept for it (`pools::admission`).
 
 pub(crate) mod books;
 pub(crate) mod estimates;
 pub(crate) mod order;
+mod passers;
 mod reclaim;
 pub(crate) mod reservations;
 mod soonest;
@@ -18,47 +19,30 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use protocol::control::GroupPlacement;
-use protocol::ids::{ClusterName, PoolName, Region, UnixMs, WorkloadName};
+use protocol::ids::{ClusterName, PoolName, UnixMs, WorkloadName};
 use protocol::pool::{Amounts, Resource, WithinPool};
-use protocol::resources::Money;
 use protocol::sku::Sku;
-use protocol::workload::{Framework, GroupNeed, Preemptible, WorkloadSpec};
+use protocol::workload::{Framework, GroupNeed, Preemptible};
 
 use crate::capacity::Capacity;
+use crate::commands::Preemption;
 use crate::placement::candidates::{Barred, Look, Place, decision, look, obstacles, settle};
 use crate::placement::obstacles::is_permanent;
 use crate::placement::placer::Placer;
-use crate::pools::admission::Ledger;
+use crate::pools::admission::{Asks, Ledger};
 use crate::pools::usage::{holds, needs};
-use crate::reasons::{Decision, Lent, Obstacle, QuotaBound, Reserved, Shortfall, WaitCause, Waiting};
-use crate::state::{State, Workload};
+use crate::reasons::{Decision, Lent, Obstacle, Passed, QuotaBound, Reserved, Shortfall, WaitCause, Waiting};
+use crate::state::{Likeness, State, Waiter, Workload};
 use order::{Order, Standing};
 pub use reclaim::{LASTING_MS, Memory};
 use reservations::{Passes, Reservations};
 
 /// What became of one workload of the line.
-pub(crate) enum Turn {
+pub(crate) enum Turn<'a> {
     /// It gets this place.
-    Placed { cluster: ClusterName, placement: Vec<GroupPlacement>, decision: Decision },
+    Placed { workload: &'a Workload, cluster: ClusterName, placement: Vec<GroupPlacement>, decision: Decision },
     /// It waits; [`Walk::waiting`] has the words.
     Waits(Rc<Verdict>),
-}
-
-/// What makes waiting workloads alike: one that found no room tells of all of them, for room and the pool's part only get
-/// less in a plan.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Likeness {
-    pool: PoolName,
-    preemptible: Preemptible,
-    framework: Framework,
-    regions: Vec<Region>,
-    gang: Vec<GroupNeed>,
-    /// What it pays at most.
-    most: Option<Money>,
-    /// Beside which workload it is to be, and where that is.
-    beside: Option<(WorkloadName, ClusterName)>,
-    /// Which gangs it may pass.
-    passes_until: Option<UnixMs>,
 }
 
 /// The walk.
@@ -70,15 +54,30 @@ pub(crate) struct Walk<'a> {
     ledger: Ledger,
     order: Order<'a>,
     reservations: Reservations,
-    found_none: BTreeMap<Likeness, Rc<Verdict>>,
+    /// Why those of a likeness, by its address, that end in time to pass the same gangs find no room.
+    found_none: BTreeMap<(usize, Option<UnixMs>), Rc<Verdict>>,
     last: Option<&'a PoolName>,
     standing: Standing,
     /// What there is to divide among pools.
     fleet: Amounts,
     /// The first that found no room, or not enough of their pool's part.
     starved: Vec<Starved<'a>>,
+    /// Those that were let past a gang that can start now without them.
+    called: Vec<Preemption>,
     /// Pools that hold more than their part; found when first asked for.
     all_lent: OnceCell<Vec<Lent>>,
+}
+
+/// One whose turn it is.
+struct Seeker<'a> {
+    workload: &'a Workload,
+    likeness: &'a Likeness,
+    framework: Framework,
+    /// Beside which workload it is to be, and where that is.
+    beside: Option<(WorkloadName, ClusterName)>,
+    asks: Asks,
+    /// Which kept nodes it may use without any condition.
+    strict: Passes,
 }
 
 /// How many gangs of a plan may have room taken back for them.
@@ -142,51 +141,56 @@ impl<'a> Walk<'a> {
             last,
             standing,
             starved,
+            called: vec![],
             all_lent,
         }
     }
 
     /// The next workload and what becomes of it; none at the end of every line.
-    pub(crate) fn step(&mut self) -> Option<(&'a Workload, Turn)> {
-        let (workload, standing) = self.order.next(self.last, &self.ledger)?;
-        (self.last, self.standing) = (Some(&workload.pool), standing);
-        Some((workload, self.turn(workload)))
+    pub(crate) fn step(&mut self) -> Option<(&'a Waiter, Turn<'a>)> {
+        let (waiter, standing) = self.order.next(self.last, &self.ledger)?;
+        (self.last, self.standing) = (Some(&waiter.alike.pool), standing);
+        Some((waiter, self.turn(waiter)))
     }
 
-    fn turn(&mut self, workload: &'a Workload) -> Turn {
+    fn turn(&mut self, waiter: &'a Waiter) -> Turn<'a> {
         let waits = |cause| Turn::Waits(Verdict::of(cause));
-        if let Some(until) = workload.not_before.filter(|u| *u > self.now) {
+        if let Some(until) = waiter.not_before.filter(|u| *u > self.now) {
             return waits(WaitCause::Backoff { until });
         }
-        if workload.is_dependent() {
+        let likeness: &'a Likeness = &waiter.alike;
+        let passes = likeness.preemptible == Preemptible::Yes;
+        let known = |end: Option<UnixMs>| (std::ptr::from_ref(likeness) as usize, end);
+        // Whoever passes on condition does so whenever it ends.
+        let own = self.reservations.has(waiter.uid);
+        if passes
+            && !own
+            && !waiter.dependent
+            && let Some(verdict) = self.found_none.get(&known(None))
+        {
+            return Turn::Waits(Rc::clone(verdict));
+        }
+        let Some(workload) = self.state.workloads.get(&waiter.key) else { return waits(WaitCause::Impossible) };
+        if waiter.dependent {
             return waits(WaitCause::Dependencies { awaited: self.state.awaited(workload) });
         }
+        if self.placer.rooms.is_empty() {
+            return waits(WaitCause::NoClusters);
+        }
+        let Some(framework) = likeness.framework else { return waits(WaitCause::Impossible) };
         let beside = match self.state.beside(workload) {
             Ok(beside) => beside,
             Err(cause) => return waits(cause),
         };
-        if self.placer.rooms.is_empty() {
-            return waits(WaitCause::NoClusters);
-        }
-        let spec = &workload.spec;
-        let Ok(framework) = spec.framework() else { return waits(WaitCause::Impossible) };
         let end = self.reservations.end_of(self.state, workload, self.now);
-        let passes = self.reservations.passes(workload.uid, end);
-        let likeness = Likeness {
-            pool: workload.pool.clone(),
-            preemptible: spec.preemptible,
-            framework,
-            regions: spec.placement.regions.require.clone(),
-            gang: spec.gang(),
-            most: spec.placement.max_cost_per_hour,
-            beside,
-            passes_until: passes.until,
-        };
+        let strict = self.reservations.passes(workload.uid, end);
+        let known = known(strict.until.filter(|_| !passes));
         // What is kept for it is its alone: others that are alike found less.
-        if let Some(verdict) = self.found_none.get(&likeness).filter(|_| !self.reservations.has(workload.uid)) {
+        if let Some(verdict) = self.found_none.get(&known).filter(|_| !own) {
             return Turn::Waits(Rc::clone(verdict));
         }
-        match self.find(workload, &likeness, (&passes, end)) {
+        let asks = Asks { preemptible: likeness.preemptible, end, passes };
+        match self.find(&Seeker { workload, likeness, framework, beside, asks, strict }) {
             Ok(turn) => {
                 self.reservations.done(&mut self.placer, workload.uid);
                 turn
@@ -195,53 +199,38 @@ impl<'a> Walk<'a> {
                 if verdict.reserved.is_none() {
                     self.reservations.done(&mut self.placer, workload.uid);
                 }
-                self.found_none.insert(likeness, Rc::new(Verdict { reserved: None, ..verdict.clone() }));
+                self.found_none.insert(known, Rc::new(Verdict { reserved: None, ..verdict.clone() }));
                 Turn::Waits(Rc::new(verdict))
             }
         }
     }
 
     /// A place for a gang, or why there is none.
-    fn find(
-        &mut self,
-        workload: &'a Workload,
-        likeness: &Likeness,
-        (passes, end): (&Passes, Option<UnixMs>),
-    ) -> Result<Turn, Verdict> {
-        let Likeness { pool, preemptible, gang, .. } = likeness;
-        let firm = (*preemptible, end);
-        let claims = self.ledger.claims(pool);
-        let gang = match self.within_quota(pool, firm, gang) {
+    fn find(&mut self, seeker: &Seeker<'a>) -> Result<Turn<'a>, Verdict> {
+        let Seeker { workload, likeness, asks, strict, .. } = seeker;
+        let pool = &likeness.pool;
+        let gang = match self.allowed(&self.ledger, seeker, *asks) {
             Ok(gang) => gang,
-            Err(mut verdict) => {
-                // What was let past it may use its pool's part until it starts: its nodes stay kept. But not where the part would not
-                // hold it even then: whoever has that part instead may need these very nodes, and both would wait for ever.
-                let lent_to_passers =
-                    |short: &Shortfall| short.bound == QuotaBound::Entitlement && short.needs <= short.most;
-                if matches!(&verdict.cause, WaitCause::Quota(short) if lent_to_passers(short)) {
-                    verdict.reserved = self.reserve((workload, likeness), gang, None);
-                    if verdict.reserved.is_some() {
-                        self.ledger.set_claims(pool, claims);
-                    }
-                }
-                // Where priority decides within the pool, lower ones give up its part. Others give nothing: it may not start on that.
-                let by_priority =
-                    self.state.pools.spec(pool).is_some_and(|s| s.preemption_within == WithinPool::ByPriority);
-                let anywhere = likeness.most.is_none() && likeness.beside.is_none();
-                if matches!(&verdict.cause, WaitCause::Quota(short) if short.bound != QuotaBound::Reservation)
-                    && by_priority
-                    && anywhere
-                {
-                    let all = self.placer.rooms.keys().map(|name| (*name).clone()).collect();
-                    self.starves(workload, gang.clone(), all, From::Own);
-                }
-                return Err(verdict);
-            }
+            Err(short) => return Err(self.beyond(seeker, short)),
         };
-        let (mut places, barred) = self.look(&workload.spec, likeness, &gang, passes);
+        let (mut places, mut barred) = self.look(seeker, &gang, strict);
+        if places.is_empty() && asks.passes {
+            let more = self.reservations.lent(strict);
+            if more.is_wider_than(strict) {
+                (places, barred) = self.look(seeker, &gang, &more);
+            }
+        }
         if places.is_empty() {
-            let cause = self.cause(&barred, passes);
-            let reserved = self.reserve((workload, likeness), &gang, Some(&barred));
+            let cause = self.cause(&barred, strict);
+            // One that may only start on condition that it ends again for another of its pool makes nobody wait.
+            let strictly = Asks { passes: false, ..*asks };
+            if self.ledger.forbids(&self.state.pools, pool, &needs(&gang), strictly).is_some() {
+                return Err(Verdict { cause, barred, reserved: None });
+            }
+            if let Some(reserved) = self.call(seeker) {
+                return Err(Verdict { cause, barred, reserved: Some(reserved) });
+            }
+            let reserved = self.reserve(seeker, &gang, Some(&barred));
             // For one with several models room could be made on one that it can't pay for.
             let one_model = |g: &GroupNeed| g.each.gpu_milli == 0 || g.skus.len() == 1;
             if likeness.most.is_none() || gang.iter().all(one_model) {
@@ -254,10 +243,14 @@ impl<'a> Walk<'a> {
         let mut short = None;
         while let Some(best) = places.first() {
             let held = self.would_hold(best, &gang);
-            match self.ledger.forbids(&self.state.pools, pool, &held, firm) {
+            match self.ledger.forbids(&self.state.pools, pool, &held, *asks) {
                 None => {
-                    let turn = self.place_first(&gang, places, &barred);
-                    self.ledger.take(&self.state.pools, pool, &held, *preemptible);
+                    let mut passed = self.ledger.passed(pool, &held, *asks);
+                    passed.extend(self.reservations.passed(&self.placer, best, strict));
+                    passed.sort();
+                    passed.dedup();
+                    let turn = self.place_first(workload, &gang, places, (&barred, passed));
+                    self.ledger.take(&self.state.pools, pool, &held, likeness.preemptible);
                     return Ok(turn);
                 }
                 Some(found) => short = Some(found),
@@ -265,7 +258,31 @@ impl<'a> Walk<'a> {
             places.remove(0);
         }
         let short = short.expect("every place was found to be beyond the pool's part");
-        Err(self.beyond(pool, &needs(&gang), short))
+        Err(self.beyond(seeker, short))
+    }
+
+    /// A gang is beyond its pool's part: some of that is kept for it.
+    fn beyond(&mut self, seeker: &Seeker<'a>, short: Shortfall) -> Verdict {
+        let Seeker { workload, likeness, .. } = seeker;
+        let (pool, gang) = (&likeness.pool, &likeness.gang);
+        if let Some(reserved) = self.call(seeker) {
+            return Verdict { cause: WaitCause::Quota(short), barred: vec![], reserved: Some(reserved) };
+        }
+        // What was let past it may use its pool's part until it starts: its nodes stay kept. But not where the part would not
+        // hold it even then: whoever has that part instead may need these very nodes, and both would wait for ever.
+        let lent = short.bound == QuotaBound::Entitlement && short.needs <= short.most;
+        let reserved = if lent { self.reserve(seeker, gang, None) } else { None };
+        if reserved.is_none() {
+            self.ledger.claim(&self.state.pools, &short, pool, &needs(gang), by(workload));
+        }
+        // Where priority decides within the pool, lower ones give up its part. Others give nothing: it may not start on that.
+        let by_priority = self.state.pools.spec(pool).is_some_and(|s| s.preemption_within == WithinPool::ByPriority);
+        let anywhere = likeness.most.is_none() && likeness.beside.is_none();
+        if short.bound != QuotaBound::Reservation && by_priority && anywhere {
+            let all = self.placer.rooms.keys().map(|name| (*name).clone()).collect();
+            self.starves(workload, gang.clone(), all, From::Own);
+        }
+        Verdict { cause: WaitCause::Quota(short), barred: vec![], reserved }
     }
 
     fn starves(&mut self, workload: &'a Workload, gang: Vec<GroupNeed>, clusters: Vec<ClusterName>, from: From) {
@@ -275,17 +292,12 @@ impl<'a> Walk<'a> {
     }
 
     /// The gang with only those models that its pool's part allows, or why it may not start at all.
-    fn within_quota(
-        &mut self,
-        pool: &PoolName,
-        (preemptible, end): (Preemptible, Option<UnixMs>),
-        gang: &[GroupNeed],
-    ) -> Result<Vec<GroupNeed>, Verdict> {
-        let all = needs(gang);
-        if let Some(short) = self.ledger.forbids(&self.state.pools, pool, &all, (preemptible, end)) {
-            return Err(self.beyond(pool, &all, short));
+    fn allowed(&self, ledger: &Ledger, seeker: &Seeker<'a>, asks: Asks) -> Result<Vec<GroupNeed>, Shortfall> {
+        let Likeness { pool, gang, .. } = seeker.likeness;
+        if let Some(short) = ledger.forbids(&self.state.pools, pool, &needs(gang), asks) {
+            return Err(short);
         }
-        let mut gang = gang.to_vec();
+        let mut gang = gang.clone();
         for group in gang.iter_mut().filter(|g| g.each.gpu_milli > 0 && g.skus.len() != 1) {
             let accepted = if group.skus.is_empty() { self.models() } else { group.skus.clone() };
             let gpus = group.each.times(u64::from(group.count)).gpu_milli;
@@ -295,7 +307,7 @@ impl<'a> Walk<'a> {
                 .filter(|sku| {
                     let mut more = Amounts::default();
                     more.add(Resource::Model((*sku).clone()), gpus);
-                    let forbidden = self.ledger.over_entitlement(pool, &more, end);
+                    let forbidden = ledger.over_entitlement(pool, &more, asks);
                     let allowed = forbidden.is_none();
                     short = short.take().or(forbidden);
                     allowed
@@ -303,7 +315,7 @@ impl<'a> Walk<'a> {
                 .cloned()
                 .collect();
             if let Some(short) = short.filter(|_| allowed.is_empty()) {
-                return Err(self.beyond(pool, &Amounts::default(), short));
+                return Err(short);
             }
             // A group that accepts any model goes on to accept any, where none is forbidden: the cheapest first.
             if allowed.len() < accepted.len() {
@@ -319,12 +331,6 @@ impl<'a> Walk<'a> {
         models.sort();
         models.dedup();
         models
-    }
-
-    /// A gang is beyond its pool's part: some of that is kept for it.
-    fn beyond(&mut self, pool: &PoolName, gang: &Amounts, short: Shortfall) -> Verdict {
-        self.ledger.claim(&self.state.pools, &short, pool, gang);
-        Verdict { cause: WaitCause::Quota(short), barred: vec![], reserved: None }
     }
 
     fn would_hold(&self, place: &Place, gang: &[GroupNeed]) -> Amounts {
@@ -363,23 +369,17 @@ impl<'a> Walk<'a> {
     }
 
     /// Every cluster: those with room, the best first, and those without.
-    fn look(
-        &mut self,
-        spec: &WorkloadSpec,
-        likeness: &Likeness,
-        gang: &[GroupNeed],
-        passes: &Passes,
-    ) -> (Vec<Place>, Vec<Barred>) {
+    fn look(&mut self, seeker: &Seeker<'a>, gang: &[GroupNeed], passes: &Passes) -> (Vec<Place>, Vec<Barred>) {
         let (mut places, mut barred) = (vec![], vec![]);
         for room in self.placer.rooms.values_mut() {
             let own = &room.cluster.info.name;
-            if let Some((workload, cluster)) = likeness.beside.as_ref().filter(|(_, cluster)| cluster != own) {
+            if let Some((workload, cluster)) = seeker.beside.as_ref().filter(|(_, cluster)| cluster != own) {
                 let obstacle = Obstacle::ElsewhereThan { workload: workload.clone(), cluster: cluster.clone() };
                 barred.push(Barred { cluster: own.clone(), obstacle, waits: false });
                 continue;
             }
             let ahead = (&self.reservations, passes);
-            match look(room, &self.placer.value, spec, likeness.framework, gang, ahead) {
+            match look(room, &self.placer.value, &seeker.workload.spec, seeker.framework, gang, ahead) {
                 Look::Open(place) => places.push(place),
                 Look::Barred(b) => barred.push(b),
             }
@@ -388,28 +388,30 @@ impl<'a> Walk<'a> {
         (places, barred)
     }
 
-    fn place_first(&mut self, gang: &[GroupNeed], places: Vec<Place>, barred: &[Barred]) -> Turn {
-        let decision = decision(&self.placer.rooms, &places, barred);
+    fn place_first(
+        &mut self,
+        workload: &'a Workload,
+        gang: &[GroupNeed],
+        places: Vec<Place>,
+        (barred, passed): (&[Barred], Vec<Passed>),
+    ) -> Turn<'a> {
+        let decision = Decision { passed, ..decision(&self.placer.rooms, &places, barred) };
         let best = places.into_iter().next().expect("the caller saw a place");
         let room = self.placer.rooms.get_mut(&best.cluster).expect("the place is in a joined cluster");
         let placement = settle(room, gang, &best.spots);
         debug_assert!(!holds(&placement).is_empty() || gang.is_empty(), "a placed gang holds something");
-        Turn::Placed { cluster: best.cluster, placement, decision }
+        Turn::Placed { workload, cluster: best.cluster, placement, decision }
     }
 
     /// Keeps nodes for a gang that finds no room, and as much of its pool's part.
-    fn reserve(
-        &mut self,
-        (workload, likeness): (&Workload, &Likeness),
-        gang: &[GroupNeed],
-        barred: Option<&[Barred]>,
-    ) -> Option<Box<Reserved>> {
+    fn reserve(&mut self, seeker: &Seeker<'a>, gang: &[GroupNeed], barred: Option<&[Barred]>) -> Option<Box<Reserved>> {
+        let workload = seeker.workload;
         let (at, promises) = ((self.state, self.now), self.memory.promises());
-        let beside = likeness.beside.as_ref().map(|(_, cluster)| cluster);
+        let beside = seeker.beside.as_ref().map(|(_, cluster)| cluster);
         let where_to = (barred, beside);
         let (reserved, until) =
             self.reservations.reserve(&mut self.placer, at, promises, (workload, gang), where_to)?;
-        self.ledger.reserve(&workload.pool, &needs(gang), until);
+        self.ledger.reserve(&workload.pool, &needs(gang), by(workload), (until, false));
         Some(Box::new(reserved))
     }
 
@@ -422,4 +424,8 @@ impl<'a> Walk<'a> {
         let (ahead, first) = self.reservations.all_ahead(rooms, passes);
         first.map_or(WaitCause::NoRoom, |first| WaitCause::BehindOthers { ahead, first })
     }
+}
+
+fn by(workload: &Workload) -> Passed {
+    Passed { workload: workload.key.clone(), uid: workload.uid }
 }

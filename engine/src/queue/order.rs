@@ -6,7 +6,7 @@ use protocol::ids::PoolName;
 
 use crate::pools::admission::Ledger;
 use crate::pools::ratio::Ratio;
-use crate::state::{Line, State, Workload};
+use crate::state::{Line, State, Waiter};
 
 /// A pool's turn: the least ratio first, then whose next workload was submitted first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +40,7 @@ impl<'a> Order<'a> {
         let mut order = Self { state, turns: BTreeSet::new(), by_pool: BTreeMap::new(), standing: BTreeMap::new() };
         for (pool, usage) in &state.indices.usage {
             order.standing.insert(pool, Standing { place: 0, of: usage.queue.len() as u64 });
-            if let Some(first) = usage.queue.first() {
+            if let Some((first, _)) = usage.queue.first_key_value() {
                 order.add(pool, *first, ledger);
             }
         }
@@ -57,7 +57,7 @@ impl<'a> Order<'a> {
     }
 
     /// The next workload, with its place in its pool's line. `last` is the pool that had the turn before: it may have more now.
-    pub(crate) fn next(&mut self, last: Option<&'a PoolName>, ledger: &Ledger) -> Option<(&'a Workload, Standing)> {
+    pub(crate) fn next(&mut self, last: Option<&'a PoolName>, ledger: &Ledger) -> Option<(&'a Waiter, Standing)> {
         if let Some(pool) = last
             && let Some(next) = self.by_pool.get(pool).map(|turn| turn.next)
         {
@@ -67,12 +67,11 @@ impl<'a> Order<'a> {
         self.by_pool.remove(turn.pool);
         let queue = &self.state.indices.usage.get(turn.pool)?.queue;
         let behind = queue.range((std::ops::Bound::Excluded(turn.next), std::ops::Bound::Unbounded)).next();
-        if let Some(next) = behind {
+        if let Some((next, _)) = behind {
             self.add(turn.pool, *next, ledger);
         }
         let standing = self.standing.get_mut(turn.pool)?;
         standing.place += 1;
-        let key = self.state.indices.queue.get(&turn.next)?;
-        Some((self.state.workloads.get(key)?, *standing))
+        Some((queue.get(&turn.next)?, *standing))
     }
 }

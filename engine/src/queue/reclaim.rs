@@ -86,8 +86,9 @@ impl<'a> Walk<'a> {
     pub(crate) fn reclaim(&mut self, before: &Memory) -> (Vec<Preemption>, Memory) {
         let usable = self.usable();
         let promises = self.reservations.promises();
+        let mut preemptions = std::mem::take(&mut self.called);
         if self.state.pools.is_plain() {
-            return (vec![], Memory { promises, ..Memory::new(before.lasting_ms) });
+            return (preemptions, Memory { promises, ..Memory::new(before.lasting_ms) });
         }
         let rights = Rights::new(self.state, self.fleet.clone(), &usable);
         let mut memory = Memory { promises, ..self.remember(before, &rights) };
@@ -96,7 +97,7 @@ impl<'a> Walk<'a> {
         let over: BTreeSet<&PoolName> =
             memory.over.iter().filter(|(_, since)| lasted(since)).map(|((pool, _), _)| pool).collect();
         let starved: Vec<Starved<'a>> = std::mem::take(&mut self.starved);
-        let (mut preemptions, mut promised) = (vec![], BTreeSet::new());
+        let mut promised = BTreeSet::new();
         for gang in &starved {
             let by_priority = memory.starved.get(&gang.workload.uid).is_some_and(lasted);
             if over.is_empty() && !by_priority {
@@ -131,7 +132,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The clusters that count.
-    fn usable(&self) -> BTreeSet<ClusterName> {
+    pub(super) fn usable(&self) -> BTreeSet<ClusterName> {
         self.placer.rooms.values().filter(|r| super::books::usable(r)).map(|r| r.cluster.info.name.clone()).collect()
     }
 
@@ -226,7 +227,7 @@ pub(super) fn lent(walk: &Walk<'_>) -> Vec<Lent> {
     all
 }
 
-fn may_end(workload: &Workload) -> bool {
+pub(super) fn may_end(workload: &Workload) -> bool {
     workload.spec.preemptible == Preemptible::Yes && workload.phase.after(Event::Preempt).is_some()
 }
 

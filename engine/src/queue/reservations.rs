@@ -17,13 +17,13 @@ use protocol::workload::GroupNeed;
 use super::estimates::lasts;
 use super::soonest::{Soonest, on_nodes, soonest};
 use crate::lifecycle::Phase;
-use crate::placement::candidates::Barred;
+use crate::placement::candidates::{Barred, Place};
 use crate::placement::fit::Allowed;
 use crate::placement::holes::{Class, KeptFor};
 use crate::placement::placer::Placer;
 use crate::placement::price::payable;
 use crate::placement::rooms::{Order, Room};
-use crate::reasons::{Obstacle, Reserved};
+use crate::reasons::{Obstacle, Passed, Reserved};
 use crate::state::{State, Workload};
 
 /// The most gangs of a plan that nodes are kept for.
@@ -64,6 +64,8 @@ pub(crate) struct Reservation {
     pub(crate) pass_until: Option<UnixMs>,
     /// None: it has its place, or nothing is kept for it any more.
     promise: Option<Promise>,
+    /// It can start once those are gone that were let past it, or are ending: nobody passes it any more.
+    due: bool,
 }
 
 /// The reservations of a plan.
@@ -82,6 +84,13 @@ pub(crate) struct Passes {
     pub(crate) until: Option<UnixMs>,
 }
 
+impl Passes {
+    /// Whether more may be used than with others.
+    pub(crate) fn is_wider_than(&self, other: &Passes) -> bool {
+        self.gangs.len() > other.gangs.len()
+    }
+}
+
 impl Allowed for Passes {
     fn allows(&self, class: &Class) -> bool {
         class.kept().is_none_or(|gang| self.gangs.contains(&gang))
@@ -97,8 +106,8 @@ impl Reservations {
             let workload = state.by_uid.get(uid).and_then(|key| state.workloads.get(key));
             let waits = |w: &&Workload| w.phase == Phase::Queued && w.not_before.is_none_or(|until| until <= now);
             let Some(workload) = workload.filter(waits) else { continue };
-            let line = state.indices.usage.get(&workload.pool).and_then(|usage| usage.queue.first());
-            let first = line.and_then(|line| state.workloads.get(state.indices.queue.get(line)?));
+            let line = state.indices.usage.get(&workload.pool).and_then(|usage| usage.queue.values().next());
+            let first = line.and_then(|waiter| state.workloads.get(&waiter.key));
             let outranked = first.is_some_and(|first| first.spec.priority > workload.spec.priority);
             let Some(room) = placer.rooms.get_mut(&promise.cluster).filter(|_| !outranked) else { continue };
             let nodes = promise.nodes(room);
@@ -108,14 +117,27 @@ impl Reservations {
             }
             let id = kept.all.len() as KeptFor;
             nodes.iter().for_each(|node| room.holes.keep_for(*node, Some(id)));
+            let live = state.indices.live.get(&promise.cluster).map_or(0, BTreeMap::len);
+            kept.looked += live;
+            let found = if kept.looked > MOST_ENDS {
+                None
+            } else {
+                payable(room, &workload.spec, &workload.spec.gang()).into_iter().find_map(|gang| {
+                    let shapes = room.shapes(&gang, Order::BestFirst);
+                    on_nodes(room, &shapes, (state, now, *uid), &nodes, id)
+                })
+            };
+            let due = found.is_some_and(|found| found.waits_for == 0);
             kept.pools.insert(workload.pool.clone());
             kept.all.push(Reservation {
                 key: workload.key.clone(),
                 uid: *uid,
                 pass_until: promise.at.filter(|at| *at > now),
                 promise: Some(promise.clone()),
+                due,
             });
         }
+        kept.looked = 0;
         kept
     }
 
@@ -161,6 +183,41 @@ impl Reservations {
         let all = || (0..).zip(&self.all);
         let gangs = all().filter(|(_, r)| r.uid == uid || passed(r)).map(|(gang, _)| gang).collect();
         Passes { gangs, until: all().filter(|(_, r)| passed(r)).filter_map(|(_, r)| r.pass_until).min() }
+    }
+
+    /// Those, and what is lent on condition: all that is kept for gangs that can't start yet.
+    pub(crate) fn lent(&self, strict: &Passes) -> Passes {
+        let all = (0..).zip(&self.all);
+        let lent = all.filter(|(_, r)| r.promise.is_some() && !r.due).map(|(gang, _)| gang);
+        Passes { gangs: lent.chain(strict.gangs.iter().copied()).collect(), until: strict.until }
+    }
+
+    /// For whom the nodes of a place are kept, where it may use them only on condition.
+    pub(crate) fn passed(&self, placer: &Placer<'_>, place: &Place, strict: &Passes) -> Vec<Passed> {
+        let Some(room) = placer.rooms.get(&place.cluster) else { return vec![] };
+        let nodes = place.spots.iter().flat_map(|spot| spot.nodes.keys());
+        let kept: BTreeSet<KeptFor> = nodes.filter_map(|node| room.holes.kept_for(*node)).collect();
+        let on_condition = kept.iter().filter(|gang| !strict.gangs.contains(gang));
+        let of = |gang: &KeptFor| self.all.get(usize::from(*gang));
+        on_condition.filter_map(of).map(|r| Passed { workload: r.key.clone(), uid: r.uid }).collect()
+    }
+
+    /// Keeps these nodes for a gang that starts there once what is ending is gone.
+    pub(crate) fn hold(&mut self, placer: &mut Placer<'_>, workload: &Workload, hole: Promise) {
+        let own = self.own(workload.uid);
+        if let Some(own) = own {
+            self.release(placer, own);
+        }
+        let id = own.unwrap_or(self.all.len()) as KeptFor;
+        let Some(room) = placer.rooms.get_mut(&hole.cluster) else { return };
+        hole.nodes(room).iter().for_each(|node| room.holes.keep_for(*node, Some(id)));
+        self.pools.insert(workload.pool.clone());
+        let (key, uid) = (workload.key.clone(), workload.uid);
+        let made = Reservation { key, uid, pass_until: None, promise: Some(hole), due: true };
+        match own {
+            Some(own) => self.all[own] = made,
+            None => self.all.push(made),
+        }
     }
 
     /// The first gang for which nodes of a cluster are kept that this one may not use.
@@ -224,7 +281,8 @@ impl Reservations {
         let names = found.nodes.iter().filter_map(|node| Some(room.node(*node)?.name.clone())).collect();
         let pass_until = first.zip(found.at).map(|(first, at)| first.min(at)).filter(|until| *until > now);
         let promise = Some(Promise { at: first, cluster: cluster.clone(), nodes: names });
-        let made = Reservation { key: workload.key.clone(), uid: workload.uid, pass_until, promise };
+        let due = found.waits_for == 0;
+        let made = Reservation { key: workload.key.clone(), uid: workload.uid, pass_until, promise, due };
         match own {
             Some(own) => self.all[own] = made,
             None => self.all.push(made),
@@ -257,7 +315,7 @@ impl Reservations {
             let Some(room) = placer.rooms.get_mut(&b.cluster) else { continue };
             for gang in payable(room, &workload.spec, gang) {
                 let shapes = room.shapes(&gang, Order::BestFirst);
-                let Some(found) = soonest(room, &shapes, state, now) else { continue };
+                let Some(found) = soonest(room, &shapes, (state, now, workload.uid)) else { continue };
                 if best.as_ref().is_none_or(|(_, least)| found.rank() < least.rank()) {
                     best = Some((b.cluster.clone(), found));
                 }
@@ -288,7 +346,7 @@ fn kept_before(
     nodes.iter().for_each(|node| room.holes.keep_for(*node, Some(id)));
     let found = payable(room, &workload.spec, gang).into_iter().find_map(|gang| {
         let shapes = room.shapes(&gang, Order::BestFirst);
-        on_nodes(room, &shapes, state, now, &nodes, id)
+        on_nodes(room, &shapes, (state, now, workload.uid), &nodes, id)
     });
     nodes.iter().for_each(|node| room.holes.keep_for(*node, None));
     found.map(|found| (promise.cluster.clone(), found))

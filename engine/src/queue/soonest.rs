@@ -6,7 +6,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::ids::UnixMs;
+use protocol::ids::{Uid, UnixMs};
 
 use super::estimates::ends;
 use crate::placement::fit::{Allowed, Fit, Fullest, Shape, Spot, fit};
@@ -33,6 +33,9 @@ impl Soonest {
     }
 }
 
+/// The state, the time, and for whom: those that it let past end for it.
+pub(crate) type At<'a> = (&'a State, UnixMs, Uid);
+
 /// Nodes that are kept for nobody, or for one gang.
 struct KeptBy(Option<KeptFor>);
 
@@ -47,13 +50,15 @@ struct End<'a> {
     at: Option<(UnixMs, Basis)>,
     workload: &'a Workload,
     attempt: &'a Attempt,
+    /// It is being ended, or will be as soon as that helps.
+    goes: bool,
     /// The nodes that it holds something of.
     nodes: Vec<u32>,
 }
 
 /// On nodes that are kept for nobody; none where the end of every attempt would not do. The holes are as before afterwards.
-pub(crate) fn soonest(room: &mut Room<'_>, shapes: &[Shape], state: &State, now: UnixMs) -> Option<Soonest> {
-    let live = live(room, shapes, state, now, &|_| true);
+pub(crate) fn soonest(room: &mut Room<'_>, shapes: &[Shape], at: At<'_>) -> Option<Soonest> {
+    let live = live(room, shapes, at, &|_| true);
     let known = live.iter().take_while(|end| end.at.is_some()).count();
     let singles: Vec<Vec<usize>> = (0..known).map(|i| vec![i]).collect();
     let (spots, ended) = match first_fit(room, shapes, &KeptBy(None), &live, &singles) {
@@ -64,7 +69,7 @@ pub(crate) fn soonest(room: &mut Room<'_>, shapes: &[Shape], state: &State, now:
         }
     };
     let nodes: BTreeSet<u32> = spots.iter().flat_map(|spot| spot.nodes.keys().copied()).collect();
-    Some(found(nodes, &live, &ended, now))
+    Some(found(nodes, &live, &ended, at))
 }
 
 /// On these nodes, all of which are kept for this gang; none where the end of every attempt there would not do. The holes are as
@@ -72,26 +77,25 @@ pub(crate) fn soonest(room: &mut Room<'_>, shapes: &[Shape], state: &State, now:
 pub(crate) fn on_nodes(
     room: &mut Room<'_>,
     shapes: &[Shape],
-    state: &State,
-    now: UnixMs,
+    at: At<'_>,
     nodes: &[u32],
     gang: KeptFor,
 ) -> Option<Soonest> {
     let nodes: BTreeSet<u32> = nodes.iter().copied().collect();
-    let live = live(room, shapes, state, now, &|node| nodes.contains(&node));
+    let live = live(room, shapes, at, &|node| nodes.contains(&node));
     let singles: Vec<Vec<usize>> = (0..live.len()).map(|i| vec![i]).collect();
     let (_, ended) = first_fit(room, shapes, &KeptBy(Some(gang)), &live, &singles)?;
-    Some(found(nodes, &live, &ended, now))
+    Some(found(nodes, &live, &ended, at))
 }
 
-fn found(nodes: BTreeSet<u32>, live: &[End<'_>], ended: &BTreeSet<usize>, now: UnixMs) -> Soonest {
+fn found(nodes: BTreeSet<u32>, live: &[End<'_>], ended: &BTreeSet<usize>, (_, now, _): At<'_>) -> Soonest {
     let on = |end: &&End<'_>| end.nodes.iter().any(|node| nodes.contains(node));
     let there = || ended.iter().filter_map(|i| live.get(*i)).filter(on);
     // They are in the order in which they end, those first of which that is known.
     let last = there().next_back();
     Soonest {
         at: last.map_or(Some(now), |end| end.at.as_ref().map(|(at, _)| *at)),
-        waits_for: there().filter(|end| end.attempt.stop.is_none()).count(),
+        waits_for: there().filter(|end| !end.goes).count(),
         last: last.map(|end| AwaitedEnd {
             workload: end.workload.key.to_string(),
             basis: end.at.as_ref().map(|(_, basis)| basis.clone()),
@@ -104,8 +108,7 @@ fn found(nodes: BTreeSet<u32>, live: &[End<'_>], ended: &BTreeSet<usize>, now: U
 fn live<'a>(
     room: &Room<'a>,
     shapes: &[Shape],
-    state: &'a State,
-    now: UnixMs,
+    (state, now, uid): At<'a>,
     matters: &dyn Fn(u32) -> bool,
 ) -> Vec<End<'a>> {
     let places = room.places();
@@ -117,7 +120,9 @@ fn live<'a>(
         .filter_map(|(workload, attempt)| {
             let shares = attempt.placement.iter().flat_map(|g| &g.nodes);
             let nodes: Vec<u32> = shares.filter_map(|s| places.get(&s.node).copied()).filter(useful).collect();
-            let end = || End { at: ends(state, workload, attempt, now), workload, attempt, nodes: nodes.clone() };
+            let goes = attempt.stop.is_some() || attempt.decision.passed.iter().any(|passed| passed.uid == uid);
+            let at = || if goes { Some((now, Basis::Ending)) } else { ends(state, workload, attempt, now) };
+            let end = || End { at: at(), workload, attempt, goes, nodes: nodes.clone() };
             (!nodes.is_empty()).then(end)
         })
         .collect();
@@ -137,7 +142,7 @@ fn by_node(room: &mut Room<'_>, shapes: &[Shape], live: &[End<'_>]) -> Vec<Vec<u
     let healthy = room.healthy();
     on.retain(|node, _| shapes.iter().any(|s| healthy.free(*node).members(&s.each) > 0));
     let mut steps: Vec<Vec<usize>> = on.into_values().collect();
-    steps.sort_by_key(|attempts| attempts.iter().filter(|i| live[**i].attempt.stop.is_none()).count());
+    steps.sort_by_key(|attempts| attempts.iter().filter(|i| !live[**i].goes).count());
     steps
 }
 

@@ -224,6 +224,7 @@ impl fmt::Display for Ground {
                 let (held, entitled) = (resource.show(*held), resource.show(*entitled));
                 write!(f, "its own pool held {held} {resource} and is entitled to {entitled}")
             }
+            Ground::Passed => f.write_str("it was let past the other on condition that it ends once that can start"),
             Ground::Priority { own, other } => write!(f, "its priority is {own}, the other's is {other}"),
         }
     }

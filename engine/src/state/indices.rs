@@ -4,8 +4,9 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::ids::{ClusterName, CommandNumber, PoolName, UnixMs, WorkloadKey};
+use protocol::ids::{ClusterName, CommandNumber, PoolName, Uid, UnixMs, WorkloadKey};
 
+use super::waiters::Likenesses;
 use super::{Attempt, State, Workload};
 use crate::lifecycle::Phase;
 use crate::placement::mix::Mix;
@@ -35,8 +36,12 @@ impl Line {
 pub(crate) struct Indices {
     /// Queued workloads, in the order in which they are placed.
     pub(crate) queue: BTreeMap<Line, WorkloadKey>,
+    /// What makes queued workloads alike.
+    pub(crate) likenesses: Likenesses,
     /// Workloads with a live attempt, by its cluster and launch.
     pub(crate) live: BTreeMap<ClusterName, BTreeMap<CommandNumber, WorkloadKey>>,
+    /// Workloads with a live attempt that was let past waiting ones, by those others.
+    pub(crate) passers: BTreeMap<Uid, BTreeSet<WorkloadKey>>,
     /// What each pool's workloads hold and wait for.
     pub(crate) usage: UsageByPool,
     /// Queued workloads that wait out a backoff, by its end.
@@ -63,6 +68,8 @@ impl Indices {
     pub(super) fn insert(&mut self, workload: &Workload) {
         if workload.phase == Phase::Queued {
             self.queue.insert(Line::of(workload), workload.key.clone());
+            let line = &mut self.usage.entry(workload.pool.clone()).or_default().queue;
+            line.insert(Line::of(workload), self.likenesses.enter(workload));
             if let Some(until) = workload.not_before {
                 self.backoffs.insert((until, workload.key.clone()));
             }
@@ -76,12 +83,19 @@ impl Indices {
         usage::count(&mut self.usage, workload);
         if let Some(attempt) = workload.live_attempt() {
             self.live.entry(attempt.cluster.clone()).or_default().insert(attempt.launch, workload.key.clone());
+            for passed in &attempt.decision.passed {
+                self.passers.entry(passed.uid).or_default().insert(workload.key.clone());
+            }
         }
     }
 
     pub(super) fn remove(&mut self, workload: &Workload) {
         if workload.phase == Phase::Queued {
             self.queue.remove(&Line::of(workload));
+            let line = self.usage.get_mut(&workload.pool).map(|usage| &mut usage.queue);
+            if let Some(waiter) = line.and_then(|line| line.remove(&Line::of(workload))) {
+                self.likenesses.leave(&waiter);
+            }
             if let Some(until) = workload.not_before {
                 self.backoffs.remove(&(until, workload.key.clone()));
             }
@@ -98,12 +112,19 @@ impl Indices {
             self.expiries.remove(&(at, workload.key.clone()));
         }
         usage::discount(&mut self.usage, workload);
-        if let Some(attempt) = workload.live_attempt()
-            && let Some(there) = self.live.get_mut(&attempt.cluster)
-        {
+        let Some(attempt) = workload.live_attempt() else { return };
+        if let Some(there) = self.live.get_mut(&attempt.cluster) {
             there.remove(&attempt.launch);
             if there.is_empty() {
                 self.live.remove(&attempt.cluster);
+            }
+        }
+        for passed in &attempt.decision.passed {
+            if let Some(all) = self.passers.get_mut(&passed.uid) {
+                all.remove(&workload.key);
+                if all.is_empty() {
+                    self.passers.remove(&passed.uid);
+                }
             }
         }
     }
@@ -152,6 +173,15 @@ impl State {
     pub(crate) fn overdue(&self, now: UnixMs) -> impl Iterator<Item = &Workload> {
         let due = self.indices.expiries.iter().take_while(move |(at, _)| *at <= now);
         due.filter_map(|(_, key)| self.workloads.get(key))
+    }
+
+    /// Live attempts that were let past a waiting workload, on condition that they end once it can start without them.
+    pub(crate) fn passers(&self, of: Uid) -> impl Iterator<Item = (&Workload, &Attempt)> {
+        let keys = self.indices.passers.get(&of).into_iter().flatten();
+        keys.filter_map(|key| {
+            let workload = self.workloads.get(key)?;
+            Some((workload, workload.live_attempt()?))
+        })
     }
 
     /// What a pool's workloads hold and wait for; none where it has no workloads that have not ended.

@@ -1,7 +1,7 @@
 //! Random histories: submissions, plans, reports, losses, returns and cancels in any order, as a fleet with a bad day would
 //! send them. Every step is checked against [`super::invariants`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine::commands::{Binding, Command, Expect, Preemption};
 use engine::plan::{Memory, plan_on};
@@ -341,18 +341,21 @@ impl History {
         let by = &self.state.workloads[&p.by];
         let need = &by.spec.gang()[0];
         let named: Vec<&WorkloadKey> = p.victims.iter().map(|v| &v.key).collect();
-        let clusters: Vec<&ClusterName> =
-            named.iter().map(|key| &self.state.workloads[*key].attempts.last().unwrap().cluster).collect();
-        let members = |without: &dyn Fn(&engine::state::Workload) -> bool| -> u64 {
-            let frame = &self.fleet.capacity.clusters[clusters[0]];
-            let incarnation = self.state.clusters[clusters[0]].incarnation;
+        let attempt = |key: &WorkloadKey| self.state.workloads[key].attempts.last().unwrap();
+        let passed = |key: &WorkloadKey| attempt(key).decision.passed.iter().any(|passed| passed.uid == p.by_uid);
+        let on: BTreeSet<&ClusterName> = named.iter().map(|key| &attempt(key).cluster).collect();
+        // Those that were let past it may have to give up its pool's part in one cluster and room in another.
+        let all_passed = named.iter().all(|key| passed(key));
+        let members_in = |cluster: &ClusterName, without: &dyn Fn(&engine::state::Workload) -> bool| -> u64 {
+            let Some(frame) = self.fleet.capacity.clusters.get(cluster) else { return 0 };
+            let incarnation = self.state.clusters[cluster].incarnation;
             let of_model = frame.nodes.iter().filter(|n| need.each.gpu_milli == 0 || n.sku.is_some());
             of_model
                 .map(|node| {
                     // As the agent said it, less what it has not heard of, and with what would be gone.
                     let mut free = node.free;
                     for w in self.state.workloads.values() {
-                        let there = w.attempts.iter().filter(|a| a.ended_at.is_none() && a.cluster == *clusters[0]);
+                        let there = w.attempts.iter().filter(|a| a.ended_at.is_none() && a.cluster == *cluster);
                         for attempt in there {
                             let unseen = attempt.launch > frame.watermark || attempt.incarnation != incarnation;
                             for group in &attempt.placement {
@@ -374,9 +377,14 @@ impl History {
                 })
                 .sum()
         };
+        let members = |without: &dyn Fn(&engine::state::Workload) -> bool| {
+            let usable = self.state.clusters.values().filter(|c| c.lost_since.is_none()).map(|c| &c.info.name);
+            let there = usable.filter(|name| all_passed || on.contains(*name));
+            there.map(|name| members_in(name, without)).max().unwrap_or(0)
+        };
         let going = |w: &engine::state::Workload| w.attempts.last().is_some_and(|a| a.stop.is_some());
         let after = members(&|w| going(w) || named.contains(&&w.key));
-        if clusters.iter().any(|c| *c != clusters[0]) || after < u64::from(need.count) {
+        if (!all_passed && on.len() > 1) || after < u64::from(need.count) {
             return Err(format!("{named:?} would end for {}, and there would still be no room: {after}", p.by));
         }
         for spared in &named {

@@ -390,7 +390,7 @@ pub fn of(sums: Option<&Sums>, what: &str) -> u64 {
 }
 
 /// A preemption that was taken: each victim in turn was in a pool that held more than its part, or of lower priority in a pool
-/// that allows that.
+/// that allows that, or was let past the gang.
 pub fn check_preemption(before: &State, p: &Preemption) -> Result<(), String> {
     let fleet: Sums = p.fleet.iter().map(|(resource, amount)| (resource.to_string(), amount)).collect();
     // By the division alone: what a stuck pool got because it asked again is no right against others.
@@ -411,7 +411,8 @@ pub fn check_preemption(before: &State, p: &Preemption) -> Result<(), String> {
         let lower = workload.pool == by.pool && workload.spec.priority < by.spec.priority;
         let within = before.pools.spec(&by.pool).is_some_and(|s| s.preemption_within == WithinPool::ByPriority);
         let rightful = if workload.pool == by.pool { lower && within } else { holds(workload).keys().any(over) };
-        if !rightful {
+        let passed = workload.attempts.last().is_some_and(|a| a.decision.passed.iter().any(|q| q.uid == by.uid));
+        if !rightful && !passed {
             return Err(format!(
                 "{} of pool {} had to give room though its pool has no more than its part",
                 victim.key, workload.pool

@@ -26,7 +26,7 @@ use crate::policy::Name;
 /// How long a preempted attempt takes to be gone, in ms.
 pub const GRACE_MS: u64 = 10_000;
 /// The most preemptions, for each job of the trace: more are a planner that goes round in circles, which is said and not waited out.
-const MOST_PREEMPTIONS: u64 = 200;
+const MOST_PREEMPTIONS: u64 = 20;
 /// The most bindings of a plan.
 const BINDINGS: usize = 256;
 

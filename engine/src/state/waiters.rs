@@ -1,0 +1,87 @@
+//! Queued workloads as the planner meets them: who it is, when it may be tried, and what makes it like others. A plan that found no
+//! room for one knows that its like find none, without looking at them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use protocol::ids::{Namespace, PoolName, Region, Uid, UnixMs, WorkloadKey, WorkloadName};
+use protocol::resources::Money;
+use protocol::workload::{Framework, GroupNeed, Preemptible};
+
+use super::Workload;
+
+/// One in line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Waiter {
+    pub(crate) key: WorkloadKey,
+    pub(crate) uid: Uid,
+    /// It waits out a backoff until then.
+    pub(crate) not_before: Option<UnixMs>,
+    /// It waits for others to succeed.
+    pub(crate) dependent: bool,
+    pub(crate) alike: Arc<Likeness>,
+}
+
+/// What makes waiting workloads alike: one that found no room tells of all of them, for room and the pool's part only get less in a
+/// plan.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Likeness {
+    pub(crate) pool: PoolName,
+    pub(crate) preemptible: Preemptible,
+    /// None: it names none, or several, and can run nowhere.
+    pub(crate) framework: Option<Framework>,
+    pub(crate) regions: Vec<Region>,
+    pub(crate) gang: Vec<GroupNeed>,
+    /// What it pays at most.
+    pub(crate) most: Option<Money>,
+    /// Beside which workload it is to be.
+    pub(crate) beside: Option<(Namespace, WorkloadName)>,
+}
+
+impl Likeness {
+    fn of(workload: &Workload) -> Self {
+        let (spec, namespace) = (&workload.spec, &workload.key.namespace);
+        Self {
+            pool: workload.pool.clone(),
+            preemptible: spec.preemptible,
+            framework: spec.framework().ok(),
+            regions: spec.placement.regions.require.clone(),
+            gang: spec.gang(),
+            most: spec.placement.max_cost_per_hour,
+            beside: spec.placement.same_cluster_as.clone().map(|name| (namespace.clone(), name)),
+        }
+    }
+}
+
+/// Every likeness of those in line once, with how many have it: likenesses at different addresses differ.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Likenesses(BTreeMap<Arc<Likeness>, u64>);
+
+impl Likenesses {
+    /// A workload comes into line.
+    pub(super) fn enter(&mut self, workload: &Workload) -> Waiter {
+        let likeness = Likeness::of(workload);
+        let alike = match self.0.get_key_value(&likeness) {
+            Some((alike, _)) => Arc::clone(alike),
+            None => Arc::new(likeness),
+        };
+        *self.0.entry(Arc::clone(&alike)).or_default() += 1;
+        Waiter {
+            key: workload.key.clone(),
+            uid: workload.uid,
+            not_before: workload.not_before,
+            dependent: workload.is_dependent(),
+            alike,
+        }
+    }
+
+    /// It leaves it.
+    pub(super) fn leave(&mut self, waiter: &Waiter) {
+        if let Some(count) = self.0.get_mut(&waiter.alike) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&waiter.alike);
+            }
+        }
+    }
+}

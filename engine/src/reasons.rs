@@ -11,7 +11,7 @@ use protocol::workload::Framework;
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::Phase;
-use crate::state::Awaited;
+use crate::state::{Avoided, Awaited};
 
 pub use text::state_text;
 
@@ -27,6 +27,9 @@ pub struct Decision {
     pub age_ms: u64,
     /// The engine's version.
     pub engine: String,
+    /// It is where an attempt failed lately: no cluster could ever hold the gang elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub despite: Option<Avoided>,
 }
 
 /// One cluster as a place for one workload.
@@ -117,6 +120,10 @@ pub enum Obstacle {
         held_by_sick: u32,
         /// More members of this group alone that would fit once running attempts end.
         held_by_attempts: u32,
+        /// More members of this group alone for which there is room on nodes that the workload avoids.
+        on_avoided: u32,
+        /// Until when the first of those nodes is avoided, and why.
+        avoided: Option<Avoided>,
     },
     /// What the gang would cost an hour there, on the cheapest models that it accepts, is more than the workload pays.
     TooDear {
@@ -139,6 +146,8 @@ pub enum Obstacle {
         /// Where that one is, or was last.
         cluster: ClusterName,
     },
+    /// It had no room for the workload's last attempt there, though the planner saw some.
+    Avoided(Avoided),
     /// It has room, which is kept for workloads ahead in line.
     BehindOthers {
         /// The first of them.

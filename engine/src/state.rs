@@ -3,6 +3,7 @@
 //! Owns the types of the state, how they are stored (`codec`) and the views that are derived from them (`indices`,
 //! `outstanding`). Changed by `commands` alone; read by the planner, the API and the sessions.
 
+mod avoids;
 mod codec;
 mod deleted;
 mod dependencies;
@@ -28,6 +29,7 @@ use crate::lifecycle::{Event, Phase};
 use crate::pools::Pools;
 use crate::reasons::Decision;
 
+pub use avoids::{AVOID_MS, Avoided, Avoids, MOST_AVOID_MS};
 pub use deleted::Deleted;
 pub use dependencies::Awaited;
 pub use durations::{Durations, Kind};

@@ -9,6 +9,7 @@ use std::fmt::Write;
 
 use engine::commands::{Binding, Command, Expect, Outcome, Refusal};
 use engine::reasons::{Candidate, Decision, Obstacle, ScoreTerm};
+use engine::state::Avoided;
 use engine::{Phase, State};
 use proptest::prelude::*;
 use protocol::codec::{CodecError, decode_body, encode_body};
@@ -38,12 +39,14 @@ fn decision() -> Decision {
         held_by_ghosts: 1,
         held_by_sick: 0,
         held_by_attempts: 3,
+        on_avoided: 1,
+        avoided: Some(Avoided { until: UnixMs(60_000), attempt: AttemptNumber(2), failures: 1 }),
     };
     let candidates = vec![
         Candidate { cluster: cluster("eu-1"), obstacle: None, score: vec![term] },
         Candidate { cluster: cluster("eu-2"), obstacle: Some(obstacle), score: vec![] },
     ];
-    Decision { candidates, sequence: 9, age_ms: 20, engine: "0.1.0".into() }
+    Decision { candidates, sequence: 9, age_ms: 20, engine: "0.1.0".into(), despite: None }
 }
 
 fn owner() -> Namespace {

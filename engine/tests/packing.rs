@@ -228,6 +228,8 @@ fn the_numbers_of_an_obstacle_are_those_of_the_fleet() {
         held_by_ghosts: 1,
         held_by_sick: 1,
         held_by_attempts: 1,
+        on_avoided: 0,
+        avoided: None,
     };
     assert_eq!(obstacle, expected);
 }

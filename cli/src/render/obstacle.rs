@@ -1,6 +1,7 @@
 //! What keeps a gang out of a cluster, in words: the numbers have columns of their own beside them.
 
 use engine::reasons::Obstacle;
+use engine::state::Avoided;
 
 use super::age;
 
@@ -25,12 +26,19 @@ pub fn sentence(obstacle: &Obstacle) -> String {
         Obstacle::TooSmall { group, needs, holds } => {
             format!("too small even when empty: {group} needs {needs}, it holds {holds}")
         }
-        Obstacle::NoRoom { group, each, sku, .. } => {
+        Obstacle::NoRoom { group, each, sku, on_avoided, avoided, .. } => {
             let sku = sku.as_ref().map(|sku| format!(" on {sku}")).unwrap_or_default();
-            format!("no room for {group}{sku} now (each: {each})")
+            let avoided = avoided.as_ref().map(|avoided| {
+                let until = age::until(avoided.until);
+                format!("; {on_avoided} more on nodes where it failed lately, taken again {until}")
+            });
+            format!("no room for {group}{sku} now (each: {each}){}", avoided.unwrap_or_default())
         }
         other @ (Obstacle::TooDear { .. } | Obstacle::NoPrice { .. } | Obstacle::ElsewhereThan { .. }) => {
             other.to_string()
+        }
+        Obstacle::Avoided(Avoided { until, attempt, .. }) => {
+            format!("had no room for attempt {attempt} after all; taken again {}", age::until(*until))
         }
         Obstacle::BehindOthers { first, .. } => format!("has room, which is kept for {first}"),
     }

@@ -89,6 +89,8 @@ pub fn waiting() -> Value {
         held_by_ghosts: 1,
         held_by_sick: 0,
         held_by_attempts: 5,
+        on_avoided: 0,
+        avoided: None,
     };
     let wrong_region = Obstacle::WrongRegion { region: "us".parse().unwrap(), required: vec!["eu".parse().unwrap()] };
     let candidates = vec![
@@ -125,7 +127,7 @@ pub fn placed() -> Value {
         phase: Phase::Running,
         summary: "it runs in eu-1".into(),
         waiting: None,
-        decision: Some(Decision { candidates, sequence: 41, age_ms: 800, engine: "0.1.0".into() }),
+        decision: Some(Decision { candidates, sequence: 41, age_ms: 800, engine: "0.1.0".into(), despite: None }),
         cures: vec![],
     })
 }

@@ -29,6 +29,7 @@ impl Step<'_> {
         check_cluster(workload, cluster).map_err(stale)?;
         check_beside(self.state, workload, &binding.cluster).map_err(stale)?;
         check_placement(&workload.spec.gang(), &binding.placement).map_err(stale)?;
+        check_avoids(workload, binding, self.now).map_err(stale)?;
         check_quota(self.state, workload, binding).map_err(stale)?;
 
         let attempt_id = workload.attempt_id(binding.attempt);
@@ -110,6 +111,18 @@ fn check_beside(state: &State, workload: &Workload, chosen: &ClusterName) -> Res
         }
         Ok(_) => Ok(()),
         Err(cause) => Err(cause.to_string()),
+    }
+}
+
+/// Whether the place is one where it failed lately. That it could be nowhere else is the planner's word.
+fn check_avoids(workload: &Workload, binding: &Binding, now: UnixMs) -> Result<(), String> {
+    if binding.decision.despite.is_some() {
+        return Ok(());
+    }
+    match workload.avoids(now).first_of(&binding.cluster, &binding.placement) {
+        Some((Some(node), avoided)) => Err(format!("node {node} of {} is avoided: {avoided}", binding.cluster)),
+        Some((None, avoided)) => Err(format!("cluster {} is avoided: {avoided}", binding.cluster)),
+        None => Ok(()),
     }
 }
 

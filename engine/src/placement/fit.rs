@@ -255,8 +255,8 @@ pub(crate) fn place_group(
     (group.count - left, waste)
 }
 
-/// The classes with room, each with its nodes and the members that one of them holds: those first where a member wastes least.
-/// Members without GPUs stay off GPU nodes while other room is there.
+/// The classes with room, each with its nodes and the members that one of them holds: those first where a member wastes least, those
+/// last where the workload failed. Members without GPUs stay off GPU nodes while other room is there.
 fn best_first(
     holes: &Holes,
     allowed: &dyn Allowed,
@@ -273,7 +273,7 @@ fn best_first(
         let members = hold.min(group.count);
         let waste = judge.waste(class.sku, &free, &group.each, members).sum() / members.max(1) as i64;
         let on_gpus = group.each.gpu_milli == 0 && class.sku.is_some();
-        Some(((on_gpus, waste, free.all.gpu_milli), class.clone(), nodes, hold))
+        Some(((class.failures(), on_gpus, waste, free.all.gpu_milli), class.clone(), nodes, hold))
     };
     let mut all: Vec<_> = usable(holes, allowed, &group.each, sku).filter_map(judged).collect();
     // Of equals the first in packing order: the sort is stable.

@@ -3,9 +3,10 @@
 use protocol::capacity::NodeState;
 use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
 
+use super::avoid::NotAvoided;
 use super::devices::{DEVICE, Free};
 use super::fit::{Allowed, Everywhere, Fit, Fullest, Shape, Spot, count, fit, packing_order, place_group};
-use super::holes::{Holes, SkuId};
+use super::holes::{AVOIDED, Holes, SkuId};
 use super::price::affordable;
 use super::rooms::{Order, Room, healthy};
 use crate::capacity::NodeCapacity;
@@ -27,6 +28,9 @@ pub(crate) fn bars(room: &Room<'_>, spec: &WorkloadSpec, framework: Framework, g
     }
     if room.capacity.is_none() {
         return Some(Obstacle::NoCapacityYet);
+    }
+    if let Some(avoided) = room.marks.cluster {
+        return Some(Obstacle::Avoided(avoided));
     }
     let shapes = room.shapes(gang, Order::BestFirst);
     let without = gang.iter().zip(&shapes).find(|(need, shape)| need.each.gpu_milli > 0 && shape.skus.is_empty());
@@ -71,14 +75,16 @@ pub(crate) fn too_small(room: &mut Room<'_>, gang: &[GroupNeed], shapes: &[Shape
 /// theirs; each `held_by_…` counts for this group alone how many more members would fit if only that were gone.
 pub(crate) fn no_room(room: &mut Room<'_>, gang: &[GroupNeed]) -> Obstacle {
     let shapes = room.shapes(gang, Order::BestFirst);
-    let (group, sku, fits) = first_without_room(&mut room.holes, &Everywhere, &shapes);
+    let (group, sku, fits) = first_without_room(&mut room.holes, &NotAvoided, &shapes);
     let need = &gang[group];
     let each = &need.each;
     let nodes = || (0u32..).zip(room.capacity.map_or(&[][..], |c| &c.nodes));
+    let accepts = |n: &NodeCapacity| each.gpu_milli == 0 || n.sku.as_ref() == room.sku(sku);
     let usable =
-        |n: &NodeCapacity| n.state == NodeState::Ready && (each.gpu_milli == 0 || n.sku.as_ref() == room.sku(sku));
+        |i: u32, n: &NodeCapacity| n.state == NodeState::Ready && accepts(n) && room.holes.kept_for(i) != Some(AVOIDED);
+    let (on_avoided, avoided) = room.on_avoided(each, |i| room.node(i).is_some_and(accepts));
     let more = |would: &dyn Fn(&NodeCapacity, &Free) -> Free| -> u32 {
-        let gained = nodes().filter(|(_, n)| usable(n)).map(|(i, n)| {
+        let gained = nodes().filter(|(i, n)| usable(*i, n)).map(|(i, n)| {
             let free = room.holes.free(i);
             would(n, free).members(each).saturating_sub(free.members(each))
         });
@@ -98,6 +104,8 @@ pub(crate) fn no_room(room: &mut Room<'_>, gang: &[GroupNeed]) -> Obstacle {
         held_by_ghosts: more(&|n, free| devices(free, n.ghosts)),
         held_by_sick: more(&|n, free| devices(free, n.sick)),
         held_by_attempts: more(&|n, free| healthy(n).unwrap_or_else(|| free.clone())),
+        on_avoided: narrow(on_avoided),
+        avoided,
     }
 }
 

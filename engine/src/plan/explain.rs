@@ -196,12 +196,12 @@ fn every_cure(waiting: &Waiting, now: UnixMs) -> Vec<String> {
                     left(until, now)
                 )
             }));
-            cures.extend(waiting.candidates.iter().filter_map(cure));
+            cures.extend(waiting.candidates.iter().filter_map(|c| cure(c, now)));
             cures
         }
         WaitCause::Quota(short) => vec![quota_cure(short)],
         WaitCause::Impossible | WaitCause::NoRoom => {
-            let cures = waiting.candidates.iter().filter_map(cure);
+            let cures = waiting.candidates.iter().filter_map(|c| cure(c, now));
             cures.chain(waiting.lent.iter().map(give_back)).collect()
         }
     }
@@ -250,7 +250,7 @@ fn quota_cure(short: &Shortfall) -> String {
     }
 }
 
-fn cure(candidate: &Candidate) -> Option<String> {
+fn cure(candidate: &Candidate, now: UnixMs) -> Option<String> {
     let cluster = &candidate.cluster;
     Some(match candidate.obstacle.as_ref()? {
         Obstacle::ClusterLost { .. } => format!("{cluster} is heard from again"),
@@ -265,7 +265,7 @@ fn cure(candidate: &Candidate) -> Option<String> {
         Obstacle::TooSmall { group, needs, holds } => {
             format!("group {group} is made smaller: {cluster} could hold {holds} of its {needs} members")
         }
-        Obstacle::NoRoom { group, needs, fits, held_by_ghosts, held_by_sick, .. } => {
+        Obstacle::NoRoom { group, needs, fits, held_by_ghosts, held_by_sick, avoided, .. } => {
             let more = needs.saturating_sub(*fits).max(1);
             let mend = match (held_by_ghosts, held_by_sick) {
                 (0, 0) => "",
@@ -273,7 +273,16 @@ fn cure(candidate: &Candidate) -> Option<String> {
                 (0, _) => " (its sick GPUs are repaired)",
                 _ => " (what holds memory on its ghost GPUs ends, its sick GPUs are repaired)",
             };
-            format!("room for {more} more of group {group} is made in {cluster}{mend}")
+            let again = match avoided {
+                Some(avoided) => {
+                    format!(", or a node where it failed lately is taken again, in {}", left(avoided.until, now))
+                }
+                None => String::new(),
+            };
+            format!("room for {more} more of group {group} is made in {cluster}{mend}{again}")
+        }
+        Obstacle::Avoided(avoided) => {
+            format!("{cluster}, which had no room for it after all, is taken again, in {}", left(avoided.until, now))
         }
         Obstacle::TooDear { least, .. } => {
             format!("its maxCostPerHour is {least} or more, or {cluster} becomes cheaper")

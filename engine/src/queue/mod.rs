@@ -25,13 +25,16 @@ use protocol::sku::Sku;
 use protocol::workload::{Framework, GroupNeed, Preemptible, WorkloadSpec};
 
 use crate::capacity::Capacity;
+use crate::placement::avoid::elsewhere;
 use crate::placement::candidates::{Barred, Look, Place, decision, look, obstacles, settle};
+use crate::placement::holes::KeptFor;
 use crate::placement::obstacles::is_permanent;
 use crate::placement::placer::Placer;
+use crate::placement::rooms::Room;
 use crate::pools::admission::Ledger;
 use crate::pools::usage::{holds, needs};
 use crate::reasons::{Decision, Lent, Obstacle, QuotaBound, Reserved, Shortfall, WaitCause, Waiting};
-use crate::state::{State, Workload};
+use crate::state::{Avoids, State, Workload};
 use order::{Order, Standing};
 pub use reclaim::{LASTING_MS, Memory};
 use reservations::{Passes, Reservations};
@@ -57,6 +60,8 @@ struct Likeness {
     most: Option<Money>,
     /// Beside which workload it is to be, and where that is.
     beside: Option<(WorkloadName, ClusterName)>,
+    /// Where it failed lately.
+    avoids: Avoids,
     /// Which gangs it may pass.
     passes_until: Option<UnixMs>,
 }
@@ -170,6 +175,7 @@ impl<'a> Walk<'a> {
             gang: spec.gang(),
             most: spec.placement.max_cost_per_hour,
             beside,
+            avoids: workload.avoids(self.now),
             passes_until: passes.until,
         };
         // What is kept for it is its alone: others that are alike found less.
@@ -228,6 +234,38 @@ impl<'a> Walk<'a> {
                 return Err(verdict);
             }
         };
+        if likeness.avoids.is_empty() {
+            return self.within_room(workload, likeness, gang, (passes, firm), false);
+        }
+        let own = self.reservations.own(workload.uid).and_then(|own| KeptFor::try_from(own).ok());
+        let avoided = self.avoid(workload, likeness, &gang);
+        let found = self.within_room(workload, likeness, gang, (passes, firm), avoided);
+        self.placer.rooms.values_mut().for_each(|room| room.avoid_nothing(own));
+        found
+    }
+
+    /// Marks where it failed lately, for the time of its turn. Whether that is avoided: not where it could be nowhere else.
+    fn avoid(&mut self, workload: &Workload, likeness: &Likeness, gang: &[GroupNeed]) -> bool {
+        let rooms = &mut self.placer.rooms;
+        rooms.values_mut().for_each(|room| room.avoid(&likeness.avoids));
+        let beside = likeness.beside.as_ref().map(|(_, cluster)| cluster);
+        let elsewhere = elsewhere(rooms, &workload.spec, likeness.framework, gang, beside);
+        if !elsewhere {
+            rooms.values_mut().for_each(Room::avoid_less);
+        }
+        elsewhere
+    }
+
+    /// A place for a gang that fits its pool's part, or why there is none.
+    fn within_room(
+        &mut self,
+        workload: &'a Workload,
+        likeness: &Likeness,
+        gang: Vec<GroupNeed>,
+        (passes, firm): (&Passes, (Preemptible, Option<UnixMs>)),
+        avoided: bool,
+    ) -> Result<Turn, Verdict> {
+        let Likeness { pool, preemptible, .. } = likeness;
         let (mut places, barred) = self.look(&workload.spec, likeness, &gang, passes);
         if places.is_empty() {
             let cause = self.cause(&barred, passes);
@@ -235,7 +273,9 @@ impl<'a> Walk<'a> {
             // For one with several models room could be made on one that it can't pay for.
             let one_model = |g: &GroupNeed| g.each.gpu_milli == 0 || g.skus.len() == 1;
             if likeness.most.is_none() || gang.iter().all(one_model) {
-                let waits = barred.iter().filter(|b| b.waits).map(|b| b.cluster.clone()).collect();
+                // Nor where some of it would be made on nodes that it avoids.
+                let of_use = |b: &&Barred| b.waits && !(avoided && likeness.avoids.concerns(&b.cluster));
+                let waits = barred.iter().filter(of_use).map(|b| b.cluster.clone()).collect();
                 self.starves(workload, gang, waits);
             }
             return Err(Verdict { cause, barred, reserved });
@@ -246,7 +286,7 @@ impl<'a> Walk<'a> {
             let held = self.would_hold(best, &gang);
             match self.ledger.forbids(&self.state.pools, pool, &held, firm) {
                 None => {
-                    let turn = self.place_first(&gang, places, &barred);
+                    let turn = self.place_first(&gang, places, &barred, &likeness.avoids);
                     self.ledger.take(&self.state.pools, pool, &held, *preemptible);
                     return Ok(turn);
                 }
@@ -378,12 +418,13 @@ impl<'a> Walk<'a> {
         (places, barred)
     }
 
-    fn place_first(&mut self, gang: &[GroupNeed], places: Vec<Place>, barred: &[Barred]) -> Turn {
-        let decision = decision(&self.placer.rooms, &places, barred);
+    fn place_first(&mut self, gang: &[GroupNeed], places: Vec<Place>, barred: &[Barred], avoids: &Avoids) -> Turn {
+        let mut decision = decision(&self.placer.rooms, &places, barred);
         let best = places.into_iter().next().expect("the caller saw a place");
         let room = self.placer.rooms.get_mut(&best.cluster).expect("the place is in a joined cluster");
         let placement = settle(room, gang, &best.spots);
         debug_assert!(!holds(&placement).is_empty() || gang.is_empty(), "a placed gang holds something");
+        decision.despite = avoids.first_of(&best.cluster, &placement).map(|(_, avoided)| avoided);
         Turn::Placed { cluster: best.cluster, placement, decision }
     }
 
@@ -397,7 +438,8 @@ impl<'a> Walk<'a> {
         let (at, promises) = ((self.state, self.now), self.memory.promises());
         let beside = likeness.beside.as_ref().map(|(_, cluster)| cluster);
         let where_to = (barred, beside);
-        let (reserved, until) = self.reservations.reserve(&mut self.placer, at, promises, (workload, gang), where_to)?;
+        let (reserved, until) =
+            self.reservations.reserve(&mut self.placer, at, promises, (workload, gang), where_to)?;
         self.ledger.reserve(&workload.pool, &needs(gang), until);
         Some(Box::new(reserved))
     }

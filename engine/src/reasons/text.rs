@@ -9,7 +9,7 @@ use protocol::sku::Sku;
 use super::{Basis, Candidate, Lent, Obstacle, QuotaBound, ScoreTerm, Shortfall, WaitCause, Waiting};
 use crate::commands::PROGRESS_MS;
 use crate::pools::DEFAULT;
-use crate::state::{Awaited, Ground, Happening};
+use crate::state::{Avoided, Awaited, Ground, Happening};
 
 fn list<T: fmt::Display>(items: &[T], between: &str) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(between)
@@ -50,14 +50,29 @@ impl fmt::Display for Obstacle {
             Obstacle::TooSmall { group, needs, holds } => {
                 write!(f, "too small: group {group} needs {needs} {}; empty, it could hold {holds}", members(*needs))
             }
-            Obstacle::NoRoom { group, each, sku, needs, fits, held_by_ghosts, held_by_sick, held_by_attempts } => {
+            Obstacle::NoRoom {
+                group,
+                each,
+                sku,
+                needs,
+                fits,
+                held_by_ghosts,
+                held_by_sick,
+                held_by_attempts,
+                on_avoided,
+                avoided,
+            } => {
                 write!(f, "group {group} needs {needs} x {}; has {fits}", amount(each, sku.as_ref()))?;
                 let held = [
                     (held_by_ghosts, "held by ghosts"),
                     (held_by_sick, "held by sick GPUs"),
                     (held_by_attempts, "held by running attempts"),
                 ];
-                held.iter().filter(|(n, _)| **n > 0).try_for_each(|(n, by)| write!(f, "; {n} more {by}"))
+                held.iter().filter(|(n, _)| **n > 0).try_for_each(|(n, by)| write!(f, "; {n} more {by}"))?;
+                match avoided {
+                    Some(avoided) => write!(f, "; {on_avoided} more on nodes that are avoided: {avoided}"),
+                    None => Ok(()),
+                }
             }
             Obstacle::TooDear { most, least } => write!(f, "costs {least} an hour at least; at most {most} is paid"),
             Obstacle::NoPrice { group, models } => {
@@ -66,7 +81,21 @@ impl fmt::Display for Obstacle {
             Obstacle::ElsewhereThan { workload, cluster } => {
                 write!(f, "{workload}, beside which it is to be, is in {cluster}")
             }
+            Obstacle::Avoided(avoided) => write!(f, "is avoided, for it had no room after all: {avoided}"),
             Obstacle::BehindOthers { first, .. } => write!(f, "its room is kept for {first}, which is ahead in line"),
+        }
+    }
+}
+
+impl fmt::Display for Avoided {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { until, attempt, failures } = self;
+        match failures {
+            1 => write!(f, "attempt {attempt} failed there; taken again at {until} (ms since 1970)"),
+            _ => write!(
+                f,
+                "{failures} attempts in a row failed there, the last was {attempt}; taken again at {until} (ms since 1970)"
+            ),
         }
     }
 }

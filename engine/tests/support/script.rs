@@ -379,6 +379,9 @@ impl World {
         for candidate in why.decision.iter().flat_map(|d| &d.candidates) {
             writeln!(told, "considered {candidate}").unwrap();
         }
+        if let Some(avoided) = why.decision.as_ref().and_then(|d| d.despite) {
+            writeln!(told, "there though {avoided}").unwrap();
+        }
         let what = if why.phase == engine::Phase::Queued { "starts when" } else { "settled when" };
         why.cures.iter().for_each(|c| writeln!(told, "{what} {c}").unwrap());
         told

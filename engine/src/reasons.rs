@@ -7,7 +7,7 @@ use protocol::ids::{ClusterName, GroupName, PoolName, Region, UnixMs, WorkloadNa
 use protocol::pool::Resource;
 use protocol::resources::{Money, Resources};
 use protocol::sku::Sku;
-use protocol::workload::Framework;
+use protocol::workload::{Framework, Spread};
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::Phase;
@@ -101,6 +101,9 @@ pub enum Obstacle {
         needs: u32,
         /// Members that the empty cluster could hold.
         holds: u32,
+        /// Whether they are kept apart.
+        #[serde(default)]
+        spread: Spread,
     },
     /// Its nodes could hold the gang, but not now.
     NoRoom {
@@ -110,6 +113,9 @@ pub enum Obstacle {
         each: Resources,
         /// The model tried, if it needs one.
         sku: Option<Sku>,
+        /// Whether its members are kept apart.
+        #[serde(default)]
+        spread: Spread,
         /// Members that it needs.
         needs: u32,
         /// Members for which there are holes, after the gang's larger groups took theirs.

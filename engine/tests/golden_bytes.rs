@@ -17,6 +17,7 @@ use protocol::control::{AttemptState, GroupPlacement, NodeShare};
 use protocol::ids::*;
 use protocol::pool::OwnershipSpec;
 use protocol::sku::Sku;
+use protocol::workload::Spread;
 use support::*;
 
 fn hex(bytes: &[u8]) -> String {
@@ -34,6 +35,7 @@ fn decision() -> Decision {
         group: GroupName::new("w").unwrap(),
         each: resources(8, 64, 1),
         sku: Some(Sku::from_driver("H100")),
+        spread: Spread::Nodes,
         needs: 4,
         fits: 2,
         held_by_ghosts: 1,

@@ -7,7 +7,7 @@ use engine::lifecycle::Phase;
 use engine::reasons::{Candidate, Decision, Explanation, Obstacle, ScoreTerm, WaitCause, Waiting};
 use protocol::ids::GroupName;
 use protocol::resources::Resources;
-use protocol::workload::Framework;
+use protocol::workload::{Framework, Spread};
 use serde_json::{Value, json};
 
 /// When every workload here was made: an hour and a half ago, whenever that is.
@@ -84,6 +84,7 @@ pub fn waiting() -> Value {
         group: group.clone(),
         each: Resources { cpu_milli: 4000, memory_mib: 65_536, gpu_milli: 8000 },
         sku: Some("H100".parse().unwrap()),
+        spread: Spread::None,
         needs: 8,
         fits: 2,
         held_by_ghosts: 1,
@@ -96,7 +97,7 @@ pub fn waiting() -> Value {
     let candidates = vec![
         candidate("eu-1", Some(no_room), &[]),
         candidate("us-1", Some(wrong_region), &[]),
-        candidate("us-2", Some(Obstacle::TooSmall { group, needs: 8, holds: 4 }), &[]),
+        candidate("us-2", Some(Obstacle::TooSmall { group, needs: 8, holds: 4, spread: Spread::None }), &[]),
         candidate("us-3", Some(Obstacle::StaleCapacity { age_ms: 12_300, bound_ms: 5_000 }), &[]),
     ];
     explained(&Explanation {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use protocol::control::GroupPlacement;
+use protocol::control::{GroupPlacement, NodeShare};
 use protocol::ids::{ClusterName, UnixMs};
 use protocol::workload::{GroupNeed, Preemptible};
 
@@ -167,6 +167,13 @@ fn check_group(need: &GroupNeed, group: &GroupPlacement) -> Result<(), String> {
     let distinct: BTreeSet<_> = group.nodes.iter().filter(|n| n.members > 0).map(|n| &n.node).collect();
     if distinct.len() != group.nodes.len() {
         return Err(format!("group {name} names a node twice, or for no member"));
+    }
+    let most = |n: &NodeShare| need.spread.most(u64::from(n.members));
+    if let Some(crowded) = group.nodes.iter().find(|n| most(n) < u64::from(n.members)) {
+        return Err(format!(
+            "group {name} has {} members on node {}; each is to have a node of its own",
+            crowded.members, crowded.node
+        ));
     }
     match &group.sku {
         None if need.each.gpu_milli > 0 => Err(format!("group {name} needs GPUs and no model was chosen")),

@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 
 use protocol::ids::ClusterName;
-use protocol::resources::Resources;
 use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
 
 use super::fit::{Allowed, Fit, Fullest, fit};
@@ -77,10 +76,11 @@ impl Room<'_> {
     }
 
     /// For how many members there is room on avoided nodes that `usable` lets through, and when the first of those is taken again.
-    pub(crate) fn on_avoided(&self, each: &Resources, usable: impl Fn(u32) -> bool) -> (u64, Option<Avoided>) {
+    pub(crate) fn on_avoided(&self, need: &GroupNeed, usable: impl Fn(u32) -> bool) -> (u64, Option<Avoided>) {
         let hard = |node: u32| self.holes.kept_for(node) == Some(AVOIDED);
         let there = self.marks.nodes.iter().filter(|(node, ..)| hard(*node) && usable(*node));
-        let room = there.map(|(node, _, avoided)| (self.holes.free(*node).members(each), *avoided));
+        let room =
+            there.map(|(node, _, avoided)| (need.spread.most(self.holes.free(*node).members(&need.each)), *avoided));
         room.filter(|(members, _)| *members > 0).fold(
             (0, None),
             |(sum, first): (u64, Option<Avoided>), (members, at)| {

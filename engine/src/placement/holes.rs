@@ -128,6 +128,11 @@ impl Holes {
         self.classes.get(class).and_then(|nodes| nodes.first().copied())
     }
 
+    /// The first node of a class that is none of these.
+    pub(crate) fn first_but(&self, class: &Class, taken: &BTreeMap<u32, u64>) -> Option<u32> {
+        self.classes.get(class).and_then(|nodes| nodes.iter().find(|node| !taken.contains_key(node)).copied())
+    }
+
     /// What is free on a node.
     pub(crate) fn free(&self, node: u32) -> &Free {
         &self.free[node as usize]

@@ -86,7 +86,12 @@ impl<'a> Room<'a> {
 
     /// The gang as this cluster sees it.
     pub(crate) fn shapes(&self, gang: &[GroupNeed], order: Order) -> Vec<Shape> {
-        let shape = |n: &GroupNeed| Shape { count: u64::from(n.count), each: n.each, skus: self.accepted(n, order) };
+        let shape = |n: &GroupNeed| Shape {
+            count: u64::from(n.count),
+            each: n.each,
+            skus: self.accepted(n, order),
+            spread: n.spread,
+        };
         gang.iter().map(shape).collect()
     }
 

@@ -3,6 +3,7 @@
 use protocol::control::AttemptState;
 use protocol::ids::{UnixMs, WorkloadKey};
 use protocol::resources::Span;
+use protocol::workload::Spread;
 
 use crate::capacity::Capacity;
 use crate::commands::forget::is_abandoned;
@@ -262,7 +263,11 @@ fn cure(candidate: &Candidate, now: UnixMs) -> Option<String> {
         Obstacle::TooSmall { group, holds: 0, .. } => {
             format!("members of group {group} ask for less: none fits on any node of {cluster}, even empty")
         }
-        Obstacle::TooSmall { group, needs, holds } => {
+        Obstacle::TooSmall { group, needs, holds, spread } if *spread != Spread::None => format!(
+            "{cluster} gets nodes for {} more of group {group}, or spec.placement.spread is left out",
+            needs.saturating_sub(*holds)
+        ),
+        Obstacle::TooSmall { group, needs, holds, .. } => {
             format!("group {group} is made smaller: {cluster} could hold {holds} of its {needs} members")
         }
         Obstacle::NoRoom { group, needs, fits, held_by_ghosts, held_by_sick, avoided, .. } => {

@@ -5,6 +5,7 @@ use std::fmt;
 use protocol::control::AttemptState;
 use protocol::resources::{Cpu, Gpus, Memory, Resources, Span};
 use protocol::sku::Sku;
+use protocol::workload::Spread;
 
 use super::{Basis, Candidate, Lent, Obstacle, QuotaBound, ScoreTerm, Shortfall, WaitCause, Waiting};
 use crate::commands::PROGRESS_MS;
@@ -17,6 +18,14 @@ fn list<T: fmt::Display>(items: &[T], between: &str) -> String {
 
 fn members(count: u32) -> &'static str {
     if count == 1 { "member" } else { "members" }
+}
+
+/// How members are kept apart.
+fn apart(spread: Spread) -> &'static str {
+    match spread {
+        Spread::None => "",
+        Spread::Nodes => ", each on a node of its own",
+    }
 }
 
 /// What a member needs, by its scarcest: `8 free H100`, `4 cpu and 16Gi`.
@@ -47,13 +56,15 @@ impl fmt::Display for Obstacle {
             Obstacle::NoSku { group, accepted } => {
                 write!(f, "has no {}, which group {group} needs", list(accepted, " or "))
             }
-            Obstacle::TooSmall { group, needs, holds } => {
-                write!(f, "too small: group {group} needs {needs} {}; empty, it could hold {holds}", members(*needs))
+            Obstacle::TooSmall { group, needs, holds, spread } => {
+                let (members, apart) = (members(*needs), apart(*spread));
+                write!(f, "too small: group {group} needs {needs} {members}{apart}; empty, it could hold {holds}")
             }
             Obstacle::NoRoom {
                 group,
                 each,
                 sku,
+                spread,
                 needs,
                 fits,
                 held_by_ghosts,
@@ -62,7 +73,8 @@ impl fmt::Display for Obstacle {
                 on_avoided,
                 avoided,
             } => {
-                write!(f, "group {group} needs {needs} x {}; has {fits}", amount(each, sku.as_ref()))?;
+                let (amount, apart) = (amount(each, sku.as_ref()), apart(*spread));
+                write!(f, "group {group} needs {needs} x {amount}{apart}; has {fits}")?;
                 let held = [
                     (held_by_ghosts, "held by ghosts"),
                     (held_by_sick, "held by sick GPUs"),

@@ -6,7 +6,7 @@
 //! stale CLUSTER                        its capacity is too old
 //! join CLUSTER [region=R] [life=N] [last=N] [only=FRAMEWORK] [price=SKU:MILLI] [WORKLOAD/ATTEMPT:REVISION:STATE ...]
 //! epoch N · at MS · lose CLUSTER · cancel NAME · delete NAME · expire NAME · forget NAME/ATTEMPT REASON ... · why NAME · outstanding CLUSTER · show NAME · warn ...
-//! submit NAME [priority=N] [pool=P] [firm] [lasts=MS] [require=R] [prefer=R] [retries=N] [after=NAME,...] [ttl=MS] [beside=NAME] [most=MILLI] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
+//! submit NAME [priority=N] [pool=P] [firm] [lasts=MS] [require=R] [prefer=R] [retries=N] [after=NAME,...] [ttl=MS] [beside=NAME] [most=MILLI] [apart] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
 //! pool NAME [parent=P] [within] [allow=NAMESPACE,...] [RESOURCE=RESERVATION/LIMIT/SHARE[/static] ...]   makes or changes a pool (LIMIT `-`: none)
 //! drop-pool NAME · owner NAME [pool=P] [parent=O] · drop-owner NAME · pools
 //! busy CLUSTER NODE PERCENT            how busy a node's devices are
@@ -27,7 +27,7 @@ use protocol::errors::FailureClass;
 use protocol::ids::*;
 use protocol::pool::*;
 use protocol::resources::{Money, Span};
-use protocol::workload::{Dependency, Framework, GroupSpec, WorkloadSpec};
+use protocol::workload::{Dependency, Framework, GroupSpec, Spread, WorkloadSpec};
 
 use super::*;
 
@@ -110,6 +110,7 @@ pub fn spec_of(words: &[&str]) -> WorkloadSpec {
     let names = option(words, "after").into_iter().flat_map(|names| names.split(','));
     spec.depends_on = names.map(|n| Dependency { workload: WorkloadName::new(n).unwrap() }).collect();
     spec.placement.same_cluster_as = option(words, "beside").map(|n| WorkloadName::new(n).unwrap());
+    spec.placement.spread = if words.contains(&"apart") { Spread::Nodes } else { Spread::None };
     spec.placement.max_cost_per_hour = option(words, "most").map(|milli| Money(number(milli)));
     spec.ttl_after_finished = option(words, "ttl").map(|ms| Span(number(ms)));
     spec.placement.regions.require = option(words, "require").map(|r| Region::new(r).unwrap()).into_iter().collect();

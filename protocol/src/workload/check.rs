@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    GroupSpec, HeadSpec, MAX_DEPENDENCIES, MAX_GROUPS, MAX_MEMBERS, MAX_TEXT, MIN_IDLE_TIMEOUT, SpecError, Spread,
-    WorkloadSpec,
+    GroupSpec, HeadSpec, MAX_DEPENDENCIES, MAX_GROUPS, MAX_MEMBERS, MAX_TEXT, MIN_IDLE_TIMEOUT, SpecError, WorkloadSpec,
 };
 use crate::resources::Span;
 
@@ -79,13 +78,9 @@ impl WorkloadSpec {
     /// What it asks for that the planner understands and no agent of this version carries out. Refused where workloads come in.
     pub fn not_carried_out(&self) -> Vec<SpecError> {
         let mut found = self.shares();
-        let unknown = [
-            ("spec.idleTimeout", self.idle_timeout.is_some()),
-            ("spec.placement.spread", self.placement.spread != Spread::None),
-        ];
-        for (field, _) in unknown.into_iter().filter(|(_, set)| *set) {
+        if self.idle_timeout.is_some() {
             let problem = "no planner of this version acts on it yet: leave it out".into();
-            found.push(SpecError { field: field.into(), problem });
+            found.push(SpecError { field: "spec.idleTimeout".into(), problem });
         }
         found
     }

@@ -108,6 +108,7 @@ fn node(rng: &mut ChaCha8Rng, row: usize) -> Result<NodeCapacity> {
         ghosts: 0,
         sick: 0,
         activity_percent: None,
+        held_activity: None,
     })
 }
 

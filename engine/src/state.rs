@@ -22,6 +22,7 @@ use protocol::ids::{
     WorkloadKey, WorkloadName,
 };
 use protocol::pool::Resource;
+use protocol::resources::Span;
 use protocol::workload::WorkloadSpec;
 use serde::{Deserialize, Serialize};
 
@@ -229,6 +230,15 @@ pub enum Happening {
         /// The cluster.
         cluster: ClusterName,
     },
+    /// It is ended, for its GPUs have done nothing for too long.
+    Idle {
+        /// The try.
+        attempt: AttemptNumber,
+        /// Since when they did nothing.
+        since: UnixMs,
+        /// For how long they may.
+        timeout: Span,
+    },
     /// A person said that the attempt is gone.
     Forgotten {
         /// The try.
@@ -266,6 +276,11 @@ pub enum Ground {
 }
 
 impl Attempt {
+    /// Whether it is, or was, ended for its GPUs did nothing.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.stop, Some((_, StopCause::Idle)))
+    }
+
     /// Whether it is being ended to give its room to another.
     pub fn is_preempted(&self) -> bool {
         matches!(self.stop, Some((_, StopCause::Preempted)))
@@ -287,6 +302,12 @@ impl Workload {
     pub fn given_up(&self) -> Option<&Happening> {
         let last = &self.timeline.last()?.what;
         matches!(last, Happening::GivenUp { .. }).then_some(last)
+    }
+
+    /// Why it failed, if its last attempt was ended for being idle.
+    pub fn failed_idle(&self) -> Option<&Happening> {
+        self.attempts.last().filter(|a| a.is_idle() && self.phase == Phase::Failed)?;
+        self.timeline.iter().rev().map(|moment| &moment.what).find(|what| matches!(what, Happening::Idle { .. }))
     }
 
     /// The number that its next attempt must have.

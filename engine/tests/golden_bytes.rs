@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use engine::commands::{Binding, Command, Expect, Outcome, Refusal};
+use engine::commands::{Binding, Command, Expect, IdleEnd, Outcome, Refusal};
 use engine::reasons::{Candidate, Decision, Obstacle, ScoreTerm};
 use engine::state::Avoided;
 use engine::{Phase, State};
@@ -79,6 +79,8 @@ fn commands() -> Vec<(&'static str, Command)> {
     let mut pool = script::pool_of(&["within", "cpu=100/-/1", "gpu/H100=8/16/2/static"]);
     pool.access.submit.insert("team-a".into());
     let rule = OwnershipSpec { pool: Some(script::pool("research")), parent: Some(owner()) };
+    let (attempt, since) = (AttemptNumber(1), UnixMs(60_000));
+    let idle = IdleEnd { epoch: Epoch(3), key: key("a"), uid: uid("a"), attempt, since };
     vec![
         ("OpenEpoch", Command::OpenEpoch { epoch: Epoch(3) }),
         ("Submit", Command::Submit { key: key("a"), uid: uid("a"), spec }),
@@ -105,6 +107,7 @@ fn commands() -> Vec<(&'static str, Command)> {
             Command::SetOwnershipRule { owner: owner(), spec: rule, expect: Expect::Version(LogIndex(3)) },
         ),
         ("DeleteOwnershipRule", Command::DeleteOwnershipRule { owner: owner() }),
+        ("EndIdle", Command::EndIdle(Box::new(idle))),
     ]
 }
 

@@ -64,7 +64,8 @@ pub struct WorkloadSpec {
     /// nothing is ended for being late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_duration: Option<Span>,
-    /// It is ended, as its own failure, once its GPUs have all been measured to do nothing for this long.
+    /// It is ended, as its own failure and for good, once its GPUs have all been measured to do nothing for this long. What is not
+    /// measured is never called idle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Span>,
     /// How long its record is kept after its end; left out: until it is deleted.

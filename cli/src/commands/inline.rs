@@ -75,6 +75,9 @@ pub struct Inline {
     /// Workloads of its namespace that must have succeeded before
     #[arg(long, value_name = "NAME", requires = "name", value_delimiter = ',')]
     depends_on: Vec<WorkloadName>,
+    /// It fails once its GPUs have been measured to do nothing for this long, such as 30m
+    #[arg(long, value_name = "TIME", requires = "name")]
+    idle_timeout: Option<Span>,
     /// Its record goes this long after its end, such as 7d [default: it stays until it is deleted]
     #[arg(long, value_name = "TIME", requires = "name")]
     ttl_after_finished: Option<Span>,
@@ -150,6 +153,7 @@ impl Inline {
             working_dir,
             depends_on: self.depends_on.iter().cloned().map(|workload| Dependency { workload }).collect(),
             expected_duration: self.expected_duration,
+            idle_timeout: self.idle_timeout,
             ttl_after_finished: self.ttl_after_finished,
             ..WorkloadSpec::default()
         };

@@ -63,6 +63,7 @@ fn changes_reach_the_planners_view_and_nothing_else_moves() {
     let node = &view.nodes[2];
     assert_eq!((node.free.cpu_milli, node.free.gpu_milli, node.ghosts, node.sick), (1, 5_000, 1, 1));
     assert_eq!(node.activity_percent, Some(50), "a percentage above 100 is no reading");
+    assert_eq!(node.held_activity, None, "the held device has no reading");
     assert_eq!(node.total.gpu_milli, 8_000);
 }
 

@@ -75,7 +75,7 @@ fn summary(workload: &Workload, waiting: Option<&Waiting>, now: UnixMs) -> Strin
         }
         Phase::Bound => at(attempt, "is bound: its agent has not confirmed yet"),
         Phase::Launching => at(attempt, "is being launched: its agent has the order"),
-        Phase::Starting | Phase::Succeeded | Phase::Failed => match workload.given_up() {
+        Phase::Starting | Phase::Succeeded | Phase::Failed => match workload.given_up().or(workload.failed_idle()) {
             Some(why) => format!("{}; {why}", at(attempt, &word(attempt))),
             None => at(attempt, &word(attempt)),
         },
@@ -123,6 +123,7 @@ fn word(attempt: Option<&Attempt>) -> String {
 fn draining(workload: &Workload) -> String {
     let lost = workload.timeline.iter().rev().find_map(|m| match &m.what {
         preempted @ Happening::Preempted { .. } if !workload.cancel_requested => Some(preempted.to_string()),
+        idle @ Happening::Idle { .. } if !workload.cancel_requested => Some(idle.to_string()),
         Happening::ClusterReplaced { .. } | Happening::ClusterLost { .. } => Some(m.what.to_string()),
         Happening::ClusterReturned { .. } | Happening::Bound { .. } => Some(String::new()),
         _ => None,

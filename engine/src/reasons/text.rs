@@ -253,6 +253,10 @@ impl fmt::Display for Happening {
                  for what in it takes its nodes down, or submit it again once its infrastructure is sound",
                 Span(PROGRESS_MS)
             ),
+            Happening::Idle { attempt, timeout, .. } => write!(
+                f,
+                "attempt {attempt} is ended: all its GPUs were measured to do nothing for {timeout} (spec.idleTimeout)"
+            ),
             Happening::Forgotten { attempt, reason } => write!(f, "attempt {attempt} was said to be gone: {reason}"),
         }
     }

@@ -77,16 +77,6 @@ impl WorkloadSpec {
 
     /// What it asks for that the planner understands and no agent of this version carries out. Refused where workloads come in.
     pub fn not_carried_out(&self) -> Vec<SpecError> {
-        let mut found = self.shares();
-        if self.idle_timeout.is_some() {
-            let problem = "no planner of this version acts on it yet: leave it out".into();
-            found.push(SpecError { field: "spec.idleTimeout".into(), problem });
-        }
-        found
-    }
-
-    /// Shares of a GPU.
-    fn shares(&self) -> Vec<SpecError> {
         let shares = |(field, group): (String, &GroupSpec)| {
             let problem =
                 format!("{} is a share of a GPU, which no agent of this version gives out yet: ask for 1", group.gpus);

@@ -8,6 +8,9 @@
 //!    Whoever's part then holds that gang goes on asking for it, unless that takes away what an earlier one, or one that was
 //!    never stuck, needs for its own; for the others it stays as before.
 //!
+//! 4. Nobody's part is less than the first division gave: else one could have a right to room (`reclaim`) that it may not use, and
+//!    those that had to give it would take it again, for ever.
+//!
 //! Room is not taken back on these grounds (`reclaim`): who asks again depends on who holds what, so that two pools could
 //! take one room from each other for ever.
 
@@ -61,7 +64,19 @@ pub(crate) fn parts(state: &State, fleet: &Amounts, held: &Books, demand: &Books
             demand.insert(pool, before);
         }
     }
-    entitlements(&state.pools, fleet, &demand)
+    at_least(entitlements(&state.pools, fleet, &demand), &by_demand)
+}
+
+/// The greater of both, resource by resource.
+fn at_least(mut parts: Entitlements, least: &Entitlements) -> Entitlements {
+    for (pool, least) in least {
+        let part = parts.entry(pool.clone()).or_default();
+        for (resource, least) in least.iter() {
+            let more = least.saturating_sub(part.of(resource));
+            part.add(resource.clone(), more);
+        }
+    }
+    parts
 }
 
 struct Division<'a> {

@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 use protocol::control::GroupPlacement;
 use protocol::ids::{ClusterName, PoolName, Region, UnixMs, WorkloadName};
-use protocol::pool::{Amounts, Resource};
+use protocol::pool::{Amounts, Resource, WithinPool};
 use protocol::resources::Money;
 use protocol::sku::Sku;
 use protocol::workload::{Framework, GroupNeed, Preemptible, WorkloadSpec};
@@ -96,6 +96,16 @@ pub(crate) struct Starved<'a> {
     gang: Vec<GroupNeed>,
     /// Where it could be once attempts end.
     clusters: Vec<ClusterName>,
+    from: From,
+}
+
+/// Whose attempts may end for a gang that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// Those of its own pool alone: it waits for its pool's part.
+    Own,
+    /// Those of any that has no right to their room: it waits for room.
+    All,
 }
 
 /// Why a kind of workload waits.
@@ -220,16 +230,17 @@ impl<'a> Walk<'a> {
                         self.ledger.set_claims(pool, claims);
                     }
                 }
-                // Where priority decides within the pool, what lower ones hold of its part counts as well.
+                // Where priority decides within the pool, lower ones give up its part. Others give nothing: it may not start on that.
+                let by_priority =
+                    self.state.pools.spec(pool).is_some_and(|s| s.preemption_within == WithinPool::ByPriority);
                 let anywhere = likeness.most.is_none() && likeness.beside.is_none();
                 if matches!(&verdict.cause, WaitCause::Quota(short) if short.bound != QuotaBound::Reservation)
+                    && by_priority
                     && anywhere
                 {
-                    self.starves(
-                        workload,
-                        gang.clone(),
-                        self.placer.rooms.keys().map(|name| (*name).clone()).collect(),
-                    );
+                    let of_use = |name: &&&ClusterName| !likeness.avoids.concerns(name);
+                    let all = self.placer.rooms.keys().filter(of_use).map(|name| (*name).clone()).collect();
+                    self.starves(workload, gang.clone(), all, From::Own);
                 }
                 return Err(verdict);
             }
@@ -276,7 +287,7 @@ impl<'a> Walk<'a> {
                 // Nor where some of it would be made on nodes that it avoids.
                 let of_use = |b: &&Barred| b.waits && !(avoided && likeness.avoids.concerns(&b.cluster));
                 let waits = barred.iter().filter(of_use).map(|b| b.cluster.clone()).collect();
-                self.starves(workload, gang, waits);
+                self.starves(workload, gang, waits, From::All);
             }
             return Err(Verdict { cause, barred, reserved });
         }
@@ -298,9 +309,9 @@ impl<'a> Walk<'a> {
         Err(self.beyond(pool, &needs(&gang), short))
     }
 
-    fn starves(&mut self, workload: &'a Workload, gang: Vec<GroupNeed>, clusters: Vec<ClusterName>) {
+    fn starves(&mut self, workload: &'a Workload, gang: Vec<GroupNeed>, clusters: Vec<ClusterName>, from: From) {
         if self.starved.len() < MOST_STARVED && !clusters.is_empty() {
-            self.starved.push(Starved { workload, gang, clusters });
+            self.starved.push(Starved { workload, gang, clusters, from });
         }
     }
 

@@ -4,8 +4,8 @@
 //!
 //! In each cluster attempts are added, the cheapest first (one by one, and then all of a node at once), until the gang fits; then
 //! those that turn out not to be needed are dropped again, the dearest first. Cheap is: its GPUs are measured to be idle; then a low priority; then little GPU-time since
-//! it started. The cluster where least is lost gives the room. One gang at a time takes room back in a cluster: until it has its
-//! place, what ends there is its.
+//! it started. The cluster where least is lost gives the room. One gang at a time takes room back in a cluster, and the nodes on which
+//! room is made for it are kept for it (`reservations`): else those that gave it, first in line again, would take it back.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,11 +15,11 @@ use protocol::pool::{Amounts, Resource, WithinPool};
 use protocol::resources::Resources;
 use protocol::workload::{GroupNeed, Preemptible};
 
-use super::reservations::Promises;
-use super::{Starved, Walk};
+use super::reservations::{Passes, Promise, Promises};
+use super::{From, Starved, Walk};
 use crate::commands::{Preemption, Victim};
 use crate::lifecycle::Event;
-use crate::placement::fit::{Everywhere, Fit, Fullest, fit, packing_order};
+use crate::placement::fit::{Fit, Fullest, fit, packing_order};
 use crate::placement::rooms::{Order, Room};
 use crate::plan::idle::Since;
 use crate::plan::{IDLE_AFTER_MS, IDLE_PERCENT};
@@ -94,12 +94,12 @@ impl<'a> Walk<'a> {
     /// What is to be taken back now, and what is to be remembered.
     pub(crate) fn reclaim(&mut self, before: &Memory) -> (Vec<Preemption>, Memory) {
         let usable = self.usable();
-        let promises = std::mem::take(&mut self.reservations).promises();
+        let promises = self.reservations.promises();
         if self.state.pools.is_plain() {
             return (vec![], Memory { promises, ..Memory::new(before.lasting_ms) });
         }
         let rights = Rights::new(self.state, self.fleet.clone(), &usable);
-        let memory = Memory { promises, ..self.remember(before, &rights) };
+        let mut memory = Memory { promises, ..self.remember(before, &rights) };
         let now = self.now;
         let lasted = |since: &UnixMs| since.0.saturating_add(before.lasting_ms) <= now.0;
         let over: BTreeSet<&PoolName> =
@@ -111,9 +111,11 @@ impl<'a> Walk<'a> {
             if over.is_empty() && !by_priority {
                 continue;
             }
-            let allowed = |w: &Workload| (w.pool == gang.workload.pool && by_priority) || over.contains(&w.pool);
+            let lent = |w: &Workload| gang.from == From::All && over.contains(&w.pool);
+            let allowed = |w: &Workload| (w.pool == gang.workload.pool && by_priority) || lent(w);
             let found = self.victims(gang, &rights, &allowed, &usable, &mut promised);
-            if let Some(victims) = found {
+            if let Some((victims, hole)) = found {
+                memory.promises.insert(gang.workload.uid, hole);
                 preemptions.push(Preemption {
                     epoch: self.state.epoch,
                     by: gang.workload.key.clone(),
@@ -166,10 +168,11 @@ impl<'a> Walk<'a> {
         allowed: &dyn Fn(&Workload) -> bool,
         usable: &BTreeSet<ClusterName>,
         promised: &mut BTreeSet<ClusterName>,
-    ) -> Option<Vec<Victim>> {
-        let mut best: Option<(u128, ClusterName, Vec<&Candidate<'a>>)> = None;
+    ) -> Option<(Vec<Victim>, Promise)> {
+        let mut best: Option<(u128, ClusterName, Found<'_, 'a>)> = None;
         let state = self.state;
         let now = self.now;
+        let own = self.reservations.passes(gang.workload.uid, None);
         let fresh = |room: &Room<'_>| room.capacity.is_some_and(|c| c.fresh);
         let names: Vec<ClusterName> =
             gang.clusters.iter().filter(|c| usable.contains(*c) && !promised.contains(*c)).cloned().collect();
@@ -179,7 +182,7 @@ impl<'a> Walk<'a> {
             let (live, going): (Vec<_>, Vec<_>) =
                 state.live_in(&room.cluster.info.name).partition(|(_, attempt)| attempt.stop.is_none());
             let going: Vec<&Attempt> = going.into_iter().map(|(_, attempt)| attempt).collect();
-            if rights.suffice(state, gang.workload) && coming(room, &gang.gang, &going) {
+            if rights.suffice(state, gang.workload) && coming(room, &gang.gang, &own, &going) {
                 promised.insert(name.clone());
                 return None;
             }
@@ -193,8 +196,8 @@ impl<'a> Walk<'a> {
         }
         for (name, found) in &candidates {
             let Some(room) = self.placer.rooms.get_mut(name) else { continue };
-            let Some(chosen) = cheapest(room, gang, found, rights, state) else { continue };
-            let lost: u128 = chosen.iter().map(|c| c.cost.work).fold(0, u128::saturating_add);
+            let Some(chosen) = cheapest(room, (gang, &own), found, rights, state) else { continue };
+            let lost: u128 = chosen.victims.iter().map(|c| c.cost.work).fold(0, u128::saturating_add);
             if best.as_ref().is_none_or(|(least, ..)| lost < *least) {
                 best = Some((lost, name.clone(), chosen));
             }
@@ -203,11 +206,20 @@ impl<'a> Walk<'a> {
         if self.ended_lately(&cluster) {
             return None;
         }
-        promised.insert(cluster);
         let victim =
             |c: &&Candidate<'a>| Victim { key: c.workload.key.clone(), uid: c.workload.uid, attempt: c.attempt.number };
-        Some(chosen.iter().map(victim).collect())
+        let nodes =
+            chosen.hole.iter().filter_map(|node| Some(self.placer.rooms.get(&cluster)?.node(*node)?.name.clone()));
+        let hole = Promise::of_hole(cluster.clone(), nodes.collect(), now);
+        promised.insert(cluster);
+        Some((chosen.victims.iter().map(victim).collect(), hole))
     }
+}
+
+/// Whose end makes a hole, and on which nodes.
+struct Found<'c, 'a> {
+    victims: Vec<&'c Candidate<'a>>,
+    hole: BTreeSet<u32>,
 }
 
 /// Pools that hold more than their part, each with the first resource in which it does.
@@ -228,18 +240,22 @@ fn may_end(workload: &Workload) -> bool {
 }
 
 /// Whether what is being ended already makes the hole.
-fn coming(room: &mut Room<'_>, gang: &[GroupNeed], going: &[&Attempt]) -> bool {
+fn coming(room: &mut Room<'_>, gang: &[GroupNeed], own: &Passes, going: &[&Attempt]) -> bool {
     let mark = room.holes.mark();
     let places = room.places();
     going.iter().for_each(|attempt| room.give(&places, attempt));
-    let fits = fits(room, gang);
+    let fits = hole(room, gang, own).is_some();
     room.holes.undo_to(mark);
     fits
 }
 
-fn fits(room: &mut Room<'_>, gang: &[GroupNeed]) -> bool {
+/// The nodes on which the gang fits now; what is kept for others is not its.
+fn hole(room: &mut Room<'_>, gang: &[GroupNeed], own: &Passes) -> Option<BTreeSet<u32>> {
     let shapes = room.shapes(gang, Order::BestFirst);
-    matches!(fit(&mut room.holes, &Everywhere, &shapes, &Fullest), Fit::Fits(..))
+    match fit(&mut room.holes, own, &shapes, &Fullest) {
+        Fit::Fits(spots, _) => Some(spots.iter().flat_map(|spot| spot.nodes.keys().copied()).collect()),
+        Fit::No | Fit::NotFound => None,
+    }
 }
 
 /// A choice of attempts, as places in the list of candidates.
@@ -249,11 +265,11 @@ type Choice = Vec<usize>;
 /// those at once that make room for a member on one node. The first finds scattered room, the second whole nodes.
 fn cheapest<'c, 'a>(
     room: &mut Room<'_>,
-    gang: &Starved<'a>,
+    (gang, own): (&Starved<'a>, &Passes),
     candidates: &'c [Candidate<'a>],
     rights: &Rights,
     state: &State,
-) -> Option<Vec<&'c Candidate<'a>>> {
+) -> Option<Found<'c, 'a>> {
     let places = room.places();
     let mark = room.holes.mark();
     let going: Vec<&Attempt> =
@@ -263,15 +279,21 @@ fn cheapest<'c, 'a>(
     let bundles = bundles(room, &gang.gang, candidates, &places);
     let mut best: Option<(Price, Choice)> = None;
     for steps in [bundles, singles] {
-        let Some(choice) = add_until_it_fits(room, gang, candidates, &steps, rights, state, &places) else { continue };
+        let Some(choice) = add_until_it_fits(room, (gang, own), candidates, &steps, rights, state, &places) else {
+            continue;
+        };
         let price = price(candidates, &choice);
         if best.as_ref().is_none_or(|(least, _)| price < *least) {
             best = Some((price, choice));
         }
     }
+    let found = best.and_then(|(_, choice)| {
+        choice.iter().for_each(|&i| room.give(&places, candidates[i].attempt));
+        let hole = hole(room, &gang.gang, own)?;
+        Some(Found { victims: choice.into_iter().map(|i| &candidates[i]).collect(), hole })
+    });
     room.holes.undo_to(mark);
-    let (_, choice) = best?;
-    Some(choice.into_iter().map(|i| &candidates[i]).collect())
+    found
 }
 
 /// What a choice costs: the dearest of it, then all of its work, then how many there are.
@@ -286,7 +308,7 @@ fn price(candidates: &[Candidate<'_>], choice: &Choice) -> Price {
 /// afterwards.
 fn add_until_it_fits(
     room: &mut Room<'_>,
-    gang: &Starved<'_>,
+    (gang, own): (&Starved<'_>, &Passes),
     candidates: &[Candidate<'_>],
     steps: &[Choice],
     rights: &Rights,
@@ -310,7 +332,7 @@ fn add_until_it_fits(
         books = after;
         new.iter().for_each(|&i| room.give(places, candidates[i].attempt));
         chosen.extend(new);
-        found = books.suffice(state, gang.workload) && fits(room, &gang.gang);
+        found = books.suffice(state, gang.workload) && hole(room, &gang.gang, own).is_some();
         if found {
             break;
         }
@@ -322,7 +344,7 @@ fn add_until_it_fits(
         room.holes.undo_to(mark);
         fewer.iter().for_each(|&i| room.give(places, candidates[i].attempt));
         let all: Vec<&Candidate<'_>> = fewer.iter().map(|&i| &candidates[i]).collect();
-        if !fewer.is_empty() && rightful(&all, gang, rights.clone(), state) && fits(room, &gang.gang) {
+        if !fewer.is_empty() && rightful(&all, gang, rights.clone(), state) && hole(room, &gang.gang, own).is_some() {
             chosen = fewer;
         }
     }

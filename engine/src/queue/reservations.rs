@@ -40,6 +40,11 @@ pub(crate) struct Promise {
 }
 
 impl Promise {
+    /// Nodes on which room is being made for a gang: nobody else may use them.
+    pub(super) fn of_hole(cluster: ClusterName, nodes: Vec<NodeName>, now: UnixMs) -> Self {
+        Self { at: Some(now), cluster, nodes }
+    }
+
     /// Those of its nodes that take members now, as the room numbers them.
     fn nodes(&self, room: &Room<'_>) -> Vec<u32> {
         let places = room.places();
@@ -266,8 +271,8 @@ impl Reservations {
     }
 
     /// What the next plan is to remember.
-    pub(crate) fn promises(self) -> Promises {
-        self.all.into_iter().filter_map(|r| Some((r.uid, r.promise?))).collect()
+    pub(crate) fn promises(&self) -> Promises {
+        self.all.iter().filter_map(|r| Some((r.uid, r.promise.clone()?))).collect()
     }
 }
 

@@ -22,7 +22,7 @@ use protocol::ids::{
 };
 use protocol::resources::{Cpu, Gpus, Memory, Resources};
 use protocol::sku::Sku;
-use protocol::workload::{BatchSpec, Framework, GroupNeed, GroupSpec, WorkloadSpec};
+use protocol::workload::{BatchSpec, Framework, GroupNeed, GroupSpec, Spread, WorkloadSpec};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
@@ -82,6 +82,7 @@ fn need(rng: &mut ChaCha8Rng) -> GroupNeed {
         count,
         each: Resources { cpu_milli: cores * 1000, memory_mib: cores * 4096, gpu_milli: milli },
         skus: if one_model && milli > 0 { vec![Sku::from_driver(sku)] } else { vec![] },
+        spread: Spread::None,
     }
 }
 
@@ -107,6 +108,7 @@ fn node(rng: &mut ChaCha8Rng, row: usize) -> Result<NodeCapacity> {
         ghosts: 0,
         sick: 0,
         activity_percent: None,
+        held_activity: None,
     })
 }
 

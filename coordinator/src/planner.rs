@@ -91,8 +91,9 @@ impl Planner {
         self.memory = std::mem::take(&mut made.memory);
         let bindings = std::mem::take(&mut made.bindings).into_iter().map(|b| Command::Bind(Box::new(b)));
         let preemptions = std::mem::take(&mut made.preemptions).into_iter().map(|p| Command::Preempt(Box::new(p)));
+        let idle = std::mem::take(&mut made.idle).into_iter().map(|end| Command::EndIdle(Box::new(end)));
         let over = std::mem::take(&mut made.expirations).into_iter().map(|(key, uid)| Command::Expire { key, uid });
-        let commands = bindings.chain(preemptions).chain(over).collect();
+        let commands = bindings.chain(preemptions).chain(idle).chain(over).collect();
         self.last = Some(made);
         Some(commands)
     }

@@ -53,6 +53,9 @@ pub struct NodeCapacity {
     pub sick: u16,
     /// Mean activity of its devices in percent, where any is known.
     pub activity_percent: Option<u8>,
+    /// The activity in percent of all devices that attempts hold, added up; none unless there are such and that of
+    /// each of them is measured.
+    pub held_activity: Option<u32>,
 }
 
 impl NodeCapacity {
@@ -69,6 +72,7 @@ impl NodeCapacity {
             ghosts: 0,
             sick: 0,
             activity_percent: None,
+            held_activity: None,
         }
     }
 }

@@ -58,6 +58,8 @@ pub enum Event {
     Returned,
     /// Its room goes to another workload.
     Preempt,
+    /// Its GPUs have done nothing for too long.
+    Idle,
 }
 
 use Event as E;
@@ -80,6 +82,7 @@ const TABLE: &[(&[Phase], Event, Phase)] = &[
     (ALIVE, E::Lost, P::Unknown),
     (&[P::Unknown], E::Returned, P::Bound),
     (&[P::Bound, P::Launching, P::Starting, P::Running], E::Preempt, P::Draining),
+    (&[P::Running], E::Idle, P::Draining),
     // What is being ended stays so until it is gone, whatever is heard of it, or not heard.
     (&[P::Draining], E::Accepted, P::Draining),
     (&[P::Draining], E::Starting, P::Draining),
@@ -90,6 +93,8 @@ const TABLE: &[(&[Phase], Event, Phase)] = &[
     (&[P::Draining], E::Gone, P::Cancelled),
     // One that was preempted is tried again, unless it ended well before the stop reached it.
     (&[P::Draining], E::Retry, P::Queued),
+    // One that was idle is not.
+    (&[P::Draining], E::GiveUp, P::Failed),
     (&[P::Draining], E::Succeeded, P::Succeeded),
 ];
 
@@ -129,7 +134,7 @@ impl Phase {
 
 impl Event {
     /// Every event.
-    pub const ALL: [Event; 12] = [
+    pub const ALL: [Event; 13] = [
         E::Bind,
         E::Accepted,
         E::Starting,
@@ -142,6 +147,7 @@ impl Event {
         E::Lost,
         E::Returned,
         E::Preempt,
+        E::Idle,
     ];
 }
 

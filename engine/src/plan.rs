@@ -5,6 +5,7 @@
 
 mod explain;
 mod gangs;
+pub(crate) mod idle;
 mod pools;
 mod warnings;
 
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use protocol::ids::{Uid, UnixMs, WorkloadKey};
 
 use crate::capacity::Capacity;
-use crate::commands::{Binding, Preemption};
+use crate::commands::{Binding, IdleEnd, Preemption};
 use crate::queue::{Turn, Walk};
 use crate::reasons::Waiting;
 use crate::state::State;
@@ -39,6 +40,8 @@ pub struct Plan {
     pub bindings: Vec<Binding>,
     /// Whose attempts are to end for whom.
     pub preemptions: Vec<Preemption>,
+    /// Whose attempts are to end for their GPUs do nothing.
+    pub idle: Vec<IdleEnd>,
     /// Ended workloads whose records are to go by themselves.
     pub expirations: Vec<(WorkloadKey, Uid)>,
     /// What the next plan of this leader is to remember.
@@ -79,6 +82,7 @@ pub fn plan_on(state: &State, capacity: &Capacity, memory: &Memory, at: UnixMs, 
         }
     }
     (plan.preemptions, plan.memory) = walk.reclaim(memory);
+    (plan.idle, plan.memory.idle) = idle::idle(state, capacity, &memory.idle, state.now.max(at));
     let overdue = state.overdue(state.now.max(at)).take(EXPIRATIONS);
     plan.expirations = overdue.map(|w| (w.key.clone(), w.uid)).collect();
     plan

@@ -7,11 +7,11 @@ use protocol::ids::{ClusterName, GroupName, PoolName, Region, Uid, UnixMs, Workl
 use protocol::pool::Resource;
 use protocol::resources::{Money, Resources};
 use protocol::sku::Sku;
-use protocol::workload::Framework;
+use protocol::workload::{Framework, Spread};
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::Phase;
-use crate::state::Awaited;
+use crate::state::{Avoided, Awaited};
 
 pub use text::state_text;
 
@@ -29,6 +29,9 @@ pub struct Decision {
     pub engine: String,
     /// Those ahead in line whose kept room it uses: it ends once one of them can start in its place.
     pub passed: Vec<Passed>,
+    /// It is where an attempt failed lately: no cluster could ever hold the gang elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub despite: Option<Avoided>,
 }
 
 /// One that was ahead in line and could not start yet.
@@ -110,6 +113,9 @@ pub enum Obstacle {
         needs: u32,
         /// Members that the empty cluster could hold.
         holds: u32,
+        /// Whether they are kept apart.
+        #[serde(default)]
+        spread: Spread,
     },
     /// Its nodes could hold the gang, but not now.
     NoRoom {
@@ -119,6 +125,9 @@ pub enum Obstacle {
         each: Resources,
         /// The model tried, if it needs one.
         sku: Option<Sku>,
+        /// Whether its members are kept apart.
+        #[serde(default)]
+        spread: Spread,
         /// Members that it needs.
         needs: u32,
         /// Members for which there are holes, after the gang's larger groups took theirs.
@@ -129,6 +138,10 @@ pub enum Obstacle {
         held_by_sick: u32,
         /// More members of this group alone that would fit once running attempts end.
         held_by_attempts: u32,
+        /// More members of this group alone for which there is room on nodes that the workload avoids.
+        on_avoided: u32,
+        /// Until when the first of those nodes is avoided, and why.
+        avoided: Option<Avoided>,
     },
     /// What the gang would cost an hour there, on the cheapest models that it accepts, is more than the workload pays.
     TooDear {
@@ -151,6 +164,8 @@ pub enum Obstacle {
         /// Where that one is, or was last.
         cluster: ClusterName,
     },
+    /// It had no room for the workload's last attempt there, though the planner saw some.
+    Avoided(Avoided),
     /// It has room, which is kept for workloads ahead in line.
     BehindOthers {
         /// The first of them.

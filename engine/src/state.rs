@@ -3,6 +3,7 @@
 //! Owns the types of the state, how they are stored (`codec`) and the views that are derived from them (`indices`,
 //! `outstanding`). Changed by `commands` alone; read by the planner, the API and the sessions.
 
+mod avoids;
 mod codec;
 mod deleted;
 mod dependencies;
@@ -22,6 +23,7 @@ use protocol::ids::{
     WorkloadKey, WorkloadName,
 };
 use protocol::pool::Resource;
+use protocol::resources::Span;
 use protocol::workload::WorkloadSpec;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +31,7 @@ use crate::lifecycle::{Event, Phase};
 use crate::pools::Pools;
 use crate::reasons::Decision;
 
+pub use avoids::{AVOID_MS, Avoided, Avoids, MOST_AVOID_MS};
 pub use deleted::Deleted;
 pub use dependencies::Awaited;
 pub use durations::{Durations, Kind};
@@ -229,6 +232,15 @@ pub enum Happening {
         /// The cluster.
         cluster: ClusterName,
     },
+    /// It is ended, for its GPUs have done nothing for too long.
+    Idle {
+        /// The try.
+        attempt: AttemptNumber,
+        /// Since when they did nothing.
+        since: UnixMs,
+        /// For how long they may.
+        timeout: Span,
+    },
     /// A person said that the attempt is gone.
     Forgotten {
         /// The try.
@@ -268,6 +280,11 @@ pub enum Ground {
 }
 
 impl Attempt {
+    /// Whether it is, or was, ended for its GPUs did nothing.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.stop, Some((_, StopCause::Idle)))
+    }
+
     /// Whether it is being ended to give its room to another.
     pub fn is_preempted(&self) -> bool {
         matches!(self.stop, Some((_, StopCause::Preempted)))
@@ -289,6 +306,12 @@ impl Workload {
     pub fn given_up(&self) -> Option<&Happening> {
         let last = &self.timeline.last()?.what;
         matches!(last, Happening::GivenUp { .. }).then_some(last)
+    }
+
+    /// Why it failed, if its last attempt was ended for being idle.
+    pub fn failed_idle(&self) -> Option<&Happening> {
+        self.attempts.last().filter(|a| a.is_idle() && self.phase == Phase::Failed)?;
+        self.timeline.iter().rev().map(|moment| &moment.what).find(|what| matches!(what, Happening::Idle { .. }))
     }
 
     /// The number that its next attempt must have.

@@ -7,8 +7,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use engine::commands::{Binding, Command, Expect, Outcome, Refusal};
+use engine::commands::{Binding, Command, Expect, IdleEnd, Outcome, Refusal};
 use engine::reasons::{Candidate, Decision, Obstacle, Passed, ScoreTerm};
+use engine::state::Avoided;
 use engine::{Phase, State};
 use proptest::prelude::*;
 use protocol::codec::{CodecError, decode_body, encode_body};
@@ -16,6 +17,7 @@ use protocol::control::{AttemptState, GroupPlacement, NodeShare};
 use protocol::ids::*;
 use protocol::pool::OwnershipSpec;
 use protocol::sku::Sku;
+use protocol::workload::Spread;
 use support::*;
 
 fn hex(bytes: &[u8]) -> String {
@@ -33,18 +35,21 @@ fn decision() -> Decision {
         group: GroupName::new("w").unwrap(),
         each: resources(8, 64, 1),
         sku: Some(Sku::from_driver("H100")),
+        spread: Spread::Nodes,
         needs: 4,
         fits: 2,
         held_by_ghosts: 1,
         held_by_sick: 0,
         held_by_attempts: 3,
+        on_avoided: 1,
+        avoided: Some(Avoided { until: UnixMs(60_000), attempt: AttemptNumber(2), failures: 1 }),
     };
     let candidates = vec![
         Candidate { cluster: cluster("eu-1"), obstacle: None, score: vec![term] },
         Candidate { cluster: cluster("eu-2"), obstacle: Some(obstacle), score: vec![] },
     ];
     let passed = vec![Passed { workload: key("big"), uid: Uid(9) }];
-    Decision { candidates, sequence: 9, age_ms: 20, engine: "0.1.0".into(), passed }
+    Decision { candidates, sequence: 9, age_ms: 20, engine: "0.1.0".into(), passed, despite: None }
 }
 
 fn owner() -> Namespace {
@@ -75,6 +80,8 @@ fn commands() -> Vec<(&'static str, Command)> {
     let mut pool = script::pool_of(&["within", "cpu=100/-/1", "gpu/H100=8/16/2/static"]);
     pool.access.submit.insert("team-a".into());
     let rule = OwnershipSpec { pool: Some(script::pool("research")), parent: Some(owner()) };
+    let (attempt, since) = (AttemptNumber(1), UnixMs(60_000));
+    let idle = IdleEnd { epoch: Epoch(3), key: key("a"), uid: uid("a"), attempt, since };
     vec![
         ("OpenEpoch", Command::OpenEpoch { epoch: Epoch(3) }),
         ("Submit", Command::Submit { key: key("a"), uid: uid("a"), spec }),
@@ -101,6 +108,7 @@ fn commands() -> Vec<(&'static str, Command)> {
             Command::SetOwnershipRule { owner: owner(), spec: rule, expect: Expect::Version(LogIndex(3)) },
         ),
         ("DeleteOwnershipRule", Command::DeleteOwnershipRule { owner: owner() }),
+        ("EndIdle", Command::EndIdle(Box::new(idle))),
     ]
 }
 

@@ -55,6 +55,8 @@ fn an_ending_attempt_stays_so_until_it_is_gone() {
             Event::Gone => assert_eq!(to, Some(Phase::Cancelled)),
             // Of those that were preempted.
             Event::Retry => assert_eq!(to, Some(Phase::Queued)),
+            // Of those that were idle.
+            Event::GiveUp => assert_eq!(to, Some(Phase::Failed)),
             Event::Succeeded => assert_eq!(to, Some(Phase::Succeeded)),
             _ => assert!(matches!(to, None | Some(Phase::Draining)), "{event:?} leads to {to:?}"),
         }

@@ -16,7 +16,7 @@ use protocol::capacity::NodeState;
 use protocol::ids::*;
 use protocol::resources::Resources;
 use protocol::sku::Sku;
-use protocol::workload::{GroupSpec, WorkloadSpec};
+use protocol::workload::{GroupSpec, Spread, WorkloadSpec};
 use support::*;
 
 const SKUS: [&str; 2] = ["H100", "L4"];
@@ -50,7 +50,17 @@ fn gang() -> impl Strategy<Value = Vec<GroupSpec>> {
         .prop_map(|(a, b, c)| [Some(a), b, c].into_iter().flatten().collect())
 }
 
-fn world(nodes: &[SmallNode], gang: &[GroupSpec]) -> (State, Fleet) {
+fn spread() -> impl Strategy<Value = Spread> {
+    prop_oneof![2 => Just(Spread::None), 1 => Just(Spread::Nodes)]
+}
+
+fn spec(gang: &[GroupSpec], spread: Spread) -> WorkloadSpec {
+    let mut spec = batch(gang.to_vec());
+    spec.placement.spread = spread;
+    spec
+}
+
+fn world(nodes: &[SmallNode], gang: &[GroupSpec], spread: Spread) -> (State, Fleet) {
     let mut fleet = Fleet::default();
     let nodes = nodes.iter().enumerate().map(|(i, n)| {
         let (cpu, gib, gpus) = n.free;
@@ -63,7 +73,7 @@ fn world(nodes: &[SmallNode], gang: &[GroupSpec]) -> (State, Fleet) {
     fleet.set("eu-1", nodes.collect());
     let mut state = State::default();
     join(&mut state, "eu-1", 1);
-    submit(&mut state, "a", batch(gang.to_vec()));
+    submit(&mut state, "a", spec(gang, spread));
     (state, fleet)
 }
 
@@ -79,25 +89,27 @@ fn submit(state: &mut State, name: &str, spec: WorkloadSpec) {
 }
 
 /// Whether any way of placing the gang exists: tries every node for every member, and every model for every group.
-fn brute_force(nodes: &[SmallNode], gang: &[GroupSpec]) -> bool {
-    fn group(nodes: &[(Option<usize>, [u64; 3])], gang: &[GroupSpec]) -> bool {
+fn brute_force(nodes: &[SmallNode], gang: &[GroupSpec], spread: Spread) -> bool {
+    // A member after another of its group goes to the same node or a later one, or to a later one where they are kept apart.
+    let step = usize::from(spread == Spread::Nodes);
+    fn group(nodes: &[(Option<usize>, [u64; 3])], gang: &[GroupSpec], step: usize) -> bool {
         let Some((first, rest)) = gang.split_first() else { return true };
         if first.gpus.0 == 0 {
-            return members(nodes.to_vec(), first, first.count, None, 0, rest);
+            return members(nodes.to_vec(), first, first.count, None, (0, step), rest);
         }
         let accepted = |s: &usize| first.gpu.is_empty() || first.gpu.contains(&Sku::parse(SKUS[*s]).unwrap());
-        (0..SKUS.len()).filter(accepted).any(|s| members(nodes.to_vec(), first, first.count, Some(s), 0, rest))
+        (0..SKUS.len()).filter(accepted).any(|s| members(nodes.to_vec(), first, first.count, Some(s), (0, step), rest))
     }
     fn members(
         nodes: Vec<(Option<usize>, [u64; 3])>,
         one: &GroupSpec,
         left: u32,
         sku: Option<usize>,
-        from: usize,
+        (from, step): (usize, usize),
         rest: &[GroupSpec],
     ) -> bool {
         if left == 0 {
-            return group(&nodes, rest);
+            return group(&nodes, rest, step);
         }
         let need = [one.cpu.0, one.memory.0, one.gpus.0];
         (from..nodes.len()).any(|i| {
@@ -107,12 +119,12 @@ fn brute_force(nodes: &[SmallNode], gang: &[GroupSpec]) -> bool {
             }
             let mut less = nodes.clone();
             less[i].1 = [free[0] - need[0], free[1] - need[1], free[2] - need[2]];
-            members(less, one, left - 1, sku, i, rest)
+            members(less, one, left - 1, sku, (i + step, step), rest)
         })
     }
     let free = |n: &SmallNode| (n.sku, [n.free.0 * 1000, n.free.1 * 1024, n.free.2 * 1000]);
     let ready: Vec<_> = nodes.iter().filter(|n| n.ready).map(free).collect();
-    group(&ready, gang)
+    group(&ready, gang, step)
 }
 
 /// What bindings take of each node must be free there; each gang must be whole, on models that it accepts.
@@ -126,7 +138,13 @@ fn check_bindings(bindings: &[Binding], state: &State, fleet: &Fleet) -> Result<
             prop_assert_eq!(need.count, placed.nodes.iter().map(|n| n.members).sum::<u32>());
             prop_assert_eq!(placed.sku.is_some(), need.each.gpu_milli > 0);
             prop_assert!(placed.sku.as_ref().is_none_or(|s| need.skus.is_empty() || need.skus.contains(s)));
+            let distinct = placed.nodes.iter().map(|n| &n.node).collect::<std::collections::BTreeSet<_>>().len();
+            prop_assert_eq!(distinct, placed.nodes.len());
             for share in &placed.nodes {
+                prop_assert!(
+                    share.members == 1 || need.spread == Spread::None,
+                    "members that are to be apart share a node"
+                );
                 let at = (b.cluster.clone(), share.node.clone());
                 *taken.entry(at).or_default() += need.each.times(u64::from(share.members));
                 let node = &fleet.capacity.clusters[&b.cluster].nodes.iter().find(|n| n.name == share.node).unwrap();
@@ -147,35 +165,35 @@ proptest! {
 
     #[test]
     fn a_gang_is_placed_exactly_where_brute_force_places_it(
-        nodes in prop::collection::vec(small_node(), 1..5), gang in gang()
+        nodes in prop::collection::vec(small_node(), 1..5), gang in gang(), spread in spread()
     ) {
-        let (state, fleet) = world(&nodes, &gang);
+        let (state, fleet) = world(&nodes, &gang, spread);
         let plan = plan(&state, &fleet.capacity, UnixMs(0), 10);
-        prop_assert_eq!(plan.bindings.len() == 1, brute_force(&nodes, &gang));
+        prop_assert_eq!(plan.bindings.len() == 1, brute_force(&nodes, &gang, spread));
         check_bindings(&plan.bindings, &state, &fleet)?;
     }
 
     #[test]
     fn what_no_empty_cluster_could_hold_is_called_impossible_and_nothing_else_is(
-        nodes in prop::collection::vec(small_node(), 1..4), gang in gang()
+        nodes in prop::collection::vec(small_node(), 1..4), gang in gang(), spread in spread()
     ) {
-        let (state, fleet) = world(&nodes, &gang);
+        let (state, fleet) = world(&nodes, &gang, spread);
         let empty: Vec<SmallNode> = nodes.iter()
             .map(|n| SmallNode { free: (8, 8, if n.sku.is_some() { 4 } else { 0 }), ready: true, ..n.clone() })
             .collect();
         let plan = plan(&state, &fleet.capacity, UnixMs(0), 10);
         if let Some(waiting) = plan.waiting.get(&uid("a")) {
-            prop_assert_eq!(waiting.cause == WaitCause::Impossible, !brute_force(&empty, &gang));
+            prop_assert_eq!(waiting.cause == WaitCause::Impossible, !brute_force(&empty, &gang, spread));
         }
     }
 
     #[test]
     fn many_gangs_never_take_more_than_is_free_and_the_same_inputs_give_the_same_plan(
-        nodes in prop::collection::vec(small_node(), 1..6), gangs in prop::collection::vec((gang(), -1..2i32), 1..6)
+        nodes in prop::collection::vec(small_node(), 1..6), gangs in prop::collection::vec((gang(), -1..2i32, spread()), 1..6)
     ) {
-        let (mut state, fleet) = world(&nodes, &gangs[0].0);
-        for (i, (gang, priority)) in gangs.iter().enumerate() {
-            submit(&mut state, &format!("w{i}"), WorkloadSpec { priority: *priority, ..batch(gang.clone()) });
+        let (mut state, fleet) = world(&nodes, &gangs[0].0, Spread::None);
+        for (i, (gang, priority, spread)) in gangs.iter().enumerate() {
+            submit(&mut state, &format!("w{i}"), WorkloadSpec { priority: *priority, ..spec(gang, *spread) });
         }
         let first = plan(&state, &fleet.capacity, UnixMs(0), 100);
         check_bindings(&first.bindings, &state, &fleet)?;
@@ -187,7 +205,7 @@ proptest! {
     fn bindings_in_flight_are_not_given_out_again(
         nodes in prop::collection::vec(small_node(), 1..6), gangs in prop::collection::vec(gang(), 2..8)
     ) {
-        let (mut state, fleet) = world(&nodes, &gangs[0]);
+        let (mut state, fleet) = world(&nodes, &gangs[0], Spread::None);
         let mut all = vec![];
         for (i, gang) in gangs.iter().enumerate() {
             submit(&mut state, &format!("w{i}"), batch(gang.clone()));
@@ -223,11 +241,14 @@ fn the_numbers_of_an_obstacle_are_those_of_the_fleet() {
         group: GroupName::new("w").unwrap(),
         each: resources(8, 8, 8),
         sku: Some(Sku::from_driver("H100")),
+        spread: Spread::None,
         needs: 4,
         fits: 2,
         held_by_ghosts: 1,
         held_by_sick: 1,
         held_by_attempts: 1,
+        on_avoided: 0,
+        avoided: None,
     };
     assert_eq!(obstacle, expected);
 }

@@ -12,6 +12,7 @@ use engine::{Phase, State};
 use protocol::control::{AttemptState, NodeShare};
 use protocol::ids::*;
 use protocol::sku::Sku;
+use protocol::workload::{Spread, WorkloadSpec};
 use support::*;
 
 fn apply(state: &mut State, command: Command) -> Applied {
@@ -65,6 +66,55 @@ fn a_binding_that_is_not_whole_is_refused_with_what_is_wrong() {
         assert!(why.contains(expected), "{why:?} does not say {expected:?}");
         assert!(applied.effects.is_empty());
     }
+}
+
+#[test]
+fn a_binding_to_a_node_on_which_it_failed_lately_is_refused_unless_the_planner_saw_no_other() {
+    let (mut state, mut fleet) = world();
+    let nodes = (0..4).map(|i| node(&format!("n{i}"), Some("H100"), resources(64, 512, 8)));
+    fleet.set("eu-1", nodes.collect());
+    let (first, now) = (binding(&state, &fleet, 0), UnixMs(59_999));
+    apply(&mut state, Command::Bind(Box::new(first.clone())));
+    let failed = report("a", 1, 1, script::state_of("infrastructure"));
+    apply(&mut state, Command::Report { cluster: cluster("eu-1"), report: failed });
+    let again = |attempt, despite| {
+        let mut again = Binding { attempt: AttemptNumber(attempt), ..first.clone() };
+        again.decision.despite = despite;
+        Command::Bind(Box::new(again))
+    };
+    let avoided = state.workloads[&key("a")].avoids(now).first_of(&cluster("eu-1"), &first.placement).map(|(_, a)| a);
+    let outcome = |command: &Command, at| state.clone().apply(LogIndex(9), command, at).outcome;
+    let Err(Refusal::StaleBinding { why, .. }) = outcome(&again(2, None), now) else { panic!("it was bound") };
+    assert_eq!(why, "node n0 of eu-1 is avoided: attempt 1 failed there; taken again at 60000 (ms since 1970)");
+    assert!(outcome(&again(2, avoided), now).is_ok(), "the planner's word that it could be nowhere else counts");
+    assert!(outcome(&again(2, None), UnixMs(60_000)).is_ok(), "it is over");
+    let plan = plan(&state, &fleet.capacity, now, 1);
+    let placed: Vec<&str> = plan.bindings[0].placement[0].nodes.iter().map(|n| n.node.as_str()).collect();
+    assert_eq!(placed, ["n2", "n3"]);
+}
+
+#[test]
+fn a_binding_that_puts_members_together_that_are_to_be_apart_is_refused() {
+    let (mut state, fleet) = world();
+    let mut spec = batch(vec![group("w", 2, 8, 64, 4, &["H100"])]);
+    let submit = |spec: &WorkloadSpec| Command::Submit { key: key("b"), uid: uid("b"), spec: Box::new(spec.clone()) };
+    apply(&mut state, Command::Cancel { key: key("a") });
+    let together = |state: &mut State| {
+        let mut binding = binding(state, &fleet, 0);
+        let nodes = &mut binding.placement[0].nodes;
+        nodes.truncate(1);
+        nodes[0].members = 2;
+        apply(state, Command::Bind(Box::new(binding))).outcome
+    };
+    spec.placement.spread = Spread::Nodes;
+    let mut apart = state.clone();
+    apply(&mut apart, submit(&spec));
+    assert_eq!(binding(&apart, &fleet, 0).placement[0].nodes.len(), 2);
+    let Err(Refusal::StaleBinding { why, .. }) = together(&mut apart) else { panic!("it was bound") };
+    assert_eq!(why, "group w has 2 members on node n0; each is to have a node of its own");
+    spec.placement.spread = Spread::None;
+    apply(&mut state, submit(&spec));
+    assert!(together(&mut state).is_ok());
 }
 
 #[test]

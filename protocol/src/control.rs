@@ -89,6 +89,8 @@ pub enum StopCause {
     Orphaned,
     /// Its room goes to another; the workload is tried again.
     Preempted,
+    /// Its GPUs have done nothing for too long; the workload has failed.
+    Idle,
 }
 
 /// End this attempt and see that it is gone.

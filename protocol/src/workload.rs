@@ -64,7 +64,8 @@ pub struct WorkloadSpec {
     /// nothing is ended for being late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_duration: Option<Span>,
-    /// It is ended, as its own failure, once its GPUs have all been measured to do nothing for this long.
+    /// It is ended, as its own failure and for good, once its GPUs have all been measured to do nothing for this long. What is not
+    /// measured is never called idle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Span>,
     /// How long its record is kept after its end; left out: until it is deleted.
@@ -218,15 +219,25 @@ pub struct PlacementSpec {
     pub max_cost_per_hour: Option<Money>,
 }
 
-/// Whether the members of a group are kept apart.
+/// Whether the members of a group are kept apart. Groups of one workload may share nodes all the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "lowercase")]
 pub enum Spread {
     /// They are packed: as few nodes as do least harm to others.
     #[default]
     None,
-    /// Each member of a group has a node of its own.
+    /// Each member of a group has a node of its own, or the workload waits.
     Nodes,
+}
+
+impl Spread {
+    /// How many members of one group may be on a node that has room for so many.
+    pub fn most(self, members: u64) -> u64 {
+        match self {
+            Spread::None => members,
+            Spread::Nodes => members.min(1),
+        }
+    }
 }
 
 /// Regions that are wanted and regions that are needed.
@@ -297,6 +308,9 @@ pub struct GroupNeed {
     pub each: Resources,
     /// Models that it accepts, best first; empty accepts any.
     pub skus: Vec<Sku>,
+    /// Whether its members are kept apart.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub spread: Spread,
 }
 
 /// What is wrong with a specification, and where.
@@ -340,12 +354,14 @@ impl WorkloadSpec {
             count: 1,
             each: Resources { cpu_milli: h.cpu.0, memory_mib: h.memory.0, gpu_milli: 0 },
             skus: vec![],
+            spread: self.placement.spread,
         };
         let group = |g: &GroupSpec| GroupNeed {
             name: g.name.clone(),
             count: g.count,
             each: Resources { cpu_milli: g.cpu.0, memory_mib: g.memory.0, gpu_milli: g.gpus.0 },
             skus: g.gpu.clone(),
+            spread: self.placement.spread,
         };
         match (&self.ray, &self.spark, &self.batch) {
             (Some(ray), ..) => std::iter::once(fixed("head", &ray.head)).chain(ray.workers.iter().map(group)).collect(),

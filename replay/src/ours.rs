@@ -10,7 +10,7 @@ use protocol::control::ClusterInfo;
 use protocol::ids::{ClusterName, CommandNumber, GroupName, Incarnation, LogIndex, NodeName, Region, UnixMs};
 use protocol::resources::Resources;
 use protocol::sku::Sku;
-use protocol::workload::{Framework, GroupNeed};
+use protocol::workload::{Framework, GroupNeed, Spread};
 
 use crate::fleet::{Choice, DEVICE, Fleet, Pod};
 use crate::policy::Policy;
@@ -106,6 +106,7 @@ pub(crate) fn gang(pod: &Pod) -> Vec<GroupNeed> {
         count: 1,
         each: Resources { cpu_milli: pod.cpu_milli, memory_mib: pod.memory_mib, gpu_milli: pod.gpu_milli() },
         skus: if pod.devices == 0 { vec![] } else { pod.models.iter().map(|m| Sku::from_driver(m)).collect() },
+        spread: Spread::None,
     }]
 }
 

@@ -327,6 +327,12 @@ async fn story() -> (Core, Served, Hold) {
     (core, served, hold)
 }
 
+/// What the held devices of a node do, added up, where there are such and all of that is known.
+fn held(node: &NodeStatus) -> Option<u32> {
+    let held = node.devices.iter().filter(|d| d.state == DeviceState::Held);
+    held.map(|d| d.activity_percent.map(u32::from)).reduce(|sum, more| Some(sum? + more?)).flatten()
+}
+
 /// A node as the planner reads it.
 fn summed(node: &NodeStatus) -> NodeCapacity {
     let count = |state| node.devices.iter().filter(|d| d.state == state).count();
@@ -342,6 +348,7 @@ fn summed(node: &NodeStatus) -> NodeCapacity {
         ghosts: count(DeviceState::Ghost) as u16,
         sick: count(DeviceState::Sick) as u16,
         activity_percent: known.iter().sum::<u32>().checked_div(known.len() as u32).map(|mean| mean as u8),
+        held_activity: held(node),
     }
 }
 

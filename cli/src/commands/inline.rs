@@ -8,7 +8,8 @@ use protocol::ids::{GroupName, Region, WorkloadName};
 use protocol::resources::{Cpu, Gpus, Memory, Money, Span};
 use protocol::sku::Sku;
 use protocol::workload::{
-    BatchSpec, Dependency, GroupSpec, HeadSpec, PlacementSpec, RaySpec, RegionSpec, RetrySpec, SparkSpec, WorkloadSpec,
+    BatchSpec, Dependency, GroupSpec, HeadSpec, PlacementSpec, RaySpec, RegionSpec, RetrySpec, SparkSpec, Spread,
+    WorkloadSpec,
 };
 
 use crate::args::Global;
@@ -74,12 +75,18 @@ pub struct Inline {
     /// Workloads of its namespace that must have succeeded before
     #[arg(long, value_name = "NAME", requires = "name", value_delimiter = ',')]
     depends_on: Vec<WorkloadName>,
+    /// It fails once its GPUs have been measured to do nothing for this long, such as 30m
+    #[arg(long, value_name = "TIME", requires = "name")]
+    idle_timeout: Option<Span>,
     /// Its record goes this long after its end, such as 7d [default: it stays until it is deleted]
     #[arg(long, value_name = "TIME", requires = "name")]
     ttl_after_finished: Option<Span>,
     /// Only the cluster where this workload of its namespace is, or was last
     #[arg(long, value_name = "NAME", requires = "name")]
     same_cluster_as: Option<WorkloadName>,
+    /// Whether each member of a group has a node of its own: none or nodes [default: none]
+    #[arg(long, value_enum, value_name = "SPREAD", requires = "name", hide_possible_values = true)]
+    spread: Option<Apart>,
     /// What its GPUs may cost an hour at most, all together
     #[arg(long, value_name = "MONEY", requires = "name")]
     max_cost_per_hour: Option<Money>,
@@ -97,6 +104,24 @@ enum Kind {
     Ray,
     /// A Spark application; the command is its file and its arguments
     Spark,
+}
+
+/// Whether members are kept apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Apart {
+    /// They are packed
+    None,
+    /// Each member of a group has a node of its own
+    Nodes,
+}
+
+impl From<Apart> for Spread {
+    fn from(apart: Apart) -> Self {
+        match apart {
+            Apart::None => Spread::None,
+            Apart::Nodes => Spread::Nodes,
+        }
+    }
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
@@ -120,14 +145,15 @@ impl Inline {
             placement: PlacementSpec {
                 regions: RegionSpec { prefer: self.prefer_region.clone(), require: self.region.clone() },
                 same_cluster_as: self.same_cluster_as.clone(),
+                spread: self.spread.map_or(Spread::None, Spread::from),
                 max_cost_per_hour: self.max_cost_per_hour,
-                ..PlacementSpec::default()
             },
             retries: RetrySpec { limit: self.retries.unwrap_or(0), ..RetrySpec::default() },
             env: self.env.iter().cloned().collect::<BTreeMap<_, _>>(),
             working_dir,
             depends_on: self.depends_on.iter().cloned().map(|workload| Dependency { workload }).collect(),
             expected_duration: self.expected_duration,
+            idle_timeout: self.idle_timeout,
             ttl_after_finished: self.ttl_after_finished,
             ..WorkloadSpec::default()
         };

@@ -3,6 +3,7 @@
 
 use engine::Phase;
 use engine::reasons::{Candidate, Decision, Explanation, Obstacle, WaitCause, Waiting};
+use engine::state::Avoided;
 
 use super::table::{Table, Tone, cell, known};
 use super::{Out, age, obstacle};
@@ -105,6 +106,9 @@ fn decided(decision: &Decision, out: &Out) -> String {
     }
     if !table.is_empty() {
         text.push_str(&table.indented(out));
+    }
+    if let Some(Avoided { attempt, .. }) = decision.despite {
+        text.push_str(&format!("  Attempt {attempt} failed there lately: no cluster could hold it anywhere else.\n"));
     }
     if !unable.is_empty() {
         text.push_str(&format!("\n{}\n", out.heading("Clusters that could not hold it then:")));

@@ -1,8 +1,17 @@
 //! What keeps a gang out of a cluster, in words: the numbers have columns of their own beside them.
 
 use engine::reasons::Obstacle;
+use engine::state::Avoided;
+use protocol::workload::Spread;
 
 use super::age;
+
+fn apart(spread: Spread) -> &'static str {
+    match spread {
+        Spread::None => "",
+        Spread::Nodes => ", on a node of its own",
+    }
+}
 
 /// One obstacle, as a short sentence.
 pub fn sentence(obstacle: &Obstacle) -> String {
@@ -22,15 +31,23 @@ pub fn sentence(obstacle: &Obstacle) -> String {
             let accepted = join(accepted.iter().map(ToString::to_string).collect());
             format!("has none of the models that {group} accepts: {accepted}")
         }
-        Obstacle::TooSmall { group, needs, holds } => {
-            format!("too small even when empty: {group} needs {needs}, it holds {holds}")
+        Obstacle::TooSmall { group, needs, holds, spread } => {
+            format!("too small even when empty: {group} needs {needs}{}, it holds {holds}", apart(*spread))
         }
-        Obstacle::NoRoom { group, each, sku, .. } => {
+        Obstacle::NoRoom { group, each, sku, spread, on_avoided, avoided, .. } => {
             let sku = sku.as_ref().map(|sku| format!(" on {sku}")).unwrap_or_default();
-            format!("no room for {group}{sku} now (each: {each})")
+            let avoided = avoided.as_ref().map(|avoided| {
+                let until = age::until(avoided.until);
+                format!("; {on_avoided} more on nodes where it failed lately, taken again {until}")
+            });
+            let apart = apart(*spread);
+            format!("no room for {group}{sku} now (each: {each}{apart}){}", avoided.unwrap_or_default())
         }
         other @ (Obstacle::TooDear { .. } | Obstacle::NoPrice { .. } | Obstacle::ElsewhereThan { .. }) => {
             other.to_string()
+        }
+        Obstacle::Avoided(Avoided { until, attempt, .. }) => {
+            format!("had no room for attempt {attempt} after all; taken again {}", age::until(*until))
         }
         Obstacle::BehindOthers { first, .. } => format!("has room, which is kept for {first}"),
     }

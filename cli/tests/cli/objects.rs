@@ -7,7 +7,7 @@ use engine::lifecycle::Phase;
 use engine::reasons::{Candidate, Decision, Explanation, Obstacle, ScoreTerm, WaitCause, Waiting};
 use protocol::ids::GroupName;
 use protocol::resources::Resources;
-use protocol::workload::Framework;
+use protocol::workload::{Framework, Spread};
 use serde_json::{Value, json};
 
 /// When every workload here was made: an hour and a half ago, whenever that is.
@@ -84,17 +84,20 @@ pub fn waiting() -> Value {
         group: group.clone(),
         each: Resources { cpu_milli: 4000, memory_mib: 65_536, gpu_milli: 8000 },
         sku: Some("H100".parse().unwrap()),
+        spread: Spread::None,
         needs: 8,
         fits: 2,
         held_by_ghosts: 1,
         held_by_sick: 0,
         held_by_attempts: 5,
+        on_avoided: 0,
+        avoided: None,
     };
     let wrong_region = Obstacle::WrongRegion { region: "us".parse().unwrap(), required: vec!["eu".parse().unwrap()] };
     let candidates = vec![
         candidate("eu-1", Some(no_room), &[]),
         candidate("us-1", Some(wrong_region), &[]),
-        candidate("us-2", Some(Obstacle::TooSmall { group, needs: 8, holds: 4 }), &[]),
+        candidate("us-2", Some(Obstacle::TooSmall { group, needs: 8, holds: 4, spread: Spread::None }), &[]),
         candidate("us-3", Some(Obstacle::StaleCapacity { age_ms: 12_300, bound_ms: 5_000 }), &[]),
     ];
     explained(&Explanation {
@@ -125,7 +128,14 @@ pub fn placed() -> Value {
         phase: Phase::Running,
         summary: "it runs in eu-1".into(),
         waiting: None,
-        decision: Some(Decision { candidates, sequence: 41, age_ms: 800, engine: "0.1.0".into(), passed: vec![] }),
+        decision: Some(Decision {
+            candidates,
+            sequence: 41,
+            age_ms: 800,
+            engine: "0.1.0".into(),
+            passed: vec![],
+            despite: None,
+        }),
         cures: vec![],
     })
 }

@@ -178,6 +178,7 @@ impl From<Refusal> for ApiError {
             | Refusal::OldEpoch { .. }
             | Refusal::StrayReport { .. }
             | Refusal::NotDue { .. }
+            | Refusal::NotIdle { .. }
             | Refusal::NotAbandoned { .. } => ApiError::Conflict(text),
         }
     }

@@ -63,6 +63,7 @@ fn stop_cause(cause: StopCause) -> &'static str {
         StopCause::Cancelled => "cancelled",
         StopCause::Orphaned => "orphaned",
         StopCause::Preempted => "preempted",
+        StopCause::Idle => "idle",
     }
 }
 
@@ -116,7 +117,8 @@ pub fn message(workload: &Workload, reason: Option<&Waiting>) -> String {
         (Phase::Cancelled, None) => "cancelled before it was placed".into(),
         (_, Some(a)) => {
             let last = format!("attempt {} on {}: {}", a.number, a.cluster, attempt(a));
-            workload.given_up().map_or_else(|| last.clone(), |why| format!("{last}; {why}"))
+            let more = workload.given_up().or(workload.failed_idle());
+            more.map_or_else(|| last.clone(), |why| format!("{last}; {why}"))
         }
         (other, None) => other.to_string().to_lowercase(),
     }

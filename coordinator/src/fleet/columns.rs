@@ -88,6 +88,15 @@ impl Table {
         u8::try_from(sum.checked_div(count)?).ok()
     }
 
+    /// The activity in percent of the devices of these rows that attempts hold, added up, where there are such and that of
+    /// each of them is known.
+    fn held_activity(&self, devices: std::ops::Range<usize>) -> Option<u32> {
+        let states = &self.columns.device_state[devices.clone()];
+        let held = states.iter().zip(&self.columns.activity[devices]).filter(|(s, _)| **s == DeviceState::Held);
+        let known = |activity: u8| Some(u32::from(activity)).filter(|a| *a <= 100);
+        held.map(|(_, activity)| known(*activity)).reduce(|sum, more| Some(sum? + more?)).flatten()
+    }
+
     fn node(&self, row: usize) -> NodeCapacity {
         let devices = self.devices_of(row);
         let states = &self.columns.device_state[devices.clone()];
@@ -102,7 +111,8 @@ impl Table {
             shares: vec![],
             ghosts: count(DeviceState::Ghost),
             sick: count(DeviceState::Sick),
-            activity_percent: self.activity_percent(devices),
+            activity_percent: self.activity_percent(devices.clone()),
+            held_activity: self.held_activity(devices),
         }
     }
 
@@ -145,6 +155,7 @@ impl Table {
             gpu_milli: 1000 * free,
         };
         (node.ghosts, node.sick) = (ghosts, sick);
-        node.activity_percent = self.activity_percent(range);
+        node.activity_percent = self.activity_percent(range.clone());
+        node.held_activity = self.held_activity(range);
     }
 }

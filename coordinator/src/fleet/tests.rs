@@ -63,7 +63,18 @@ fn changes_reach_the_planners_view_and_nothing_else_moves() {
     let node = &view.nodes[2];
     assert_eq!((node.free.cpu_milli, node.free.gpu_milli, node.ghosts, node.sick), (1, 5_000, 1, 1));
     assert_eq!(node.activity_percent, Some(50), "a percentage above 100 is no reading");
+    assert_eq!(node.held_activity, Some(50), "what is not held does not count");
     assert_eq!(node.total.gpu_milli, 8_000);
+    let mut held = Delta { watermark: CommandNumber(9), ..delta(3) };
+    held.device_state = Changes { gaps: vec![6], values: vec![DeviceState::Held] };
+    take(&mut fleet, 1, CapacityFrame::Delta(held), 20).unwrap();
+    let nodes = |fleet: &mut Fleet| fleet.capacity(MonotonicMs(25)).clusters[&cluster()].nodes.clone();
+    assert_eq!(nodes(&mut fleet)[2].held_activity, None, "one that is held has no reading");
+    let mut read = Delta { watermark: CommandNumber(9), ..delta(4) };
+    read.activity = Changes { gaps: vec![6], values: vec![4] };
+    take(&mut fleet, 1, CapacityFrame::Delta(read), 20).unwrap();
+    assert_eq!(nodes(&mut fleet)[2].held_activity, Some(54));
+    assert_eq!(nodes(&mut fleet)[1].held_activity, None, "nothing is held");
 }
 
 #[test]

@@ -130,6 +130,7 @@ fn planned_for(command: &Command) -> Option<Uid> {
     match command {
         Command::Bind(binding) => Some(binding.uid),
         Command::Preempt(preemption) => Some(preemption.by_uid),
+        Command::EndIdle(end) => Some(end.uid),
         Command::Expire { uid, .. } => Some(*uid),
         _ => None,
     }

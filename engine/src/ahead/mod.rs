@@ -104,7 +104,10 @@ impl Ahead {
     pub(crate) fn advance(&mut self) -> Option<Vec<(WorkloadKey, Basis)>> {
         let end = self.agenda.keys().next().map(|(at, _)| *at);
         let again = self.state.indices.backoffs.iter().map(|(until, _)| *until).find(|until| *until > self.now);
-        let next = [end, again].into_iter().flatten().min()?;
+        let failed =
+            self.state.waiting().filter_map(|key| self.state.workloads.get(key)).filter(|w| !w.attempts.is_empty());
+        let taken_again = failed.filter_map(|w| w.avoids(self.now).next_end()).min();
+        let next = [end, again, taken_again].into_iter().flatten().min()?;
         self.now = self.now.max(next);
         let mut ended = vec![];
         while let Some(entry) = self.agenda.first_entry().filter(|entry| entry.key().0 <= self.now) {

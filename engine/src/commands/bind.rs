@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use protocol::control::GroupPlacement;
+use protocol::control::{GroupPlacement, NodeShare};
 use protocol::ids::{ClusterName, UnixMs};
 use protocol::workload::{GroupNeed, Preemptible};
 
@@ -29,6 +29,7 @@ impl Step<'_> {
         check_cluster(workload, cluster).map_err(stale)?;
         check_beside(self.state, workload, &binding.cluster).map_err(stale)?;
         check_placement(&workload.spec.gang(), &binding.placement).map_err(stale)?;
+        check_avoids(workload, binding, self.now).map_err(stale)?;
         check_quota(self.state, workload, binding).map_err(stale)?;
 
         let attempt_id = workload.attempt_id(binding.attempt);
@@ -113,6 +114,18 @@ fn check_beside(state: &State, workload: &Workload, chosen: &ClusterName) -> Res
     }
 }
 
+/// Whether the place is one where it failed lately. That it could be nowhere else is the planner's word.
+fn check_avoids(workload: &Workload, binding: &Binding, now: UnixMs) -> Result<(), String> {
+    if binding.decision.despite.is_some() {
+        return Ok(());
+    }
+    match workload.avoids(now).first_of(&binding.cluster, &binding.placement) {
+        Some((Some(node), avoided)) => Err(format!("node {node} of {} is avoided: {avoided}", binding.cluster)),
+        Some((None, avoided)) => Err(format!("cluster {} is avoided: {avoided}", binding.cluster)),
+        None => Ok(()),
+    }
+}
+
 /// What state alone can tell of the pool's part: limits and reservations. What the pool is entitled to is the planner's word.
 fn check_quota(state: &State, workload: &Workload, binding: &Binding) -> Result<(), String> {
     let (pools, usage, pool) = (&state.pools, &state.indices.usage, &workload.pool);
@@ -154,6 +167,13 @@ fn check_group(need: &GroupNeed, group: &GroupPlacement) -> Result<(), String> {
     let distinct: BTreeSet<_> = group.nodes.iter().filter(|n| n.members > 0).map(|n| &n.node).collect();
     if distinct.len() != group.nodes.len() {
         return Err(format!("group {name} names a node twice, or for no member"));
+    }
+    let most = |n: &NodeShare| need.spread.most(u64::from(n.members));
+    if let Some(crowded) = group.nodes.iter().find(|n| most(n) < u64::from(n.members)) {
+        return Err(format!(
+            "group {name} has {} members on node {}; each is to have a node of its own",
+            crowded.members, crowded.node
+        ));
     }
     match &group.sku {
         None if need.each.gpu_milli > 0 => Err(format!("group {name} needs GPUs and no model was chosen")),

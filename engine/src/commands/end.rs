@@ -44,6 +44,11 @@ pub(super) fn end_attempt(workload: &mut Workload, state: &AttemptState, now: Un
     if attempt_was_preempted(workload) && *state != AttemptState::Succeeded {
         return workload.enter(Event::Retry, reported, now);
     }
+    // Nor is what was ended for being idle tried again: it would be idle again.
+    let idle = workload.attempts.last().is_some_and(Attempt::is_idle);
+    if idle && *state != AttemptState::Succeeded {
+        return workload.enter(Event::GiveUp, reported, now);
+    }
     let class = match state {
         AttemptState::Succeeded => return workload.enter(Event::Succeeded, reported, now),
         AttemptState::Failed { class, .. } => *class,

@@ -25,6 +25,7 @@ mod cancel;
 mod delete_ownership_rule;
 mod delete_pool;
 mod end;
+mod end_idle;
 mod expire;
 pub(crate) mod forget;
 mod join;
@@ -141,6 +142,8 @@ pub enum Command {
         /// The owner.
         owner: Namespace,
     },
+    /// A workload ends whose GPUs have done nothing for longer than it allows.
+    EndIdle(Box<IdleEnd>),
 }
 
 /// What must be there before something is set, so that nobody overwrites what they have not seen.
@@ -188,6 +191,21 @@ pub struct Preemption {
     pub fleet: Amounts,
     /// The clusters whose capacity and attempts count in that.
     pub clusters: BTreeSet<ClusterName>,
+}
+
+/// An attempt that is to end, for its GPUs do nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct IdleEnd {
+    /// The epoch in which it was planned; must be the current one.
+    pub epoch: Epoch,
+    /// The workload.
+    pub key: WorkloadKey,
+    /// Its id.
+    pub uid: Uid,
+    /// Its live attempt.
+    pub attempt: AttemptNumber,
+    /// Since when all its GPUs have been measured to do nothing: the planner's word, for capacity is not in the log.
+    pub since: UnixMs,
 }
 
 /// One attempt that is to end.
@@ -308,6 +326,14 @@ pub enum Refusal {
         /// What changed.
         why: String,
     },
+    /// The workload is not to end for being idle.
+    #[error("{key} is not ended for being idle: {why}")]
+    NotIdle {
+        /// The workload.
+        key: WorkloadKey,
+        /// Why not.
+        why: String,
+    },
     /// A record is not to go yet.
     #[error("the record of {key} is not to go by itself: {}", .due.map_or_else(
         || "it has not ended, or names no time after its end".to_owned(),
@@ -380,6 +406,7 @@ impl State {
             Command::DeletePool { name } => step.delete_pool(name),
             Command::SetOwnershipRule { owner, spec, expect } => step.set_ownership_rule(owner, spec, *expect),
             Command::DeleteOwnershipRule { owner } => step.delete_ownership_rule(owner),
+            Command::EndIdle(end) => step.end_idle(end),
         };
         step.finish(outcome)
     }

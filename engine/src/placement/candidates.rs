@@ -6,7 +6,8 @@ use protocol::control::{GroupPlacement, NodeShare};
 use protocol::ids::ClusterName;
 use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
 
-use super::fit::{Allowed, Everywhere, Fit, Fullest, Shape, Spot, fit, packing_order};
+use super::avoid::NotAvoided;
+use super::fit::{Allowed, Fit, Fullest, Shape, Spot, fit, packing_order};
 use super::obstacles::{bars, no_room, stale, too_small};
 use super::price::payable;
 use super::rooms::{Order, Room};
@@ -86,14 +87,14 @@ fn look_for(
         return barred(obstacle, false);
     }
     if let Some(ahead) = reservations.ahead(room, passes)
-        && matches!(fit(&mut room.holes, &Everywhere, &shapes, &Fullest), Fit::Fits(..))
+        && matches!(fit(&mut room.holes, &NotAvoided, &shapes, &Fullest), Fit::Fits(..))
     {
         let (first, until) = (ahead.key.to_string(), ahead.pass_until);
         return barred(Obstacle::BehindOthers { first, until }, true);
     }
     let obstacle = no_room(room, gang);
     // Where even the end of every attempt would make no room, keeping room would only leave it idle.
-    let worth = fit(room.healthy(), &Everywhere, &shapes, &Fullest) != Fit::No;
+    let worth = fit(room.healthy(), &NotAvoided, &shapes, &Fullest) != Fit::No;
     barred(obstacle, worth)
 }
 
@@ -147,6 +148,7 @@ pub(crate) fn decision(rooms: &BTreeMap<&ClusterName, Room<'_>>, places: &[Place
         age_ms: frame.map_or(0, |f| f.age_ms),
         engine: env!("CARGO_PKG_VERSION").into(),
         passed: vec![],
+        despite: None,
     }
 }
 

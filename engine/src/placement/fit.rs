@@ -1,5 +1,7 @@
 //! Does a gang fit into these holes, and where?
 //!
+//! Members that are kept apart have a node each, which groups may share: of one group a node holds one at most.
+//!
 //! - One group: exact. The members that each node can hold are counted; nothing else can be said about it.
 //! - Several groups: bin packing. First the groups are packed one after the other, the largest first, each where it wastes least,
 //!   then each onto the fullest nodes that will do. Where that fails, every way of placing all groups but the most numerous is
@@ -14,6 +16,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use protocol::resources::Resources;
+use protocol::workload::Spread;
 
 use super::devices::{DEVICE, Free};
 use super::holes::{Class, Holes, SkuId};
@@ -31,12 +34,19 @@ pub(crate) struct Shape {
     pub(crate) each: Resources,
     /// Models that it accepts and the cluster has, best first, those alike together; empty for a group without GPUs.
     pub(crate) skus: Vec<Vec<u16>>,
+    /// Whether its members are kept apart.
+    pub(crate) spread: Spread,
 }
 
 impl Shape {
     /// The accepted models, best first.
     pub(crate) fn models(&self) -> impl Iterator<Item = u16> + '_ {
         self.skus.iter().flatten().copied()
+    }
+
+    /// How many of its members a node of this class holds.
+    fn members(&self, class: &Class) -> u64 {
+        self.spread.most(class.members(&self.each))
     }
 
     fn asks_shares(&self) -> bool {
@@ -93,12 +103,12 @@ impl Judge for Fullest {
     }
 }
 
-/// How many members of this size on this model the holes have room for, as far as `enough`.
-pub(crate) fn count(holes: &Holes, allowed: &dyn Allowed, each: &Resources, sku: SkuId, enough: u64) -> u64 {
+/// How many members of a group on this model the holes have room for, as far as all of it.
+pub(crate) fn count(holes: &Holes, allowed: &dyn Allowed, group: &Shape, sku: SkuId) -> u64 {
     let mut found = 0u64;
-    for (class, nodes) in usable(holes, allowed, each, sku) {
-        found = found.saturating_add(nodes.saturating_mul(class.members(each)));
-        if found >= enough {
+    for (class, nodes) in usable(holes, allowed, &group.each, sku) {
+        found = found.saturating_add(nodes.saturating_mul(group.members(class)));
+        if found >= group.count {
             break;
         }
     }
@@ -157,7 +167,7 @@ fn fit_models(
     judge: &dyn Judge,
 ) -> Fit {
     // Each group on its own must fit: cheap, and most that do not fit fail here.
-    let alone = |(g, sku): (&Shape, &SkuId)| count(holes, allowed, &g.each, *sku, g.count) >= g.count;
+    let alone = |(g, sku): (&Shape, &SkuId)| count(holes, allowed, g, *sku) >= g.count;
     if !gang.iter().zip(models).all(alone) {
         return Fit::No;
     }
@@ -245,7 +255,12 @@ pub(crate) fn place_group(
                 return (group.count, waste);
             }
             let members = hold.min(left);
-            let node = holes.first(&class).expect("the class has this many nodes");
+            // Nodes that got their member may be of this class now.
+            let node = match group.spread {
+                Spread::None => holes.first(&class),
+                Spread::Nodes => holes.first_but(&class, &spot.nodes),
+            };
+            let node = node.expect("the class has this many nodes");
             waste = waste.plus(&judge.waste(class.sku, holes.free(node), &group.each, members));
             holes.take(node, &group.each, members);
             *spot.nodes.entry(node).or_default() += members;
@@ -255,8 +270,8 @@ pub(crate) fn place_group(
     (group.count - left, waste)
 }
 
-/// The classes with room, each with its nodes and the members that one of them holds: those first where a member wastes least.
-/// Members without GPUs stay off GPU nodes while other room is there.
+/// The classes with room, each with its nodes and the members that one of them holds: those first where a member wastes least, those
+/// last where the workload failed. Members without GPUs stay off GPU nodes while other room is there.
 fn best_first(
     holes: &Holes,
     allowed: &dyn Allowed,
@@ -265,7 +280,7 @@ fn best_first(
     judge: &dyn Judge,
 ) -> Vec<(Class, u64, u64)> {
     let judged = |(class, nodes): (&'_ Class, u64)| {
-        let hold = class.members(&group.each);
+        let hold = group.members(class);
         if hold == 0 {
             return None;
         }
@@ -273,7 +288,7 @@ fn best_first(
         let members = hold.min(group.count);
         let waste = judge.waste(class.sku, &free, &group.each, members).sum() / members.max(1) as i64;
         let on_gpus = group.each.gpu_milli == 0 && class.sku.is_some();
-        Some(((on_gpus, waste, free.all.gpu_milli), class.clone(), nodes, hold))
+        Some(((class.failures(), on_gpus, waste, free.all.gpu_milli), class.clone(), nodes, hold))
     };
     let mut all: Vec<_> = usable(holes, allowed, &group.each, sku).filter_map(judged).collect();
     // Of equals the first in packing order: the sort is stable.
@@ -362,7 +377,7 @@ impl<'a> Search<'a> {
         if !self.look() {
             return false;
         }
-        if count(self.holes, self.allowed, &group.each, self.spots[g].sku, group.count) < group.count {
+        if count(self.holes, self.allowed, group, self.spots[g].sku) < group.count {
             return false;
         }
         place_group(self.holes, self.allowed, group, &mut self.spots[g], &Fullest).0 == group.count
@@ -389,7 +404,11 @@ impl<'a> Search<'a> {
                 return false;
             }
             let mark = self.holes.mark();
-            let Some(node) = self.holes.first(&class) else { continue };
+            let node = match self.gang[g].spread {
+                Spread::None => self.holes.first(&class),
+                Spread::Nodes => self.holes.first_but(&class, &self.spots[g].nodes),
+            };
+            let Some(node) = node else { continue };
             self.holes.take(node, &each, 1);
             *self.spots[g].nodes.entry(node).or_default() += 1;
             if self.member(depth, left - 1, Some(class)) {

@@ -23,8 +23,23 @@ pub(crate) struct Class {
     kept: Option<KeptFor>,
 }
 
-/// A waiting gang that a node is kept for, by its number in a plan.
+/// A waiting gang that a node is kept for, by its number in a plan; or one of the marks below, during one workload's turn.
 pub(crate) type KeptFor = u16;
+/// The mark of a node on which nobody failed is none; that of one on which the workload failed so and so often is so much more than
+/// this: kept for nobody, and taken last. No gang has so high a number.
+const FAILED: KeptFor = 1 << 15;
+/// The mark of a node that is not taken.
+pub(crate) const AVOIDED: KeptFor = KeptFor::MAX;
+
+/// The mark of a node that is taken after those with fewer failures.
+pub(crate) fn taken_last(failures: u32) -> KeptFor {
+    FAILED + KeptFor::try_from(failures.min(1000)).unwrap_or(0)
+}
+
+/// For whom a node with this mark is kept: a gang, or nobody at all ([`AVOIDED`]).
+fn keeper(mark: Option<KeptFor>) -> Option<KeptFor> {
+    mark.filter(|mark| *mark < FAILED || *mark == AVOIDED)
+}
 
 impl Class {
     fn of(sku: SkuId, free: &Free, kept: Option<KeptFor>) -> Self {
@@ -32,9 +47,14 @@ impl Class {
         Self { sku, gpu_milli, cpu_milli, memory_mib, shares: free.shares.clone(), kept }
     }
 
-    /// The gang that its nodes are kept for.
+    /// The gang that its nodes are kept for, or [`AVOIDED`].
     pub(crate) fn kept(&self) -> Option<KeptFor> {
-        self.kept
+        keeper(self.kept)
+    }
+
+    /// Where in the order its nodes are taken: the more often the workload failed there, the later.
+    pub(crate) fn failures(&self) -> KeptFor {
+        self.kept.map_or(0, |mark| mark.saturating_sub(FAILED))
     }
 
     /// What is free on each of its nodes.
@@ -108,6 +128,11 @@ impl Holes {
         self.classes.get(class).and_then(|nodes| nodes.first().copied())
     }
 
+    /// The first node of a class that is none of these.
+    pub(crate) fn first_but(&self, class: &Class, taken: &BTreeMap<u32, u64>) -> Option<u32> {
+        self.classes.get(class).and_then(|nodes| nodes.iter().find(|node| !taken.contains_key(node)).copied())
+    }
+
     /// What is free on a node.
     pub(crate) fn free(&self, node: u32) -> &Free {
         &self.free[node as usize]
@@ -120,7 +145,7 @@ impl Holes {
 
     /// The first node of those that are as a node of this model was.
     pub(crate) fn first_of(&self, node: u32, was: &Free) -> Option<u32> {
-        self.first(&Class::of(self.sku(node), was, self.kept_for(node)))
+        self.first(&Class::of(self.sku(node), was, self.mark_of(node)))
     }
 
     /// The first node of each class of a model, with at least so much GPU left.
@@ -180,9 +205,21 @@ impl Holes {
         self.log.clear();
     }
 
-    /// For whom a node is kept.
+    /// For whom a node is kept: a gang, or [`AVOIDED`].
     pub(crate) fn kept_for(&self, node: u32) -> Option<KeptFor> {
+        keeper(self.mark_of(node))
+    }
+
+    fn mark_of(&self, node: u32) -> Option<KeptFor> {
         self.kept.get(node as usize).copied().flatten()
+    }
+
+    /// Takes a mark of one workload's turn off a node, which is then kept as before it. A node that was kept for a gang meanwhile
+    /// stays so.
+    pub(crate) fn unmark(&mut self, node: u32, before: Option<KeptFor>) {
+        if self.mark_of(node).is_some_and(|mark| mark >= FAILED) {
+            self.keep_for(node, before);
+        }
     }
 
     /// A node is kept for a gang from here on, or for nobody. Not among what is undone.
@@ -198,7 +235,7 @@ impl Holes {
 
     /// Takes a node out of its class; false where it is in none.
     fn leave(&mut self, node: u32) -> bool {
-        let class = Class::of(self.sku(node), &self.free[node as usize], self.kept_for(node));
+        let class = Class::of(self.sku(node), &self.free[node as usize], self.mark_of(node));
         let Some(nodes) = self.classes.get_mut(&class) else { return false };
         let there = nodes.remove(&node);
         if nodes.is_empty() {
@@ -208,7 +245,7 @@ impl Holes {
     }
 
     fn set(&mut self, node: u32, free: Free) {
-        let (sku, kept) = (self.sku[node as usize], self.kept_for(node));
+        let (sku, kept) = (self.sku[node as usize], self.mark_of(node));
         self.leave(node);
         self.classes.entry(Class::of(sku, &free, kept)).or_default().insert(node);
         self.free[node as usize] = free;

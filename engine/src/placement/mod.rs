@@ -1,8 +1,10 @@
 //! Where a gang can go. Owns the free room of each cluster during one plan (`rooms`: `holes` of `devices`), the exact question
-//! whether a gang fits (`fit`), what keeps it out (`obstacles`), what a place wastes (`value`, from the `mix` of what is asked for
+//! whether a gang fits (`fit`), what keeps it out (`obstacles`), where it failed
+//! lately (`avoid`), what a place wastes (`value`, from the `mix` of what is asked for
 //! and the prices of `cutting`) and which of several places is best (`score`). Reads state and capacity, changes neither; called by
 //! `queue`, `plan` and, for traces, through `placer`.
 
+pub(crate) mod avoid;
 pub(crate) mod candidates;
 pub(crate) mod cutting;
 pub(crate) mod devices;

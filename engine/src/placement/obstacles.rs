@@ -3,9 +3,10 @@
 use protocol::capacity::NodeState;
 use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
 
+use super::avoid::NotAvoided;
 use super::devices::{DEVICE, Free};
 use super::fit::{Allowed, Everywhere, Fit, Fullest, Shape, Spot, count, fit, packing_order, place_group};
-use super::holes::{Holes, SkuId};
+use super::holes::{AVOIDED, Holes, SkuId};
 use super::price::affordable;
 use super::rooms::{Order, Room, healthy};
 use crate::capacity::NodeCapacity;
@@ -27,6 +28,9 @@ pub(crate) fn bars(room: &Room<'_>, spec: &WorkloadSpec, framework: Framework, g
     }
     if room.capacity.is_none() {
         return Some(Obstacle::NoCapacityYet);
+    }
+    if let Some(avoided) = room.marks.cluster {
+        return Some(Obstacle::Avoided(avoided));
     }
     let shapes = room.shapes(gang, Order::BestFirst);
     let without = gang.iter().zip(&shapes).find(|(need, shape)| need.each.gpu_milli > 0 && shape.skus.is_empty());
@@ -64,23 +68,26 @@ pub(crate) fn too_small(room: &mut Room<'_>, gang: &[GroupNeed], shapes: &[Shape
     }
     let (group, _, holds) = first_without_room(empty, &Everywhere, shapes);
     let need = &gang[group];
-    Some(Obstacle::TooSmall { group: need.name.clone(), needs: need.count, holds: narrow(holds) })
+    Some(Obstacle::TooSmall { group: need.name.clone(), needs: need.count, holds: narrow(holds), spread: need.spread })
 }
 
 /// Why the gang does not fit now, with its numbers. `fits` counts holes for the group after the groups before it took
 /// theirs; each `held_by_…` counts for this group alone how many more members would fit if only that were gone.
 pub(crate) fn no_room(room: &mut Room<'_>, gang: &[GroupNeed]) -> Obstacle {
     let shapes = room.shapes(gang, Order::BestFirst);
-    let (group, sku, fits) = first_without_room(&mut room.holes, &Everywhere, &shapes);
+    let (group, sku, fits) = first_without_room(&mut room.holes, &NotAvoided, &shapes);
     let need = &gang[group];
     let each = &need.each;
     let nodes = || (0u32..).zip(room.capacity.map_or(&[][..], |c| &c.nodes));
+    let accepts = |n: &NodeCapacity| each.gpu_milli == 0 || n.sku.as_ref() == room.sku(sku);
     let usable =
-        |n: &NodeCapacity| n.state == NodeState::Ready && (each.gpu_milli == 0 || n.sku.as_ref() == room.sku(sku));
+        |i: u32, n: &NodeCapacity| n.state == NodeState::Ready && accepts(n) && room.holes.kept_for(i) != Some(AVOIDED);
+    let (on_avoided, avoided) = room.on_avoided(need, |i| room.node(i).is_some_and(accepts));
     let more = |would: &dyn Fn(&NodeCapacity, &Free) -> Free| -> u32 {
-        let gained = nodes().filter(|(_, n)| usable(n)).map(|(i, n)| {
+        let gained = nodes().filter(|(i, n)| usable(*i, n)).map(|(i, n)| {
             let free = room.holes.free(i);
-            would(n, free).members(each).saturating_sub(free.members(each))
+            let most = |free: &Free| need.spread.most(free.members(each));
+            most(&would(n, free)).saturating_sub(most(free))
         });
         narrow(gained.fold(0, u64::saturating_add))
     };
@@ -93,11 +100,14 @@ pub(crate) fn no_room(room: &mut Room<'_>, gang: &[GroupNeed]) -> Obstacle {
         group: need.name.clone(),
         each: need.each,
         sku: room.sku(sku).cloned(),
+        spread: need.spread,
         needs: need.count,
         fits: narrow(fits),
         held_by_ghosts: more(&|n, free| devices(free, n.ghosts)),
         held_by_sick: more(&|n, free| devices(free, n.sick)),
         held_by_attempts: more(&|n, free| healthy(n).unwrap_or_else(|| free.clone())),
+        on_avoided: narrow(on_avoided),
+        avoided,
     }
 }
 
@@ -122,11 +132,11 @@ fn first_without_room(holes: &mut Holes, allowed: &dyn Allowed, shapes: &[Shape]
 /// The first model with room for the whole group, else that with the most.
 fn best_model(holes: &Holes, allowed: &dyn Allowed, shape: &Shape) -> (SkuId, u64) {
     if shape.each.gpu_milli == 0 {
-        return (None, count(holes, allowed, &shape.each, None, shape.count));
+        return (None, count(holes, allowed, shape, None));
     }
     let mut best = (None, 0);
     for sku in shape.models() {
-        let fits = count(holes, allowed, &shape.each, Some(sku), shape.count);
+        let fits = count(holes, allowed, shape, Some(sku));
         if best.0.is_none() || fits > best.1 {
             best = (Some(sku), fits);
         }

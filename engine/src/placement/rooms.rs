@@ -9,6 +9,7 @@ use protocol::resources::Resources;
 use protocol::sku::Sku;
 use protocol::workload::GroupNeed;
 
+use super::avoid::Marks;
 use super::devices::{DEVICE, Free};
 use super::fit::{Judge, Shape, packing_order};
 use super::holes::{Holes, SkuId};
@@ -26,6 +27,8 @@ pub(crate) struct Room<'a> {
     pub(crate) skus: Vec<Sku>,
     /// What is free now.
     pub(crate) holes: Holes,
+    /// What the workload whose turn it is avoids here.
+    pub(crate) marks: Marks,
     empty: Option<Holes>,
     healthy: Option<Holes>,
 }
@@ -65,7 +68,7 @@ impl<'a> Room<'a> {
             (n.state == NodeState::Ready).then(there)
         };
         let holes = holes_of(capacity, &skus, free);
-        Self { cluster, capacity, skus, holes, empty: None, healthy: None }
+        Self { cluster, capacity, skus, holes, marks: Marks::default(), empty: None, healthy: None }
     }
 
     /// What there would be if every node were empty, healthy and taking members. Made when first asked for.
@@ -83,7 +86,12 @@ impl<'a> Room<'a> {
 
     /// The gang as this cluster sees it.
     pub(crate) fn shapes(&self, gang: &[GroupNeed], order: Order) -> Vec<Shape> {
-        let shape = |n: &GroupNeed| Shape { count: u64::from(n.count), each: n.each, skus: self.accepted(n, order) };
+        let shape = |n: &GroupNeed| Shape {
+            count: u64::from(n.count),
+            each: n.each,
+            skus: self.accepted(n, order),
+            spread: n.spread,
+        };
         gang.iter().map(shape).collect()
     }
 

@@ -260,7 +260,7 @@ impl Shape {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use protocol::ids::GroupName;
-    use protocol::workload::GroupNeed;
+    use protocol::workload::{GroupNeed, Spread};
 
     use super::*;
 
@@ -274,6 +274,7 @@ mod tests {
             count,
             each: Resources { cpu_milli, memory_mib: 1, gpu_milli },
             skus: skus.iter().map(|s| sku(s)).collect(),
+            spread: Spread::None,
         }
     }
 

@@ -3,6 +3,7 @@
 use protocol::control::AttemptState;
 use protocol::ids::{UnixMs, WorkloadKey};
 use protocol::resources::Span;
+use protocol::workload::Spread;
 
 use crate::capacity::Capacity;
 use crate::commands::forget::is_abandoned;
@@ -78,7 +79,7 @@ fn summary(workload: &Workload, waiting: Option<&Waiting>, now: UnixMs) -> Strin
         }
         Phase::Bound => at(attempt, "is bound: its agent has not confirmed yet"),
         Phase::Launching => at(attempt, "is being launched: its agent has the order"),
-        Phase::Starting | Phase::Succeeded | Phase::Failed => match workload.given_up() {
+        Phase::Starting | Phase::Succeeded | Phase::Failed => match workload.given_up().or(workload.failed_idle()) {
             Some(why) => format!("{}; {why}", at(attempt, &word(attempt))),
             None => at(attempt, &word(attempt)),
         },
@@ -137,6 +138,7 @@ fn word(attempt: Option<&Attempt>) -> String {
 fn draining(workload: &Workload) -> String {
     let lost = workload.timeline.iter().rev().find_map(|m| match &m.what {
         preempted @ Happening::Preempted { .. } if !workload.cancel_requested => Some(preempted.to_string()),
+        idle @ Happening::Idle { .. } if !workload.cancel_requested => Some(idle.to_string()),
         Happening::ClusterReplaced { .. } | Happening::ClusterLost { .. } => Some(m.what.to_string()),
         Happening::ClusterReturned { .. } | Happening::Bound { .. } => Some(String::new()),
         _ => None,
@@ -211,12 +213,12 @@ fn every_cure(waiting: &Waiting, now: UnixMs) -> Vec<String> {
                     left(until, now)
                 )
             }));
-            cures.extend(waiting.candidates.iter().filter_map(cure));
+            cures.extend(waiting.candidates.iter().filter_map(|c| cure(c, now)));
             cures
         }
         WaitCause::Quota(short) => vec![quota_cure(short)],
         WaitCause::Impossible | WaitCause::NoRoom => {
-            let cures = waiting.candidates.iter().filter_map(cure);
+            let cures = waiting.candidates.iter().filter_map(|c| cure(c, now));
             cures.chain(waiting.lent.iter().map(give_back)).collect()
         }
     }
@@ -265,7 +267,7 @@ fn quota_cure(short: &Shortfall) -> String {
     }
 }
 
-fn cure(candidate: &Candidate) -> Option<String> {
+fn cure(candidate: &Candidate, now: UnixMs) -> Option<String> {
     let cluster = &candidate.cluster;
     Some(match candidate.obstacle.as_ref()? {
         Obstacle::ClusterLost { .. } => format!("{cluster} is heard from again"),
@@ -277,10 +279,14 @@ fn cure(candidate: &Candidate) -> Option<String> {
         Obstacle::TooSmall { group, holds: 0, .. } => {
             format!("members of group {group} ask for less: none fits on any node of {cluster}, even empty")
         }
-        Obstacle::TooSmall { group, needs, holds } => {
+        Obstacle::TooSmall { group, needs, holds, spread } if *spread != Spread::None => format!(
+            "{cluster} gets nodes for {} more of group {group}, or spec.placement.spread is left out",
+            needs.saturating_sub(*holds)
+        ),
+        Obstacle::TooSmall { group, needs, holds, .. } => {
             format!("group {group} is made smaller: {cluster} could hold {holds} of its {needs} members")
         }
-        Obstacle::NoRoom { group, needs, fits, held_by_ghosts, held_by_sick, .. } => {
+        Obstacle::NoRoom { group, needs, fits, held_by_ghosts, held_by_sick, avoided, .. } => {
             let more = needs.saturating_sub(*fits).max(1);
             let mend = match (held_by_ghosts, held_by_sick) {
                 (0, 0) => "",
@@ -288,7 +294,16 @@ fn cure(candidate: &Candidate) -> Option<String> {
                 (0, _) => " (its sick GPUs are repaired)",
                 _ => " (what holds memory on its ghost GPUs ends, its sick GPUs are repaired)",
             };
-            format!("room for {more} more of group {group} is made in {cluster}{mend}")
+            let again = match avoided {
+                Some(avoided) => {
+                    format!(", or a node where it failed lately is taken again, in {}", left(avoided.until, now))
+                }
+                None => String::new(),
+            };
+            format!("room for {more} more of group {group} is made in {cluster}{mend}{again}")
+        }
+        Obstacle::Avoided(avoided) => {
+            format!("{cluster}, which had no room for it after all, is taken again, in {}", left(avoided.until, now))
         }
         Obstacle::TooDear { least, .. } => {
             format!("its maxCostPerHour is {least} or more, or {cluster} becomes cheaper")

@@ -1,7 +1,7 @@
 //! What a submitter is warned of. The workload is accepted all the same: clusters join and grow.
 
 use protocol::resources::Resources;
-use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
+use protocol::workload::{Framework, GroupNeed, Spread, WorkloadSpec};
 
 use crate::capacity::{Capacity, ClusterCapacity, NodeCapacity};
 use crate::placement::devices::Free;
@@ -30,7 +30,7 @@ fn may_start_somewhere(
     gang: &[GroupNeed],
 ) -> bool {
     let required = &spec.placement.regions.require;
-    if spec.placement.max_cost_per_hour.is_some() {
+    if spec.placement.max_cost_per_hour.is_some() || spec.placement.spread != Spread::None {
         return false;
     }
     state.clusters.iter().any(|(name, cluster)| {

@@ -26,13 +26,16 @@ use protocol::workload::{Framework, GroupNeed, Preemptible};
 
 use crate::capacity::Capacity;
 use crate::commands::Preemption;
+use crate::placement::avoid::elsewhere;
 use crate::placement::candidates::{Barred, Look, Place, decision, look, obstacles, settle};
+use crate::placement::holes::KeptFor;
 use crate::placement::obstacles::is_permanent;
 use crate::placement::placer::Placer;
+use crate::placement::rooms::Room;
 use crate::pools::admission::{Asks, Ledger};
 use crate::pools::usage::{holds, needs};
 use crate::reasons::{Decision, Lent, Obstacle, Passed, QuotaBound, Reserved, Shortfall, WaitCause, Waiting};
-use crate::state::{Likeness, State, Waiter, Workload};
+use crate::state::{Avoids, Likeness, State, Waiter, Workload};
 use order::{Order, Standing};
 pub use reclaim::{LASTING_MS, Memory};
 use reservations::{Passes, Reservations};
@@ -75,6 +78,8 @@ struct Seeker<'a> {
     framework: Framework,
     /// Beside which workload it is to be, and where that is.
     beside: Option<(WorkloadName, ClusterName)>,
+    /// Where it failed lately.
+    avoids: Avoids,
     asks: Asks,
     /// Which kept nodes it may use without any condition.
     strict: Passes,
@@ -166,6 +171,7 @@ impl<'a> Walk<'a> {
         if passes
             && !own
             && !waiter.dependent
+            && !waiter.failed
             && let Some(verdict) = self.found_none.get(&known(None))
         {
             return Turn::Waits(Rc::clone(verdict));
@@ -185,12 +191,16 @@ impl<'a> Walk<'a> {
         let end = self.reservations.end_of(self.state, workload, self.now);
         let strict = self.reservations.passes(workload.uid, end);
         let known = known(strict.until.filter(|_| !passes));
+        let avoids = workload.avoids(self.now);
+        let own = own || !avoids.is_empty();
         // What is kept for it is its alone: others that are alike found less.
         if let Some(verdict) = self.found_none.get(&known).filter(|_| !own) {
             return Turn::Waits(Rc::clone(verdict));
         }
         let asks = Asks { preemptible: likeness.preemptible, end, passes };
-        match self.find(&Seeker { workload, likeness, framework, beside, asks, strict }) {
+        let alike = avoids.is_empty();
+        let seeker = Seeker { workload, likeness, framework, beside, avoids, asks, strict };
+        match self.find_elsewhere(&seeker) {
             Ok(turn) => {
                 self.reservations.done(&mut self.placer, workload.uid);
                 turn
@@ -199,15 +209,42 @@ impl<'a> Walk<'a> {
                 if verdict.reserved.is_none() {
                     self.reservations.done(&mut self.placer, workload.uid);
                 }
-                self.found_none.insert(known, Rc::new(Verdict { reserved: None, ..verdict.clone() }));
+                if alike {
+                    self.found_none.insert(known, Rc::new(Verdict { reserved: None, ..verdict.clone() }));
+                }
                 Turn::Waits(Rc::new(verdict))
             }
         }
     }
 
-    /// A place for a gang, or why there is none.
-    fn find(&mut self, seeker: &Seeker<'a>) -> Result<Turn<'a>, Verdict> {
-        let Seeker { workload, likeness, asks, strict, .. } = seeker;
+    /// A place for a gang away from where it failed lately, or why there is none.
+    fn find_elsewhere(&mut self, seeker: &Seeker<'a>) -> Result<Turn<'a>, Verdict> {
+        if seeker.avoids.is_empty() {
+            return self.find(seeker, false);
+        }
+        let own = self.reservations.own(seeker.workload.uid).and_then(|own| KeptFor::try_from(own).ok());
+        let avoided = self.avoid(seeker);
+        let found = self.find(seeker, avoided);
+        self.placer.rooms.values_mut().for_each(|room| room.avoid_nothing(own));
+        found
+    }
+
+    /// Marks where it failed lately, for the time of its turn. Whether that is avoided: not where it could be nowhere else.
+    fn avoid(&mut self, seeker: &Seeker<'a>) -> bool {
+        let Seeker { workload, likeness, framework, beside, avoids, .. } = seeker;
+        let rooms = &mut self.placer.rooms;
+        rooms.values_mut().for_each(|room| room.avoid(avoids));
+        let beside = beside.as_ref().map(|(_, cluster)| cluster);
+        let elsewhere = elsewhere(rooms, &workload.spec, *framework, &likeness.gang, beside);
+        if !elsewhere {
+            rooms.values_mut().for_each(Room::avoid_less);
+        }
+        elsewhere
+    }
+
+    /// A place for a gang, or why there is none. `avoided`: where it failed lately is avoided.
+    fn find(&mut self, seeker: &Seeker<'a>, avoided: bool) -> Result<Turn<'a>, Verdict> {
+        let Seeker { workload, likeness, avoids, asks, strict, .. } = seeker;
         let pool = &likeness.pool;
         let gang = match self.allowed(&self.ledger, seeker, *asks) {
             Ok(gang) => gang,
@@ -234,7 +271,9 @@ impl<'a> Walk<'a> {
             // For one with several models room could be made on one that it can't pay for.
             let one_model = |g: &GroupNeed| g.each.gpu_milli == 0 || g.skus.len() == 1;
             if likeness.most.is_none() || gang.iter().all(one_model) {
-                let waits = barred.iter().filter(|b| b.waits).map(|b| b.cluster.clone()).collect();
+                // Nor where some of it would be made on nodes that it avoids.
+                let of_use = |b: &&Barred| b.waits && !(avoided && avoids.concerns(&b.cluster));
+                let waits = barred.iter().filter(of_use).map(|b| b.cluster.clone()).collect();
                 self.starves(workload, gang, waits, From::All);
             }
             return Err(Verdict { cause, barred, reserved });
@@ -249,7 +288,7 @@ impl<'a> Walk<'a> {
                     passed.extend(self.reservations.passed(&self.placer, best, strict));
                     passed.sort();
                     passed.dedup();
-                    let turn = self.place_first(workload, &gang, places, (&barred, passed));
+                    let turn = self.place_first(seeker, &gang, places, (&barred, passed));
                     self.ledger.take(&self.state.pools, pool, &held, likeness.preemptible);
                     return Ok(turn);
                 }
@@ -263,7 +302,7 @@ impl<'a> Walk<'a> {
 
     /// A gang is beyond its pool's part: some of that is kept for it.
     fn beyond(&mut self, seeker: &Seeker<'a>, short: Shortfall) -> Verdict {
-        let Seeker { workload, likeness, .. } = seeker;
+        let Seeker { workload, likeness, avoids, .. } = seeker;
         let (pool, gang) = (&likeness.pool, &likeness.gang);
         if let Some(reserved) = self.call(seeker) {
             return Verdict { cause: WaitCause::Quota(short), barred: vec![], reserved: Some(reserved) };
@@ -279,7 +318,8 @@ impl<'a> Walk<'a> {
         let by_priority = self.state.pools.spec(pool).is_some_and(|s| s.preemption_within == WithinPool::ByPriority);
         let anywhere = likeness.most.is_none() && likeness.beside.is_none();
         if short.bound != QuotaBound::Reservation && by_priority && anywhere {
-            let all = self.placer.rooms.keys().map(|name| (*name).clone()).collect();
+            let of_use = |name: &&&ClusterName| !avoids.concerns(name);
+            let all = self.placer.rooms.keys().filter(of_use).map(|name| (*name).clone()).collect();
             self.starves(workload, gang.clone(), all, From::Own);
         }
         Verdict { cause: WaitCause::Quota(short), barred: vec![], reserved }
@@ -390,17 +430,18 @@ impl<'a> Walk<'a> {
 
     fn place_first(
         &mut self,
-        workload: &'a Workload,
+        seeker: &Seeker<'a>,
         gang: &[GroupNeed],
         places: Vec<Place>,
         (barred, passed): (&[Barred], Vec<Passed>),
     ) -> Turn<'a> {
-        let decision = Decision { passed, ..decision(&self.placer.rooms, &places, barred) };
+        let mut decision = Decision { passed, ..decision(&self.placer.rooms, &places, barred) };
         let best = places.into_iter().next().expect("the caller saw a place");
         let room = self.placer.rooms.get_mut(&best.cluster).expect("the place is in a joined cluster");
         let placement = settle(room, gang, &best.spots);
         debug_assert!(!holds(&placement).is_empty() || gang.is_empty(), "a placed gang holds something");
-        Turn::Placed { workload, cluster: best.cluster, placement, decision }
+        decision.despite = seeker.avoids.first_of(&best.cluster, &placement).map(|(_, avoided)| avoided);
+        Turn::Placed { workload: seeker.workload, cluster: best.cluster, placement, decision }
     }
 
     /// Keeps nodes for a gang that finds no room, and as much of its pool's part.

@@ -21,6 +21,7 @@ use crate::commands::{Preemption, Victim};
 use crate::lifecycle::Event;
 use crate::placement::fit::{Fit, Fullest, fit, packing_order};
 use crate::placement::rooms::{Order, Room};
+use crate::plan::idle::Since;
 use crate::plan::{IDLE_AFTER_MS, IDLE_PERCENT};
 use crate::pools::reclaim::Rights;
 use crate::pools::usage::holds;
@@ -44,6 +45,8 @@ pub struct Memory {
     starved: BTreeMap<Uid, UnixMs>,
     /// What was kept for gangs that wait.
     promises: Promises,
+    /// Since when attempts are idle that may not be for ever.
+    pub(crate) idle: Since,
 }
 
 impl Default for Memory {
@@ -55,7 +58,13 @@ impl Default for Memory {
 impl Memory {
     /// Nothing yet; room is taken back once it has been lent for this long.
     pub fn new(lasting_ms: u64) -> Self {
-        Self { lasting_ms, over: BTreeMap::new(), starved: BTreeMap::new(), promises: Promises::new() }
+        Self {
+            lasting_ms,
+            over: BTreeMap::new(),
+            starved: BTreeMap::new(),
+            promises: Promises::new(),
+            idle: Since::new(),
+        }
     }
 
     /// What was kept for gangs that wait.

@@ -19,7 +19,7 @@ use super::soonest::{Soonest, on_nodes, soonest};
 use crate::lifecycle::Phase;
 use crate::placement::candidates::{Barred, Place};
 use crate::placement::fit::Allowed;
-use crate::placement::holes::{Class, KeptFor};
+use crate::placement::holes::{AVOIDED, Class, KeptFor};
 use crate::placement::placer::Placer;
 use crate::placement::price::payable;
 use crate::placement::rooms::{Order, Room};
@@ -142,7 +142,7 @@ impl Reservations {
     }
 
     /// The number of what is kept for a workload.
-    fn own(&self, uid: Uid) -> Option<usize> {
+    pub(super) fn own(&self, uid: Uid) -> Option<usize> {
         self.all.iter().position(|r| r.uid == uid && r.promise.is_some())
     }
 
@@ -255,8 +255,12 @@ impl Reservations {
         }
         let id = own.unwrap_or(self.all.len()) as KeptFor;
         let before = promises.get(&workload.uid);
-        // It may be that it has to be elsewhere now, beside another.
-        let still = |promise: &&Promise| beside.is_none_or(|cluster| promise.cluster == *cluster);
+        // It may be that it has to be elsewhere now, beside another or away from where it failed.
+        let avoided = |b: &Barred| matches!(b.obstacle, Obstacle::Avoided(_));
+        let still = |promise: &&Promise| {
+            beside.is_none_or(|cluster| promise.cluster == *cluster)
+                && barred.into_iter().flatten().all(|b| b.cluster != promise.cluster || !avoided(b))
+        };
         let kept = before.filter(still).and_then(|p| kept_before(placer, (state, now), p, (workload, gang), id));
         let late = before.is_none_or(|promise| promise.at.is_none_or(|at| at <= now));
         let fresh = match barred {
@@ -354,5 +358,5 @@ fn kept_before(
 
 fn ahead(room: &Room<'_>, passes: &Passes) -> BTreeSet<KeptFor> {
     let kept = room.holes.classes().filter_map(|(class, _)| class.kept());
-    kept.filter(|gang| !passes.gangs.contains(gang)).collect()
+    kept.filter(|gang| *gang != AVOIDED && !passes.gangs.contains(gang)).collect()
 }

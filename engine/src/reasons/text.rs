@@ -5,11 +5,12 @@ use std::fmt;
 use protocol::control::AttemptState;
 use protocol::resources::{Cpu, Gpus, Memory, Resources, Span};
 use protocol::sku::Sku;
+use protocol::workload::Spread;
 
 use super::{Basis, Candidate, Lent, Obstacle, QuotaBound, ScoreTerm, Shortfall, WaitCause, Waiting};
 use crate::commands::PROGRESS_MS;
 use crate::pools::DEFAULT;
-use crate::state::{Awaited, Ground, Happening};
+use crate::state::{Avoided, Awaited, Ground, Happening};
 
 fn list<T: fmt::Display>(items: &[T], between: &str) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(between)
@@ -17,6 +18,14 @@ fn list<T: fmt::Display>(items: &[T], between: &str) -> String {
 
 fn members(count: u32) -> &'static str {
     if count == 1 { "member" } else { "members" }
+}
+
+/// How members are kept apart.
+fn apart(spread: Spread) -> &'static str {
+    match spread {
+        Spread::None => "",
+        Spread::Nodes => ", each on a node of its own",
+    }
 }
 
 /// What a member needs, by its scarcest: `8 free H100`, `4 cpu and 16Gi`.
@@ -47,17 +56,35 @@ impl fmt::Display for Obstacle {
             Obstacle::NoSku { group, accepted } => {
                 write!(f, "has no {}, which group {group} needs", list(accepted, " or "))
             }
-            Obstacle::TooSmall { group, needs, holds } => {
-                write!(f, "too small: group {group} needs {needs} {}; empty, it could hold {holds}", members(*needs))
+            Obstacle::TooSmall { group, needs, holds, spread } => {
+                let (members, apart) = (members(*needs), apart(*spread));
+                write!(f, "too small: group {group} needs {needs} {members}{apart}; empty, it could hold {holds}")
             }
-            Obstacle::NoRoom { group, each, sku, needs, fits, held_by_ghosts, held_by_sick, held_by_attempts } => {
-                write!(f, "group {group} needs {needs} x {}; has {fits}", amount(each, sku.as_ref()))?;
+            Obstacle::NoRoom {
+                group,
+                each,
+                sku,
+                spread,
+                needs,
+                fits,
+                held_by_ghosts,
+                held_by_sick,
+                held_by_attempts,
+                on_avoided,
+                avoided,
+            } => {
+                let (amount, apart) = (amount(each, sku.as_ref()), apart(*spread));
+                write!(f, "group {group} needs {needs} x {amount}{apart}; has {fits}")?;
                 let held = [
                     (held_by_ghosts, "held by ghosts"),
                     (held_by_sick, "held by sick GPUs"),
                     (held_by_attempts, "held by running attempts"),
                 ];
-                held.iter().filter(|(n, _)| **n > 0).try_for_each(|(n, by)| write!(f, "; {n} more {by}"))
+                held.iter().filter(|(n, _)| **n > 0).try_for_each(|(n, by)| write!(f, "; {n} more {by}"))?;
+                match avoided {
+                    Some(avoided) => write!(f, "; {on_avoided} more on nodes that are avoided: {avoided}"),
+                    None => Ok(()),
+                }
             }
             Obstacle::TooDear { most, least } => write!(f, "costs {least} an hour at least; at most {most} is paid"),
             Obstacle::NoPrice { group, models } => {
@@ -66,7 +93,21 @@ impl fmt::Display for Obstacle {
             Obstacle::ElsewhereThan { workload, cluster } => {
                 write!(f, "{workload}, beside which it is to be, is in {cluster}")
             }
+            Obstacle::Avoided(avoided) => write!(f, "is avoided, for it had no room after all: {avoided}"),
             Obstacle::BehindOthers { first, .. } => write!(f, "its room is kept for {first}, which is ahead in line"),
+        }
+    }
+}
+
+impl fmt::Display for Avoided {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { until, attempt, failures } = self;
+        match failures {
+            1 => write!(f, "attempt {attempt} failed there; taken again at {until} (ms since 1970)"),
+            _ => write!(
+                f,
+                "{failures} attempts in a row failed there, the last was {attempt}; taken again at {until} (ms since 1970)"
+            ),
         }
     }
 }
@@ -211,6 +252,10 @@ impl fmt::Display for Happening {
                 "given up: its infrastructure failed {failures} times in a row, and no attempt had run for {} by then; look \
                  for what in it takes its nodes down, or submit it again once its infrastructure is sound",
                 Span(PROGRESS_MS)
+            ),
+            Happening::Idle { attempt, timeout, .. } => write!(
+                f,
+                "attempt {attempt} is ended: all its GPUs were measured to do nothing for {timeout} (spec.idleTimeout)"
             ),
             Happening::Forgotten { attempt, reason } => write!(f, "attempt {attempt} was said to be gone: {reason}"),
         }

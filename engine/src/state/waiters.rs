@@ -19,6 +19,8 @@ pub(crate) struct Waiter {
     pub(crate) not_before: Option<UnixMs>,
     /// It waits for others to succeed.
     pub(crate) dependent: bool,
+    /// It failed before for what its infrastructure did: it may avoid where.
+    pub(crate) failed: bool,
     pub(crate) alike: Arc<Likeness>,
 }
 
@@ -71,6 +73,7 @@ impl Likenesses {
             uid: workload.uid,
             not_before: workload.not_before,
             dependent: workload.is_dependent(),
+            failed: !workload.avoids(UnixMs(0)).is_empty(),
             alike,
         }
     }

@@ -15,7 +15,7 @@ use protocol::resources::Span;
 use protocol::sku::Sku;
 use protocol::workload::{Dependency, Preemptible};
 
-use super::invariants::{check_nodes, check_step};
+use super::invariants::{check_nodes, check_step, is_avoided};
 use super::script::state_of;
 use super::slow_pools::Sums;
 use super::{slow_pools, *};
@@ -25,8 +25,8 @@ const NAMES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 /// How many of the names a history of faults uses, so that they meet again.
 const FEW: usize = 4;
 const POOLS: [&str; 3] = ["p", "q", "r"];
-const STATES: [&str; 8] =
-    ["accepted", "starting", "running", "running", "succeeded", "stopped", "user", "infrastructure"];
+const STATES: [&str; 9] =
+    ["accepted", "starting", "running", "running", "succeeded", "stopped", "user", "infrastructure", "capacity"];
 
 /// One thing that happens. Numbers choose among what there is.
 #[derive(Debug, Clone)]
@@ -222,6 +222,7 @@ impl History {
                 let parts = slow_pools::parts(&self.state, &usable, &whole, now);
                 self.memory = plan.memory;
                 for binding in plan.bindings {
+                    self.check_despite(&binding, now)?;
                     self.bound.push(binding.clone());
                     let key = binding.key.clone();
                     let applied = self.apply(Command::Bind(Box::new(binding)))?;
@@ -331,6 +332,31 @@ impl History {
             let (has, part, all) = (of(held.get(&workload.pool)), of(parts.get(&workload.pool)), of(Some(whole)));
             if has > part && part < all && slow_pools::is_divided(&self.state, whole, what) {
                 return Err(format!("{key}: pool {} has {has} {what} and is entitled to {part}", workload.pool));
+            }
+        }
+        Ok(())
+    }
+
+    /// A place where it failed lately is taken only by a gang that nothing else could hold, even empty.
+    fn check_despite(&self, binding: &Binding, now: UnixMs) -> Result<(), String> {
+        if binding.decision.despite.is_none() {
+            return Ok(());
+        }
+        let w = &self.state.workloads[&binding.key];
+        let need = &w.spec.gang()[0];
+        for (name, frame) in &self.fleet.capacity.clusters {
+            let lost = self.state.clusters.get(name).is_none_or(|c| c.lost_since.is_some());
+            if lost || is_avoided(w, name, None, now) {
+                continue;
+            }
+            let open = frame.nodes.iter().filter(|n| !is_avoided(w, name, Some(&n.name), now));
+            let members = |n: &engine::capacity::NodeCapacity| {
+                let times = |have: u64, each: u64| have.checked_div(each).unwrap_or(u64::MAX);
+                times(n.total.gpu_milli, need.each.gpu_milli).min(times(n.total.cpu_milli, need.each.cpu_milli))
+            };
+            let holds: u64 = open.map(members).sum();
+            if holds >= u64::from(need.count) {
+                return Err(format!("{} goes back to where it failed, and {name} could hold it", w.key));
             }
         }
         Ok(())

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::commands::{Applied, Command, Refusal};
+use engine::commands::{Applied, Binding, Command, Refusal};
 use engine::state::{Attempt, Workload};
 use engine::{Phase, State};
 use protocol::capacity::NodeState;
-use protocol::control::{AttemptReport, Order};
+use protocol::control::{AttemptReport, AttemptState, Order};
+use protocol::errors::FailureClass;
 use protocol::ids::*;
 use protocol::resources::Resources;
 
@@ -40,6 +41,7 @@ pub fn check_step(before: &State, command: &Command, applied: &Applied, after: &
     }
     if let (Command::Bind(binding), Ok(_)) = (command, &applied.outcome) {
         slow_pools::check_bound(after, &after.workloads[&binding.key])?;
+        check_avoided(before, binding, after.now)?;
     }
     if let (Command::Preempt(preemption), Ok(_)) = (command, &applied.outcome) {
         slow_pools::check_preemption(before, preemption)?;
@@ -50,6 +52,34 @@ pub fn check_step(before: &State, command: &Command, applied: &Applied, after: &
     }
     slow_pools::check_tree(after)?;
     check_views(after)
+}
+
+/// Whether a node or a cluster is one where a workload failed so lately that it is left alone: a minute after the first failure there,
+/// twice as long after each further one. Told from the last attempt back: as far as they failed there in a row.
+pub fn is_avoided(w: &Workload, cluster: &ClusterName, node: Option<&NodeName>, now: UnixMs) -> bool {
+    let class = |a: &Attempt| match &a.reported {
+        Some(AttemptState::Failed { class, .. }) if a.stop.is_none() => Some(*class),
+        _ => None,
+    };
+    let there = |a: &&Attempt| {
+        let on = |n: &NodeName| a.placement.iter().flat_map(|g| &g.nodes).any(|s| s.node == *n);
+        // What found no room was never on a node.
+        a.cluster == *cluster && node.is_none_or(|n| on(n) && class(a) != Some(FailureClass::Capacity))
+    };
+    let wanted = if node.is_some() { FailureClass::Infrastructure } else { FailureClass::Capacity };
+    let row: Vec<&Attempt> = w.attempts.iter().filter(there).rev().take_while(|a| class(a) == Some(wanted)).collect();
+    let Some(last) = row.first().and_then(|a| a.ended_at) else { return false };
+    let minutes = (1u64 << (row.len() - 1).min(20)).min(60);
+    now.0 < last.0 + minutes * 60_000
+}
+
+fn check_avoided(before: &State, binding: &Binding, now: UnixMs) -> Check {
+    let w = &before.workloads[&binding.key];
+    let mut nodes = binding.placement.iter().flat_map(|g| &g.nodes).map(|s| &s.node);
+    let avoided =
+        is_avoided(w, &binding.cluster, None, now) || nodes.any(|n| is_avoided(w, &binding.cluster, Some(n), now));
+    hold!(!avoided || binding.decision.despite.is_some(), "{} is bound where it failed lately", w.key);
+    Ok(())
 }
 
 fn check_refusal(before: &State, applied: &Applied, after: &State) -> Check {

@@ -6,10 +6,11 @@
 //! stale CLUSTER                        its capacity is too old
 //! join CLUSTER [region=R] [life=N] [last=N] [only=FRAMEWORK] [price=SKU:MILLI] [WORKLOAD/ATTEMPT:REVISION:STATE ...]
 //! epoch N · at MS · lose CLUSTER · cancel NAME · delete NAME · expire NAME · forget NAME/ATTEMPT REASON ... · why NAME · outstanding CLUSTER · show NAME · warn ...
-//! submit NAME [priority=N] [pool=P] [firm] [lasts=MS] [require=R] [prefer=R] [retries=N] [after=NAME,...] [ttl=MS] [beside=NAME] [most=MILLI] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
+//! submit NAME [priority=N] [pool=P] [firm] [lasts=MS] [require=R] [prefer=R] [retries=N] [after=NAME,...] [ttl=MS] [beside=NAME] [most=MILLI] [idle=MS] [apart] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
 //! pool NAME [parent=P] [within] [allow=NAMESPACE,...] [RESOURCE=RESERVATION/LIMIT/SHARE[/static] ...]   makes or changes a pool (LIMIT `-`: none)
 //! drop-pool NAME · owner NAME [pool=P] [parent=O] · drop-owner NAME · pools
 //! busy CLUSTER NODE PERCENT            how busy a node's devices are
+//! active CLUSTER NODE SUM              how busy those that attempts hold are, added up (SUM `-`: that of some is not known)
 //! forecast NAME · whatif EDIT + EDIT ...   EDIT: cluster C R | nodes C COUNTxGPUS SKU | drain C [NODE] | pool NAME ... | submit NAME ...
 //! plan [limit=N]                       plans and commits what it proposes
 //! forget                               another leader plans from here on: it remembers nothing
@@ -20,14 +21,14 @@
 
 use std::fmt::Write;
 
-use engine::commands::{Applied, Binding, Command, Expect, Outcome, Preemption};
+use engine::commands::{Applied, Binding, Command, Expect, IdleEnd, Outcome, Preemption};
 use engine::{Effect, State, plan};
 use protocol::control::{AttemptReport, AttemptState, Order};
 use protocol::errors::FailureClass;
 use protocol::ids::*;
 use protocol::pool::*;
 use protocol::resources::{Money, Span};
-use protocol::workload::{Dependency, Framework, GroupSpec, WorkloadSpec};
+use protocol::workload::{Dependency, Framework, GroupSpec, Spread, WorkloadSpec};
 
 use super::*;
 
@@ -40,6 +41,7 @@ pub struct World {
     proposed: Vec<Binding>,
     preempts: Vec<Preemption>,
     expires: Vec<(WorkloadKey, Uid)>,
+    idle: Vec<IdleEnd>,
     memory: plan::Memory,
 }
 
@@ -110,6 +112,8 @@ pub fn spec_of(words: &[&str]) -> WorkloadSpec {
     let names = option(words, "after").into_iter().flat_map(|names| names.split(','));
     spec.depends_on = names.map(|n| Dependency { workload: WorkloadName::new(n).unwrap() }).collect();
     spec.placement.same_cluster_as = option(words, "beside").map(|n| WorkloadName::new(n).unwrap());
+    spec.placement.spread = if words.contains(&"apart") { Spread::Nodes } else { Spread::None };
+    spec.idle_timeout = option(words, "idle").map(|ms| Span(number(ms)));
     spec.placement.max_cost_per_hour = option(words, "most").map(|milli| Money(number(milli)));
     spec.ttl_after_finished = option(words, "ttl").map(|ms| Span(number(ms)));
     spec.placement.regions.require = option(words, "require").map(|r| Region::new(r).unwrap()).into_iter().collect();
@@ -206,6 +210,12 @@ impl World {
                 let there = self.fleet.capacity.clusters.get_mut(&cluster(words[0])).unwrap();
                 let node = there.nodes.iter_mut().find(|n| n.name.as_str() == words[1]).unwrap();
                 node.activity_percent = Some(number(words[2]));
+                String::new()
+            }
+            "active" => {
+                let there = self.fleet.capacity.clusters.get_mut(&cluster(words[0])).unwrap();
+                let node = there.nodes.iter_mut().find(|n| n.name.as_str() == words[1]).unwrap();
+                node.held_activity = Some(words[2]).filter(|w| *w != "-").map(number);
                 String::new()
             }
             "outstanding" => {
@@ -354,11 +364,15 @@ impl World {
             let victims: Vec<String> = p.victims.iter().map(|v| format!("{}/{}", v.key.name, v.attempt)).collect();
             writeln!(told, "{} takes room back from {}", p.by.name, victims.join(", ")).unwrap();
         }
+        for end in &plan.idle {
+            writeln!(told, "{}/{} is idle for too long, since {}", end.key.name, end.attempt, end.since).unwrap();
+        }
         for (key, _) in &plan.expirations {
             writeln!(told, "the record of {} is to go", key.name).unwrap();
         }
         self.preempts = std::mem::take(&mut plan.preemptions);
         self.expires = std::mem::take(&mut plan.expirations);
+        self.idle = std::mem::take(&mut plan.idle);
         self.memory = plan.memory;
         self.proposed = plan.bindings;
         told
@@ -368,7 +382,8 @@ impl World {
         let binds = std::mem::take(&mut self.proposed).into_iter().map(|b| Command::Bind(Box::new(b)));
         let preempts = std::mem::take(&mut self.preempts).into_iter().map(|p| Command::Preempt(Box::new(p)));
         let expires = std::mem::take(&mut self.expires).into_iter().map(|(key, uid)| Command::Expire { key, uid });
-        let commands: Vec<Command> = binds.chain(preempts).chain(expires).collect();
+        let idle = std::mem::take(&mut self.idle).into_iter().map(|end| Command::EndIdle(Box::new(end)));
+        let commands: Vec<Command> = binds.chain(preempts).chain(idle).chain(expires).collect();
         commands.iter().map(|c| self.apply(c)).collect()
     }
 
@@ -378,6 +393,9 @@ impl World {
         let mut told = format!("{}: {}\n", why.phase, why.summary);
         for candidate in why.decision.iter().flat_map(|d| &d.candidates) {
             writeln!(told, "considered {candidate}").unwrap();
+        }
+        if let Some(avoided) = why.decision.as_ref().and_then(|d| d.despite) {
+            writeln!(told, "there though {avoided}").unwrap();
         }
         let what = if why.phase == engine::Phase::Queued { "starts when" } else { "settled when" };
         why.cures.iter().for_each(|c| writeln!(told, "{what} {c}").unwrap());

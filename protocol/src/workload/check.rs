@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    GroupSpec, HeadSpec, MAX_DEPENDENCIES, MAX_GROUPS, MAX_MEMBERS, MAX_TEXT, MIN_IDLE_TIMEOUT, SpecError, Spread,
-    WorkloadSpec,
+    GroupSpec, HeadSpec, MAX_DEPENDENCIES, MAX_GROUPS, MAX_MEMBERS, MAX_TEXT, MIN_IDLE_TIMEOUT, SpecError, WorkloadSpec,
 };
 use crate::resources::Span;
 
@@ -78,20 +77,6 @@ impl WorkloadSpec {
 
     /// What it asks for that the planner understands and no agent of this version carries out. Refused where workloads come in.
     pub fn not_carried_out(&self) -> Vec<SpecError> {
-        let mut found = self.shares();
-        let unknown = [
-            ("spec.idleTimeout", self.idle_timeout.is_some()),
-            ("spec.placement.spread", self.placement.spread != Spread::None),
-        ];
-        for (field, _) in unknown.into_iter().filter(|(_, set)| *set) {
-            let problem = "no planner of this version acts on it yet: leave it out".into();
-            found.push(SpecError { field: field.into(), problem });
-        }
-        found
-    }
-
-    /// Shares of a GPU.
-    fn shares(&self) -> Vec<SpecError> {
         let shares = |(field, group): (String, &GroupSpec)| {
             let problem =
                 format!("{} is a share of a GPU, which no agent of this version gives out yet: ask for 1", group.gpus);

@@ -212,6 +212,7 @@ pub fn coordinator_messages() -> Vec<(&'static str, CoordinatorMessage)> {
         ("launch", command(Order::Launch(Box::new(launch)))),
         ("stop cancelled", command(stop(StopCause::Cancelled))),
         ("stop orphaned", command(stop(StopCause::Orphaned))),
+        ("stop idle", command(stop(StopCause::Idle))),
         ("report committed", CoordinatorMessage::ReportCommitted { attempt: attempt(), revision: 3 }),
         ("snapshot wanted", CoordinatorMessage::SnapshotWanted),
         ("hello wanted", CoordinatorMessage::HelloWanted),

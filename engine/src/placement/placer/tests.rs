@@ -6,7 +6,7 @@ use protocol::capacity::Source;
 use protocol::control::ClusterInfo;
 use protocol::ids::{CommandNumber, GroupName, Incarnation, LogIndex, NodeName, Region, UnixMs};
 use protocol::resources::Resources;
-use protocol::workload::Framework;
+use protocol::workload::{Framework, Spread};
 
 use super::*;
 use crate::Command;
@@ -26,6 +26,7 @@ fn need() -> impl Strategy<Value = GroupNeed> {
         count: 1,
         each: Resources { cpu_milli: cpu * 1000, memory_mib: 10, gpu_milli },
         skus: if gpu_milli == 0 { vec![] } else { skus.iter().map(|s| Sku::parse(s).unwrap()).collect() },
+        spread: Spread::None,
     })
 }
 

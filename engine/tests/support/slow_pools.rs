@@ -325,6 +325,14 @@ pub fn parts(state: &State, usable: &BTreeSet<ClusterName>, fleet: &Sums, now: U
             served.push((pool, gang));
         }
     }
+    // Nobody's part is less than the first division gave.
+    for (pool, least) in &by_demand {
+        let part = parts.entry(pool.clone()).or_default();
+        for (what, least) in least {
+            let has = part.entry(what.clone()).or_default();
+            *has = (*has).max(*least);
+        }
+    }
     parts
 }
 

@@ -285,6 +285,11 @@ impl Attempt {
         matches!(self.stop, Some((_, StopCause::Idle)))
     }
 
+    /// Whether it was let past this workload, on condition that it ends once that can start in its place.
+    pub(crate) fn ends_for(&self, workload: Uid) -> bool {
+        self.decision.passed.iter().any(|passed| passed.uid == workload)
+    }
+
     /// Whether it is being ended to give its room to another.
     pub fn is_preempted(&self) -> bool {
         matches!(self.stop, Some((_, StopCause::Preempted)))

@@ -113,13 +113,18 @@ pub(crate) fn place(
     Some(Place { cluster: room.cluster.info.name.clone(), score, spots })
 }
 
-/// Takes the room for good.
-pub(crate) fn settle(room: &mut Room<'_>, gang: &[GroupNeed], spots: &[Spot]) -> Vec<GroupPlacement> {
+/// Takes the room, until that is undone.
+pub(crate) fn take(room: &mut Room<'_>, gang: &[GroupNeed], spots: &[Spot]) {
     for g in packing_order(gang.iter().map(|g| g.each)) {
         for (node, members) in &spots[g].nodes {
             room.holes.take(*node, &gang[g].each, *members);
         }
     }
+}
+
+/// Takes the room for good.
+pub(crate) fn settle(room: &mut Room<'_>, gang: &[GroupNeed], spots: &[Spot]) -> Vec<GroupPlacement> {
+    take(room, gang, spots);
     room.holes.keep();
     gang.iter().zip(spots).map(|(need, spot)| placement(room, need, spot)).collect()
 }

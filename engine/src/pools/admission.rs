@@ -32,6 +32,23 @@ pub(crate) fn held_in_tree(pools: &Pools, usage: &UsageByPool) -> BTreeMap<PoolN
     held
 }
 
+/// What a pool no longer holds, taken off what leaves hold and what pools with all below them hold.
+pub(super) fn give_up(
+    pools: &Pools,
+    (leaves, tree): (&mut BTreeMap<PoolName, Amounts>, &mut BTreeMap<PoolName, Amounts>),
+    pool: &PoolName,
+    held: &Amounts,
+) {
+    if let Some(sum) = leaves.get_mut(pool) {
+        sum.take_all(held);
+    }
+    for at in pools.line_up(pool) {
+        if let Some(sum) = tree.get_mut(at) {
+            sum.take_all(held);
+        }
+    }
+}
+
 /// Whether more would be over a limit of the pool or of one above it.
 pub(crate) fn over_limit(
     pools: &Pools,
@@ -252,14 +269,7 @@ impl Ledger {
 
     /// An attempt of a pool is gone.
     pub(crate) fn give(&mut self, pools: &Pools, pool: &PoolName, held: &Amounts) {
-        if let Some(sum) = self.held.get_mut(pool) {
-            sum.take_all(held);
-        }
-        for at in pools.line_up(pool) {
-            if let Some(sum) = self.held_anywhere.get_mut(at) {
-                sum.take_all(held);
-            }
-        }
+        give_up(pools, (&mut self.held, &mut self.held_anywhere), pool, held);
     }
 
     /// A gang got its place.

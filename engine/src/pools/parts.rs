@@ -7,7 +7,6 @@
 //! 3. Such pools then ask again, one after the other, the one that has the least of its part first, each for its first gang.
 //!    Whoever's part then holds that gang goes on asking for it, unless that takes away what an earlier one, or one that was
 //!    never stuck, needs for its own; for the others it stays as before.
-//!
 //! 4. Nobody's part is less than the first division gave: else one could have a right to room (`reclaim`) that it may not use, and
 //!    those that had to give it would take it again, for ever.
 //!

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::ids::{ClusterName, PoolName};
 use protocol::pool::{Amounts, Resource, WithinPool};
 
-use super::admission::{held_in_tree, over_limit};
+use super::admission::{give_up, held_in_tree, over_limit};
 use super::entitlement::{Entitlements, divided, entitlements};
 use super::usage::{holds, needs};
 use crate::planted;
@@ -89,7 +89,7 @@ impl Rights {
 
     /// By what right a waiting workload may have a running one's room; none: by none.
     pub(crate) fn ground(&self, state: &State, by: &Workload, victim: &Workload) -> Option<Ground> {
-        if victim.live_attempt().is_some_and(|a| a.decision.passed.iter().any(|passed| passed.uid == by.uid)) {
+        if victim.live_attempt().is_some_and(|a| a.ends_for(by.uid)) {
             return Some(Ground::Passed);
         }
         if by.pool == victim.pool {
@@ -112,14 +112,7 @@ impl Rights {
     }
 
     fn without(&mut self, state: &State, pool: &PoolName, held: &Amounts) {
-        if let Some(sum) = self.held.get_mut(pool) {
-            sum.take_all(held);
-        }
-        for at in state.pools.line_up(pool) {
-            if let Some(sum) = self.anywhere.get_mut(at) {
-                sum.take_all(held);
-            }
-        }
+        give_up(&state.pools, (&mut self.held, &mut self.anywhere), pool, held);
     }
 
     /// Whether the gang fits its own pool's part, once what is being ended is gone.

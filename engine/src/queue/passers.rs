@@ -8,8 +8,7 @@ use protocol::ids::ClusterName;
 use super::reservations::Promise;
 use super::{Seeker, Walk, by};
 use crate::commands::{Preemption, Victim};
-use crate::placement::candidates::Place;
-use crate::placement::fit::packing_order;
+use crate::placement::candidates::{Place, take};
 use crate::pools::admission::Asks;
 use crate::pools::usage::{holds, needs};
 use crate::reasons::Reserved;
@@ -84,11 +83,7 @@ impl<'a> Walk<'a> {
         let place = place?;
         ledger.take(pools, pool, &self.would_hold(&place, &gang), seeker.likeness.preemptible);
         let room = self.placer.rooms.get_mut(&place.cluster)?;
-        for g in packing_order(gang.iter().map(|g| g.each)) {
-            for (node, members) in &place.spots[g].nodes {
-                room.holes.take(*node, &gang[g].each, *members);
-            }
-        }
+        take(room, &gang, &place.spots);
         let mut victims = vec![];
         for (passer, attempt) in passers {
             let own = passer.pool == *pool;

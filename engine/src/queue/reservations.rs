@@ -122,10 +122,7 @@ impl Reservations {
             let found = if kept.looked > MOST_ENDS {
                 None
             } else {
-                payable(room, &workload.spec, &workload.spec.gang()).into_iter().find_map(|gang| {
-                    let shapes = room.shapes(&gang, Order::BestFirst);
-                    on_nodes(room, &shapes, (state, now, *uid), &nodes, id)
-                })
+                on_kept(room, (state, now), (workload, &workload.spec.gang()), &nodes, id)
             };
             let due = found.is_some_and(|found| found.waits_for == 0);
             kept.pools.insert(workload.pool.clone());
@@ -208,12 +205,24 @@ impl Reservations {
         if let Some(own) = own {
             self.release(placer, own);
         }
-        let id = own.unwrap_or(self.all.len()) as KeptFor;
         let Some(room) = placer.rooms.get_mut(&hole.cluster) else { return };
-        hole.nodes(room).iter().for_each(|node| room.holes.keep_for(*node, Some(id)));
+        let nodes = hole.nodes(room);
+        self.enter(room, (workload, own), &nodes, (hole, None, true));
+    }
+
+    /// Keeps nodes for a workload, in the place of what was kept for it before, `own`, if that was anything.
+    fn enter(
+        &mut self,
+        room: &mut Room<'_>,
+        (workload, own): (&Workload, Option<usize>),
+        nodes: &[u32],
+        (promise, pass_until, due): (Promise, Option<UnixMs>, bool),
+    ) {
+        let id = own.unwrap_or(self.all.len());
+        nodes.iter().for_each(|node| room.holes.keep_for(*node, Some(id as KeptFor)));
         self.pools.insert(workload.pool.clone());
         let (key, uid) = (workload.key.clone(), workload.uid);
-        let made = Reservation { key, uid, pass_until: None, promise: Some(hole), due: true };
+        let made = Reservation { key, uid, pass_until, promise: Some(promise), due };
         match own {
             Some(own) => self.all[own] = made,
             None => self.all.push(made),
@@ -275,22 +284,15 @@ impl Reservations {
             }
             (kept, fresh) => kept.or(fresh)?,
         };
-        self.pools.insert(workload.pool.clone());
         let room = placer.rooms.get_mut(&cluster)?;
-        found.nodes.iter().for_each(|node| room.holes.keep_for(*node, Some(id)));
         let first = match before {
             Some(promise) => promise.at,
             None => found.at,
         };
         let names = found.nodes.iter().filter_map(|node| Some(room.node(*node)?.name.clone())).collect();
         let pass_until = first.zip(found.at).map(|(first, at)| first.min(at)).filter(|until| *until > now);
-        let promise = Some(Promise { at: first, cluster: cluster.clone(), nodes: names });
-        let due = found.waits_for == 0;
-        let made = Reservation { key: workload.key.clone(), uid: workload.uid, pass_until, promise, due };
-        match own {
-            Some(own) => self.all[own] = made,
-            None => self.all.push(made),
-        }
+        let promise = Promise { at: first, cluster: cluster.clone(), nodes: names };
+        self.enter(room, (workload, own), &found.nodes, (promise, pass_until, found.waits_for == 0));
         let nodes = u32::try_from(found.nodes.len()).unwrap_or(u32::MAX);
         Some((Reserved { cluster, nodes, at: found.at, last: found.last }, pass_until))
     }
@@ -348,12 +350,23 @@ fn kept_before(
         return None;
     }
     nodes.iter().for_each(|node| room.holes.keep_for(*node, Some(id)));
-    let found = payable(room, &workload.spec, gang).into_iter().find_map(|gang| {
-        let shapes = room.shapes(&gang, Order::BestFirst);
-        on_nodes(room, &shapes, (state, now, workload.uid), &nodes, id)
-    });
+    let found = on_kept(room, (state, now), (workload, gang), &nodes, id);
     nodes.iter().for_each(|node| room.holes.keep_for(*node, None));
     found.map(|found| (promise.cluster.clone(), found))
+}
+
+/// The soonest that a gang can start on nodes that are kept for it, with models that it can pay for.
+fn on_kept(
+    room: &mut Room<'_>,
+    (state, now): (&State, UnixMs),
+    (workload, gang): (&Workload, &[GroupNeed]),
+    nodes: &[u32],
+    id: KeptFor,
+) -> Option<Soonest> {
+    payable(room, &workload.spec, gang).into_iter().find_map(|gang| {
+        let shapes = room.shapes(&gang, Order::BestFirst);
+        on_nodes(room, &shapes, (state, now, workload.uid), nodes, id)
+    })
 }
 
 fn ahead(room: &Room<'_>, passes: &Passes) -> BTreeSet<KeptFor> {

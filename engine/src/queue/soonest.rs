@@ -120,7 +120,7 @@ fn live<'a>(
         .filter_map(|(workload, attempt)| {
             let shares = attempt.placement.iter().flat_map(|g| &g.nodes);
             let nodes: Vec<u32> = shares.filter_map(|s| places.get(&s.node).copied()).filter(useful).collect();
-            let goes = attempt.stop.is_some() || attempt.decision.passed.iter().any(|passed| passed.uid == uid);
+            let goes = attempt.stop.is_some() || attempt.ends_for(uid);
             let at = || if goes { Some((now, Basis::Ending)) } else { ends(state, workload, attempt, now) };
             let end = || End { at: at(), workload, attempt, goes, nodes: nodes.clone() };
             (!nodes.is_empty()).then(end)

@@ -68,6 +68,34 @@ fn extreme_pool() -> impl Strategy<Value = PoolSpec> {
     )
 }
 
+/// Two groups that each fit on the node and together do not: whether they do is searched member by member.
+#[test]
+fn a_gang_of_thousands_of_small_members_does_not_end_the_planner() {
+    let (mut state, mut fleet) = (State::default(), Fleet::default());
+    let total = protocol::resources::Resources { cpu_milli: 30_000, memory_mib: 30_000, gpu_milli: 0 };
+    fleet.set("eu-1", vec![node("n0", None, total)]);
+    let group = |name: &str| GroupSpec {
+        name: GroupName::new(name).unwrap(),
+        count: 20_000,
+        cpu: Cpu(1),
+        memory: Mib(1),
+        gpus: Gpus(0),
+        gpu: vec![],
+    };
+    let (incarnation, last_command) = (Incarnation(1), CommandNumber(0));
+    let spec = Box::new(batch(vec![group("a"), group("b")]));
+    let commands = [
+        Command::OpenEpoch { epoch: Epoch(1) },
+        Command::Join { info: info("eu-1", "eu-west"), incarnation, last_command, attempts: vec![] },
+        Command::Submit { key: key("w"), uid: uid("w"), spec },
+    ];
+    for (index, command) in (1..).zip(commands) {
+        state.apply(LogIndex(index), &command, UnixMs(0)).outcome.unwrap();
+    }
+    let plan = plan_on(&state, &fleet.capacity, &Memory::new(0), UnixMs(0), 16);
+    assert!(plan.bindings.is_empty() && plan.waiting.len() == 1, "{plan:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 

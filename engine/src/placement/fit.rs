@@ -5,9 +5,9 @@
 //! - One group: exact. The members that each node can hold are counted; nothing else can be said about it.
 //! - Several groups: bin packing. First the groups are packed one after the other, the largest first, each where it wastes least,
 //!   then each onto the fullest nodes that will do. Where that fails, every way of placing all groups but the most numerous is
-//!   tried, and the most numerous is counted: exact as long as the search looks at no more than [`EXACT_LOOKS`] classes in all, and
-//!   only one group asks for shares of a GPU. A Ray head or a Spark driver beside any number of workers of one model is exact up to
-//!   900 classes. Beyond that the answer is [`Fit::NotFound`]: it may be wrong to say no, never to say yes.
+//!   tried, and the most numerous is counted: exact as long as those are no more than [`MOST_SEARCHED`] members, the search looks at
+//!   no more than [`EXACT_LOOKS`] classes in all, and only one group asks for shares of a GPU. A Ray head or a Spark driver beside any
+//!   number of workers of one model is exact up to 900 classes. Beyond that the answer is [`Fit::NotFound`]: it may be wrong to say no, never to say yes.
 //!
 //! Models are tried in the order that each group gives, the first group's outermost; among models that are alike to the workload
 //! the one where the gang wastes least is taken. All members of a group get one model.
@@ -24,6 +24,8 @@ use super::value::Waste;
 
 /// How many classes the exact search looks at for one gang in one cluster.
 pub(crate) const EXACT_LOOKS: u64 = 1_000_000;
+/// The most members that the exact search places one by one: each is a call deeper.
+const MOST_SEARCHED: u64 = 512;
 /// How many combinations of models are tried for one gang in one cluster.
 const MAX_COMBINATIONS: usize = 64;
 
@@ -181,6 +183,11 @@ fn fit_models(
         && let Some(waste) = judged(holes, gang, &spots, judge)
     {
         return Fit::Fits(spots, waste);
+    }
+    let counts = || gang.iter().map(|g| g.count);
+    let searched = counts().fold(0, u64::saturating_add).saturating_sub(counts().max().unwrap_or(0));
+    if searched > MOST_SEARCHED {
+        return Fit::NotFound;
     }
     let mut search = Search::new(holes, allowed, gang, models, looks);
     let found = search.run();

@@ -66,8 +66,11 @@ impl<'a> Walk<'a> {
             ledger.give(pools, pool, &holds(&attempt.placement));
         }
         let gang = self.allowed(&ledger, seeker, asks).ok()?;
-        let (going, staying): (Vec<Passer<'a>>, Vec<Passer<'a>>) =
-            passers.iter().copied().partition(|(_, attempt)| attempt.stop.is_some());
+        let staying: Vec<Passer<'a>> = passers.iter().copied().filter(|(_, attempt)| attempt.stop.is_none()).collect();
+        // Whatever is ending beside them may leave room enough.
+        let there: BTreeSet<&'a ClusterName> = passers.iter().map(|(_, attempt)| &attempt.cluster).collect();
+        let live = there.into_iter().flat_map(|cluster| self.state.live_in(cluster));
+        let going: Vec<Passer<'a>> = live.filter(|(_, attempt)| attempt.stop.is_some()).collect();
         // As few as possible give up their room: it may be enough that their pool's part is free, or that others are ending.
         let (mut place, mut given): (Option<Place>, Vec<Passer<'a>>) = (None, vec![]);
         for more in [vec![], going, staying] {

@@ -1,13 +1,14 @@
 //! How long jobs wait: the Philly trace in virtual time through the planner and the baselines (`replay::method::waits`), the planner with
-//! and without declared run times. Skipped, with a word, where the trace is not on this machine.
+//! and without declared run times, with pools that serve the least served first and by submission. Skipped, with a word, where the trace is not on this machine.
 
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use protocol::pool::LineOrder;
 use replay::generate::three_clusters;
-use replay::method::waits::{Outcome, Summary, Trace, by_gpus, by_pool};
+use replay::method::waits::{Outcome, Summary, Terms, Trace, by_gpus, by_pool};
 use replay::policy::Name;
 use replay::report::{figures, label};
 use replay::trace::{Table, jobs};
@@ -20,17 +21,19 @@ use crate::workers::each;
 /// How many jobs, the first of the trace, are enough to see that it works.
 const QUICK: usize = 300;
 
-/// Every run: a policy, and whether the planner is told how long jobs run.
-fn runs() -> Vec<(Name, bool)> {
-    // The two that take longest come first.
-    let ours = [(Name::Tidewater, false), (Name::Tidewater, true)];
-    let others = Name::waits().filter(|name| *name != Name::Tidewater).map(|name| (name, false));
+/// Every run: a policy and the planner's terms.
+fn runs() -> Vec<(Name, Terms)> {
+    let (least, first) = (LineOrder::LeastServed, LineOrder::Submitted);
+    // Those that take longest come first.
+    let ours = [(least, false), (least, true), (first, false), (first, true)];
+    let ours = ours.map(|(order, declared)| (Name::Tidewater, Terms { declared, order }));
+    let others = Name::waits().filter(|name| *name != Name::Tidewater).map(|name| (name, Terms::default()));
     ours.into_iter().chain(others).collect()
 }
 
 struct Ran {
     policy: Name,
-    declared: bool,
+    terms: Terms,
     outcome: Outcome,
     seconds: f64,
 }
@@ -40,13 +43,13 @@ fn all(trace: &Trace) -> Result<Vec<Ran>> {
     let (runs, bars) = (runs(), MultiProgress::new());
     let style = ProgressStyle::with_template("{msg:24} {wide_bar} {pos} jobs ended {elapsed:>4}")?;
     each(runs.len(), |at| {
-        let (policy, declared) = runs[at];
+        let (policy, terms) = runs[at];
         let bar = bars.add(ProgressBar::new(trace.jobs.len() as u64).with_style(style.clone()));
-        bar.set_message(label(policy, declared));
+        bar.set_message(label(policy, terms));
         let started = Instant::now();
-        let outcome = trace.run(policy, declared, 0, |ended| bar.set_position(ended))?;
+        let outcome = trace.run(policy, terms, 0, |ended| bar.set_position(ended))?;
         bar.finish_and_clear();
-        Ok(Ran { policy, declared, outcome, seconds: started.elapsed().as_secs_f64() })
+        Ok(Ran { policy, terms, outcome, seconds: started.elapsed().as_secs_f64() })
     })
 }
 
@@ -72,7 +75,7 @@ pub fn run(quick: bool, save: bool) -> Result<Figures> {
         let s = Summary::of(&trace, &run.outcome);
         let hours = |seconds: f64| format!("{:.1} h", seconds / 3600.0);
         rows.add_row([
-            label(run.policy, run.declared),
+            label(run.policy, run.terms),
             hours(s.mean_wait_s),
             hours(s.median_wait_s),
             hours(s.p99_wait_s),
@@ -88,7 +91,7 @@ pub fn run(quick: bool, save: bool) -> Result<Figures> {
     json.insert("runs".into(), Value::Array(found));
     if save {
         let drawn: Vec<replay::report::Ran> =
-            ran.into_iter().map(|run| (label(run.policy, run.declared), run.outcome)).collect();
+            ran.into_iter().map(|run| (label(run.policy, run.terms), run.outcome)).collect();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
         for (file, content) in replay::report::waits(&trace, &drawn) {
             if file.ends_with(".svg") {
@@ -101,7 +104,7 @@ pub fn run(quick: bool, save: bool) -> Result<Figures> {
 
 /// One run's figures: those of `tidewater replay`, then by size and by pool.
 fn one(trace: &Trace, run: &Ran, s: &Summary) -> Value {
-    let mut figures = figures(run.policy, run.declared, s);
+    let mut figures = figures(run.policy, run.terms, s);
     let sizes: Map<String, Value> = by_gpus(trace, &run.outcome)
         .into_iter()
         .map(|(gpus, (wait, jobs))| (gpus.to_string(), json!({ "jobs": jobs, "mean_wait_s": round(wait) })))

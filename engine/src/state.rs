@@ -10,6 +10,7 @@ mod dependencies;
 mod durations;
 mod indices;
 pub(crate) mod outstanding;
+pub(crate) mod service;
 mod waiters;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ pub use deleted::Deleted;
 pub use dependencies::Awaited;
 pub use durations::{Durations, Kind};
 pub(crate) use indices::{Indices, Line};
+pub use service::{PATIENCE, QUANTUM_MS};
 pub(crate) use waiters::{Likeness, Waiter};
 
 /// How many ended attempts of one workload are kept.
@@ -107,6 +109,10 @@ pub struct Workload {
     pub order: u64,
     /// When it was submitted.
     pub submitted_at: UnixMs,
+    /// How much later than that it stands in its pool's line, in ms: where a pool serves the least served first, for what it has had.
+    pub late_ms: u64,
+    /// What its ended attempts had, in ms of a GPU, or of a core where they had no GPUs.
+    pub served: u64,
     /// Where it is.
     pub phase: Phase,
     /// Its attempts, oldest first; all but the last have ended. At most [`KEPT_ATTEMPTS`] are kept.
@@ -270,6 +276,13 @@ pub enum Ground {
     },
     /// It was let past the other on this condition.
     Passed,
+    /// It has had more of its pool, which serves the least served first.
+    Served {
+        /// What it counts as, in ms of a GPU: what it has had, or has left where it declares how long it runs.
+        own: u64,
+        /// The same of the other.
+        other: u64,
+    },
     /// Its priority is lower, in a pool that allows that.
     Priority {
         /// Its priority.

@@ -178,6 +178,41 @@ proptest! {
     }
 }
 
+#[test]
+fn who_has_had_much_is_passed_only_for_so_long() {
+    const HOUR: u64 = 3600;
+    let mut run = Run::new(&[]);
+    let spec = Box::new(script::pool_of(&["gpu=0/-/1", "least"]));
+    run.apply(Command::SetPool { name: script::pool("ads"), spec, expect: engine::commands::Expect::Any }).unwrap();
+    run.submit("long", Some("ads"), NODES as u32, &Small { gpus: GPUS, runs: 1000 * HOUR, says: 0 });
+    run.second();
+    let phase = |run: &Run| run.state.workloads[&key("long")].phase;
+    assert_eq!(phase(&run), Phase::Running);
+    // After an hour of all 16 GPUs it counts as 16 GPU-hours. More short ones come than there is time for.
+    run.now = HOUR;
+    let (mut number, mut gone) = (0, None);
+    while run.now < 260 * HOUR {
+        if run.now >= HOUR + number * 900 {
+            number += 1;
+            let short = Small { gpus: GPUS, runs: 1000, says: 0 };
+            run.submit(&format!("late-{number}"), Some("ads"), NODES as u32, &short);
+        }
+        run.now += 99;
+        run.second();
+        match gone {
+            None if phase(&run) == Phase::Queued => gone = Some(run.now),
+            Some(_) if phase(&run) == Phase::Running => break,
+            _ => {}
+        }
+    }
+    assert!(gone.is_some_and(|at| at < HOUR + 300), "it gives way at once: {gone:?}");
+    // Those that came within 160 hours go first, which takes longer than these: 11 minutes for every ten.
+    let hours = run.now / HOUR;
+    assert!((160..240).contains(&hours), "it runs again after {hours} hours");
+    let waiting = run.waiting();
+    assert!(waiting > 50, "others still wait that came later: {waiting}");
+}
+
 fn why(run: &Run) -> String {
     let plan = plan_on(&run.state, &run.fleet.capacity, &run.memory, UnixMs(run.now * 1000), 100);
     plan.waiting.get(&uid("big")).map_or_else(|| "?".into(), |w| format!("{w}; {:?}", w.reserved))

@@ -322,6 +322,19 @@ pub enum WithinPool {
     ByPriority,
 }
 
+/// Who goes first in a pool's line among those of one priority.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub enum LineOrder {
+    /// Whoever was submitted first.
+    #[default]
+    Submitted,
+    /// Whoever has had the least GPU time, in steps of 1, 4, 16, … GPU-hours; one that declares how long it runs counts by what is
+    /// left of that. Preemptible ones that have run for half an hour give way too. For each GPU-hour of its step a workload stands ten hours later in
+    /// line: only those pass it that are submitted in that time.
+    LeastServed,
+}
+
 /// Who may use a pool and who may change it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -347,6 +360,9 @@ pub struct PoolSpec {
     /// Who may take whose room within it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub preemption_within: WithinPool,
+    /// Who goes first in its line.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub order: LineOrder,
     /// Who may use and change it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub access: Access,
@@ -382,6 +398,11 @@ impl PoolSpec {
             }
         }
         found
+    }
+
+    /// Whether running workloads may have to give way to others of the pool.
+    pub fn gives_way_within(&self) -> bool {
+        self.preemption_within == WithinPool::ByPriority || self.order == LineOrder::LeastServed
     }
 
     /// Its part of a resource.

@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
+use protocol::pool::LineOrder;
 use replay::fleet::NodeRow;
 use replay::generate::three_clusters;
-use replay::method::waits::{CHECKPOINT_MS, Failed, GRACE_MS, Outcome, Summary, Trace};
+use replay::method::waits::{CHECKPOINT_MS, Failed, GRACE_MS, Outcome, Summary, Terms, Trace};
 use replay::policy::Name;
 use replay::trace::Job;
 
@@ -37,7 +38,7 @@ fn jobs(all: &[(u64, &str, u32, u64)]) -> Vec<Job> {
 
 /// Each job's wait and end, in ms.
 fn waits_and_ends(trace: &Trace, policy: Name, declared: bool) -> Vec<(u64, u64)> {
-    let mut done = trace.run(policy, declared, 0, |_| {}).unwrap().done;
+    let mut done = trace.run(policy, Terms { declared, ..Terms::default() }, 0, |_| {}).unwrap().done;
     done.sort_by_key(|d| d.job);
     done.iter().map(|d| (d.wait_ms, d.ended_ms)).collect()
 }
@@ -76,7 +77,7 @@ fn the_planner_lets_one_pass_that_may_be_ended_and_ends_it_once_the_first_can_st
 #[test]
 fn a_run_in_figures_is_as_worked_out_by_hand() {
     let trace = one_may_pass();
-    let outcome = trace.run(Name::FirstFit, false, 0, |_| {}).unwrap();
+    let outcome = trace.run(Name::FirstFit, Terms::default(), 0, |_| {}).unwrap();
     let s = Summary::of(&trace, &outcome);
     // Waits 0, 90, 0; ends 100, 140 and 30 s after arrival; nobody runs for the 600 s that a slowdown counts at least.
     assert_eq!((s.mean_wait_s, s.median_wait_s, s.p99_wait_s), (30.0, 0.0, 90.0));
@@ -105,7 +106,7 @@ fn what_is_preempted_goes_on_from_its_last_checkpoint_and_the_time_since_is_lost
         let trace = one_is_preempted(arrival);
         let reservations: Vec<u64> = trace.pools.values().map(|p| p.reservation).collect();
         assert_eq!(reservations, [2, 2]);
-        let outcome = trace.run(Name::Tidewater, false, 0, |_| {}).unwrap();
+        let outcome = trace.run(Name::Tidewater, Terms::default(), 0, |_| {}).unwrap();
         if arrival == 3590 {
             // It ends by itself before that.
             assert_eq!(outcome.preemptions, 0);
@@ -122,6 +123,29 @@ fn what_is_preempted_goes_on_from_its_last_checkpoint_and_the_time_since_is_lost
         let waits = waits_and_ends(&trace, Name::Tidewater, false);
         assert_eq!(waits, [(7200 * S, lender_ends), (owner_starts - arrival * S, owner_ends)]);
     }
+}
+
+#[test]
+fn where_the_least_served_goes_first_the_long_give_way_to_the_short_by_steps() {
+    // One pool, two GPUs. The first has had a GPU-hour of both after half an hour; who comes then and has had nothing gets its room.
+    let all = [(0, "p", 2, 7200), (1900, "p", 2, 600), (4400, "p", 2, 600)];
+    let trace = Trace::new(nodes(&[("a", 1)], 2), jobs(&all)).unwrap();
+    let by = |order| {
+        let mut done = trace.run(Name::Tidewater, Terms { declared: false, order }, 0, |_| {}).unwrap().done;
+        done.sort_by_key(|d| d.job);
+        done.iter().map(|d| (d.wait_ms, d.ended_ms)).collect::<Vec<_>>()
+    };
+    let submitted = [(0, 7200 * S), (5300 * S, 7800 * S), (3400 * S, 8400 * S)];
+    assert_eq!(by(LineOrder::Submitted), submitted);
+    // Each time: 30 s and a millisecond until it is sure, 10 s of grace, 600 s of run. What the first ran since its last checkpoint is
+    // done again: its 30 s since half an hour, and all of the 1860 s between the two.
+    let (first, second) = (1900 * S + 40_001, 4400 * S + 40_001);
+    let resumed = [(first + 600 * S), (second + 600 * S)];
+    let kept_1 = CHECKPOINT_MS;
+    let kept_2 = (kept_1 + 4430 * S + 1 - resumed[0]) / CHECKPOINT_MS * CHECKPOINT_MS;
+    let end = resumed[1] + 7200 * S - kept_2;
+    let least = [(1200 * S, end), (40_001, first + 600 * S), (40_001, second + 600 * S)];
+    assert_eq!(by(LineOrder::LeastServed), least);
 }
 
 #[test]
@@ -142,7 +166,7 @@ fn a_gang_larger_than_a_node_gets_whole_nodes_of_one_cluster() {
     let fleet = nodes(&[("a", 2), ("b", 1)], 4);
     let trace = Trace::new(fleet.clone(), jobs(&[(0, "p", 4, 100), (0, "p", 8, 50)])).unwrap();
     for policy in Name::waits() {
-        trace.run(policy, false, 3, |_| {}).unwrap();
+        trace.run(policy, Terms::default(), 3, |_| {}).unwrap();
     }
     let failed = Trace::new(fleet, jobs(&[(0, "p", 12, 100)])).unwrap_err();
     assert_eq!(failed, Failed::TooLarge { job: "job-0".into(), gpus: 12 });
@@ -190,8 +214,11 @@ proptest! {
     #[test]
     fn every_job_ends_once_under_every_policy(jobs in lists(), seed in 0..100u64) {
         let trace = Trace::new(nodes(&[("a", 2), ("b", 1)], 4), jobs).unwrap();
-        for (policy, declared) in Name::waits().map(|p| (p, false)).chain([(Name::Tidewater, true)]) {
-            let outcome = trace.run(policy, declared, seed, |_| {}).unwrap();
+        let orders = [LineOrder::Submitted, LineOrder::LeastServed];
+        let all = orders.map(|order| [false, true].map(|declared| (Name::Tidewater, Terms { declared, order })));
+        let baselines = Name::waits().filter(|p| *p != Name::Tidewater).map(|p| (p, Terms::default()));
+        for (policy, terms) in baselines.chain(all.into_iter().flatten()) {
+            let outcome = trace.run(policy, terms, seed, |_| {}).unwrap();
             every_job_ended_once(&trace, &outcome)?;
             prop_assert!(policy == Name::Tidewater || outcome.preemptions == 0);
         }
@@ -201,7 +228,7 @@ proptest! {
 #[test]
 fn the_keys_of_a_run_are_as_documented() {
     let trace = one_may_pass();
-    let outcome = trace.run(Name::FirstFit, false, 0, |_| {}).unwrap();
-    let figures = replay::report::figures(Name::FirstFit, false, &Summary::of(&trace, &outcome));
+    let outcome = trace.run(Name::FirstFit, Terms::default(), 0, |_| {}).unwrap();
+    let figures = replay::report::figures(Name::FirstFit, Terms::default(), &Summary::of(&trace, &outcome));
     insta::assert_snapshot!(serde_json::to_string_pretty(&figures).unwrap());
 }

@@ -16,6 +16,10 @@ impl Step<'_> {
         let live = |pool: &PoolName| self.state.usage(pool).map_or(0, |usage| usage.live);
         self.state.pools.check_set(name, spec, live)?;
         self.state.pools.set(name, spec.clone(), self.now, self.index);
+        for key in self.state.out_of_line(name) {
+            // It takes its place as it is entered anew.
+            self.change(&key, |_, _| {});
+        }
         self.pool_changed(name);
         Ok(Outcome::Set { version: self.index })
     }

@@ -51,6 +51,8 @@ impl Step<'_> {
             pool,
             order,
             submitted_at: self.now,
+            late_ms: 0,
+            served: 0,
             phase: Phase::Queued,
             attempts: vec![],
             user_failures: 0,

@@ -176,7 +176,11 @@ fn last_failure(workload: &Workload) -> Option<String> {
     let attempt = workload.attempts.last()?;
     if attempt.is_preempted() {
         let given = workload.timeline.iter().rev().find(|m| matches!(m.what, Happening::Preempted { .. }));
-        return given.map(|moment| format!("it keeps its place: {}", moment.what));
+        let place = match workload.late_ms {
+            0 => "it keeps its place".into(),
+            late => format!("it stands {} later in line for what it has had of its pool", Span(late)),
+        };
+        return given.map(|moment| format!("{place}: {}", moment.what));
     }
     let state = attempt.reported.as_ref().filter(|s| !matches!(s, AttemptState::Succeeded))?;
     Some(at(Some(attempt), &state_text(state)))

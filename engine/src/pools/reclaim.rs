@@ -93,9 +93,13 @@ impl Rights {
             return Some(Ground::Passed);
         }
         if by.pool == victim.pool {
-            let allowed = state.pools.spec(&by.pool).is_some_and(|s| s.preemption_within == WithinPool::ByPriority);
+            let pool = state.pools.spec(&by.pool)?;
             let (own, other) = (victim.spec.priority, by.spec.priority);
-            return (allowed && own < other).then_some(Ground::Priority { own, other });
+            if pool.preemption_within == WithinPool::ByPriority && own < other {
+                return Some(Ground::Priority { own, other });
+            }
+            let (own, other) = (victim.length(state.now), by.length(state.now));
+            return victim.gives_way_to(by, pool, state.now).then_some(Ground::Served { own, other });
         }
         let has = holds(&victim.live_attempt()?.placement);
         scarce(&needs(&by.spec.gang())).filter(|resource| has.of(resource) > 0).find_map(|resource| {

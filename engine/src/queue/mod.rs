@@ -20,7 +20,7 @@ use std::rc::Rc;
 
 use protocol::control::GroupPlacement;
 use protocol::ids::{ClusterName, PoolName, UnixMs, WorkloadName};
-use protocol::pool::{Amounts, Resource, WithinPool};
+use protocol::pool::{Amounts, PoolSpec, Resource};
 use protocol::sku::Sku;
 use protocol::workload::{Framework, GroupNeed, Preemptible};
 
@@ -33,6 +33,7 @@ use crate::placement::obstacles::is_permanent;
 use crate::placement::placer::Placer;
 use crate::placement::rooms::Room;
 use crate::pools::admission::{Asks, Ledger};
+use crate::pools::reclaim::Rights;
 use crate::pools::usage::{holds, needs};
 use crate::reasons::{Decision, Lent, Obstacle, Passed, QuotaBound, Reserved, Shortfall, WaitCause, Waiting};
 use crate::state::{Avoids, Likeness, State, Waiter, Workload};
@@ -67,6 +68,8 @@ pub(crate) struct Walk<'a> {
     starved: Vec<Starved<'a>>,
     /// Those that were let past a gang that can start now without them.
     called: Vec<Preemption>,
+    /// What pools have a right to; found when first asked for.
+    rights: OnceCell<Rights>,
     /// Pools that hold more than their part; found when first asked for.
     all_lent: OnceCell<Vec<Lent>>,
 }
@@ -132,7 +135,7 @@ impl<'a> Walk<'a> {
         let order = Order::new(state, &ledger);
         let (found_none, last, standing, starved) = (BTreeMap::new(), None, Standing::default(), vec![]);
         let reservations = Reservations::new(&mut placer, (state, now), memory.promises());
-        let all_lent = OnceCell::new();
+        let (rights, all_lent) = (OnceCell::new(), OnceCell::new());
         Self {
             state,
             memory,
@@ -147,6 +150,7 @@ impl<'a> Walk<'a> {
             standing,
             starved,
             called: vec![],
+            rights,
             all_lent,
         }
     }
@@ -314,10 +318,10 @@ impl<'a> Walk<'a> {
         if reserved.is_none() {
             self.ledger.claim(&self.state.pools, &short, pool, &needs(gang), by(workload));
         }
-        // Where priority decides within the pool, lower ones give up its part. Others give nothing: it may not start on that.
-        let by_priority = self.state.pools.spec(pool).is_some_and(|s| s.preemption_within == WithinPool::ByPriority);
+        // Where workloads of the pool give way to each other, those that stand behind give up its part. Others give nothing: it may not start on that.
+        let gives_way = self.state.pools.spec(pool).is_some_and(PoolSpec::gives_way_within);
         let anywhere = likeness.most.is_none() && likeness.beside.is_none();
-        if short.bound != QuotaBound::Reservation && by_priority && anywhere {
+        if short.bound != QuotaBound::Reservation && gives_way && anywhere {
             let of_use = |name: &&&ClusterName| !avoids.concerns(name);
             let all = self.placer.rooms.keys().filter(of_use).map(|name| (*name).clone()).collect();
             self.starves(workload, gang.clone(), all, From::Own);

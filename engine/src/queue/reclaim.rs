@@ -11,7 +11,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::ids::{ClusterName, NodeName, PoolName, Uid, UnixMs};
-use protocol::pool::{Amounts, Resource, WithinPool};
+use protocol::pool::{LineOrder, PoolSpec, Resource};
 use protocol::resources::Resources;
 use protocol::workload::{GroupNeed, Preemptible};
 
@@ -26,6 +26,7 @@ use crate::plan::{IDLE_AFTER_MS, IDLE_PERCENT};
 use crate::pools::reclaim::Rights;
 use crate::pools::usage::holds;
 use crate::reasons::Lent;
+use crate::state::service::{size, step};
 use crate::state::{Attempt, Ground, State, Workload};
 
 /// How long a pool must have held more than its part, and a gang must have waited for lower priorities, before room is taken
@@ -74,10 +75,20 @@ impl Memory {
 }
 
 /// An attempt that might end.
+#[derive(Clone, Copy)]
 struct Candidate<'a> {
     workload: &'a Workload,
     attempt: &'a Attempt,
     cost: Cost,
+}
+
+/// What lives in a cluster.
+#[derive(Default)]
+struct Live<'a> {
+    /// What is being ended.
+    going: Vec<&'a Attempt>,
+    /// What might be, the cheapest first.
+    candidates: Vec<Candidate<'a>>,
 }
 
 /// How much is lost with an attempt; the least goes first.
@@ -85,6 +96,8 @@ struct Candidate<'a> {
 struct Cost {
     busy: Reverse<bool>,
     priority: i32,
+    /// The step of what it has had, where its pool serves the least served first.
+    served: Reverse<u64>,
     /// GPU-milliseconds in thousandths, or those of cores for an attempt without GPUs.
     work: u128,
     order: Reverse<u64>,
@@ -99,7 +112,7 @@ impl<'a> Walk<'a> {
         if self.state.pools.is_plain() {
             return (preemptions, Memory { promises, ..Memory::new(before.lasting_ms) });
         }
-        let rights = Rights::new(self.state, self.fleet.clone(), &usable);
+        let rights = self.rights.take().unwrap_or_else(|| self.new_rights());
         let mut memory = Memory { promises, ..self.remember(before, &rights) };
         let now = self.now;
         let lasted = |since: &UnixMs| since.0.saturating_add(before.lasting_ms) <= now.0;
@@ -107,14 +120,18 @@ impl<'a> Walk<'a> {
             memory.over.iter().filter(|(_, since)| lasted(since)).map(|((pool, _), _)| pool).collect();
         let starved: Vec<Starved<'a>> = std::mem::take(&mut self.starved);
         let mut promised = BTreeSet::new();
+        let mut live: BTreeMap<ClusterName, Live<'a>> = BTreeMap::new();
         for gang in &starved {
-            let by_priority = memory.starved.get(&gang.workload.uid).is_some_and(lasted);
-            if over.is_empty() && !by_priority {
+            let within = memory.starved.get(&gang.workload.uid).is_some_and(lasted);
+            if over.is_empty() && !within {
                 continue;
             }
+            if live.is_empty() {
+                live = self.live(&usable);
+            }
             let lent = |w: &Workload| gang.from == From::All && over.contains(&w.pool);
-            let allowed = |w: &Workload| (w.pool == gang.workload.pool && by_priority) || lent(w);
-            let found = self.victims(gang, &rights, &allowed, &usable, &mut promised);
+            let allowed = |w: &Workload| (w.pool == gang.workload.pool && within) || lent(w);
+            let found = self.victims(gang, &rights, &allowed, &live, &mut promised);
             if let Some((victims, hole)) = found {
                 memory.promises.insert(gang.workload.uid, hole);
                 preemptions.push(Preemption {
@@ -132,6 +149,27 @@ impl<'a> Walk<'a> {
         (preemptions, memory)
     }
 
+    /// What lives in the clusters whose capacity is fresh.
+    fn live(&self, usable: &BTreeSet<ClusterName>) -> BTreeMap<ClusterName, Live<'a>> {
+        let (state, now) = (self.state, self.now);
+        let fresh = |room: &&Room<'_>| room.capacity.is_some_and(|c| c.fresh);
+        let rooms = self.placer.rooms.iter().filter(|(name, _)| usable.contains(**name));
+        let live = rooms.filter(|(_, room)| fresh(room)).map(|(name, room)| {
+            let mut live = Live::default();
+            for (workload, attempt) in state.live_in(name) {
+                if attempt.stop.is_some() {
+                    live.going.push(attempt);
+                } else if may_end(workload) {
+                    let cost = cost(state, room, (workload, attempt), now);
+                    live.candidates.push(Candidate { workload, attempt, cost });
+                }
+            }
+            live.candidates.sort_by_key(|c| c.cost);
+            ((*name).clone(), live)
+        });
+        live.collect()
+    }
+
     /// Whether some attempt ended in a cluster so short a time ago that its capacity may not show it yet: then its room may be
     /// what the gang waits for.
     fn ended_lately(&self, cluster: &ClusterName) -> bool {
@@ -145,16 +183,19 @@ impl<'a> Walk<'a> {
         self.placer.rooms.values().filter(|r| super::books::usable(r)).map(|r| r.cluster.info.name.clone()).collect()
     }
 
+    /// What pools have a right to before this plan's bindings.
+    pub(super) fn new_rights(&self) -> Rights {
+        Rights::new(self.state, self.fleet.clone(), &self.usable())
+    }
+
     fn remember(&self, before: &Memory, rights: &Rights) -> Memory {
         let over = rights.all_over().map(|(pool, resource)| {
             let key = (pool.clone(), resource.clone());
             let since = before.over.get(&key).copied().unwrap_or(self.now);
             (key, since)
         });
-        let by_priority = |w: &Workload| {
-            self.state.pools.spec(&w.pool).is_some_and(|s| s.preemption_within == WithinPool::ByPriority)
-        };
-        let starved = self.starved.iter().filter(|s| by_priority(s.workload)).map(|s| {
+        let gives_way = |w: &Workload| self.state.pools.spec(&w.pool).is_some_and(PoolSpec::gives_way_within);
+        let starved = self.starved.iter().filter(|s| gives_way(s.workload)).map(|s| {
             let uid = s.workload.uid;
             (uid, before.starved.get(&uid).copied().unwrap_or(self.now))
         });
@@ -167,37 +208,30 @@ impl<'a> Walk<'a> {
         gang: &Starved<'a>,
         rights: &Rights,
         allowed: &dyn Fn(&Workload) -> bool,
-        usable: &BTreeSet<ClusterName>,
+        live: &BTreeMap<ClusterName, Live<'a>>,
         promised: &mut BTreeSet<ClusterName>,
     ) -> Option<(Vec<Victim>, Promise)> {
-        let mut best: Option<(u128, ClusterName, Found<'_, 'a>)> = None;
-        let state = self.state;
-        let now = self.now;
+        let mut best: Option<(u128, ClusterName, Found<'a>)> = None;
+        let (state, now) = (self.state, self.now);
         let own = self.reservations.passes(gang.workload.uid, None);
-        let fresh = |room: &Room<'_>| room.capacity.is_some_and(|c| c.fresh);
-        let names: Vec<ClusterName> =
-            gang.clusters.iter().filter(|c| usable.contains(*c) && !promised.contains(*c)).cloned().collect();
-        let mut candidates: BTreeMap<ClusterName, Vec<Candidate<'a>>> = BTreeMap::new();
-        for name in &names {
-            let Some(room) = self.placer.rooms.get_mut(name).filter(|room| fresh(room)) else { continue };
-            let (live, going): (Vec<_>, Vec<_>) =
-                state.live_in(&room.cluster.info.name).partition(|(_, attempt)| attempt.stop.is_none());
-            let going: Vec<&Attempt> = going.into_iter().map(|(_, attempt)| attempt).collect();
-            if rights.suffice(state, gang.workload) && coming(room, &gang.gang, &own, &going) {
+        let suffice = rights.suffice(state, gang.workload);
+        let mut candidates: Vec<(&ClusterName, &[&'a Attempt], Vec<Candidate<'a>>)> = vec![];
+        for name in gang.clusters.iter().filter(|c| !promised.contains(*c)) {
+            let Some((room, live)) = self.placer.rooms.get_mut(name).zip(live.get(name)) else { continue };
+            if suffice && coming(room, &gang.gang, &own, &live.going) {
                 promised.insert(name.clone());
                 return None;
             }
-            let mut found: Vec<Candidate<'a>> = live
-                .into_iter()
-                .filter(|(w, _)| may_end(w) && allowed(w) && rights.ground(state, gang.workload, w).is_some())
-                .map(|(workload, attempt)| Candidate { workload, attempt, cost: cost(room, workload, attempt, now) })
-                .collect();
-            found.sort_by_key(|c| c.cost);
-            candidates.insert(name.clone(), found);
+            let rightful =
+                |c: &&Candidate<'a>| allowed(c.workload) && rights.ground(state, gang.workload, c.workload).is_some();
+            let found: Vec<Candidate<'a>> = live.candidates.iter().filter(rightful).copied().collect();
+            if !found.is_empty() {
+                candidates.push((name, &live.going, found));
+            }
         }
-        for (name, found) in &candidates {
+        for (name, going, found) in candidates {
             let Some(room) = self.placer.rooms.get_mut(name) else { continue };
-            let Some(chosen) = cheapest(room, (gang, &own), found, rights, state) else { continue };
+            let Some(chosen) = cheapest(room, (gang, &own), (&found, going), rights, state) else { continue };
             let lost: u128 = chosen.victims.iter().map(|c| c.cost.work).fold(0, u128::saturating_add);
             if best.as_ref().is_none_or(|(least, ..)| lost < *least) {
                 best = Some((lost, name.clone(), chosen));
@@ -208,7 +242,7 @@ impl<'a> Walk<'a> {
             return None;
         }
         let victim =
-            |c: &&Candidate<'a>| Victim { key: c.workload.key.clone(), uid: c.workload.uid, attempt: c.attempt.number };
+            |c: &Candidate<'a>| Victim { key: c.workload.key.clone(), uid: c.workload.uid, attempt: c.attempt.number };
         let nodes =
             chosen.hole.iter().filter_map(|node| Some(self.placer.rooms.get(&cluster)?.node(*node)?.name.clone()));
         let hole = Promise::of_hole(cluster.clone(), nodes.collect(), now);
@@ -218,14 +252,14 @@ impl<'a> Walk<'a> {
 }
 
 /// Whose end makes a hole, and on which nodes.
-struct Found<'c, 'a> {
-    victims: Vec<&'c Candidate<'a>>,
+struct Found<'a> {
+    victims: Vec<Candidate<'a>>,
     hole: BTreeSet<u32>,
 }
 
 /// Pools that hold more than their part, each with the first resource in which it does.
 pub(super) fn lent(walk: &Walk<'_>) -> Vec<Lent> {
-    let rights = Rights::new(walk.state, walk.fleet.clone(), &walk.usable());
+    let rights = walk.rights.get_or_init(|| walk.new_rights());
     let mut all: Vec<Lent> = vec![];
     for (pool, resource) in rights.all_over() {
         let Some((held, entitled)) = rights.over(pool, resource) else { continue };
@@ -264,17 +298,15 @@ type Choice = Vec<usize>;
 
 /// The cheapest set, as far as two greedy searches find it, whose end makes a hole: one adds attempts one by one, the other all
 /// those at once that make room for a member on one node. The first finds scattered room, the second whole nodes.
-fn cheapest<'c, 'a>(
+fn cheapest<'a>(
     room: &mut Room<'_>,
     (gang, own): (&Starved<'a>, &Passes),
-    candidates: &'c [Candidate<'a>],
+    (candidates, going): (&[Candidate<'a>], &[&Attempt]),
     rights: &Rights,
     state: &State,
-) -> Option<Found<'c, 'a>> {
+) -> Option<Found<'a>> {
     let places = room.places();
     let mark = room.holes.mark();
-    let going: Vec<&Attempt> =
-        state.live_in(&room.cluster.info.name).map(|(_, a)| a).filter(|a| a.stop.is_some()).collect();
     going.iter().for_each(|attempt| room.give(&places, attempt));
     let singles: Vec<Choice> = (0..candidates.len()).map(|i| vec![i]).collect();
     let bundles = bundles(room, &gang.gang, candidates, &places);
@@ -291,7 +323,7 @@ fn cheapest<'c, 'a>(
     let found = best.and_then(|(_, choice)| {
         choice.iter().for_each(|&i| room.give(&places, candidates[i].attempt));
         let hole = hole(room, &gang.gang, own)?;
-        Some(Found { victims: choice.into_iter().map(|i| &candidates[i]).collect(), hole })
+        Some(Found { victims: choice.into_iter().map(|i| candidates[i]).collect(), hole })
     });
     room.holes.undo_to(mark);
     found
@@ -320,17 +352,27 @@ fn add_until_it_fits(
     let (mut chosen, mut books, mut found): (Choice, Rights, bool) = (vec![], rights.clone(), false);
     for step in steps {
         let new: Choice = step.iter().copied().filter(|i| !chosen.contains(i)).collect();
-        // An earlier one's end may have brought a pool back to its part.
-        let mut after = books.clone();
-        let rightful = new.iter().all(|&i| {
-            let ground = after.ground(state, gang.workload, candidates[i].workload);
-            after.gives(state, candidates[i].workload);
-            ground.is_some()
-        });
-        if !rightful || new.is_empty() || chosen.len() + new.len() > MOST_VICTIMS {
+        if new.is_empty() || chosen.len() + new.len() > MOST_VICTIMS {
             continue;
         }
-        books = after;
+        // An earlier one's end may have brought a pool back to its part.
+        let ground = |books: &Rights, i: usize| books.ground(state, gang.workload, candidates[i].workload);
+        match new[..] {
+            [one] if ground(&books, one).is_none() => continue,
+            [one] => books.gives(state, candidates[one].workload),
+            _ => {
+                let mut after = books.clone();
+                let rightful = new.iter().all(|&i| {
+                    let ground = ground(&after, i);
+                    after.gives(state, candidates[i].workload);
+                    ground.is_some()
+                });
+                if !rightful {
+                    continue;
+                }
+                books = after;
+            }
+        }
         new.iter().for_each(|&i| room.give(places, candidates[i].attempt));
         chosen.extend(new);
         found = books.suffice(state, gang.workload) && hole(room, &gang.gang, own).is_some();
@@ -412,17 +454,14 @@ fn rightful(chosen: &[&Candidate<'_>], gang: &Starved<'_>, mut books: Rights, st
     each && books.suffice(state, gang.workload)
 }
 
-fn cost(room: &Room<'_>, workload: &Workload, attempt: &Attempt, now: UnixMs) -> Cost {
-    let held: Amounts = holds(&attempt.placement);
-    let amount = match held.of(&Resource::Gpu) {
-        0 => held.of(&Resource::Cpu),
-        gpus => gpus,
-    };
+fn cost(state: &State, room: &Room<'_>, (workload, attempt): (&Workload, &Attempt), now: UnixMs) -> Cost {
     let since = attempt.running_at.unwrap_or(now);
     let ran = now.0.saturating_sub(since.0);
     let idle = is_idle(room, attempt, ran);
-    let work = if idle { 0 } else { u128::from(amount) * u128::from(ran) };
-    Cost { busy: Reverse(idle), priority: workload.spec.priority, work, order: Reverse(workload.order) }
+    let work = if idle { 0 } else { u128::from(size(&holds(&attempt.placement))) * u128::from(ran) };
+    let by_service = state.pools.spec(&workload.pool).is_some_and(|s| s.order == LineOrder::LeastServed);
+    let served = Reverse(if by_service { step(workload.length(now)) } else { 0 });
+    Cost { busy: Reverse(idle), priority: workload.spec.priority, served, work, order: Reverse(workload.order) }
 }
 
 /// Whether every node of it on which it holds GPUs is measured to do nothing.

@@ -99,7 +99,7 @@ impl Allowed for Passes {
 
 impl Reservations {
     /// What was promised before is kept from the start of a plan on: room that was made for a gang must not go to whoever's turn
-    /// comes first, least of all to those that gave it. Not for a gang that has higher priorities ahead of it in its line.
+    /// comes first, least of all to those that gave it. Not for a gang that has others ahead of it in its line that came later.
     pub(crate) fn new(placer: &mut Placer<'_>, (state, now): (&State, UnixMs), promises: &Promises) -> Self {
         let mut kept = Self::default();
         for (uid, promise) in promises {
@@ -108,7 +108,10 @@ impl Reservations {
             let Some(workload) = workload.filter(waits) else { continue };
             let line = state.indices.usage.get(&workload.pool).and_then(|usage| usage.queue.values().next());
             let first = line.and_then(|waiter| state.workloads.get(&waiter.key));
-            let outranked = first.is_some_and(|first| first.spec.priority > workload.spec.priority);
+            // Whoever is first though it came later has a higher priority, or has had less of its pool.
+            let before =
+                |first: &Workload| first.spec.priority > workload.spec.priority || first.order > workload.order;
+            let outranked = first.is_some_and(before);
             let Some(room) = placer.rooms.get_mut(&promise.cluster).filter(|_| !outranked) else { continue };
             let nodes = promise.nodes(room);
             let taken = nodes.iter().any(|node| room.holes.kept_for(*node).is_some());

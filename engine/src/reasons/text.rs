@@ -270,6 +270,11 @@ impl fmt::Display for Ground {
                 write!(f, "its own pool held {held} {resource} and is entitled to {entitled}")
             }
             Ground::Passed => f.write_str("it was let past the other on condition that it ends once that can start"),
+            Ground::Served { own, other } => {
+                let hours = |ms: &u64| format!("{}.{}", ms / 3_600_000, ms % 3_600_000 / 360_000);
+                let (own, other) = (hours(own), hours(other));
+                write!(f, "its pool serves the least served first: it counts as {own} GPU-hours, the other as {other}")
+            }
             Ground::Priority { own, other } => write!(f, "its priority is {own}, the other's is {other}"),
         }
     }

@@ -12,17 +12,19 @@ use crate::lifecycle::Phase;
 use crate::placement::mix::Mix;
 use crate::pools::usage::{self, Usage, UsageByPool};
 
-/// A place in line: higher priority first, then earlier submission.
+/// A place in line: higher priority first, then earlier submission, as far as the pool does not let it stand later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Line {
     priority: Reverse<i32>,
+    stands: UnixMs,
     order: u64,
 }
 
 impl Line {
     /// A workload's place in line.
     pub(crate) fn of(workload: &Workload) -> Self {
-        Self { priority: Reverse(workload.spec.priority), order: workload.order }
+        let stands = UnixMs(workload.submitted_at.0.saturating_add(workload.late_ms));
+        Self { priority: Reverse(workload.spec.priority), stands, order: workload.order }
     }
 
     /// When it was submitted, among all workloads.
@@ -141,6 +143,9 @@ impl State {
         let Some(workload) = self.workloads.get_mut(key) else { return };
         self.indices.remove(workload);
         change(workload);
+        if workload.phase == Phase::Queued {
+            workload.late_ms = self.pools.spec(&workload.pool).map_or(0, |pool| workload.lateness(pool, self.now));
+        }
         if workload.delete_requested && workload.phase.is_terminal() {
             self.by_uid.remove(&workload.uid);
             self.deleted.add(workload.uid, self.now);
@@ -152,11 +157,21 @@ impl State {
     }
 
     /// Adds a new workload.
-    pub(crate) fn add(&mut self, workload: Workload) {
+    pub(crate) fn add(&mut self, mut workload: Workload) {
+        workload.late_ms = self.pools.spec(&workload.pool).map_or(0, |pool| workload.lateness(pool, self.now));
         self.indices.insert(&workload);
         self.indices.mix.see(&workload.spec.gang());
         self.by_uid.insert(workload.uid, workload.key.clone());
         self.workloads.insert(workload.key.clone(), workload);
+    }
+
+    /// Those of a pool's line who do not stand in it as its order has it now.
+    pub(crate) fn out_of_line(&self, pool: &PoolName) -> Vec<WorkloadKey> {
+        let line = self.indices.usage.get(pool).into_iter().flat_map(|usage| usage.queue.values());
+        let Some(spec) = self.pools.spec(pool) else { return vec![] };
+        let stands = |w: &Workload| w.late_ms == w.lateness(spec, self.now);
+        let moved = |key: &&WorkloadKey| self.workloads.get(*key).is_some_and(|w| !stands(w));
+        line.map(|waiter| &waiter.key).filter(moved).cloned().collect()
     }
 
     /// What the workloads on record ask for.

@@ -142,6 +142,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         2 => (name(), 0..4u32)
             .prop_map(|(name, attempt)| Op::Forget { name, attempt_back: attempt / 3 }),
         4 => (0..50_000u64).prop_map(|ms| Op::Tick { ms }),
+        1 => (1_000_000..20_000_000u64).prop_map(|ms| Op::Tick { ms }),
         3 => cluster().prop_map(|cluster| Op::CatchUp { cluster }),
     ]
 }
@@ -167,6 +168,8 @@ pub fn lending() -> impl Strategy<Value = Vec<Op>> {
         6 => Just(Op::Plan { limit: 4 }),
         4 => (0..CLUSTERS.len()).prop_map(|cluster| Op::CatchUp { cluster }),
         5 => (10_000..40_000u64).prop_map(|ms| Op::Tick { ms }),
+        // Long enough for some to have had much.
+        1 => (1_000_000..20_000_000u64).prop_map(|ms| Op::Tick { ms }),
         4 => (name(), prop_oneof![3 => Just(2usize), 1 => Just(4), 2 => Just(5)])
             .prop_map(|(name, state)| Op::Report { name, cluster: 9, attempt_back: 0, revision_back: 0, state }),
         1 => any::<usize>().prop_map(|which| Op::PreemptAgain { which }),
@@ -279,6 +282,7 @@ impl History {
                 let spec = PoolSpec {
                     parent: POOLS.get(*parent).map(|p| script::pool(p)),
                     resources: Quotas([(resource, quota)].into()),
+                    order: if *share == 2 { LineOrder::LeastServed } else { LineOrder::Submitted },
                     preemption_within: if *within { WithinPool::ByPriority } else { WithinPool::Never },
                     ..PoolSpec::default()
                 };

@@ -44,7 +44,7 @@ pub fn check_step(before: &State, command: &Command, applied: &Applied, after: &
         check_avoided(before, binding, after.now)?;
     }
     if let (Command::Preempt(preemption), Ok(_)) = (command, &applied.outcome) {
-        slow_pools::check_preemption(before, preemption)?;
+        slow_pools::check_preemption(before, preemption, after.now)?;
         for victim in &preemption.victims {
             let phase = after.workloads[&victim.key].phase;
             hold!(phase == Phase::Draining, "{} is {phase} after it was preempted", victim.key);
@@ -178,7 +178,7 @@ fn ends(workload: &Workload, command: &Command, before: &State) -> bool {
 /// The views, made again the slow way.
 fn check_views(state: &State) -> Check {
     let mut queued: Vec<&Workload> = state.workloads.values().filter(|w| w.phase == Phase::Queued).collect();
-    queued.sort_by_key(|w| (-i64::from(w.spec.priority), w.order));
+    queued.sort_by_key(|w| (-i64::from(w.spec.priority), w.submitted_at.0 + slow_pools::late_ms(state, w), w.order));
     let line: Vec<&WorkloadKey> = state.waiting().collect();
     hold!(line == queued.iter().map(|w| &w.key).collect::<Vec<_>>(), "the line is not the queued ones in order");
     let uids: BTreeMap<Uid, WorkloadKey> = state.workloads.values().map(|w| (w.uid, w.key.clone())).collect();

@@ -143,6 +143,7 @@ pub fn pool_of(words: &[&str]) -> PoolSpec {
     PoolSpec {
         parent: option(words, "parent").map(pool),
         resources: Quotas(words.iter().filter_map(quota).collect()),
+        order: if words.contains(&"least") { LineOrder::LeastServed } else { LineOrder::Submitted },
         preemption_within: if words.contains(&"within") { WithinPool::ByPriority } else { WithinPool::Never },
         access: Access {
             submit: option(words, "allow").into_iter().flat_map(|all| all.split(',')).map(String::from).collect(),

@@ -8,7 +8,7 @@ use engine::commands::Preemption;
 use engine::pools::entitlement::Claim;
 use engine::state::Workload;
 use protocol::ids::*;
-use protocol::pool::{Lending, PoolSpec, Quota, Resource, WithinPool};
+use protocol::pool::{Lending, LineOrder, PoolSpec, Quota, Resource, WithinPool};
 use protocol::workload::Preemptible;
 
 /// The slow model: water rises in steps. At level `n/d` each pool that still wants has its share times the level; the level at
@@ -278,7 +278,7 @@ pub fn parts(state: &State, usable: &BTreeSet<ClusterName>, fleet: &Sums, now: U
     for pool in &demanding {
         let mut line: Vec<&Workload> =
             state.workloads.values().filter(|w| w.pool == *pool && w.phase == engine::Phase::Queued).collect();
-        line.sort_by_key(|w| (-i64::from(w.spec.priority), w.order));
+        line.sort_by_key(|w| (-i64::from(w.spec.priority), w.submitted_at.0 + late_ms(state, w), w.order));
         if line.is_empty() {
             continue;
         }
@@ -397,9 +397,40 @@ pub fn of(sums: Option<&Sums>, what: &str) -> u64 {
     sums.and_then(|s| s.get(what)).copied().unwrap_or(0)
 }
 
+/// Hours of one GPU (of a core, for one without) that a workload counts as, rounded down to a power of four: what it has had, or what is left
+/// of what it declares.
+fn counts_as(w: &Workload, now: UnixMs) -> u64 {
+    let size = |sums: &Sums| match of(Some(sums), "gpu") {
+        0 => of(Some(sums), "cpu"),
+        gpus => gpus,
+    };
+    let mut had = 0;
+    for attempt in &w.attempts {
+        let Some(since) = attempt.running_at else { continue };
+        let alone =
+            Workload { attempts: vec![engine::state::Attempt { ended_at: None, ..attempt.clone() }], ..w.clone() };
+        had += size(&holds(&alone)) * (attempt.ended_at.unwrap_or(now).0.saturating_sub(since.0)) / 1000;
+    }
+    let mut gang = Sums::new();
+    for need in w.spec.gang() {
+        add(&mut gang, "gpu", need.each.gpu_milli * u64::from(need.count));
+        add(&mut gang, "cpu", need.each.cpu_milli * u64::from(need.count));
+    }
+    let all = w.spec.expected_duration.map_or(0, |d| size(&gang) * d.0 / 1000);
+    let length = if all > had { all - had } else { had };
+    let hours = length / 3_600_000;
+    if hours == 0 { 0 } else { 1 << (hours.ilog2() / 2 * 2) }
+}
+
+/// How much later than its submission a waiting workload stands in line.
+pub fn late_ms(state: &State, w: &Workload) -> u64 {
+    let least = state.pools.spec(&w.pool).is_some_and(|s| s.order == LineOrder::LeastServed);
+    if least { counts_as(w, state.now) * 36_000_000 } else { 0 }
+}
+
 /// A preemption that was taken: each victim in turn was in a pool that held more than its part, or of lower priority in a pool
-/// that allows that, or was let past the gang.
-pub fn check_preemption(before: &State, p: &Preemption) -> Result<(), String> {
+/// that allows that, or had more of a pool that serves the least served first and stood behind for it, or was let past the gang.
+pub fn check_preemption(before: &State, p: &Preemption, now: UnixMs) -> Result<(), String> {
     let fleet: Sums = p.fleet.iter().map(|(resource, amount)| (resource.to_string(), amount)).collect();
     // By the division alone: what a stuck pool got because it asked again is no right against others.
     let parts = division(before, &fleet, &demands(before, &p.clusters, before.now));
@@ -418,7 +449,17 @@ pub fn check_preemption(before: &State, p: &Preemption) -> Result<(), String> {
         };
         let lower = workload.pool == by.pool && workload.spec.priority < by.spec.priority;
         let within = before.pools.spec(&by.pool).is_some_and(|s| s.preemption_within == WithinPool::ByPriority);
-        let rightful = if workload.pool == by.pool { lower && within } else { holds(workload).keys().any(over) };
+        let least = before.pools.spec(&by.pool).is_some_and(|s| s.order == LineOrder::LeastServed);
+        let stands = |w: &Workload| w.submitted_at.0 + counts_as(w, now) * 36_000_000;
+        let behind = (stands(workload), workload.order) > (stands(by), by.order);
+        let served = least
+            && workload.pool == by.pool
+            && workload.spec.priority <= by.spec.priority
+            && counts_as(workload, now) > counts_as(by, now)
+            && workload.attempts.last().and_then(|a| a.running_at).is_none_or(|at| now.0 - at.0 >= 1_800_000)
+            && behind;
+        let within = (lower && within) || served;
+        let rightful = if workload.pool == by.pool { within } else { holds(workload).keys().any(over) };
         let passed = workload.attempts.last().is_some_and(|a| a.decision.passed.iter().any(|q| q.uid == by.uid));
         if !rightful && !passed {
             return Err(format!(

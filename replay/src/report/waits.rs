@@ -6,7 +6,9 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::plot::{Line, Range, lines, ranges};
-use crate::method::waits::{Outcome, Summary, Trace, by_gpus, by_pool};
+use protocol::pool::LineOrder;
+
+use crate::method::waits::{Outcome, Summary, Terms, Trace, by_gpus, by_pool};
 use crate::policy::Name;
 
 /// The most points of a line.
@@ -15,18 +17,25 @@ const POINTS: usize = 400;
 /// A run: its name, and what came of it.
 pub type Ran = (String, Outcome);
 
-/// What a run is called. `declared`: the planner was told how long jobs run.
-pub fn label(policy: Name, declared: bool) -> String {
-    if declared { format!("{policy} (declared)") } else { policy.to_string() }
+/// What a run is called: the planner's by its terms, where they are not the usual ones.
+pub fn label(policy: Name, terms: Terms) -> String {
+    let submitted = terms.order == LineOrder::Submitted;
+    match (policy, terms.declared, submitted) {
+        (Name::Tidewater, true, false) => format!("{policy} (declared)"),
+        (Name::Tidewater, true, true) => format!("{policy} (declared, by submission)"),
+        (Name::Tidewater, false, true) => format!("{policy} (by submission)"),
+        _ => policy.to_string(),
+    }
 }
 
 /// One run's figures for programs: times in s, parts of entitlements from 0.
-pub fn figures(policy: Name, declared: bool, s: &Summary) -> Value {
+pub fn figures(policy: Name, terms: Terms, s: &Summary) -> Value {
     let round = |v: f64| (v * 100.0).round() / 100.0;
     let part = |v: f64| (v * 10_000.0).round() / 10_000.0;
     json!({
         "policy": policy.to_string(),
-        "declared": declared,
+        "declared": terms.declared,
+        "order": (policy == Name::Tidewater).then_some(terms.order),
         "mean_wait_s": round(s.mean_wait_s),
         "median_wait_s": round(s.median_wait_s),
         "p99_wait_s": round(s.p99_wait_s),

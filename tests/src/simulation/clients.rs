@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use coordinator::handle::ProposeError;
 use engine::commands::{Binding, Command, Expect, Outcome, Refusal};
 use protocol::ids::{AttemptId, GroupName, Namespace, PoolName, Uid, WorkloadKey, WorkloadName};
-use protocol::pool::{Lending, PoolSpec, Quota, Quotas, Resource, WithinPool};
+use protocol::pool::{Lending, LineOrder, PoolSpec, Quota, Quotas, Resource, WithinPool};
 use protocol::resources::{Cpu, Gpus, Memory, Span};
 use protocol::workload::{BatchSpec, GroupSpec, RetrySpec, WorkloadSpec};
 
@@ -118,10 +118,11 @@ fn pool_setting(place: usize, random: &mut Random) -> PoolSetting {
         share: random.between(1, 3) as u32,
         lending: if random.chance(200) { Lending::Static } else { Lending::Elastic },
     };
+    let order = if random.chance(500) { LineOrder::LeastServed } else { LineOrder::Submitted };
     let preemption_within = if random.chance(500) { WithinPool::ByPriority } else { WithinPool::Never };
     let resources = Quotas([(Resource::Gpu, quota)].into());
     let name = PoolName::new(POOLS[place]).expect("it is a name");
-    PoolSetting { name, spec: PoolSpec { resources, preemption_within, ..PoolSpec::default() } }
+    PoolSetting { name, spec: PoolSpec { resources, preemption_within, order, ..PoolSpec::default() } }
 }
 
 fn spec(random: &mut Random) -> WorkloadSpec {

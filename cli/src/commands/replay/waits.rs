@@ -1,7 +1,7 @@
 //! How long jobs wait, policy by policy.
 
 use replay::fleet::NodeRow;
-use replay::method::waits::{Summary, Trace};
+use replay::method::waits::{Summary, Terms, Trace};
 use replay::policy::Name;
 use replay::report::{Ran, label};
 use replay::trace::Job;
@@ -22,11 +22,10 @@ pub(super) fn run(
     let trace = Trace::new(nodes, jobs).map_err(bad)?;
     let mut ran: Vec<Ran> = vec![];
     for policy in policies.iter().copied() {
-        // Only the planner acts on what is declared.
-        let declared = args.declared && policy == Name::Tidewater;
-        let name = label(policy, declared);
+        let terms = terms(args, policy);
+        let name = label(policy, terms);
         let bar = bar(&name, trace.jobs.len() as u64, " jobs ended");
-        let outcome = trace.run(policy, declared, args.seed, |ended| bar.set_position(ended));
+        let outcome = trace.run(policy, terms, args.seed, |ended| bar.set_position(ended));
         bar.finish_and_clear();
         ran.push((name, outcome.map_err(bad)?));
     }
@@ -35,12 +34,19 @@ pub(super) fn run(
     }
     if matches!(global.output, Format::Json) {
         return ran.iter().zip(policies).try_for_each(|((_, outcome), policy)| {
-            let declared = args.declared && *policy == Name::Tidewater;
-            let figures = replay::report::figures(*policy, declared, &Summary::of(&trace, outcome));
+            let figures = replay::report::figures(*policy, terms(args, *policy), &Summary::of(&trace, outcome));
             out.print(&format!("{figures}\n"))
         });
     }
     out.print(&table(&trace, &ran).text(out))
+}
+
+/// Only the planner has terms.
+fn terms(args: &Args, policy: Name) -> Terms {
+    match policy {
+        Name::Tidewater => Terms { declared: args.declared, order: args.pool_order.into() },
+        _ => Terms::default(),
+    }
 }
 
 fn table(trace: &Trace, ran: &[Ran]) -> Table {

@@ -14,6 +14,8 @@ mod summary;
 
 use std::collections::BTreeMap;
 
+use protocol::pool::LineOrder;
+
 use crate::fleet::{NodeRow, Pod};
 use crate::policy::Name;
 use crate::trace::Job;
@@ -141,16 +143,25 @@ impl Trace {
         self.nodes.iter().map(|n| u64::from(n.devices)).sum()
     }
 
-    /// Runs one policy. `declared`: the planner is told how long jobs run. `tick` is called with how many jobs have ended.
+    /// Runs one policy. Only the planner has `terms`. `tick` is called with how many jobs have ended.
     ///
     /// # Errors
     /// Where the policy broke the rules.
-    pub fn run(&self, policy: Name, declared: bool, seed: u64, tick: impl FnMut(u64)) -> Result<Outcome, Failed> {
+    pub fn run(&self, policy: Name, terms: Terms, seed: u64, tick: impl FnMut(u64)) -> Result<Outcome, Failed> {
         match policy {
-            Name::Tidewater => planner::run(self, declared, tick),
+            Name::Tidewater => planner::run(self, terms, tick),
             baseline => queue::run(self, baseline, seed, tick),
         }
     }
+}
+
+/// On what terms the planner places the jobs; baselines know of none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// It is told how long each runs.
+    pub declared: bool,
+    /// Who goes first in each pool's line.
+    pub order: LineOrder,
 }
 
 /// Whole GPUs by largest remainder.

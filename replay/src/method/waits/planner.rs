@@ -18,7 +18,7 @@ use protocol::resources::{Cpu, Gpus, Memory as Mib, Resources, Span};
 use protocol::workload::{BatchSpec, GroupSpec, WorkloadSpec};
 
 use super::accounts::Accounts;
-use super::{CHECKPOINT_MS, Failed, Outcome, Trace};
+use super::{CHECKPOINT_MS, Failed, Outcome, Terms, Trace};
 use crate::fleet::Pod;
 use crate::ours::{World, node_of};
 use crate::policy::Name;
@@ -58,15 +58,15 @@ struct Run<'a> {
     now: u64,
     later: BinaryHeap<Reverse<(u64, Later)>>,
     progress: Vec<Progress>,
-    declared: bool,
+    terms: Terms,
 }
 
-pub(super) fn run(trace: &Trace, declared: bool, mut tick: impl FnMut(u64)) -> Result<Outcome, Failed> {
+pub(super) fn run(trace: &Trace, terms: Terms, mut tick: impl FnMut(u64)) -> Result<Outcome, Failed> {
     let accounts = Accounts::new(trace, Name::Tidewater);
     let (state, capacity) = World::new(&accounts.fleet).into_parts();
     let progress = vec![Progress::default(); trace.jobs.len()];
     let (memory, later) = (Memory::new(LASTING_MS), BinaryHeap::new());
-    let mut run = Run { accounts, state, capacity, memory, now: 0, later, progress, declared };
+    let mut run = Run { accounts, state, capacity, memory, now: 0, later, progress, terms };
     run.open()?;
     let mut coming = (0..trace.jobs.len()).peekable();
     loop {
@@ -108,7 +108,8 @@ impl Run<'_> {
         self.apply(Command::OpenEpoch { epoch: Epoch(1) })?;
         for (number, pool) in self.accounts.trace.pools.values().enumerate() {
             let gpus = Quota { reservation: pool.reservation * 1000, share: pool.share, ..Quota::default() };
-            let spec = PoolSpec { resources: Quotas(BTreeMap::from([(Resource::Gpu, gpus)])), ..PoolSpec::default() };
+            let resources = Quotas(BTreeMap::from([(Resource::Gpu, gpus)]));
+            let spec = PoolSpec { resources, order: self.terms.order, ..PoolSpec::default() };
             let name = pool_name(number);
             self.apply(Command::SetPool { name, spec: Box::new(spec), expect: Expect::Absent })?;
         }
@@ -131,7 +132,7 @@ impl Run<'_> {
         let spec = WorkloadSpec {
             batch: Some(batch),
             pool: Some(pool_name(pool)),
-            expected_duration: self.declared.then(|| Span(trace.jobs[job].duration_ms.max(1))),
+            expected_duration: self.terms.declared.then(|| Span(trace.jobs[job].duration_ms.max(1))),
             ..WorkloadSpec::default()
         };
         self.apply(Command::Submit { key: key(pool, job), uid: uid(job), spec: Box::new(spec) })?;

@@ -1,0 +1,108 @@
+//! How much a workload has had of its pool, and how much later in line that makes it stand.
+//!
+//! Read where a pool serves the least served first (`protocol::pool::LineOrder`). Who has run long is likely to run long yet, and
+//! most workloads are short: letting the short go first costs the long little and spares the short nearly all of their wait. That needs
+//! no estimate (Gu et al., "Tiresias: A GPU Cluster Manager for Distributed Deep Learning", NSDI 2019, which also counts GPU time and
+//! in coarse steps, so that two long ones do not take turns for ever). Unlike there, waiting is bounded by arrival: for each hour of
+//! its step a workload stands [`PATIENCE`] hours later in line, so that only those pass it that were submitted in that time.
+
+use protocol::control::GroupPlacement;
+use protocol::ids::UnixMs;
+use protocol::pool::{Amounts, LineOrder, PoolSpec, Resource};
+
+use super::Workload;
+use crate::pools::usage::{holds, needs};
+
+/// The first step, in GPU-ms: less than an hour of one GPU counts as nothing.
+const FIRST_STEP: u64 = 3_600_000;
+/// Each further step is so many times the one before.
+const STEPS: u64 = 4;
+/// How much later a workload stands in line, in ms, for each GPU-ms of its step.
+pub const PATIENCE: u64 = 10;
+
+/// How long an attempt has its room before it gives way, in ms: large gangs reach a step in minutes, and what is ended so soon has little to
+/// show for it.
+pub const QUANTUM_MS: u64 = 1_800_000;
+
+/// Thousandths of a GPU that are held; of a core where there are none.
+pub(crate) fn size(held: &Amounts) -> u64 {
+    match held.of(&Resource::Gpu) {
+        0 => held.of(&Resource::Cpu),
+        gpus => gpus,
+    }
+}
+
+fn gpu_ms(size: u64, ms: u64) -> u64 {
+    u64::try_from(u128::from(size) * u128::from(ms) / 1000).unwrap_or(u64::MAX)
+}
+
+/// What members there have had after so long, in GPU-ms, or core-ms where they have no GPUs.
+pub(crate) fn had(placement: &[GroupPlacement], ms: u64) -> u64 {
+    gpu_ms(size(&holds(placement)), ms)
+}
+
+/// The step of a length, in GPU-ms: the largest of 0 and 1, 4, 16, … GPU-hours that it reaches.
+pub(crate) fn step(length: u64) -> u64 {
+    let steps = std::iter::successors(Some(FIRST_STEP), |step| step.checked_mul(STEPS));
+    steps.take_while(|step| *step <= length).last().unwrap_or(0)
+}
+
+impl Workload {
+    /// What it has had by now, in GPU-ms; core-ms for one without GPUs.
+    pub(crate) fn served(&self, now: UnixMs) -> u64 {
+        let running = self.live_attempt().and_then(|a| Some((a, a.running_at?)));
+        let current = running.map_or(0, |(a, since)| had(&a.placement, now.0.saturating_sub(since.0)));
+        self.served.saturating_add(current)
+    }
+
+    /// How long it is as far as anyone can tell, in GPU-ms: what is left of what it declares; else, and once it is late, what it has had.
+    pub(crate) fn length(&self, now: UnixMs) -> u64 {
+        let served = self.served(now);
+        let declared = self.spec.expected_duration.map(|d| gpu_ms(size(&needs(&self.spec.gang())), d.0));
+        declared.filter(|all| *all > served).map_or(served, |all| all - served)
+    }
+
+    /// How much later than its submission it stands in line, in ms.
+    pub(crate) fn lateness(&self, pool: &PoolSpec, now: UnixMs) -> u64 {
+        match pool.order {
+            LineOrder::Submitted => 0,
+            LineOrder::LeastServed => step(self.length(now)).saturating_mul(PATIENCE),
+        }
+    }
+
+    /// Whether it gives way to another of its pool that waits: it has run for a while, has had more, by a step, and stands behind it in
+    /// line for that.
+    pub(crate) fn gives_way_to(&self, by: &Workload, pool: &PoolSpec, now: UnixMs) -> bool {
+        let stands = |w: &Workload| (w.submitted_at.0.saturating_add(w.lateness(pool, now)), w.order);
+        let since = self.live_attempt().and_then(|a| a.running_at);
+        pool.order == LineOrder::LeastServed
+            && since.is_none_or(|since| now.0.saturating_sub(since.0) >= QUANTUM_MS)
+            && self.spec.priority <= by.spec.priority
+            && step(self.length(now)) > step(by.length(now))
+            && stands(self) > stands(by)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_grow_fourfold_from_an_hour() {
+        let hour = FIRST_STEP;
+        assert_eq!([0, hour - 1, hour, 4 * hour - 1, 4 * hour].map(step), [0, 0, hour, hour, 4 * hour]);
+        assert_eq!(step(u64::MAX) % hour, 0);
+    }
+
+    #[test]
+    fn time_counts_by_gpus_and_by_cores_where_there_are_none() {
+        let of = |resource, amount| {
+            let mut amounts = Amounts::default();
+            amounts.add(resource, amount);
+            amounts
+        };
+        assert_eq!(gpu_ms(size(&of(Resource::Gpu, 2500)), 1000), 2500);
+        assert_eq!(gpu_ms(size(&of(Resource::Cpu, 4000)), 1000), 4000);
+        assert_eq!(gpu_ms(u64::MAX, u64::MAX), u64::MAX);
+    }
+}

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    GroupSpec, HeadSpec, MAX_DEPENDENCIES, MAX_GROUPS, MAX_MEMBERS, MAX_TEXT, MIN_IDLE_TIMEOUT, SpecError, WorkloadSpec,
+    GroupSpec, HeadSpec, MAX_DATA, MAX_DEPENDENCIES, MAX_GROUPS, MAX_MEMBERS, MAX_TEXT, MIN_IDLE_TIMEOUT, SpecError,
+    WorkloadSpec,
 };
 use crate::resources::Span;
 
@@ -30,6 +31,7 @@ impl WorkloadSpec {
         }
         self.check_times(&mut bad);
         self.check_dependencies(&mut bad);
+        self.check_data(&mut bad);
         let (at, groups): (&str, Vec<&GroupSpec>) = match (&self.ray, &self.spark, &self.batch) {
             (Some(ray), ..) => {
                 if ray.entrypoint.trim().is_empty() {
@@ -112,6 +114,18 @@ impl WorkloadSpec {
         for (i, dependency) in all.iter().enumerate() {
             if all[..i].contains(dependency) {
                 bad(format!("spec.dependsOn[{i}]"), format!("{} is named twice: once is enough", dependency.workload));
+            }
+        }
+    }
+
+    fn check_data(&self, bad: &mut impl FnMut(String, String)) {
+        let all = &self.placement.data;
+        if all.len() > MAX_DATA {
+            bad("spec.placement.data".into(), format!("{} data locations; at most {MAX_DATA} are allowed", all.len()));
+        }
+        for (i, need) in all.iter().enumerate() {
+            if all[..i].iter().any(|other| other.name == need.name) {
+                bad(format!("spec.placement.data[{i}].name"), format!("{} is named twice: once is enough", need.name));
             }
         }
     }

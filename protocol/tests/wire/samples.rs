@@ -9,15 +9,15 @@ use protocol::control::{
 };
 use protocol::errors::FailureClass;
 use protocol::ids::{
-    AttemptId, AttemptNumber, ClusterName, CommandNumber, Epoch, GroupName, Incarnation, Namespace, NodeName, Region,
-    ReplicaId, Uid, UnixMs, WorkloadKey, WorkloadName,
+    AttemptId, AttemptNumber, ClusterName, CommandNumber, DataName, Epoch, GroupName, Incarnation, Namespace, NodeName,
+    Region, ReplicaId, Uid, UnixMs, WorkloadKey, WorkloadName,
 };
 use protocol::node::{Activity, ActivitySource, DeviceHealth, DeviceReport, DriverState, GpuProcess, NodeFrame};
 use protocol::resources::{Cpu, Gpus, Memory, Money, Resources, Span};
 use protocol::sku::Sku;
 use protocol::workload::{
-    BatchSpec, Dependency, Framework, GroupSpec, HeadSpec, PlacementSpec, RaySpec, RegionSpec, RetrySpec, SparkSpec,
-    Spread, WorkloadSpec,
+    BatchSpec, DataNeed, Dependency, Framework, GroupSpec, HeadSpec, PlacementSpec, RaySpec, RegionSpec, RetrySpec,
+    SparkSpec, Spread, WorkloadSpec,
 };
 
 fn attempt() -> AttemptId {
@@ -57,6 +57,7 @@ pub fn specs() -> Vec<(&'static str, WorkloadSpec)> {
             spread: Spread::Nodes,
             same_cluster_as: Some(WorkloadName::new("prepare").unwrap()),
             max_cost_per_hour: Some(Money(400_500)),
+            data: vec![DataNeed { name: DataName::new("imagenet").unwrap(), require: true }],
         },
         retries: RetrySpec { limit: 3, backoff: Span(30_000) },
         env: [("A".to_owned(), "ä".to_owned())].into(),

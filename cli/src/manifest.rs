@@ -108,7 +108,6 @@ fn workload(
         .spec
         .problems()
         .into_iter()
-        .chain(workload.spec.not_carried_out())
         .map(|p| Problem { at: at(&p.field), field: p.field, what: p.problem })
         .collect();
     if let Some(wanted) = namespace

@@ -1,5 +1,6 @@
 //! Amounts of cpu, memory and GPU: integers with their unit in the name, and the texts people write for them.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::ops::{Add, AddAssign};
 use std::str::FromStr;
@@ -50,6 +51,18 @@ impl Resources {
     pub fn gpus(&self) -> u64 {
         self.gpu_milli.div_ceil(1000)
     }
+}
+
+/// The order in which the groups of a gang take their room, the hardest to place first: by it the planner and the agents come to the
+/// same devices for shares.
+pub fn packing_order(each: impl Iterator<Item = Resources>) -> Vec<usize> {
+    let each: Vec<Resources> = each.collect();
+    let mut order: Vec<usize> = (0..each.len()).collect();
+    order.sort_by_key(|&g| {
+        let each = each[g];
+        (Reverse(each.gpu_milli), Reverse(each.memory_mib), Reverse(each.cpu_milli), g)
+    });
+    order
 }
 
 impl Add for Resources {

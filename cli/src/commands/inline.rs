@@ -165,8 +165,7 @@ impl Inline {
             ..WorkloadSpec::default()
         };
         self.fill(&mut spec);
-        let all = [spec.problems(), spec.not_carried_out()].concat();
-        let problems: Vec<String> = all.iter().map(ToString::to_string).collect();
+        let problems: Vec<String> = spec.problems().iter().map(ToString::to_string).collect();
         if !problems.is_empty() {
             return Err(Failure::Input(problems).into());
         }

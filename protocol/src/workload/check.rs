@@ -77,24 +77,6 @@ impl WorkloadSpec {
         found
     }
 
-    /// What it asks for that the planner understands and no agent of this version carries out. Refused where workloads come in.
-    pub fn not_carried_out(&self) -> Vec<SpecError> {
-        let shares = |(field, group): (String, &GroupSpec)| {
-            let problem =
-                format!("{} is a share of a GPU, which no agent of this version gives out yet: ask for 1", group.gpus);
-            (1..1000).contains(&group.gpus.0).then(|| SpecError { field: format!("{field}.gpus"), problem })
-        };
-        let (at, groups): (&str, &[GroupSpec]) = match (&self.ray, &self.spark, &self.batch) {
-            (Some(ray), ..) => ("spec.ray.workers", &ray.workers),
-            (_, Some(spark), _) => {
-                return shares(("spec.spark.executors".into(), &spark.executors)).into_iter().collect();
-            }
-            (_, _, Some(batch)) => ("spec.batch.groups", &batch.groups),
-            _ => return vec![],
-        };
-        groups.iter().enumerate().filter_map(|(i, group)| shares((format!("{at}[{i}]"), group))).collect()
-    }
-
     fn check_times(&self, bad: &mut impl FnMut(String, String)) {
         if self.expected_duration == Some(Span(0)) {
             bad("spec.expectedDuration".into(), "it is 0: write how long it runs, such as 6h, or leave it out".into());

@@ -147,6 +147,7 @@ pub fn capacity_frames() -> Vec<(&'static str, CapacityFrame)> {
         device_state: vec![DeviceState::Free, DeviceState::Held, DeviceState::Ghost, DeviceState::Sick],
         activity: vec![0, 100, 7, ACTIVITY_UNKNOWN],
         memory_used_mib: vec![480, 70_000, 900, MEMORY_UNKNOWN],
+        left_milli: vec![0, 750, 0, 0],
     };
     let delta = Delta {
         sequence: 8,
@@ -157,6 +158,7 @@ pub fn capacity_frames() -> Vec<(&'static str, CapacityFrame)> {
         device_state: Changes { gaps: vec![1], values: vec![DeviceState::Free] },
         activity: Changes { gaps: vec![0, 0], values: vec![3, 99] },
         memory_moved_mib: Changes { gaps: vec![2], values: vec![-1_000] },
+        left_milli: Changes { gaps: vec![1], values: vec![250] },
     };
     vec![
         ("snapshot", CapacityFrame::Snapshot(Snapshot { sequence: 7, watermark: CommandNumber(5), columns })),

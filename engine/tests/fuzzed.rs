@@ -7,9 +7,10 @@
 mod support;
 
 use engine::commands::Command;
+use engine::plan::plan;
 use protocol::ids::UnixMs;
 use support::fuzzed::{ops, run, written};
-use support::histories::History;
+use support::histories::{History, Op};
 
 /// Inputs of each kind.
 const INPUTS: u64 = 1_000;
@@ -73,10 +74,12 @@ fn commands_that_were_changed_break_nothing() {
         let prefix = [0, 17, 0, 0, 1, 4, 2, 17, 1, 0, 1, 4, 2];
         for op in ops(&[&prefix[..], &dice.bytes(120)].concat()) {
             commands.extend(history.command(&op));
+            if matches!(op, Op::Plan { .. }) {
+                let bound = plan(&history.state, &history.fleet().capacity, UnixMs(0), 4).bindings;
+                commands.extend(bound.into_iter().map(|binding| Command::Bind(Box::new(binding))));
+            }
             history.step(&op).unwrap();
         }
-        let bound = engine::plan::plan(&history.state, &history.fleet().capacity, UnixMs(0), 4).bindings;
-        commands.extend(bound.into_iter().map(|binding| Command::Bind(Box::new(binding))));
         let mut input = written(commands.iter());
         orders += check(&format!("seed {seed}, as it was"), &input);
         for _ in 0..1 + dice.next() % 8 {

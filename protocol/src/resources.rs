@@ -187,7 +187,8 @@ impl FromStr for DataSize {
 
 impl fmt::Display for DataSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, mib) = UNITS.iter().rev().find(|(_, mib)| self.0 >= *mib && self.0 % mib == 0).unwrap_or(&UNITS[0]);
+        let (unit, mib) =
+            UNITS.iter().rev().find(|(_, mib)| self.0 >= *mib && self.0.is_multiple_of(*mib)).unwrap_or(&UNITS[0]);
         f.pad(&format!("{}{unit}", self.0 / mib))
     }
 }

@@ -15,7 +15,8 @@ pub fn table(all: &[DataObject], out: &Out) -> String {
         let regions = data.spec.regions.iter().map(|region| format!("region {region}"));
         let places: Vec<String> = data.spec.clusters.iter().map(ToString::to_string).chain(regions).collect();
         let status = data.status.clone().unwrap_or_default();
-        let users = status.users.iter().map(|user| user.trim_start_matches("default/").to_owned()).collect();
+        let users: Vec<String> =
+            status.users.iter().map(|user| user.trim_start_matches("default/").to_owned()).collect();
         table.row(vec![
             cell(&data.metadata.name),
             cell(data.spec.size),
@@ -35,7 +36,7 @@ fn used(users: String) -> (String, Tone) {
 }
 
 /// The first few of `all`.
-fn few(named: &Vec<String>, all: usize, out: &Out) -> String {
+fn few(named: &[String], all: usize, out: &Out) -> String {
     let shown = if out.wide() { named.len() } else { named.len().min(NAMED) };
     let more = all.saturating_sub(shown);
     let more = (more > 0).then(|| format!("{more} more"));

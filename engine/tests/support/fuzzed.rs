@@ -20,7 +20,7 @@ const MOST: usize = 200;
 /// Runs an input; how many orders went to agents, or the first thing that does not hold.
 pub fn run(bytes: &[u8]) -> Result<u64, String> {
     match bytes.split_first() {
-        Some((how, rest)) if how % 2 == 0 => history(rest),
+        Some((how, rest)) if how.is_multiple_of(2) => history(rest),
         Some((_, rest)) => raw(rest),
         None => Ok(0),
     }

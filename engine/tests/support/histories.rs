@@ -282,7 +282,8 @@ impl History {
                 let after = NAMES.get(*after).filter(|_| *after < FEW);
                 spec.depends_on = after.map(|n| Dependency { workload: key(n).name }).into_iter().collect();
                 spec.ttl_after_finished = Some(Span(*ttl)).filter(|_| *ttl > 30_000);
-                let read = DATA.get(reads / 2).map(|n| DataNeed { name: data_name(n), require: reads % 2 == 0 });
+                let read =
+                    DATA.get(reads / 2).map(|n| DataNeed { name: data_name(n), require: reads.is_multiple_of(2) });
                 spec.placement.data = read.into_iter().collect();
                 spec.pool = POOLS.get(*pool).map(|p| script::pool(p));
                 Command::Submit { key: key(NAMES[*name]), uid: uid(NAMES[*name]), spec: Box::new(spec) }

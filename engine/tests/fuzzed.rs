@@ -72,7 +72,10 @@ fn commands_that_were_changed_break_nothing() {
         let mut history = History::new();
         let mut commands: Vec<Command> = vec![];
         let prefix = [0, 17, 0, 0, 1, 4, 2, 17, 1, 0, 1, 4, 2];
-        for op in ops(&[&prefix[..], &dice.bytes(120)].concat()) {
+        // Whatever came before, some that find room, and a plan.
+        let last = [7, 8, 9].map(|name| [1, name, 0, 1, 1, 1, 5, 0, 0, 11, 0, 15]).concat();
+        let happenings = ops(&[&prefix[..], &dice.bytes(120)].concat());
+        for op in happenings.into_iter().chain(ops(&[&last[..], &[11, 3]].concat())) {
             commands.extend(history.command(&op));
             if matches!(op, Op::Plan { .. }) {
                 let bound = plan(&history.state, &history.fleet().capacity, UnixMs(0), 4).bindings;

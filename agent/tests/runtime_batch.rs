@@ -50,6 +50,34 @@ async fn a_gang_succeeds_once_all_members_ended_well_and_each_knew_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_member_with_a_share_of_a_gpu_sees_that_one_device_and_is_told_its_share() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::new(dir.path());
+    let program = "import os; print(*(os.environ.get(n) for n in ('TIDEWATER_GROUP','CUDA_VISIBLE_DEVICES',\
+                   'NVIDIA_VISIBLE_DEVICES','TIDEWATER_GPU_SHARE')))";
+    let member = |name: &str, gpus: &str| serde_json::json!({"name": name, "cpu": "1", "memory": "64Mi", "gpus": gpus});
+    let order = order(
+        serde_json::json!({
+            "env": {"TIDEWATER_GPU_SHARE": "made up"},
+            "batch": {
+                "command": ["python3", "-c", program],
+                "groups": [member("quarter", "0.25"), member("half", "0.5"), member("whole", "2"), member("none", "0")],
+            },
+        }),
+        4,
+    );
+    let given = [("quarter", vec![3]), ("half", vec![3]), ("whole", vec![0, 1])];
+    let by_group = given.map(|(group, devices)| (group.parse().unwrap(), vec![devices])).into();
+    rig.runtime.start(&order, &Devices { by_group }).await.unwrap();
+    rig.running().await;
+    assert_eq!(rig.ended().await, AttemptState::Succeeded);
+    let log = rig.log(order.attempt, None).await;
+    let mut lines: Vec<&str> = log.lines().filter_map(|line| Some(line.split_once(" | ")?.1)).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["half 3 3 0.5", "none  void None", "quarter 3 3 0.25", "whole 0,1 0,1 None"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_first_failure_ends_the_others_and_is_told_with_its_member_code_and_log() {
     let dir = tempfile::tempdir().unwrap();
     let mut rig = Rig::new(dir.path());

@@ -96,6 +96,8 @@ pub enum Command {
     Pools(commands::pools::Args),
     /// Make, change or remove pools and ownership rules
     Pool(commands::pool::Args),
+    /// List data locations, or make, change or remove them
+    Data(commands::data::Args),
     /// Start an embedded federation on this machine
     Dev(dev::Args),
     /// Start a federation and run the example workloads on it
@@ -120,7 +122,7 @@ pub enum Command {
 /// The help's groups of commands, in the order in which they are shown.
 const GROUPS: &[(&str, &[&str])] = &[
     ("Workloads", &["submit", "get", "describe", "why", "forecast", "logs", "cancel", "delete", "forget"]),
-    ("The fleet", &["capacity", "whatif", "clusters", "pools", "pool"]),
+    ("The fleet", &["capacity", "whatif", "clusters", "pools", "pool", "data"]),
     ("Try it", &["demo", "dev", "replay"]),
     ("Roles", &["coordinator", "agent", "node", "identity"]),
     ("Shell", &["completions"]),

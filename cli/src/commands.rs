@@ -5,6 +5,7 @@ pub mod cancel;
 pub mod capacity;
 pub mod clusters;
 pub mod completions;
+pub mod data;
 pub mod delete;
 pub mod describe;
 pub mod follow;
@@ -68,6 +69,7 @@ async fn dispatch(command: Command, global: Global, out: Out) -> anyhow::Result<
         Command::Whatif(args) => whatif::run(*args, &global, &out).await,
         Command::Pools(args) => pools::run(args, &global, &out).await,
         Command::Pool(args) => pool::run(args, &global, &out).await,
+        Command::Data(args) => data::run(args, &global, &out).await,
         Command::Clusters(args) => clusters::run(args, &global, &out).await,
         Command::Replay(args) => replay::run(args, &global, &out),
         Command::Completions(args) => completions::run(args, &out),

@@ -2,6 +2,7 @@
 //! file, line and field, before anything is sent: all files are read whole, or nothing happens.
 //! Called by `submit`; touches only the files that it is given.
 
+pub mod data;
 mod explain;
 mod locate;
 pub mod pools;
@@ -50,6 +51,25 @@ pub fn read(files: &[String], namespace: Option<&Namespace>) -> Result<Vec<Workl
     if problems.is_empty() { Ok(workloads) } else { Err(Failure::Input(problems)) }
 }
 
+/// Reads every object of every file; the problems of all of them together otherwise.
+fn read_each<T>(files: &[String], read: impl Fn(&Document<'_>) -> Result<T, Vec<Problem>>) -> Result<Vec<T>, Failure> {
+    let (mut objects, mut problems) = (vec![], vec![]);
+    for file in files {
+        match Source::read(file) {
+            Ok(source) => {
+                for document in source.documents() {
+                    match read(&document) {
+                        Ok(object) => objects.push(object),
+                        Err(found) => problems.extend(found.into_iter().map(|p| p.in_file(&source.name))),
+                    }
+                }
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { Ok(objects) } else { Err(Failure::Input(problems)) }
+}
+
 fn named(workload: &WorkloadObject) -> Namespace {
     workload.metadata.namespace.clone().unwrap_or_else(default_namespace)
 }
@@ -88,7 +108,6 @@ fn workload(
         .spec
         .problems()
         .into_iter()
-        .chain(workload.spec.not_carried_out())
         .map(|p| Problem { at: at(&p.field), field: p.field, what: p.problem })
         .collect();
     if let Some(wanted) = namespace

@@ -4,6 +4,7 @@
 pub mod age;
 pub mod capacity;
 pub mod clusters;
+pub mod data;
 pub mod explanation;
 pub mod obstacle;
 pub mod pools;

@@ -8,7 +8,9 @@ use engine::commands::{Command, Outcome, Refusal};
 use engine::plan::Plan;
 use engine::state::State;
 use protocol::api::NodeStatus;
-use protocol::ids::{AttemptId, ClusterName, Epoch, LogIndex, Namespace, PoolName, ReplicaId, UnixMs, WorkloadKey};
+use protocol::ids::{
+    AttemptId, ClusterName, DataName, Epoch, LogIndex, Namespace, PoolName, ReplicaId, UnixMs, WorkloadKey,
+};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// How recent a read must be.
@@ -119,6 +121,8 @@ pub struct Change {
     pub pools: Vec<PoolName>,
     /// Owners whose rules changed, came or went.
     pub owners: Vec<Namespace>,
+    /// Data locations that changed, came or went.
+    pub data: Vec<DataName>,
 }
 
 /// Runs in the core with a view, or with why there is none.

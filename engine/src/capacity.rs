@@ -59,6 +59,12 @@ pub struct NodeCapacity {
 }
 
 impl NodeCapacity {
+    /// Devices of which nothing is given out.
+    pub fn whole_devices(&self) -> u64 {
+        let shared: u64 = self.shares.iter().map(|left| u64::from(*left)).sum();
+        self.free.gpu_milli.saturating_sub(shared) / 1000
+    }
+
     /// A node on which nothing runs and nothing is wrong.
     pub fn untouched(name: NodeName, sku: Option<Sku>, source: Source, total: Resources) -> Self {
         Self {

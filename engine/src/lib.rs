@@ -8,6 +8,7 @@
 pub mod ahead;
 pub mod capacity;
 pub mod commands;
+pub mod data;
 pub mod effects;
 pub mod lifecycle;
 mod placement;

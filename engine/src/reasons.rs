@@ -3,9 +3,9 @@
 mod text;
 
 use bincode::{Decode, Encode};
-use protocol::ids::{ClusterName, GroupName, PoolName, Region, Uid, UnixMs, WorkloadKey, WorkloadName};
+use protocol::ids::{ClusterName, DataName, GroupName, PoolName, Region, Uid, UnixMs, WorkloadKey, WorkloadName};
 use protocol::pool::Resource;
-use protocol::resources::{Money, Resources};
+use protocol::resources::{DataSize, Money, Resources};
 use protocol::sku::Sku;
 use protocol::workload::{Framework, Spread};
 use serde::{Deserialize, Serialize};
@@ -173,6 +173,27 @@ pub enum Obstacle {
         /// Who ends by then may use it all the same; none: nobody may.
         until: Option<UnixMs>,
     },
+    /// It has no copy of data that the workload requires.
+    NoCopy {
+        /// The data.
+        data: DataName,
+        /// How large it is.
+        size: DataSize,
+        /// Where copies are.
+        copies: Copies,
+    },
+}
+
+/// Where copies of data are: the first few places.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct Copies {
+    /// Clusters.
+    pub clusters: Vec<ClusterName>,
+    /// Regions.
+    pub regions: Vec<Region>,
+    /// Places that are not named here.
+    pub more: u32,
 }
 
 /// On what it rests how long something takes.
@@ -274,6 +295,11 @@ pub enum WaitCause {
         workload: WorkloadName,
         /// Where it is; none: it is not on record.
         phase: Option<Phase>,
+    },
+    /// Data that it requires is not known.
+    UnknownData {
+        /// Which.
+        data: Vec<DataName>,
     },
     /// No cluster has room for the whole gang now.
     NoRoom,

@@ -28,6 +28,7 @@ use protocol::resources::Span;
 use protocol::workload::WorkloadSpec;
 use serde::{Deserialize, Serialize};
 
+use crate::data::DataLocations;
 use crate::lifecycle::{Event, Phase};
 use crate::pools::Pools;
 use crate::reasons::Decision;
@@ -68,6 +69,8 @@ pub struct State {
     pub deleted: Deleted,
     /// Resource pools and ownership rules.
     pub pools: Pools,
+    /// Data locations.
+    pub data: DataLocations,
     /// How long workloads ran, by kind.
     pub durations: Durations,
     /// Views of `workloads`, never stored.

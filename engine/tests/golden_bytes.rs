@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use engine::commands::{Binding, Command, Expect, IdleEnd, Outcome, Refusal};
-use engine::reasons::{Candidate, Decision, Obstacle, Passed, ScoreTerm};
+use engine::reasons::{Candidate, Copies, Decision, Obstacle, Passed, ScoreTerm};
 use engine::state::Avoided;
 use engine::{Phase, State};
 use proptest::prelude::*;
@@ -16,6 +16,7 @@ use protocol::codec::{CodecError, decode_body, encode_body};
 use protocol::control::{AttemptState, GroupPlacement, NodeShare};
 use protocol::ids::*;
 use protocol::pool::OwnershipSpec;
+use protocol::resources::DataSize;
 use protocol::sku::Sku;
 use protocol::workload::Spread;
 use support::*;
@@ -44,12 +45,19 @@ fn decision() -> Decision {
         on_avoided: 1,
         avoided: Some(Avoided { until: UnixMs(60_000), attempt: AttemptNumber(2), failures: 1 }),
     };
+    let copies = Copies { clusters: vec![cluster("eu-1")], regions: vec![Region::new("us-east").unwrap()], more: 2 };
+    let no_copy = Obstacle::NoCopy { data: imagenet(), size: DataSize(2 << 20), copies };
     let candidates = vec![
         Candidate { cluster: cluster("eu-1"), obstacle: None, score: vec![term] },
         Candidate { cluster: cluster("eu-2"), obstacle: Some(obstacle), score: vec![] },
+        Candidate { cluster: cluster("eu-3"), obstacle: Some(no_copy), score: vec![] },
     ];
     let passed = vec![Passed { workload: key("big"), uid: Uid(9) }];
     Decision { candidates, sequence: 9, age_ms: 20, engine: "0.1.0".into(), passed, despite: None }
+}
+
+fn imagenet() -> DataName {
+    DataName::new("imagenet").unwrap()
 }
 
 fn owner() -> Namespace {
@@ -80,6 +88,7 @@ fn commands() -> Vec<(&'static str, Command)> {
     let mut pool = script::pool_of(&["within", "cpu=100/-/1", "gpu/H100=8/16/2/static"]);
     pool.access.submit.insert("team-a".into());
     let rule = OwnershipSpec { pool: Some(script::pool("research")), parent: Some(owner()) };
+    let data = script::data_of(&["2Ti", "in=eu-1", "region=us-east"]);
     let (attempt, since) = (AttemptNumber(1), UnixMs(60_000));
     let idle = IdleEnd { epoch: Epoch(3), key: key("a"), uid: uid("a"), attempt, since };
     vec![
@@ -109,6 +118,8 @@ fn commands() -> Vec<(&'static str, Command)> {
         ),
         ("DeleteOwnershipRule", Command::DeleteOwnershipRule { owner: owner() }),
         ("EndIdle", Command::EndIdle(Box::new(idle))),
+        ("SetData", Command::SetData { name: imagenet(), spec: Box::new(data), expect: Expect::Any }),
+        ("DeleteData", Command::DeleteData { name: imagenet() }),
     ]
 }
 
@@ -128,7 +139,7 @@ fn a_state_has_these_bytes_and_comes_back_equal_with_its_views() {
     let mut state = State::default();
     let commands: BTreeMap<&str, Command> = commands().into_iter().collect();
     for (index, name) in
-        (1..).zip(["OpenEpoch", "SetPool", "Submit", "Join", "Bind", "Report", "LoseCluster", "Cancel"])
+        (1..).zip(["OpenEpoch", "SetPool", "SetData", "Submit", "Join", "Bind", "Report", "LoseCluster", "Cancel"])
     {
         let applied = state.apply(LogIndex(index), &commands[name], UnixMs(1000 * index));
         assert!(applied.outcome.is_ok(), "{name}: {:?}", applied.outcome);
@@ -157,6 +168,7 @@ fn outcomes_and_refusals_come_back_equal() {
         Refusal::NotAbandoned { key: key("a"), why: "its agent sees it".into() },
         Refusal::NotDue { key: key("a"), due: Some(UnixMs(7)), now: UnixMs(6) },
         Refusal::Exists { what: "pool a".into() },
+        Refusal::from(engine::data::DataFault::NoData { name: imagenet() }),
         Refusal::from(engine::pools::PoolFault::LiveWorkloads { name: script::pool("a"), workloads: 3 }),
     ];
     for outcome in outcomes {
@@ -182,7 +194,7 @@ proptest! {
 
     /// Bytes that were damaged on disk are read as something else or refused; reading never panics.
     #[test]
-    fn damaged_bytes_never_panic(which in 0..13usize, at in any::<prop::sample::Index>(), value in any::<u8>()) {
+    fn damaged_bytes_never_panic(which in 0..17usize, at in any::<prop::sample::Index>(), value in any::<u8>()) {
         let mut bytes = encode_body(&commands()[which].1).unwrap();
         let at = at.index(bytes.len());
         bytes[at] = value;

@@ -88,6 +88,8 @@ pub struct Columns {
     pub activity: Vec<u8>,
     /// By device: MiB in use, or [`MEMORY_UNKNOWN`].
     pub memory_used_mib: Vec<u32>,
+    /// By device: of one that shares hold a part of, the thousandths that more shares can have; 0 of any other.
+    pub left_milli: Vec<u16>,
 }
 
 /// All of a cluster's capacity.
@@ -186,6 +188,8 @@ pub struct Delta {
     /// By device: how far the figure moved, as the wrapping difference of the two u32, because a small step is short on
     /// the wire where the figure is not. From and to [`MEMORY_UNKNOWN`] is a difference like any other.
     pub memory_moved_mib: Changes<i32>,
+    /// By device.
+    pub left_milli: Changes<u16>,
 }
 
 /// One frame of a cluster's capacity stream.

@@ -115,6 +115,9 @@ name!(
 name!(
     /// A resource pool.
     PoolName, "pool", dots: true);
+name!(
+    /// A data location: a set of data that workloads read.
+    DataName, "data location", dots: true);
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($int:ty)) => {

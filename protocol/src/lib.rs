@@ -8,6 +8,7 @@ pub mod api;
 pub mod capacity;
 pub mod codec;
 pub mod control;
+pub mod data;
 pub mod errors;
 pub mod ids;
 pub mod node;

@@ -1,5 +1,6 @@
 //! Amounts of cpu, memory and GPU: integers with their unit in the name, and the texts people write for them.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::ops::{Add, AddAssign};
 use std::str::FromStr;
@@ -52,6 +53,18 @@ impl Resources {
     }
 }
 
+/// The order in which the groups of a gang take their room, the hardest to place first: by it the planner and the agents come to the
+/// same devices for shares.
+pub fn packing_order(each: impl Iterator<Item = Resources>) -> Vec<usize> {
+    let each: Vec<Resources> = each.collect();
+    let mut order: Vec<usize> = (0..each.len()).collect();
+    order.sort_by_key(|&g| {
+        let each = each[g];
+        (Reverse(each.gpu_milli), Reverse(each.memory_mib), Reverse(each.cpu_milli), g)
+    });
+    order
+}
+
 impl Add for Resources {
     type Output = Resources;
     fn add(self, other: Resources) -> Resources {
@@ -95,6 +108,10 @@ pub struct Cpu(pub u64);
 /// Memory in MiB: `16Gi`, `512Mi`, `1Ti`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Memory(pub u64);
+
+/// Stored data in MiB: `800Gi`, `2Ti`. People write stores larger than memories, so that these have a type of their own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct DataSize(pub u64);
 
 /// GPUs, in thousandths of a device: `8`, or `0.5` for a share of one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -145,15 +162,41 @@ impl fmt::Display for Cpu {
     }
 }
 
+/// Units of [`Memory`] and [`DataSize`] in MiB.
+const UNITS: [(&str, u64); 4] = [("Mi", 1), ("Gi", 1024), ("Ti", 1024 * 1024), ("Pi", 1024 * 1024 * 1024)];
+
+/// An amount with one of these units, in MiB.
+fn mib(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    units.iter().find_map(|(unit, mib)| {
+        let milli = thousandths(text.strip_suffix(unit)?)?.checked_mul(*mib)?;
+        // Rounded up: a request is never made smaller than it was written.
+        Some(milli.div_ceil(1000))
+    })
+}
+
+impl FromStr for DataSize {
+    type Err = BadAmount;
+    fn from_str(text: &str) -> Result<Self, BadAmount> {
+        mib(text, &UNITS).map(DataSize).ok_or(BadAmount {
+            of: "data",
+            text: text.into(),
+            expected: "a number and its unit, such as 800Gi or 2Ti",
+        })
+    }
+}
+
+impl fmt::Display for DataSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unit, mib) =
+            UNITS.iter().rev().find(|(_, mib)| self.0 >= *mib && self.0.is_multiple_of(*mib)).unwrap_or(&UNITS[0]);
+        f.pad(&format!("{}{unit}", self.0 / mib))
+    }
+}
+
 impl FromStr for Memory {
     type Err = BadAmount;
     fn from_str(text: &str) -> Result<Self, BadAmount> {
-        let mib = [("Mi", 1), ("Gi", 1024), ("Ti", 1024 * 1024)].iter().find_map(|(unit, mib)| {
-            let milli = thousandths(text.strip_suffix(unit)?)?.checked_mul(*mib)?;
-            // Rounded up: a request is never made smaller than it was written.
-            Some(milli.div_ceil(1000))
-        });
-        mib.map(Memory).ok_or(BadAmount {
+        mib(text, &UNITS[..3]).map(Memory).ok_or(BadAmount {
             of: "memory",
             text: text.into(),
             expected: "a number and its unit, such as 512Mi, 16Gi or 1Ti",
@@ -252,6 +295,7 @@ macro_rules! amount_serde {
 }
 amount_serde!(Cpu);
 amount_serde!(Memory);
+amount_serde!(DataSize);
 amount_serde!(Gpus);
 amount_serde!(Money);
 amount_serde!(Span);

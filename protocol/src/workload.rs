@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{GroupName, PoolName, Region, WorkloadName};
+use crate::ids::{DataName, GroupName, PoolName, Region, WorkloadName};
 use crate::resources::{Cpu, Gpus, Memory, Money, Resources, Span};
 use crate::sku::{self, Sku};
 
@@ -19,6 +19,8 @@ pub const MAX_GROUPS: usize = 64;
 pub const MAX_TEXT: usize = 64 * 1024;
 /// The most workloads that one may depend on.
 pub const MAX_DEPENDENCIES: usize = 64;
+/// The most data locations that one may name.
+pub const MAX_DATA: usize = 64;
 /// The shortest time without activity after which a workload may be ended: a program that loads its data is idle for a while.
 pub const MIN_IDLE_TIMEOUT: Span = Span(60_000);
 
@@ -217,6 +219,20 @@ pub struct PlacementSpec {
     /// What its GPUs may cost an hour at most, all together, in the fleet's currency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_cost_per_hour: Option<Money>,
+    /// Data that it reads.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<DataNeed>,
+}
+
+/// Data that a workload reads.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DataNeed {
+    /// The data location.
+    pub name: DataName,
+    /// Whether only clusters that have a copy are taken; else such clusters are preferred.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub require: bool,
 }
 
 /// Whether the members of a group are kept apart. Groups of one workload may share nodes all the same.

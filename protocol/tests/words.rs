@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 use protocol::ids::{AttemptId, ClusterName, WorkloadName};
-use protocol::resources::{Cpu, Gpus, Memory, Span};
+use protocol::resources::{Cpu, DataSize, Gpus, Memory, Span};
 use protocol::sku::Sku;
 use protocol::workload::WorkloadSpec;
 
@@ -109,6 +109,7 @@ proptest! {
     fn what_is_shown_reads_back(milli in 0u64..1 << 50) {
         prop_assert_eq!(Cpu(milli).to_string().parse::<Cpu>().unwrap(), Cpu(milli));
         prop_assert_eq!(Memory(milli >> 12).to_string().parse::<Memory>().unwrap(), Memory(milli >> 12));
+        prop_assert_eq!(DataSize(milli >> 3).to_string().parse::<DataSize>().unwrap(), DataSize(milli >> 3));
         prop_assert_eq!(Gpus(milli).to_string().parse::<Gpus>().unwrap(), Gpus(milli));
         prop_assert_eq!(Span(milli >> 4).to_string().parse::<Span>().unwrap(), Span(milli >> 4));
     }

@@ -13,7 +13,7 @@ use protocol::sku::Sku;
 use super::DeclaredNode;
 use super::attempt::Assignment;
 use super::bits::Bits;
-use super::reservations::{Reservations, Room, assign};
+use super::reservations::{Reservations, Room, WHOLE_MILLI, assign};
 
 /// A measured node whose last frame is older than this is stale, in ms.
 pub const STALE_AFTER_MS: u64 = 5_000;
@@ -29,6 +29,8 @@ struct Device {
     state: DeviceState,
     activity: u8,
     memory_used_mib: u32,
+    /// What more shares can have of it, where shares hold a part.
+    left_milli: u16,
     /// Out for a fault, lost, or not read at all.
     sick: bool,
     /// Somebody uses it: a ghost, unless an attempt holds it.
@@ -40,6 +42,7 @@ impl Device {
         state: DeviceState::Sick,
         activity: ACTIVITY_UNKNOWN,
         memory_used_mib: MEMORY_UNKNOWN,
+        left_milli: 0,
         sick: true,
         used: false,
     };
@@ -82,6 +85,7 @@ pub(crate) struct Changed {
     pub device_state: Bits,
     pub activity: Bits,
     pub memory_used_mib: Bits,
+    pub left_milli: Bits,
 }
 
 impl Changed {
@@ -93,17 +97,18 @@ impl Changed {
             device_state: Bits::new(devices),
             activity: Bits::new(devices),
             memory_used_mib: Bits::new(devices),
+            left_milli: Bits::new(devices),
         }
     }
 
-    fn columns(&self) -> [&Bits; 6] {
-        let Self { state, free_cpu_milli, free_memory_mib, device_state, activity, memory_used_mib } = self;
-        [state, free_cpu_milli, free_memory_mib, device_state, activity, memory_used_mib]
+    fn columns(&self) -> [&Bits; 7] {
+        let Self { state, free_cpu_milli, free_memory_mib, device_state, activity, memory_used_mib, left_milli } = self;
+        [state, free_cpu_milli, free_memory_mib, device_state, activity, memory_used_mib, left_milli]
     }
 
-    fn columns_mut(&mut self) -> [&mut Bits; 6] {
-        let Self { state, free_cpu_milli, free_memory_mib, device_state, activity, memory_used_mib } = self;
-        [state, free_cpu_milli, free_memory_mib, device_state, activity, memory_used_mib]
+    fn columns_mut(&mut self) -> [&mut Bits; 7] {
+        let Self { state, free_cpu_milli, free_memory_mib, device_state, activity, memory_used_mib, left_milli } = self;
+        [state, free_cpu_milli, free_memory_mib, device_state, activity, memory_used_mib, left_milli]
     }
 
     pub fn is_empty(&self) -> bool {
@@ -255,13 +260,14 @@ impl Table {
     pub(crate) fn reserve(&mut self, order: &LaunchOrder) -> Result<Assignment, String> {
         let assignment = assign(order, |node| {
             let row = &self.rows[*self.by_name.get(node)?];
-            let devices = &self.devices[row.first..row.first + row.count];
+            let devices = || (0u16..).zip(&self.devices[row.first..row.first + row.count]);
+            let shared = devices().filter(|(_, d)| d.left_milli > 0).map(|(i, d)| (d.left_milli, i));
             Some(Room {
                 sku: row.sku.as_ref(),
                 cpu_milli: row.free_cpu_milli,
                 memory_mib: row.free_memory_mib,
-                devices: (0u16..).zip(devices).filter(|(_, d)| d.state == DeviceState::Free).map(|(i, _)| i).collect(),
-                taken: 0,
+                devices: devices().filter(|(_, d)| d.state == DeviceState::Free).map(|(i, _)| i).collect(),
+                shared: shared.collect(),
             })
         })?;
         self.hold(order, &assignment);
@@ -350,13 +356,13 @@ impl Table {
     fn refresh(&mut self, row: usize) {
         let at = &mut self.rows[row];
         let (mut cpu, mut memory) = (at.cpu_milli, at.memory_mib);
-        let mut held = vec![false; at.count];
+        let mut given = vec![0u16; at.count];
         for hold in self.reservations.on(&at.name) {
             cpu = cpu.saturating_sub(hold.cpu_milli);
             memory = memory.saturating_sub(hold.memory_mib);
-            for &device in &hold.devices {
-                if let Some(held) = held.get_mut(usize::from(device)) {
-                    *held = true;
+            for (device, milli) in &hold.devices {
+                if let Some(given) = given.get_mut(usize::from(*device)) {
+                    *given = given.saturating_add(*milli);
                 }
             }
         }
@@ -368,15 +374,21 @@ impl Table {
             at.free_memory_mib = memory;
             self.changed.free_memory_mib.mark(row);
         }
-        for (device, held) in held.into_iter().enumerate() {
+        for (device, given) in given.into_iter().enumerate() {
             let index = at.first + device;
             let device = &mut self.devices[index];
-            let state = match (device.sick, held, device.used) {
+            let state = match (device.sick, given > 0, device.used) {
                 (true, ..) => DeviceState::Sick,
+                // Also where shares hold only a part: what else is in use on it is theirs.
                 (_, true, _) => DeviceState::Held,
                 (.., true) => DeviceState::Ghost,
                 _ => DeviceState::Free,
             };
+            let left = if state == DeviceState::Held { WHOLE_MILLI.saturating_sub(given) } else { 0 };
+            if device.left_milli != left {
+                device.left_milli = left;
+                self.changed.left_milli.mark(index);
+            }
             if device.state != state {
                 device.state = state;
                 self.changed.device_state.mark(index);
@@ -403,9 +415,9 @@ impl Table {
     }
 
     /// Values by device, for a delta.
-    pub(crate) fn device_value(&self, at: usize) -> (DeviceState, u8, u32) {
+    pub(crate) fn device_value(&self, at: usize) -> (DeviceState, u8, u32, u16) {
         let device = &self.devices[at];
-        (device.state, device.activity, device.memory_used_mib)
+        (device.state, device.activity, device.memory_used_mib, device.left_milli)
     }
 
     /// Everything, for a snapshot.
@@ -431,6 +443,7 @@ impl Table {
         columns.device_state = self.devices.iter().map(|d| d.state).collect();
         columns.activity = self.devices.iter().map(|d| d.activity).collect();
         columns.memory_used_mib = self.devices.iter().map(|d| d.memory_used_mib).collect();
+        columns.left_milli = self.devices.iter().map(|d| d.left_milli).collect();
         columns
     }
 }
@@ -454,6 +467,7 @@ fn reading(report: &DeviceReport) -> Device {
         state: DeviceState::Free,
         activity,
         memory_used_mib: memory.map_or(MEMORY_UNKNOWN, |mib| u32::try_from(mib).unwrap_or(MEMORY_UNKNOWN - 1)),
+        left_milli: 0,
         sick: !matches!(report.health, DeviceHealth::Ok),
         used,
     }

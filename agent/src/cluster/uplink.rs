@@ -102,6 +102,7 @@ impl Uplink {
                 let known = std::mem::replace(&mut memory[at], table.device_value(at).2);
                 memory[at].wrapping_sub(known).cast_signed()
             }),
+            left_milli: changes(&changed.left_milli, |at| table.device_value(at).3),
         };
         self.changed.clear();
         Some(CapacityFrame::Delta(delta))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use protocol::control::LaunchOrder;
 use protocol::ids::{GroupName, NodeName};
-use protocol::resources::Resources;
+use protocol::resources::{Gpus, Resources};
 
 use super::Devices;
 
@@ -35,6 +35,11 @@ impl Member {
             fixed @ ("head" | "driver") => fixed.to_owned(),
             group => format!("{group}-{}", self.index),
         }
+    }
+
+    /// The share of its GPU that is its own, as people write it; none where it has whole ones.
+    pub fn share(&self) -> Option<String> {
+        (1..1000).contains(&self.each.gpu_milli).then(|| Gpus(self.each.gpu_milli).to_string())
     }
 
     /// Its GPUs as `CUDA_VISIBLE_DEVICES` has them; empty hides all.

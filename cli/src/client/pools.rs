@@ -43,12 +43,17 @@ impl Client {
         self.remove(RULES, owner.as_str()).await
     }
 
-    async fn put<T: Serialize + DeserializeOwned>(&self, kind: &str, name: &str, object: &T) -> Result<T, ClientError> {
+    pub(super) async fn put<T: Serialize + DeserializeOwned>(
+        &self,
+        kind: &str,
+        name: &str,
+        object: &T,
+    ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(object).expect("an object of the API has only text keys");
         self.request(Method::PUT, &[ROOT, &[kind, name]].concat(), &[], Some(&body)).await?.read()
     }
 
-    async fn remove(&self, kind: &str, name: &str) -> Result<(), ClientError> {
+    pub(super) async fn remove(&self, kind: &str, name: &str) -> Result<(), ClientError> {
         match self.request(Method::DELETE, &[ROOT, &[kind, name]].concat(), &[], None).await {
             // An earlier try did it, though its answer never came.
             Err(ClientError::Refused { status, again: true }) if status.code == 404 => Ok(()),

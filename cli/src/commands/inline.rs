@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use clap::ValueEnum;
 use protocol::api::{API_VERSION, Metadata, WorkloadObject};
-use protocol::ids::{GroupName, Region, WorkloadName};
+use protocol::ids::{DataName, GroupName, Region, WorkloadName};
 use protocol::resources::{Cpu, Gpus, Memory, Money, Span};
 use protocol::sku::Sku;
 use protocol::workload::{
-    BatchSpec, Dependency, GroupSpec, HeadSpec, PlacementSpec, RaySpec, RegionSpec, RetrySpec, SparkSpec, Spread,
-    WorkloadSpec,
+    BatchSpec, DataNeed, Dependency, GroupSpec, HeadSpec, PlacementSpec, RaySpec, RegionSpec, RetrySpec, SparkSpec,
+    Spread, WorkloadSpec,
 };
 
 use crate::args::Global;
@@ -90,6 +90,12 @@ pub struct Inline {
     /// What its GPUs may cost an hour at most, all together
     #[arg(long, value_name = "MONEY", requires = "name")]
     max_cost_per_hour: Option<Money>,
+    /// Data that it reads: clusters that have a copy are preferred
+    #[arg(long, value_name = "NAME", requires = "name", value_delimiter = ',')]
+    data: Vec<DataName>,
+    /// Data that it reads: only clusters that have a copy
+    #[arg(long, value_name = "NAME", requires = "name", value_delimiter = ',')]
+    require_data: Vec<DataName>,
     /// The program and its arguments
     #[arg(last = true, value_name = "COMMAND", requires = "name")]
     command: Vec<String>,
@@ -147,6 +153,7 @@ impl Inline {
                 same_cluster_as: self.same_cluster_as.clone(),
                 spread: self.spread.map_or(Spread::None, Spread::from),
                 max_cost_per_hour: self.max_cost_per_hour,
+                data: self.reads(),
             },
             retries: RetrySpec { limit: self.retries.unwrap_or(0), ..RetrySpec::default() },
             env: self.env.iter().cloned().collect::<BTreeMap<_, _>>(),
@@ -158,8 +165,7 @@ impl Inline {
             ..WorkloadSpec::default()
         };
         self.fill(&mut spec);
-        let all = [spec.problems(), spec.not_carried_out()].concat();
-        let problems: Vec<String> = all.iter().map(ToString::to_string).collect();
+        let problems: Vec<String> = spec.problems().iter().map(ToString::to_string).collect();
         if !problems.is_empty() {
             return Err(Failure::Input(problems).into());
         }
@@ -177,6 +183,11 @@ impl Inline {
             spec,
             status: None,
         }))
+    }
+
+    fn reads(&self) -> Vec<DataNeed> {
+        let need = |require| move |name: &DataName| DataNeed { name: name.clone(), require };
+        self.data.iter().map(need(false)).chain(self.require_data.iter().map(need(true))).collect()
     }
 
     fn fill(self, spec: &mut WorkloadSpec) {

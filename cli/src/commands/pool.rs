@@ -86,7 +86,12 @@ pub async fn run(args: Args, global: &Global, out: &Out) -> anyhow::Result<()> {
 }
 
 /// Says what became of one. One that fails does not keep the others from being done; the first failure decides the exit code.
-fn say(out: &Out, done: &str, result: anyhow::Result<()>, failed: &mut Option<anyhow::Error>) -> anyhow::Result<()> {
+pub fn say(
+    out: &Out,
+    done: &str,
+    result: anyhow::Result<()>,
+    failed: &mut Option<anyhow::Error>,
+) -> anyhow::Result<()> {
     match result {
         Ok(()) => out.print(&format!("{done}\n"))?,
         Err(e) if failed.is_none() => *failed = Some(e),

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use engine::ahead::{Changes, Edit, Fate};
-use protocol::ids::{ClusterName, NodeName, PoolName, Region, WorkloadKey};
+use protocol::ids::{ClusterName, DataName, NodeName, PoolName, Region, WorkloadKey};
 use protocol::resources::{Cpu, Memory};
 use protocol::sku::Sku;
 
@@ -25,7 +25,7 @@ Examples:
   tidewater whatif --drain eu-1/gpu-7                        a node less; --drain eu-1: none of that cluster
   tidewater whatif --pools pools.yaml                        other pools
   tidewater whatif -f train.yaml                             one workload more
-Edits are made in this order: clusters, nodes, drains, pools, workloads.")]
+Edits are made in this order: clusters, nodes, drains, pools, data, workloads.")]
 pub struct Args {
     /// A cluster joins
     #[arg(long, value_name = "CLUSTER:REGION", value_parser = cluster)]
@@ -42,6 +42,12 @@ pub struct Args {
     /// A pool goes
     #[arg(long, value_name = "NAME")]
     delete_pool: Vec<PoolName>,
+    /// Data locations are as this manifest says, or - for standard input
+    #[arg(long, value_name = "FILE")]
+    data: Vec<String>,
+    /// A data location goes
+    #[arg(long, value_name = "NAME")]
+    delete_data: Vec<DataName>,
     /// Workloads of this manifest are submitted, or - for standard input
     #[arg(long, short, value_name = "FILE")]
     file: Vec<String>,
@@ -148,6 +154,12 @@ fn edits(args: Args, global: &Global) -> Result<Vec<Edit>, Failure> {
         }
     }
     edits.extend(args.delete_pool.into_iter().map(|name| Edit::DeletePool { name }));
+    for data in manifest::data::read(&args.data)? {
+        let name = data.metadata.name.as_str().parse();
+        let name = name.map_err(|e: protocol::ids::BadName| Failure::input(format!("metadata.name: {e}")))?;
+        edits.push(Edit::SetData { name, spec: Box::new(data.spec) });
+    }
+    edits.extend(args.delete_data.into_iter().map(|name| Edit::DeleteData { name }));
     for workload in manifest::read(&args.file, global.namespace.as_ref())? {
         let namespace = workload.metadata.namespace.unwrap_or_else(default_namespace);
         let key = WorkloadKey { namespace, name: workload.metadata.name };

@@ -11,6 +11,7 @@ use super::source::Document;
 const EXPECTED: &[(&str, &str)] = &[
     ("cpu", "cores, such as 4, 0.5 or 500m"),
     ("memory", "a number and its unit, such as 512Mi or 16Gi"),
+    ("size", "a number and its unit, such as 800Gi or 2Ti"),
     ("entrypoint", "the command that the job runs"),
     ("command", "the program and its arguments, as a list"),
     ("groups", "a list with at least one group"),

@@ -6,7 +6,7 @@ use protocol::pool::objects::{OWNERSHIP_KIND, OwnershipObject, POOL_KIND, PoolOb
 use serde::de::DeserializeOwned;
 
 use super::locate::Tree;
-use super::source::{self, Document, Source};
+use super::source::{self, Document};
 use super::{Problem, explain, kind};
 use crate::exit::Failure;
 
@@ -30,23 +30,7 @@ impl Rule {
 
 /// Reads every pool and rule of every file (`-` is standard input); the problems of all of them together otherwise.
 pub fn read(files: &[String]) -> Result<Vec<Rule>, Failure> {
-    let (mut rules, mut problems) = (vec![], vec![]);
-    for file in files {
-        let source = match Source::read(file) {
-            Ok(source) => source,
-            Err(problem) => {
-                problems.push(problem);
-                continue;
-            }
-        };
-        for document in source.documents() {
-            match rule(&document) {
-                Ok(rule) => rules.push(rule),
-                Err(found) => problems.extend(found.into_iter().map(|p| p.in_file(&source.name))),
-            }
-        }
-    }
-    if problems.is_empty() { Ok(rules) } else { Err(Failure::Input(problems)) }
+    super::read_each(files, rule)
 }
 
 fn rule(document: &Document<'_>) -> Result<Rule, Vec<Problem>> {

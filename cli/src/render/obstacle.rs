@@ -43,9 +43,10 @@ pub fn sentence(obstacle: &Obstacle) -> String {
             let apart = apart(*spread);
             format!("no room for {group}{sku} now (each: {each}{apart}){}", avoided.unwrap_or_default())
         }
-        other @ (Obstacle::TooDear { .. } | Obstacle::NoPrice { .. } | Obstacle::ElsewhereThan { .. }) => {
-            other.to_string()
-        }
+        other @ (Obstacle::TooDear { .. }
+        | Obstacle::NoPrice { .. }
+        | Obstacle::ElsewhereThan { .. }
+        | Obstacle::NoCopy { .. }) => other.to_string(),
         Obstacle::Avoided(Avoided { until, attempt, .. }) => {
             format!("had no room for attempt {attempt} after all; taken again {}", age::until(*until))
         }

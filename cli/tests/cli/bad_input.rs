@@ -216,8 +216,8 @@ fn the_command_line_is_held_to_the_same_rules() {
         "error: there is no command: write it after `--`, such as `-- python train.py`\n"
     );
     assert_eq!(
-        said(&["submit", "--name", "a", "--gpus", "0.5", "--", "true"]),
-        "error: spec.batch.groups[0].gpus: 0.5 is a share of a GPU, which no agent of this version gives out yet: ask for 1\n"
+        said(&["submit", "--name", "a", "--gpus", "1.5", "--", "true"]),
+        "error: spec.batch.groups[0].gpus: 1.5 is no whole number of GPUs, and a share is a part of one: ask for less than 1\n"
     );
     assert!(said(&["submit"]).starts_with("error: nothing to submit: "));
     assert!(said(&["submit", "-f", "x", "--name", "a", "--", "true"]).contains("cannot be used with"));

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod data;
 mod fake;
 mod help;
 mod objects;

@@ -3,8 +3,10 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use engine::commands::Refusal;
+use engine::data::DataFault;
 use engine::pools::PoolFault;
 use protocol::api::Status;
+use protocol::data::DATA_KIND;
 use protocol::ids::BadName;
 use protocol::pool::objects::POOL_KIND;
 use protocol::workload::SpecError;
@@ -169,6 +171,11 @@ impl From<Refusal> for ApiError {
                 PoolFault::NoPool { .. } | PoolFault::NoRule { .. } => ApiError::NotFound(text),
                 PoolFault::Invalid(faults) => ApiError::Invalid { kind: POOL_KIND, name: String::new(), faults },
                 _ => ApiError::Conflict(text),
+            },
+            Refusal::Data(fault) => match *fault {
+                DataFault::NoData { .. } => ApiError::NotFound(text),
+                DataFault::Invalid(faults) => ApiError::Invalid { kind: DATA_KIND, name: String::new(), faults },
+                DataFault::TooMany => ApiError::Conflict(text),
             },
             Refusal::NoWorkload { .. } | Refusal::NoCluster { .. } => ApiError::NotFound(text),
             Refusal::Invalid(faults) => ApiError::Invalid { kind: "Workload", name: String::new(), faults },

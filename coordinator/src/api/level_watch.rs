@@ -1,4 +1,4 @@
-//! Watches on kinds of which there are few and which change rarely: pools and ownership rules. No history is kept: at each
+//! Watches on kinds of which there are few and which change rarely: pools, ownership rules and data locations. No history is kept: at each
 //! change the kind is read again, and what differs from what was sent is sent. A watch that is to go on from a version before
 //! the kind's last change is told `410 Expired`, and its client lists again.
 
@@ -40,13 +40,12 @@ pub async fn answer(
     let read: Read = Arc::new(read);
     let changes = api.handle().watch();
     let first = read.clone();
-    let found =
-        api.read(params.consistency()?, move |view| (first(view), view.state.pools.version, view.state.applied));
+    let found = api.read(params.consistency()?, move |view| (first(view), changed(view), view.state.applied));
     let (level, changed, applied) = found.await?;
     let pending = match params.parsed::<u64>("resourceVersion")?.filter(|v| *v > 0) {
         Some(since) if since < changed.0 => {
             return Err(ApiError::Expired(format!(
-                "pools or ownership rules changed at version {changed}, after version {since}: list again and watch from the \
+                "pools, ownership rules or data locations changed at version {changed}, after version {since}: list again and watch from the \
                  list's version"
             )));
         }
@@ -65,6 +64,11 @@ pub async fn answer(
         Some((Ok::<_, std::convert::Infallible>(chunk), w))
     }));
     Ok(([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body).into_response())
+}
+
+/// When any of these kinds changed last.
+fn changed(view: &View<'_>) -> LogIndex {
+    view.state.pools.version.max(view.state.data.version)
 }
 
 fn bookmark(kind: &str, version: LogIndex) -> Arc<str> {
@@ -95,7 +99,7 @@ impl Watcher {
             let end = self.until.unwrap_or_else(|| self.beat + Duration::from_secs(1));
             tokio::select! {
                 changed = self.changes.recv() => match changed {
-                    Ok(change) if change.pools.is_empty() && change.owners.is_empty() => {}
+                    Ok(change) if change.pools.is_empty() && change.owners.is_empty() && change.data.is_empty() => {}
                     Ok(_) | Err(RecvError::Lagged(_)) => {
                         let lines = self.look().await?;
                         if !lines.is_empty() {

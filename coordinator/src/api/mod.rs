@@ -7,6 +7,7 @@ mod ahead;
 pub mod body;
 pub mod capacity;
 pub mod clusters;
+pub mod data;
 pub mod errors;
 pub mod explain;
 pub mod forget;
@@ -178,6 +179,8 @@ fn resources() -> Router<Api> {
         .route(&path("/resourcepools/{name}"), get(pools::get).put(pools::replace).delete(pools::delete))
         .route(&path("/ownershiprules"), get(ownership::list).post(ownership::create))
         .route(&path("/ownershiprules/{name}"), get(ownership::get).put(ownership::replace).delete(ownership::delete))
+        .route(&path("/datalocations"), get(data::list).post(data::create))
+        .route(&path("/datalocations/{name}"), get(data::get).put(data::replace).delete(data::delete))
         .route(&path("/clusters"), get(clusters::list))
         .route(&path("/clusters/{name}"), get(clusters::get))
         .route(&path("/clusters/{name}/nodes"), get(clusters::nodes))
@@ -217,7 +220,7 @@ async fn within_time(State(api): State<Api>, request: Request, next: Next) -> Re
 
 async fn no_such_path(uri: Uri) -> ApiError {
     ApiError::NotFound(format!(
-        "there is nothing at {}; workloads are at {ROOT}/workloads, pools at {ROOT}/resourcepools",
+        "there is nothing at {}; workloads are at {ROOT}/workloads, pools at {ROOT}/resourcepools, data at {ROOT}/datalocations",
         uri.path()
     ))
 }

@@ -176,7 +176,7 @@ pub fn nodes(view: &View<'_>, cluster: &ClusterName, limit: usize) -> Vec<NodeSt
     let nodes = capacity.nodes.iter().take(limit);
     nodes
         .map(|node| {
-            let free = node.free.gpu_milli / 1000;
+            let free = node.whole_devices();
             let (ghosts, sick) = (u64::from(node.ghosts), u64::from(node.sick));
             let held = node.total.gpus().saturating_sub(free + ghosts + sick);
             let of = |state, count: u64| {

@@ -121,7 +121,7 @@ pub fn by_sku_and_source(view: &View<'_>, cluster: &Cluster) -> BTreeMap<(Option
         let taken = in_flight.get(&node.name).copied().unwrap_or(Resources::ZERO);
         let free = node.free.saturating_sub(&taken);
         let (all, ghosts, sick) = (node.total.gpus(), u64::from(node.ghosts), u64::from(node.sick));
-        let unheld = free.gpu_milli / 1000;
+        let unheld = node.whole_devices().saturating_sub(taken.gpus());
         let supply = supplies.entry((node.sku.clone(), node.source)).or_default();
         supply.nodes += 1;
         supply.total += node.total;

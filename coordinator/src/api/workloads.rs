@@ -126,8 +126,7 @@ pub async fn create(
     let sent = sent.map_err(unread)?;
     let mut object: WorkloadObject = body::parse(body::format(&headers)?, &sent)?;
     let key = check_head(&object, Namespace::new(namespace)?)?;
-    let mut faults = object.spec.problems();
-    faults.extend(object.spec.not_carried_out());
+    let faults = object.spec.problems();
     if !faults.is_empty() {
         return Err(ApiError::Invalid { kind: "Workload", name: key.to_string(), faults });
     }

@@ -72,13 +72,22 @@ impl Table {
     }
 
     pub fn free(&self, row: usize) -> Resources {
-        let states = &self.columns.device_state[self.devices_of(row)];
+        let devices = self.devices_of(row);
+        let states = &self.columns.device_state[devices.clone()];
         let gpus = states.iter().filter(|s| **s == DeviceState::Free).count() as u64;
+        let left: u64 = self.shares(devices).map(u64::from).sum();
         Resources {
             cpu_milli: self.columns.free_cpu_milli[row],
             memory_mib: self.columns.free_memory_mib[row],
-            gpu_milli: 1000 * gpus,
+            gpu_milli: 1000 * gpus + left,
         }
+    }
+
+    /// What is left of those of these devices of which shares hold a part.
+    fn shares(&self, devices: std::ops::Range<usize>) -> impl Iterator<Item = u16> + '_ {
+        let states = self.columns.device_state[devices.clone()].iter();
+        let left = states.zip(&self.columns.left_milli[devices]);
+        left.filter(|(state, left)| **state == DeviceState::Held && **left > 0).map(|(_, left)| *left)
     }
 
     /// Mean activity of the devices of these rows in percent, where any is known.
@@ -108,7 +117,7 @@ impl Table {
             source: self.columns.source[row],
             total: self.total(row),
             free: self.free(row),
-            shares: vec![],
+            shares: self.shares(devices.clone()).collect(),
             ghosts: count(DeviceState::Ghost),
             sick: count(DeviceState::Sick),
             activity_percent: self.activity_percent(devices.clone()),
@@ -139,21 +148,18 @@ impl Table {
     /// Name, model, source and totals change with a snapshot only: the rest is written in place.
     fn refresh_row(&self, row: usize, node: &mut NodeCapacity) {
         let range = self.devices_of(row);
-        let (mut free, mut ghosts, mut sick) = (0u64, 0u16, 0u16);
+        let (mut ghosts, mut sick) = (0u16, 0u16);
         for state in &self.columns.device_state[range.clone()] {
             match state {
-                DeviceState::Free => free += 1,
                 DeviceState::Ghost => ghosts += 1,
                 DeviceState::Sick => sick += 1,
-                DeviceState::Held => {}
+                DeviceState::Free | DeviceState::Held => {}
             }
         }
         node.state = self.columns.state[row];
-        node.free = Resources {
-            cpu_milli: self.columns.free_cpu_milli[row],
-            memory_mib: self.columns.free_memory_mib[row],
-            gpu_milli: 1000 * free,
-        };
+        node.free = self.free(row);
+        node.shares.clear();
+        node.shares.extend(self.shares(range.clone()));
         (node.ghosts, node.sick) = (ghosts, sick);
         node.activity_percent = self.activity_percent(range.clone());
         node.held_activity = self.held_activity(range);

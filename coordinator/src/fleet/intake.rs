@@ -104,12 +104,14 @@ fn check_columns(columns: &Columns) -> Result<(), IntakeError> {
         ("device_state", columns.device_state.len()),
         ("activity", columns.activity.len()),
         ("memory_used_mib", columns.memory_used_mib.len()),
+        ("left_milli", columns.left_milli.len()),
     ];
     for (column, length) in device_columns {
         if length != devices {
             return Err(malformed(format!("column {column} has {length} values for {devices} devices")));
         }
     }
+    check_left(&columns.left_milli)?;
     if let Some(sku) = columns.sku.iter().find(|s| usize::from(**s) > columns.skus.len()) {
         return Err(malformed(format!("model {sku} of {} is named", columns.skus.len())));
     }
@@ -130,7 +132,17 @@ fn check_delta(delta: &Delta, table: &Table) -> Result<(), IntakeError> {
     check("free_memory_mib", &delta.free_memory_mib, nodes)?;
     check("device_state", &delta.device_state, devices)?;
     check("activity", &delta.activity, devices)?;
-    check("memory_moved_mib", &delta.memory_moved_mib, devices)
+    check_left(&delta.left_milli.values)?;
+    check("memory_moved_mib", &delta.memory_moved_mib, devices)?;
+    check("left_milli", &delta.left_milli, devices)
+}
+
+/// Of a device that is partly given out less than all of it is left.
+fn check_left(left: &[u16]) -> Result<(), IntakeError> {
+    match left.iter().find(|milli| **milli >= 1000) {
+        Some(milli) => Err(malformed(format!("{milli} thousandths are left of a device that is partly given out"))),
+        None => Ok(()),
+    }
 }
 
 fn check<T>(column: &'static str, changes: &Changes<T>, rows: u64) -> Result<(), IntakeError> {
@@ -152,7 +164,8 @@ fn apply(table: &mut Table, delta: &Delta) {
         && delta.free_cpu_milli.is_empty()
         && delta.free_memory_mib.is_empty()
         && delta.device_state.is_empty()
-        && delta.activity.is_empty());
+        && delta.activity.is_empty()
+        && delta.left_milli.is_empty());
     let (columns, row_of, dirty) = table.parts();
     let mut mark = |row: usize| dirty[row / 64] |= 1 << (row % 64);
     write(&mut columns.state, &delta.state, &mut mark);
@@ -161,6 +174,7 @@ fn apply(table: &mut Table, delta: &Delta) {
     let mut mark_device = |device: usize| mark(row_of[device] as usize);
     write(&mut columns.device_state, &delta.device_state, &mut mark_device);
     write(&mut columns.activity, &delta.activity, &mut mark_device);
+    write(&mut columns.left_milli, &delta.left_milli, &mut mark_device);
     let mut at = 0;
     for (gap, moved) in delta.memory_moved_mib.gaps.iter().zip(&delta.memory_moved_mib.values) {
         at += *gap as usize;

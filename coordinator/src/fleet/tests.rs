@@ -33,6 +33,7 @@ fn snapshot(sequence: u64, devices: &[u16]) -> Snapshot {
             device_state: vec![DeviceState::Free; all],
             activity: vec![ACTIVITY_UNKNOWN; all],
             memory_used_mib: vec![MEMORY_UNKNOWN; all],
+            left_milli: vec![0; all],
         },
     }
 }
@@ -43,6 +44,33 @@ fn take(fleet: &mut Fleet, session: u64, frame: CapacityFrame, now: u64) -> Resu
 
 fn delta(sequence: u64) -> Delta {
     Delta { sequence, ..Delta::default() }
+}
+
+#[test]
+fn what_is_left_of_devices_that_shares_hold_reaches_the_planner_and_no_more_than_a_device() {
+    let mut fleet = Fleet::default();
+    let mut first = snapshot(1, &[2, 4]);
+    first.columns.device_state[2] = DeviceState::Held;
+    first.columns.left_milli[2] = 750;
+    // Of a sick device nothing is left, whatever is said.
+    first.columns.device_state[0] = DeviceState::Sick;
+    first.columns.left_milli[0] = 500;
+    take(&mut fleet, 1, CapacityFrame::Snapshot(first.clone()), 0).unwrap();
+    let shares = |fleet: &mut Fleet, at| {
+        let nodes = fleet.capacity(MonotonicMs(at)).clusters[&cluster()].nodes.clone();
+        nodes.into_iter().map(|n| (n.free.gpu_milli, n.shares)).collect::<Vec<_>>()
+    };
+    assert_eq!(shares(&mut fleet, 1), [(1000, vec![]), (3750, vec![750])]);
+    let mut d = delta(2);
+    d.device_state = Changes { gaps: vec![3], values: vec![DeviceState::Held] };
+    d.left_milli = Changes { gaps: vec![2, 0], values: vec![250, 400] };
+    take(&mut fleet, 1, CapacityFrame::Delta(d), 2).unwrap();
+    assert_eq!(shares(&mut fleet, 3), [(1000, vec![]), (2650, vec![250, 400])]);
+    let mut d = delta(3);
+    d.left_milli = Changes { gaps: vec![2], values: vec![1000] };
+    assert!(take(&mut fleet, 1, CapacityFrame::Delta(d), 4).is_err());
+    first.columns.left_milli[2] = 1000;
+    assert!(take(&mut fleet, 2, CapacityFrame::Snapshot(first), 5).is_err());
 }
 
 #[test]

@@ -95,6 +95,7 @@ impl Replica {
         let pools = &names(&before) | &names(&self.state);
         let owners: BTreeSet<_> =
             before.pools.owners().keys().chain(self.state.pools.owners().keys()).cloned().collect();
+        let data: BTreeSet<_> = before.data.all().keys().chain(self.state.data.all().keys()).cloned().collect();
         let mut workloads: BTreeSet<_> = before.workloads.into_keys().collect();
         workloads.extend(self.state.workloads.keys().cloned());
         let mut clusters: BTreeSet<_> = before.clusters.into_keys().collect();
@@ -105,6 +106,7 @@ impl Replica {
             clusters: clusters.into_iter().collect(),
             pools: pools.into_iter().collect(),
             owners: owners.into_iter().collect(),
+            data: data.into_iter().collect(),
         }));
     }
 
@@ -155,14 +157,15 @@ impl Replica {
         let asks = self.sessions.committed(&entry.command, applied.effects);
         self.carry_out(now, asks);
         self.answer(entry.id, applied.outcome.map_err(Into::into));
-        let pools_changed = !applied.pools.is_empty() || !applied.owners.is_empty();
-        if !applied.changed.is_empty() || !applied.clusters.is_empty() || pools_changed {
+        let rules_changed = !applied.pools.is_empty() || !applied.owners.is_empty() || !applied.data.is_empty();
+        if !applied.changed.is_empty() || !applied.clusters.is_empty() || rules_changed {
             self.outputs.push(Output::Changed(Change {
                 index,
                 workloads: applied.changed,
                 clusters: applied.clusters,
                 pools: applied.pools,
                 owners: applied.owners,
+                data: applied.data,
             }));
         }
         Ok(())

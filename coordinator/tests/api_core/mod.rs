@@ -140,14 +140,15 @@ async fn serve(
     let apply = |state: &mut State, command: &Command| {
         let index = LogIndex(state.applied.0 + 1);
         let applied = state.apply(index, command, now());
-        let pools_changed = !applied.pools.is_empty() || !applied.owners.is_empty();
-        if !applied.changed.is_empty() || !applied.clusters.is_empty() || pools_changed {
+        let rules_changed = !applied.pools.is_empty() || !applied.owners.is_empty() || !applied.data.is_empty();
+        if !applied.changed.is_empty() || !applied.clusters.is_empty() || rules_changed {
             let _ = changes.send(Change {
                 index,
                 workloads: applied.changed,
                 clusters: applied.clusters,
                 pools: applied.pools,
                 owners: applied.owners,
+                data: applied.data,
             });
         }
         applied.outcome

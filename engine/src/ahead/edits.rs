@@ -2,7 +2,8 @@
 
 use protocol::capacity::{NodeState, Source};
 use protocol::control::{AttemptState, ClusterInfo};
-use protocol::ids::{ClusterName, CommandNumber, Incarnation, NodeName, PoolName, Region, Uid, WorkloadKey};
+use protocol::data::DataSpec;
+use protocol::ids::{ClusterName, CommandNumber, DataName, Incarnation, NodeName, PoolName, Region, Uid, WorkloadKey};
 use protocol::pool::PoolSpec;
 use protocol::resources::{Cpu, Memory, Resources};
 use protocol::sku::Sku;
@@ -71,6 +72,18 @@ pub enum Edit {
         /// Its name.
         name: PoolName,
     },
+    /// A data location is made or changed.
+    SetData {
+        /// Its name.
+        name: DataName,
+        /// What it is to be.
+        spec: Box<DataSpec>,
+    },
+    /// A data location goes.
+    DeleteData {
+        /// Its name.
+        name: DataName,
+    },
     /// A workload is submitted.
     Submit {
         /// Its name; must be a new one.
@@ -127,6 +140,10 @@ impl Ahead {
                 self.must(Command::SetPool { name: name.clone(), spec: spec.clone(), expect: Expect::Any })
             }
             Edit::DeletePool { name } => self.must(Command::DeletePool { name: name.clone() }),
+            Edit::SetData { name, spec } => {
+                self.must(Command::SetData { name: name.clone(), spec: spec.clone(), expect: Expect::Any })
+            }
+            Edit::DeleteData { name } => self.must(Command::DeleteData { name: name.clone() }),
             Edit::Submit { key, spec } => {
                 let uid = free_uid(&self.state);
                 self.must(Command::Submit { key: key.clone(), uid, spec: spec.clone() })

@@ -10,6 +10,7 @@ use protocol::workload::{GroupNeed, Preemptible};
 use super::step::Step;
 use super::{Binding, Outcome, Refusal};
 use crate::lifecycle::{Event, Phase};
+use crate::placement::locality::Wants;
 use crate::planted;
 use crate::pools::admission::{held_in_tree, over_limit, over_reservation};
 use crate::pools::usage::holds;
@@ -28,6 +29,7 @@ impl Step<'_> {
         let cluster = cluster.ok_or_else(|| stale(format!("cluster {} has not joined", binding.cluster)))?;
         check_cluster(workload, cluster).map_err(stale)?;
         check_beside(self.state, workload, &binding.cluster).map_err(stale)?;
+        check_data(self.state, workload, cluster).map_err(stale)?;
         check_placement(&workload.spec.gang(), &binding.placement).map_err(stale)?;
         check_avoids(workload, binding, self.now).map_err(stale)?;
         check_quota(self.state, workload, binding).map_err(stale)?;
@@ -111,6 +113,14 @@ fn check_beside(state: &State, workload: &Workload, chosen: &ClusterName) -> Res
         }
         Ok(_) => Ok(()),
         Err(cause) => Err(cause.to_string()),
+    }
+}
+
+fn check_data(state: &State, workload: &Workload, chosen: &Cluster) -> Result<(), String> {
+    let wants = Wants::of(state, &workload.spec).map_err(|cause| cause.to_string())?;
+    match wants.lacks(&chosen.info) {
+        Some(lacking) => Err(format!("cluster {} {lacking}", chosen.info.name)),
+        None => Ok(()),
     }
 }
 

@@ -6,14 +6,16 @@ use std::collections::BTreeSet;
 
 use bincode::{Decode, Encode};
 use protocol::control::{AttemptReport, ClusterInfo, GroupPlacement};
+use protocol::data::DataSpec;
 use protocol::ids::{
-    AttemptId, AttemptNumber, ClusterName, CommandNumber, Epoch, Incarnation, LogIndex, Namespace, PoolName, Uid,
-    UnixMs, WorkloadKey,
+    AttemptId, AttemptNumber, ClusterName, CommandNumber, DataName, Epoch, Incarnation, LogIndex, Namespace, PoolName,
+    Uid, UnixMs, WorkloadKey,
 };
 use protocol::pool::{Amounts, OwnershipSpec, PoolSpec};
 use protocol::workload::{SpecError, WorkloadSpec};
 use serde::{Deserialize, Serialize};
 
+use crate::data::DataFault;
 use crate::effects::Effect;
 use crate::lifecycle::Phase;
 use crate::pools::PoolFault;
@@ -22,6 +24,7 @@ use crate::state::State;
 
 mod bind;
 mod cancel;
+mod delete_data;
 mod delete_ownership_rule;
 mod delete_pool;
 mod end;
@@ -33,6 +36,7 @@ mod lose_cluster;
 mod open_epoch;
 mod preempt;
 mod report;
+mod set_data;
 mod set_ownership_rule;
 mod set_pool;
 mod step;
@@ -144,6 +148,20 @@ pub enum Command {
     },
     /// A workload ends whose GPUs have done nothing for longer than it allows.
     EndIdle(Box<IdleEnd>),
+    /// A data location is made or changed.
+    SetData {
+        /// Its name.
+        name: DataName,
+        /// What it is to be.
+        spec: Box<DataSpec>,
+        /// What must be there before.
+        expect: Expect,
+    },
+    /// A data location goes.
+    DeleteData {
+        /// Its name.
+        name: DataName,
+    },
 }
 
 /// What must be there before something is set, so that nobody overwrites what they have not seen.
@@ -356,6 +374,15 @@ pub enum Refusal {
     /// A rule of the pools would not hold.
     #[error(transparent)]
     Pool(Box<PoolFault>),
+    /// A data location can't be so, or is not there.
+    #[error(transparent)]
+    Data(Box<DataFault>),
+}
+
+impl From<DataFault> for Refusal {
+    fn from(fault: DataFault) -> Self {
+        Refusal::Data(Box::new(fault))
+    }
 }
 
 impl From<PoolFault> for Refusal {
@@ -379,6 +406,8 @@ pub struct Applied {
     pub pools: Vec<PoolName>,
     /// Owners whose rules changed, came or went.
     pub owners: Vec<Namespace>,
+    /// Data locations that changed, came or went.
+    pub data: Vec<DataName>,
 }
 
 impl State {
@@ -407,6 +436,8 @@ impl State {
             Command::SetOwnershipRule { owner, spec, expect } => step.set_ownership_rule(owner, spec, *expect),
             Command::DeleteOwnershipRule { owner } => step.delete_ownership_rule(owner),
             Command::EndIdle(end) => step.end_idle(end),
+            Command::SetData { name, spec, expect } => step.set_data(name, spec, *expect),
+            Command::DeleteData { name } => step.delete_data(name),
         };
         step.finish(outcome)
     }

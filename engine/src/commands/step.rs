@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use protocol::control::Order;
-use protocol::ids::{AttemptId, ClusterName, CommandNumber, LogIndex, Namespace, PoolName, UnixMs, WorkloadKey};
+use protocol::ids::{
+    AttemptId, ClusterName, CommandNumber, DataName, LogIndex, Namespace, PoolName, UnixMs, WorkloadKey,
+};
 
 use super::{Applied, Outcome, Refusal};
 use crate::effects::Effect;
@@ -20,6 +22,7 @@ pub(super) struct Step<'a> {
     clusters: BTreeSet<ClusterName>,
     pools: BTreeSet<PoolName>,
     owners: BTreeSet<Namespace>,
+    data: BTreeSet<DataName>,
 }
 
 impl<'a> Step<'a> {
@@ -34,6 +37,7 @@ impl<'a> Step<'a> {
             clusters: BTreeSet::new(),
             pools: BTreeSet::new(),
             owners: BTreeSet::new(),
+            data: BTreeSet::new(),
         }
     }
 
@@ -45,6 +49,7 @@ impl<'a> Step<'a> {
             clusters: self.clusters.into_iter().collect(),
             pools: self.pools.into_iter().collect(),
             owners: self.owners.into_iter().collect(),
+            data: self.data.into_iter().collect(),
         }
     }
 
@@ -91,6 +96,11 @@ impl<'a> Step<'a> {
     /// Watchers hear that this owner's rule changed, came or went.
     pub(super) fn owner_changed(&mut self, owner: &Namespace) {
         self.owners.insert(owner.clone());
+    }
+
+    /// Watchers hear that this data location changed, came or went.
+    pub(super) fn data_changed(&mut self, data: &DataName) {
+        self.data.insert(data.clone());
     }
 
     /// The next number among a cluster's commands.

@@ -8,10 +8,11 @@
 use std::collections::BTreeMap;
 
 use protocol::ids::ClusterName;
-use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
+use protocol::workload::{Framework, GroupNeed};
 
 use super::fit::{Allowed, Fit, Fullest, fit};
 use super::holes::{AVOIDED, Class, KeptFor, taken_last};
+use super::locality::Wants;
 use super::obstacles::bars;
 use super::price::payable;
 use super::rooms::{Order, Room};
@@ -93,15 +94,15 @@ impl Room<'_> {
 /// Whether some cluster could hold the gang on what is not avoided, once attempts have ended.
 pub(crate) fn elsewhere(
     rooms: &mut BTreeMap<&ClusterName, Room<'_>>,
-    spec: &WorkloadSpec,
+    wants: &Wants<'_>,
     framework: Framework,
     gang: &[GroupNeed],
     beside: Option<&ClusterName>,
 ) -> bool {
     let there = rooms.iter_mut().filter(|(name, _)| beside.is_none_or(|cluster| *cluster == ***name));
-    let mut open = there.map(|(_, room)| room).filter(|room| bars(room, spec, framework, gang).is_none());
+    let mut open = there.map(|(_, room)| room).filter(|room| bars(room, wants, framework, gang).is_none());
     open.any(|room| {
-        payable(room, spec, gang).iter().any(|gang| {
+        payable(room, wants.spec, gang).iter().any(|gang| {
             let shapes = room.shapes(gang, Order::BestFirst);
             fit(room.healthy(), &NotAvoided, &shapes, &Fullest) != Fit::No
         })

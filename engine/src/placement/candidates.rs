@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use protocol::control::{GroupPlacement, NodeShare};
 use protocol::ids::ClusterName;
-use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
+use protocol::workload::{Framework, GroupNeed};
 
 use super::avoid::NotAvoided;
 use super::fit::{Allowed, Fit, Fullest, Shape, Spot, fit, packing_order};
+use super::locality::Wants;
 use super::obstacles::{bars, no_room, stale, too_small};
 use super::price::payable;
 use super::rooms::{Order, Room};
@@ -47,30 +48,30 @@ pub(crate) enum Look {
 pub(crate) fn look(
     room: &mut Room<'_>,
     value: &Value,
-    spec: &WorkloadSpec,
+    wants: &Wants<'_>,
     framework: Framework,
     gang: &[GroupNeed],
     (reservations, passes): (&Reservations, &Passes),
 ) -> Look {
-    if let Some(obstacle) = bars(room, spec, framework, gang) {
+    if let Some(obstacle) = bars(room, wants, framework, gang) {
         return Look::Barred(Barred { cluster: room.cluster.info.name.clone(), obstacle, waits: false });
     }
     let mut first = None;
     // Whether it can pay at all is among what bars it.
-    for gang in payable(room, spec, gang) {
-        match look_for(room, value, spec, &gang, (reservations, passes)) {
+    for gang in payable(room, wants.spec, gang) {
+        match look_for(room, value, wants, &gang, (reservations, passes)) {
             Look::Open(place) => return Look::Open(place),
             Look::Barred(barred) => first = first.or(Some(barred)),
         }
     }
-    first.map_or_else(|| look_for(room, value, spec, gang, (reservations, passes)), Look::Barred)
+    first.map_or_else(|| look_for(room, value, wants, gang, (reservations, passes)), Look::Barred)
 }
 
 /// Looks for room for a gang in a cluster that may run it.
 fn look_for(
     room: &mut Room<'_>,
     value: &Value,
-    spec: &WorkloadSpec,
+    wants: &Wants<'_>,
     gang: &[GroupNeed],
     (reservations, passes): (&Reservations, &Passes),
 ) -> Look {
@@ -79,7 +80,7 @@ fn look_for(
     let shapes = room.shapes(gang, Order::BestFirst);
     let stale = stale(room);
     if stale.is_none()
-        && let Some(place) = place(room, value, spec, gang, &shapes, (passes, Order::BestFirst))
+        && let Some(place) = place(room, value, wants, gang, &shapes, (passes, Order::BestFirst))
     {
         return Look::Open(place);
     }
@@ -102,14 +103,14 @@ fn look_for(
 pub(crate) fn place(
     room: &mut Room<'_>,
     value: &Value,
-    spec: &WorkloadSpec,
+    wants: &Wants<'_>,
     gang: &[GroupNeed],
     shapes: &[Shape],
     (allowed, order): (&dyn Allowed, Order),
 ) -> Option<Place> {
     let judge = room.judge(value);
     let Fit::Fits(spots, waste) = fit(&mut room.holes, allowed, shapes, &judge) else { return None };
-    let score = Score::new(room, spec, gang, &spots, waste, order);
+    let score = Score::new(room, wants, gang, &spots, waste, order);
     Some(Place { cluster: room.cluster.info.name.clone(), score, spots })
 }
 

@@ -12,10 +12,10 @@
 //! Models are tried in the order that each group gives, the first group's outermost; among models that are alike to the workload
 //! the one where the gang wastes least is taken. All members of a group get one model.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use protocol::resources::Resources;
+pub(crate) use protocol::resources::packing_order;
 use protocol::workload::Spread;
 
 use super::devices::{DEVICE, Free};
@@ -215,17 +215,6 @@ fn judged(holes: &mut Holes, gang: &[Shape], spots: &[Spot], judge: &dyn Judge) 
     }
     holes.undo_to(mark);
     fits.then_some(waste)
-}
-
-/// The order in which groups are packed, and in which their members take their devices: the hardest to place first.
-pub(crate) fn packing_order(each: impl Iterator<Item = Resources>) -> Vec<usize> {
-    let each: Vec<Resources> = each.collect();
-    let mut order: Vec<usize> = (0..each.len()).collect();
-    order.sort_by_key(|&g| {
-        let each = each[g];
-        (Reverse(each.gpu_milli), Reverse(each.memory_mib), Reverse(each.cpu_milli), g)
-    });
-    order
 }
 
 fn pack(

@@ -11,6 +11,7 @@ pub(crate) mod devices;
 pub(crate) mod fit;
 pub(crate) mod holes;
 pub(crate) mod index;
+pub(crate) mod locality;
 pub(crate) mod mix;
 pub(crate) mod obstacles;
 pub(crate) mod placer;

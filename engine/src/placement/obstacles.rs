@@ -1,12 +1,13 @@
 //! What keeps a gang out of a cluster: the first condition that fails, with its numbers.
 
 use protocol::capacity::NodeState;
-use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
+use protocol::workload::{Framework, GroupNeed};
 
 use super::avoid::NotAvoided;
 use super::devices::{DEVICE, Free};
 use super::fit::{Allowed, Everywhere, Fit, Fullest, Shape, Spot, count, fit, packing_order, place_group};
 use super::holes::{AVOIDED, Holes, SkuId};
+use super::locality::Wants;
 use super::price::affordable;
 use super::rooms::{Order, Room, healthy};
 use crate::capacity::NodeCapacity;
@@ -14,14 +15,17 @@ use crate::plan::FRESH_MS;
 use crate::reasons::Obstacle;
 
 /// What bars the cluster before its room is looked at.
-pub(crate) fn bars(room: &Room<'_>, spec: &WorkloadSpec, framework: Framework, gang: &[GroupNeed]) -> Option<Obstacle> {
-    let info = &room.cluster.info;
+pub(crate) fn bars(room: &Room<'_>, wants: &Wants<'_>, framework: Framework, gang: &[GroupNeed]) -> Option<Obstacle> {
+    let (info, spec) = (&room.cluster.info, wants.spec);
     let required = &spec.placement.regions.require;
     if !required.is_empty() && !required.contains(&info.region) {
         return Some(Obstacle::WrongRegion { region: info.region.clone(), required: required.clone() });
     }
     if !info.frameworks.contains(&framework) {
         return Some(Obstacle::NoRuntime { framework });
+    }
+    if let Some(lacking) = wants.lacks(info) {
+        return Some(lacking);
     }
     if let Some(since) = room.cluster.lost_since {
         return Some(Obstacle::ClusterLost { since });
@@ -57,6 +61,7 @@ pub(crate) fn is_permanent(obstacle: &Obstacle) -> bool {
             | Obstacle::TooDear { .. }
             | Obstacle::NoPrice { .. }
             | Obstacle::ElsewhereThan { .. }
+            | Obstacle::NoCopy { .. }
     )
 }
 

@@ -13,6 +13,7 @@ use super::candidates::{Place, place, settle};
 use super::devices::Free;
 use super::fit;
 use super::index::{At, Index, Spot};
+use super::locality::Wants;
 use super::mix::{Ask, Mix};
 use super::rooms::{Order, Room, ready, rooms};
 use super::score::{STEP, Score};
@@ -112,10 +113,11 @@ impl<'a> Placer<'a> {
     /// By looking at every class of every cluster.
     pub(crate) fn best(&mut self, gang: &[GroupNeed], order: Order) -> Option<Place> {
         let spec = WorkloadSpec::default();
+        let wants = Wants::without_data(&spec);
         let mut best: Option<Place> = None;
         for room in self.rooms.values_mut() {
             let shapes = room.shapes(gang, order);
-            if let Some(place) = place(room, &self.value, &spec, gang, &shapes, (&fit::Everywhere, order))
+            if let Some(place) = place(room, &self.value, &wants, gang, &shapes, (&fit::Everywhere, order))
                 && best.as_ref().is_none_or(|b| place.score < b.score)
             {
                 best = Some(place);
@@ -186,7 +188,8 @@ impl<'a> Placer<'a> {
         let sku = sku.filter(|_| gpus > 0);
         let spots = vec![fit::Spot { sku, nodes: BTreeMap::from([(spot.node, 1)]) }];
         let gang = std::slice::from_ref(need);
-        let score = Score::new(room, &WorkloadSpec::default(), gang, &spots, waste, order);
+        let spec = WorkloadSpec::default();
+        let score = Score::new(room, &Wants::without_data(&spec), gang, &spots, waste, order);
         Some(Place { cluster: room.cluster.info.name.clone(), score, spots })
     }
 }

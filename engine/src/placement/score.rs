@@ -1,9 +1,11 @@
 //! Which of several places is best. The order of [`Score`]'s fields is the policy.
 
 use protocol::ids::ClusterName;
-use protocol::workload::{GroupNeed, WorkloadSpec};
+use protocol::resources::DataSize;
+use protocol::workload::GroupNeed;
 
 use super::fit::Spot;
+use super::locality::{Wants, step};
 use super::rooms::{Order, Room};
 use super::value::Waste;
 use crate::reasons::ScoreTerm;
@@ -11,6 +13,8 @@ use crate::reasons::ScoreTerm;
 /// How good a place is; the least is best, and an earlier field decides before a later one is looked at.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Score {
+    /// Data that it would read from elsewhere, in coarse steps (`locality`).
+    data: u64,
     /// Place of the cluster's region in the workload's preferences; past the last where it is not preferred.
     region: u64,
     /// The worst place of a chosen model in its group's order.
@@ -27,6 +31,8 @@ pub(crate) struct Score {
     name: ClusterName,
     /// What `wasted` is made of; decides nothing any more.
     kinds: Waste,
+    /// What `data` is a step of, where it reads any data; decides nothing any more.
+    elsewhere: Option<DataSize>,
 }
 
 /// A step of waste, in millionths of a GPU.
@@ -35,14 +41,16 @@ pub(crate) const STEP: i64 = 50_000;
 impl Score {
     pub(crate) fn new(
         room: &Room<'_>,
-        spec: &WorkloadSpec,
+        wants: &Wants<'_>,
         gang: &[GroupNeed],
         spots: &[Spot],
         kinds: Waste,
         order: Order,
     ) -> Self {
-        let prefer = &spec.placement.regions.prefer;
+        let prefer = &wants.spec.placement.regions.prefer;
         let info = &room.cluster.info;
+        let elsewhere = wants.reads_data().then(|| wants.elsewhere(info));
+        let data = elsewhere.map_or(0, step);
         let region = prefer.iter().position(|r| *r == info.region).unwrap_or(prefer.len()) as u64;
         let pairs = || gang.iter().zip(spots);
         let rank = |(need, spot): (&GroupNeed, &Spot)| match order {
@@ -54,13 +62,13 @@ impl Score {
         let cost = pairs().map(|(need, spot)| cost(room, need, spot)).fold(0, u64::saturating_add);
         let exactly = kinds.sum();
         let wasted = exactly.div_euclid(STEP);
-        Self { region, model, cpu_on_gpu, wasted, cost, exactly, name: info.name.clone(), kinds }
+        Self { data, region, model, cpu_on_gpu, wasted, cost, exactly, name: info.name.clone(), kinds, elsewhere }
     }
 
     /// Everything that decides but the name.
     #[cfg(test)]
-    pub(crate) fn decisive(&self) -> (u64, u64, u64, i64, u64, i64) {
-        (self.region, self.model, self.cpu_on_gpu, self.wasted, self.cost, self.exactly)
+    pub(crate) fn decisive(&self) -> (u64, u64, u64, u64, i64, u64, i64) {
+        (self.data, self.region, self.model, self.cpu_on_gpu, self.wasted, self.cost, self.exactly)
     }
 
     /// The score as data, in the order in which it counts.
@@ -79,7 +87,8 @@ impl Score {
         ];
         let made_of = kinds.iter().filter(|(_, micro)| milli(*micro) != 0);
         let made_of = made_of.map(|(kind, micro)| term(&format!("wasted-{kind}"), milli(*micro), "gpu-milli"));
-        first.into_iter().chain(made_of).collect()
+        let elsewhere = self.elsewhere.map(|data| term("data-elsewhere", count(data.0 / 1024), "Gi"));
+        elsewhere.into_iter().chain(first).chain(made_of).collect()
     }
 }
 

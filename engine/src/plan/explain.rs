@@ -204,6 +204,9 @@ fn every_cure(waiting: &Waiting, now: UnixMs) -> Vec<String> {
         WaitCause::Dependencies { awaited } => awaited.iter().map(succeeds).collect(),
         WaitCause::Companion { workload, phase: Some(_) } => vec![format!("{workload} is placed")],
         WaitCause::Companion { workload, .. } => vec![format!("{workload} is submitted and placed")],
+        WaitCause::UnknownData { data } => {
+            data.iter().map(|name| format!("data location {name} is made: tidewater data apply -f FILE")).collect()
+        }
         WaitCause::BeingPlaced => vec![],
         WaitCause::BehindOthers { first, .. } => {
             let mut cures = vec![format!("{first}, which is ahead of it, is placed or cancelled")];
@@ -316,6 +319,9 @@ fn cure(candidate: &Candidate, now: UnixMs) -> Option<String> {
             let models: Vec<String> = models.iter().map(ToString::to_string).collect();
             format!("a price of {} is declared in {cluster}", models.join(" or "))
         }
+        Obstacle::NoCopy { data, .. } => format!(
+            "data location {data} says that {cluster} has a copy (tidewater data apply), or the workload does not require it"
+        ),
         Obstacle::BehindOthers { .. } | Obstacle::ElsewhereThan { .. } => return None,
     })
 }

@@ -5,6 +5,7 @@ use protocol::workload::{Framework, GroupNeed, Spread, WorkloadSpec};
 
 use crate::capacity::{Capacity, ClusterCapacity, NodeCapacity};
 use crate::placement::devices::Free;
+use crate::placement::locality::Wants;
 use crate::placement::obstacles::{bars, is_permanent, too_small};
 use crate::placement::rooms::{Order, rooms};
 use crate::state::State;
@@ -13,12 +14,24 @@ use crate::state::State;
 pub fn warnings(state: &State, capacity: &Capacity, spec: &WorkloadSpec) -> Vec<String> {
     let Ok(framework) = spec.framework() else { return vec![] };
     let gang = spec.gang();
+    let mut warnings = unknown_data(state, spec);
+    let Ok(wants) = Wants::of(state, spec) else { return warnings };
     // Asked at each submission, and nearly always answered by the first nodes: sorting every cluster's nodes for it would cost
     // more than all the rest of a submission.
-    if may_start_somewhere(state, capacity, spec, framework, &gang) {
-        return vec![];
+    if !may_start_somewhere(state, capacity, spec, framework, &gang) {
+        warnings.extend(thorough(state, capacity, &wants, framework, &gang));
     }
-    thorough(state, capacity, spec, framework, &gang)
+    warnings
+}
+
+/// What it names of data that nobody knows: it may be a slip, or come yet.
+fn unknown_data(state: &State, spec: &WorkloadSpec) -> Vec<String> {
+    let unknown = spec.placement.data.iter().filter(|need| state.data.get(&need.name).is_none());
+    let told = unknown.map(|need| match need.require {
+        true => format!("no data location {} is known: it waits until one is: tidewater data apply", need.name),
+        false => format!("no data location {} is known: it is placed without regard to it", need.name),
+    });
+    told.collect()
 }
 
 /// Whether some cluster that may run it surely holds it when empty, or is one of which too little is known now.
@@ -30,7 +43,8 @@ fn may_start_somewhere(
     gang: &[GroupNeed],
 ) -> bool {
     let required = &spec.placement.regions.require;
-    if spec.placement.max_cost_per_hour.is_some() || spec.placement.spread != Spread::None {
+    let picky = spec.placement.max_cost_per_hour.is_some() || spec.placement.data.iter().any(|need| need.require);
+    if picky || spec.placement.spread != Spread::None {
         return false;
     }
     state.clusters.iter().any(|(name, cluster)| {
@@ -82,7 +96,7 @@ fn members(node: &NodeCapacity, each: &Resources) -> u64 {
 fn thorough(
     state: &State,
     capacity: &Capacity,
-    spec: &WorkloadSpec,
+    wants: &Wants<'_>,
     framework: Framework,
     gang: &[GroupNeed],
 ) -> Vec<String> {
@@ -93,7 +107,7 @@ fn thorough(
     let mut obstacles = vec![];
     for (name, room) in &mut rooms {
         let shapes = room.shapes(gang, Order::BestFirst);
-        match bars(room, spec, framework, gang).or_else(|| too_small(room, gang, &shapes)) {
+        match bars(room, wants, framework, gang).or_else(|| too_small(room, gang, &shapes)) {
             Some(obstacle) if is_permanent(&obstacle) => obstacles.push(format!("{name}: {obstacle}")),
             _ => return vec![],
         }
@@ -162,7 +176,7 @@ mod tests {
             let spec = WorkloadSpec { batch: Some(batch), ..WorkloadSpec::default() };
             let gang = spec.gang();
             let quick = may_start_somewhere(&state, &capacity, &spec, Framework::Batch, &gang);
-            let warned = thorough(&state, &capacity, &spec, Framework::Batch, &gang);
+            let warned = thorough(&state, &capacity, &Wants::without_data(&spec), Framework::Batch, &gang);
             prop_assert!(!quick || warned.is_empty(), "{warned:?}");
             // A gang of one group on one model is settled by the quick look alone.
             let one_model = gang.iter().all(|g| g.each.gpu_milli == 0 || g.skus.len() == 1);

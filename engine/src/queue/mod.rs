@@ -29,6 +29,7 @@ use crate::commands::Preemption;
 use crate::placement::avoid::elsewhere;
 use crate::placement::candidates::{Barred, Look, Place, decision, look, obstacles, settle};
 use crate::placement::holes::KeptFor;
+use crate::placement::locality::Wants;
 use crate::placement::obstacles::is_permanent;
 use crate::placement::placer::Placer;
 use crate::placement::rooms::Room;
@@ -79,6 +80,7 @@ struct Seeker<'a> {
     workload: &'a Workload,
     likeness: &'a Likeness,
     framework: Framework,
+    wants: Wants<'a>,
     /// Beside which workload it is to be, and where that is.
     beside: Option<(WorkloadName, ClusterName)>,
     /// Where it failed lately.
@@ -192,6 +194,10 @@ impl<'a> Walk<'a> {
             Ok(beside) => beside,
             Err(cause) => return waits(cause),
         };
+        let wants = match Wants::of(self.state, &workload.spec) {
+            Ok(wants) => wants,
+            Err(cause) => return waits(cause),
+        };
         let end = self.reservations.end_of(self.state, workload, self.now);
         let strict = self.reservations.passes(workload.uid, end);
         let known = known(strict.until.filter(|_| !passes));
@@ -203,7 +209,7 @@ impl<'a> Walk<'a> {
         }
         let asks = Asks { preemptible: likeness.preemptible, end, passes };
         let alike = avoids.is_empty();
-        let seeker = Seeker { workload, likeness, framework, beside, avoids, asks, strict };
+        let seeker = Seeker { workload, likeness, framework, wants, beside, avoids, asks, strict };
         match self.find_elsewhere(&seeker) {
             Ok(turn) => {
                 self.reservations.done(&mut self.placer, workload.uid);
@@ -235,11 +241,11 @@ impl<'a> Walk<'a> {
 
     /// Marks where it failed lately, for the time of its turn. Whether that is avoided: not where it could be nowhere else.
     fn avoid(&mut self, seeker: &Seeker<'a>) -> bool {
-        let Seeker { workload, likeness, framework, beside, avoids, .. } = seeker;
+        let Seeker { wants, likeness, framework, beside, avoids, .. } = seeker;
         let rooms = &mut self.placer.rooms;
         rooms.values_mut().for_each(|room| room.avoid(avoids));
         let beside = beside.as_ref().map(|(_, cluster)| cluster);
-        let elsewhere = elsewhere(rooms, &workload.spec, *framework, &likeness.gang, beside);
+        let elsewhere = elsewhere(rooms, wants, *framework, &likeness.gang, beside);
         if !elsewhere {
             rooms.values_mut().for_each(Room::avoid_less);
         }
@@ -322,7 +328,8 @@ impl<'a> Walk<'a> {
         let gives_way = self.state.pools.spec(pool).is_some_and(PoolSpec::gives_way_within);
         let anywhere = likeness.most.is_none() && likeness.beside.is_none();
         if short.bound != QuotaBound::Reservation && gives_way && anywhere {
-            let of_use = |name: &&&ClusterName| !avoids.concerns(name);
+            let has_data = |name: &ClusterName| self.state.has_data(&workload.spec, name);
+            let of_use = |name: &&&ClusterName| !avoids.concerns(name) && has_data(name);
             let all = self.placer.rooms.keys().filter(of_use).map(|name| (*name).clone()).collect();
             self.starves(workload, gang.clone(), all, From::Own);
         }
@@ -423,7 +430,7 @@ impl<'a> Walk<'a> {
                 continue;
             }
             let ahead = (&self.reservations, passes);
-            match look(room, &self.placer.value, &seeker.workload.spec, seeker.framework, gang, ahead) {
+            match look(room, &self.placer.value, &seeker.wants, seeker.framework, gang, ahead) {
                 Look::Open(place) => places.push(place),
                 Look::Barred(b) => barred.push(b),
             }

@@ -112,7 +112,11 @@ impl Reservations {
             let before =
                 |first: &Workload| first.spec.priority > workload.spec.priority || first.order > workload.order;
             let outranked = first.is_some_and(before);
-            let Some(room) = placer.rooms.get_mut(&promise.cluster).filter(|_| !outranked) else { continue };
+            // The data that it requires may have been moved meanwhile.
+            let has_data = state.has_data(&workload.spec, &promise.cluster);
+            let Some(room) = placer.rooms.get_mut(&promise.cluster).filter(|_| !outranked && has_data) else {
+                continue;
+            };
             let nodes = promise.nodes(room);
             let taken = nodes.iter().any(|node| room.holes.kept_for(*node).is_some());
             if taken || nodes.len() < promise.nodes.len() || kept.all.len() >= MOST_RESERVATIONS {
@@ -267,10 +271,11 @@ impl Reservations {
         }
         let id = own.unwrap_or(self.all.len()) as KeptFor;
         let before = promises.get(&workload.uid);
-        // It may be that it has to be elsewhere now, beside another or away from where it failed.
+        // It may be that it has to be elsewhere now: beside another, where its data is, or away from where it failed.
         let avoided = |b: &Barred| matches!(b.obstacle, Obstacle::Avoided(_));
         let still = |promise: &&Promise| {
             beside.is_none_or(|cluster| promise.cluster == *cluster)
+                && state.has_data(&workload.spec, &promise.cluster)
                 && barred.into_iter().flatten().all(|b| b.cluster != promise.cluster || !avoided(b))
         };
         let kept = before.filter(still).and_then(|p| kept_before(placer, (state, now), p, (workload, gang), id));

@@ -7,7 +7,7 @@ use protocol::resources::{Cpu, Gpus, Memory, Resources, Span};
 use protocol::sku::Sku;
 use protocol::workload::Spread;
 
-use super::{Basis, Candidate, Lent, Obstacle, QuotaBound, ScoreTerm, Shortfall, WaitCause, Waiting};
+use super::{Basis, Candidate, Copies, Lent, Obstacle, QuotaBound, ScoreTerm, Shortfall, WaitCause, Waiting};
 use crate::commands::PROGRESS_MS;
 use crate::pools::DEFAULT;
 use crate::state::{Avoided, Awaited, Ground, Happening};
@@ -94,8 +94,20 @@ impl fmt::Display for Obstacle {
                 write!(f, "{workload}, beside which it is to be, is in {cluster}")
             }
             Obstacle::Avoided(avoided) => write!(f, "is avoided, for it had no room after all: {avoided}"),
+            Obstacle::NoCopy { data, size, copies } => write!(f, "has no copy of {data} ({size}); it is in {copies}"),
             Obstacle::BehindOthers { first, .. } => write!(f, "its room is kept for {first}, which is ahead in line"),
         }
+    }
+}
+
+impl fmt::Display for Copies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut places: Vec<String> = self.clusters.iter().map(ToString::to_string).collect();
+        places.extend(self.regions.iter().map(|region| format!("region {region}")));
+        if self.more > 0 {
+            places.push(format!("{} more", self.more));
+        }
+        f.pad(&places.join(", "))
     }
 }
 
@@ -156,6 +168,9 @@ impl fmt::Display for WaitCause {
             }
             WaitCause::Companion { workload, phase: None } => {
                 write!(f, "it is to be in the cluster of {workload}, which is not on record")
+            }
+            WaitCause::UnknownData { data } => {
+                write!(f, "no data location {} is known: tidewater data apply", list(data, " nor "))
             }
             WaitCause::NoRoom => f.write_str("no cluster has room for the whole gang"),
             WaitCause::BehindOthers { ahead: 1, first } => write!(f, "{first} is ahead and waits for the same room"),

@@ -21,6 +21,7 @@ impl Encode for State {
         self.clusters.encode(e)?;
         self.deleted.encode(e)?;
         self.pools.encode(e)?;
+        self.data.encode(e)?;
         self.durations.encode(e)?;
         (self.workloads.len() as u64).encode(e)?;
         self.workloads.values().try_for_each(|w| w.encode(e))
@@ -37,6 +38,7 @@ impl<C> Decode<C> for State {
             clusters: BTreeMap::decode(d)?,
             deleted: Decode::decode(d)?,
             pools: Decode::decode(d)?,
+            data: Decode::decode(d)?,
             durations: Decode::decode(d)?,
             ..State::default()
         };

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::ids::{ClusterName, CommandNumber, PoolName, Uid, UnixMs, WorkloadKey};
+use protocol::ids::{ClusterName, CommandNumber, DataName, PoolName, Uid, UnixMs, WorkloadKey};
 
 use super::waiters::Likenesses;
 use super::{Attempt, State, Workload};
@@ -52,6 +52,8 @@ pub(crate) struct Indices {
     pub(crate) expiries: BTreeSet<(UnixMs, WorkloadKey)>,
     /// Queued workloads that wait for others, by those others' names.
     pub(crate) dependents: BTreeMap<WorkloadKey, BTreeSet<WorkloadKey>>,
+    /// Workloads that have not ended, by the data that they name.
+    pub(crate) readers: BTreeMap<DataName, BTreeSet<WorkloadKey>>,
     /// What the workloads on record ask for, whatever their phase.
     pub(crate) mix: Mix,
 }
@@ -81,6 +83,9 @@ impl Indices {
         }
         if let Some(at) = workload.expires_at() {
             self.expiries.insert((at, workload.key.clone()));
+        }
+        for name in read(workload) {
+            self.readers.entry(name.clone()).or_default().insert(workload.key.clone());
         }
         usage::count(&mut self.usage, workload);
         if let Some(attempt) = workload.live_attempt() {
@@ -113,6 +118,14 @@ impl Indices {
         if let Some(at) = workload.expires_at() {
             self.expiries.remove(&(at, workload.key.clone()));
         }
+        for name in read(workload) {
+            if let Some(all) = self.readers.get_mut(name) {
+                all.remove(&workload.key);
+                if all.is_empty() {
+                    self.readers.remove(name);
+                }
+            }
+        }
         usage::discount(&mut self.usage, workload);
         let Some(attempt) = workload.live_attempt() else { return };
         if let Some(there) = self.live.get_mut(&attempt.cluster) {
@@ -130,6 +143,12 @@ impl Indices {
             }
         }
     }
+}
+
+/// The data that a workload names, until it ends.
+fn read(workload: &Workload) -> impl Iterator<Item = &DataName> {
+    let named = workload.spec.placement.data.iter().map(|need| &need.name);
+    named.filter(|_| !workload.phase.is_terminal())
 }
 
 fn awaited(workload: &Workload) -> impl Iterator<Item = WorkloadKey> + '_ {
@@ -197,6 +216,11 @@ impl State {
             let workload = self.workloads.get(key)?;
             Some((workload, workload.live_attempt()?))
         })
+    }
+
+    /// Workloads that have not ended and name this data, by name.
+    pub fn readers(&self, data: &DataName) -> impl Iterator<Item = &WorkloadKey> {
+        self.indices.readers.get(data).into_iter().flatten()
     }
 
     /// What a pool's workloads hold and wait for; none where it has no workloads that have not ended.

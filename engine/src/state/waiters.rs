@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use protocol::ids::{Namespace, PoolName, Region, Uid, UnixMs, WorkloadKey, WorkloadName};
+use protocol::ids::{DataName, Namespace, PoolName, Region, Uid, UnixMs, WorkloadKey, WorkloadName};
 use protocol::resources::Money;
 use protocol::workload::{Framework, GroupNeed, Preemptible};
 
@@ -38,11 +38,16 @@ pub(crate) struct Likeness {
     pub(crate) most: Option<Money>,
     /// Beside which workload it is to be.
     pub(crate) beside: Option<(Namespace, WorkloadName)>,
+    /// The data that it requires where it is, by name.
+    pub(crate) data: Vec<DataName>,
 }
 
 impl Likeness {
     fn of(workload: &Workload) -> Self {
         let (spec, namespace) = (&workload.spec, &workload.key.namespace);
+        let required = spec.placement.data.iter().filter(|need| need.require);
+        let mut data: Vec<DataName> = required.map(|need| need.name.clone()).collect();
+        data.sort();
         Self {
             pool: workload.pool.clone(),
             preemptible: spec.preemptible,
@@ -51,6 +56,7 @@ impl Likeness {
             gang: spec.gang(),
             most: spec.placement.max_cost_per_hour,
             beside: spec.placement.same_cluster_as.clone().map(|name| (namespace.clone(), name)),
+            data,
         }
     }
 }

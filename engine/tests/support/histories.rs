@@ -9,11 +9,12 @@ use engine::{Phase, State};
 use proptest::prelude::*;
 use protocol::codec::{decode_body, encode_body};
 use protocol::control::AttemptReport;
+use protocol::data::DataSpec;
 use protocol::ids::*;
 use protocol::pool::*;
-use protocol::resources::Span;
+use protocol::resources::{DataSize, Span};
 use protocol::sku::Sku;
-use protocol::workload::{Dependency, Preemptible};
+use protocol::workload::{DataNeed, Dependency, Preemptible};
 
 use super::invariants::{check_nodes, check_step, is_avoided};
 use super::script::state_of;
@@ -25,6 +26,7 @@ const NAMES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 /// How many of the names a history of faults uses, so that they meet again.
 const FEW: usize = 4;
 const POOLS: [&str; 3] = ["p", "q", "r"];
+const DATA: [&str; 2] = ["corpus", "images"];
 const STATES: [&str; 9] =
     ["accepted", "starting", "running", "running", "succeeded", "stopped", "user", "infrastructure", "capacity"];
 
@@ -43,6 +45,15 @@ pub enum Op {
         lasts: u64,
         after: usize,
         ttl: u64,
+        reads: usize,
+    },
+    SetData {
+        name: usize,
+        gib: u64,
+        places: usize,
+    },
+    DeleteData {
+        name: usize,
     },
     PreemptAgain {
         which: usize,
@@ -112,10 +123,12 @@ pub fn op() -> impl Strategy<Value = Op> {
     let cluster = || 0..CLUSTERS.len();
     prop_oneof![
         1 => Just(Op::Epoch),
-        5 => ((name(), 1..4u32, 0..3u64, -1..2i32, 0..3u32, 0..6usize, 0..6u8, 0..4u64), 0..12usize, 0..60_000u64)
-            .prop_map(|((name, count, gpus, priority, retries, pool, firm, lasts), after, ttl)| Op::Submit {
-                name, count, gpus, priority, retries, pool, firm: firm == 0, lasts, after, ttl,
+        5 => ((name(), 1..4u32, 0..3u64, -1..2i32, 0..3u32, 0..6usize, 0..6u8, 0..4u64), 0..12usize, 0..60_000u64, 0..16usize)
+            .prop_map(|((name, count, gpus, priority, retries, pool, firm, lasts), after, ttl, reads)| Op::Submit {
+                name, count, gpus, priority, retries, pool, firm: firm == 0, lasts, after, ttl, reads,
             }),
+        2 => (0..DATA.len(), 0..200u64, 0..5usize).prop_map(|(name, gib, places)| Op::SetData { name, gib, places }),
+        1 => (0..DATA.len()).prop_map(|name| Op::DeleteData { name }),
         3 => (0..POOLS.len(), 0..6usize, 0..5u64, 0..12u64, 1..4u32, any::<bool>(), any::<bool>())
             .prop_map(|(name, parent, reservation, limit, share, kept, within)| Op::SetPool {
                 name, parent, reservation, limit, share, kept, within,
@@ -162,7 +175,7 @@ pub fn lending() -> impl Strategy<Value = Vec<Op>> {
     let one = prop_oneof![
         6 => (name(), 1..3u32, 1..3u64, -1..2i32, 0..4usize, 0..9u8).prop_map(
             |(name, count, gpus, priority, pool, firm)| Op::Submit {
-                name, count, gpus, priority, retries: 1, pool, firm: firm == 0, lasts: u64::from(firm) % 4, after: 99, ttl: 0,
+                name, count, gpus, priority, retries: 1, pool, firm: firm == 0, lasts: u64::from(firm) % 4, after: 99, ttl: 0, reads: 99,
             }
         ),
         6 => Just(Op::Plan { limit: 4 }),
@@ -213,6 +226,11 @@ impl History {
         }
     }
 
+    /// What the planner sees.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
     /// Runs one thing and checks what must hold.
     pub fn step(&mut self, op: &Op) -> Result<(), String> {
         match op {
@@ -257,7 +275,7 @@ impl History {
     pub fn command(&self, op: &Op) -> Option<Command> {
         Some(match op {
             Op::Epoch => Command::OpenEpoch { epoch: Epoch(self.state.epoch.0 + 1) },
-            Op::Submit { name, count, gpus, priority, retries, pool, firm, lasts, after, ttl } => {
+            Op::Submit { name, count, gpus, priority, retries, pool, firm, lasts, after, ttl, reads } => {
                 let skus: &[&str] = if *gpus > 0 { &["H100"] } else { &[] };
                 let mut spec = batch(vec![group("w", *count, 1, 1, *gpus, skus)]);
                 (spec.priority, spec.retries.limit) = (*priority, *retries);
@@ -267,9 +285,23 @@ impl History {
                 let after = NAMES.get(*after).filter(|_| *after < FEW);
                 spec.depends_on = after.map(|n| Dependency { workload: key(n).name }).into_iter().collect();
                 spec.ttl_after_finished = Some(Span(*ttl)).filter(|_| *ttl > 30_000);
+                let read =
+                    DATA.get(reads / 2).map(|n| DataNeed { name: data_name(n), require: reads.is_multiple_of(2) });
+                spec.placement.data = read.into_iter().collect();
                 spec.pool = POOLS.get(*pool).map(|p| script::pool(p));
                 Command::Submit { key: key(NAMES[*name]), uid: uid(NAMES[*name]), spec: Box::new(spec) }
             }
+            Op::SetData { name, gib, places } => {
+                // Now and then nowhere: that is refused.
+                let (clusters, region) = (CLUSTERS.iter().take(*places), (*places == 4).then_some("eu-west"));
+                let spec = DataSpec {
+                    size: DataSize(gib * 1024),
+                    clusters: clusters.skip(places / 2).map(|c| super::cluster(c)).collect(),
+                    regions: region.map(|r| Region::new(r).unwrap()).into_iter().collect(),
+                };
+                Command::SetData { name: data_name(DATA[*name]), spec: Box::new(spec), expect: Expect::Any }
+            }
+            Op::DeleteData { name } => Command::DeleteData { name: data_name(DATA[*name]) },
             Op::PreemptAgain { which } => {
                 let preemption = self.preempted.get(which % self.preempted.len().max(1))?.clone();
                 Command::Preempt(Box::new(preemption))
@@ -486,6 +518,11 @@ impl History {
                 let _outcome = self.apply(Command::SetPool { name: name.clone(), spec, expect: Expect::Any })?;
             }
         }
+        for name in DATA {
+            let regions = [Region::new("eu-west").unwrap()].into();
+            let spec = Box::new(DataSpec { size: DataSize(1), regions, ..DataSpec::default() });
+            let _outcome = self.apply(Command::SetData { name: data_name(name), spec, expect: Expect::Any })?;
+        }
         let hopeless = |w: &engine::state::Workload| w.spec.preemptible == Preemptible::No || !fits_alone(w);
         let hopeless: Vec<WorkloadKey> =
             self.state.workloads.values().filter(|w| hopeless(w)).map(|w| w.key.clone()).collect();
@@ -542,6 +579,10 @@ impl History {
             None => Ok(()),
         }
     }
+}
+
+fn data_name(name: &str) -> DataName {
+    DataName::new(name).unwrap()
 }
 
 /// Each cluster has 4 GPUs on one node, and 12 cpu and 12Gi on two.

@@ -42,6 +42,7 @@ pub fn check_step(before: &State, command: &Command, applied: &Applied, after: &
     if let (Command::Bind(binding), Ok(_)) = (command, &applied.outcome) {
         slow_pools::check_bound(after, &after.workloads[&binding.key])?;
         check_avoided(before, binding, after.now)?;
+        check_data(before, binding)?;
     }
     if let (Command::Preempt(preemption), Ok(_)) = (command, &applied.outcome) {
         slow_pools::check_preemption(before, preemption, after.now)?;
@@ -79,6 +80,18 @@ fn check_avoided(before: &State, binding: &Binding, now: UnixMs) -> Check {
     let avoided =
         is_avoided(w, &binding.cluster, None, now) || nodes.any(|n| is_avoided(w, &binding.cluster, Some(n), now));
     hold!(!avoided || binding.decision.despite.is_some(), "{} is bound where it failed lately", w.key);
+    Ok(())
+}
+
+/// Whatever a workload requires of data is where it is bound, in the cluster itself or in its region.
+fn check_data(before: &State, binding: &Binding) -> Check {
+    let (w, there) = (&before.workloads[&binding.key], &before.clusters[&binding.cluster].info);
+    for need in w.spec.placement.data.iter().filter(|need| need.require) {
+        let data = before.data.all().get(&need.name).map(|data| &data.spec);
+        let copy =
+            data.is_some_and(|d| d.clusters.iter().any(|c| *c == there.name) || d.regions.contains(&there.region));
+        hold!(copy, "{} is bound to {}, which has no copy of {}", w.key, there.name, need.name);
+    }
     Ok(())
 }
 
@@ -181,6 +194,11 @@ fn check_views(state: &State) -> Check {
     queued.sort_by_key(|w| (-i64::from(w.spec.priority), w.submitted_at.0 + slow_pools::late_ms(state, w), w.order));
     let line: Vec<&WorkloadKey> = state.waiting().collect();
     hold!(line == queued.iter().map(|w| &w.key).collect::<Vec<_>>(), "the line is not the queued ones in order");
+    for name in state.workloads.values().flat_map(|w| &w.spec.placement.data).map(|need| &need.name) {
+        let reads = |w: &&Workload| !is_terminal(w.phase) && w.spec.placement.data.iter().any(|n| n.name == *name);
+        let readers: Vec<&WorkloadKey> = state.workloads.values().filter(reads).map(|w| &w.key).collect();
+        hold!(state.readers(name).collect::<Vec<_>>() == readers, "readers({name}) is wrong");
+    }
     let uids: BTreeMap<Uid, WorkloadKey> = state.workloads.values().map(|w| (w.uid, w.key.clone())).collect();
     hold!(uids == state.by_uid, "by_uid is not the workloads'");
     for (name, cluster) in &state.clusters {

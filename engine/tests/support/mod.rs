@@ -2,6 +2,7 @@
 //! test reads like a story. Shares nothing with the engine but its public types.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod fuzzed;
 pub mod histories;
 pub mod invariants;
 pub mod questions;

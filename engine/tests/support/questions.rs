@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use engine::ahead::{Edit, Fate, forecast, whatif};
 
-use super::script::{World, pool, pool_of, spec_of};
+use super::script::{World, data_of, pool, pool_of, spec_of};
 use super::*;
 
 fn edit(words: &[&str]) -> Edit {
@@ -27,6 +27,8 @@ fn edit(words: &[&str]) -> Edit {
             None => Edit::DrainCluster { cluster: place() },
         },
         "pool" => Edit::SetPool { name: pool(words[1]), spec: Box::new(pool_of(&words[2..])) },
+        "data" => Edit::SetData { name: DataName::new(words[1]).unwrap(), spec: Box::new(data_of(&words[2..])) },
+        "drop-data" => Edit::DeleteData { name: DataName::new(words[1]).unwrap() },
         "drop-pool" => Edit::DeletePool { name: pool(words[1]) },
         "submit" => Edit::Submit { key: key(words[1]), spec: Box::new(spec_of(&words[2..])) },
         other => panic!("{other:?} is no edit"),

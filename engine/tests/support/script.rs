@@ -6,12 +6,13 @@
 //! stale CLUSTER                        its capacity is too old
 //! join CLUSTER [region=R] [life=N] [last=N] [only=FRAMEWORK] [price=SKU:MILLI] [WORKLOAD/ATTEMPT:REVISION:STATE ...]
 //! epoch N · at MS · lose CLUSTER · cancel NAME · delete NAME · expire NAME · forget NAME/ATTEMPT REASON ... · why NAME · outstanding CLUSTER · show NAME · warn ...
-//! submit NAME [priority=N] [pool=P] [firm] [lasts=MS] [require=R] [prefer=R] [retries=N] [after=NAME,...] [ttl=MS] [beside=NAME] [most=MILLI] [idle=MS] [apart] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
+//! submit NAME [priority=N] [pool=P] [firm] [lasts=MS] [require=R] [prefer=R] [retries=N] [after=NAME,...] [ttl=MS] [beside=NAME] [most=MILLI] [idle=MS] [apart] [reads=DATA,DATA!...] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
 //! pool NAME [parent=P] [within] [allow=NAMESPACE,...] [RESOURCE=RESERVATION/LIMIT/SHARE[/static] ...]   makes or changes a pool (LIMIT `-`: none)
+//! data NAME SIZE [in=CLUSTER,...] [region=R,...] · drop-data NAME   (`reads=DATA!`: it requires that where it is)
 //! drop-pool NAME · owner NAME [pool=P] [parent=O] · drop-owner NAME · pools
 //! busy CLUSTER NODE PERCENT            how busy a node's devices are
 //! active CLUSTER NODE SUM              how busy those that attempts hold are, added up (SUM `-`: that of some is not known)
-//! forecast NAME · whatif EDIT + EDIT ...   EDIT: cluster C R | nodes C COUNTxGPUS SKU | drain C [NODE] | pool NAME ... | submit NAME ...
+//! forecast NAME · whatif EDIT + EDIT ...   EDIT: cluster C R | nodes C COUNTxGPUS SKU | drain C [NODE] | pool NAME ... | data NAME ... | drop-data NAME | submit NAME ...
 //! plan [limit=N]                       plans and commits what it proposes
 //! forget                               another leader plans from here on: it remembers nothing
 //! propose, commit                      plans without committing; commits that
@@ -24,11 +25,12 @@ use std::fmt::Write;
 use engine::commands::{Applied, Binding, Command, Expect, IdleEnd, Outcome, Preemption};
 use engine::{Effect, State, plan};
 use protocol::control::{AttemptReport, AttemptState, Order};
+use protocol::data::DataSpec;
 use protocol::errors::FailureClass;
 use protocol::ids::*;
 use protocol::pool::*;
 use protocol::resources::{Money, Span};
-use protocol::workload::{Dependency, Framework, GroupSpec, Spread, WorkloadSpec};
+use protocol::workload::{DataNeed, Dependency, Framework, GroupSpec, Spread, WorkloadSpec};
 
 use super::*;
 
@@ -118,7 +120,20 @@ pub fn spec_of(words: &[&str]) -> WorkloadSpec {
     spec.ttl_after_finished = option(words, "ttl").map(|ms| Span(number(ms)));
     spec.placement.regions.require = option(words, "require").map(|r| Region::new(r).unwrap()).into_iter().collect();
     spec.placement.regions.prefer = option(words, "prefer").map(|r| Region::new(r).unwrap()).into_iter().collect();
+    let reads = option(words, "reads").into_iter().flat_map(|names| names.split(','));
+    let need = |n: &str| DataNeed { name: DataName::new(n.trim_end_matches('!')).unwrap(), require: n.ends_with('!') };
+    spec.placement.data = reads.map(need).collect();
     spec
+}
+
+/// `SIZE in=CLUSTER,... region=R,...`
+pub fn data_of(words: &[&str]) -> DataSpec {
+    let places = |name| option(words, name).into_iter().flat_map(|all| all.split(','));
+    DataSpec {
+        size: words[0].parse().unwrap(),
+        clusters: places("in").map(cluster).collect(),
+        regions: places("region").map(|r| Region::new(r).unwrap()).collect(),
+    }
 }
 
 pub fn pool(name: &str) -> PoolName {
@@ -251,6 +266,11 @@ impl World {
             "pool" => {
                 Command::SetPool { name: pool(words[0]), spec: Box::new(pool_of(&words[1..])), expect: Expect::Any }
             }
+            "data" => {
+                let spec = Box::new(data_of(&words[1..]));
+                Command::SetData { name: DataName::new(words[0]).unwrap(), spec, expect: Expect::Any }
+            }
+            "drop-data" => Command::DeleteData { name: DataName::new(words[0]).unwrap() },
             "drop-pool" => Command::DeletePool { name: pool(words[0]) },
             "owner" => {
                 let spec = OwnershipSpec {

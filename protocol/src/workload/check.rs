@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    GroupSpec, HeadSpec, MAX_DEPENDENCIES, MAX_GROUPS, MAX_MEMBERS, MAX_TEXT, MIN_IDLE_TIMEOUT, SpecError, WorkloadSpec,
+    GroupSpec, HeadSpec, MAX_DATA, MAX_DEPENDENCIES, MAX_GROUPS, MAX_MEMBERS, MAX_TEXT, MIN_IDLE_TIMEOUT, SpecError,
+    WorkloadSpec,
 };
 use crate::resources::Span;
 
@@ -30,6 +31,7 @@ impl WorkloadSpec {
         }
         self.check_times(&mut bad);
         self.check_dependencies(&mut bad);
+        self.check_data(&mut bad);
         let (at, groups): (&str, Vec<&GroupSpec>) = match (&self.ray, &self.spark, &self.batch) {
             (Some(ray), ..) => {
                 if ray.entrypoint.trim().is_empty() {
@@ -75,24 +77,6 @@ impl WorkloadSpec {
         found
     }
 
-    /// What it asks for that the planner understands and no agent of this version carries out. Refused where workloads come in.
-    pub fn not_carried_out(&self) -> Vec<SpecError> {
-        let shares = |(field, group): (String, &GroupSpec)| {
-            let problem =
-                format!("{} is a share of a GPU, which no agent of this version gives out yet: ask for 1", group.gpus);
-            (1..1000).contains(&group.gpus.0).then(|| SpecError { field: format!("{field}.gpus"), problem })
-        };
-        let (at, groups): (&str, &[GroupSpec]) = match (&self.ray, &self.spark, &self.batch) {
-            (Some(ray), ..) => ("spec.ray.workers", &ray.workers),
-            (_, Some(spark), _) => {
-                return shares(("spec.spark.executors".into(), &spark.executors)).into_iter().collect();
-            }
-            (_, _, Some(batch)) => ("spec.batch.groups", &batch.groups),
-            _ => return vec![],
-        };
-        groups.iter().enumerate().filter_map(|(i, group)| shares((format!("{at}[{i}]"), group))).collect()
-    }
-
     fn check_times(&self, bad: &mut impl FnMut(String, String)) {
         if self.expected_duration == Some(Span(0)) {
             bad("spec.expectedDuration".into(), "it is 0: write how long it runs, such as 6h, or leave it out".into());
@@ -112,6 +96,18 @@ impl WorkloadSpec {
         for (i, dependency) in all.iter().enumerate() {
             if all[..i].contains(dependency) {
                 bad(format!("spec.dependsOn[{i}]"), format!("{} is named twice: once is enough", dependency.workload));
+            }
+        }
+    }
+
+    fn check_data(&self, bad: &mut impl FnMut(String, String)) {
+        let all = &self.placement.data;
+        if all.len() > MAX_DATA {
+            bad("spec.placement.data".into(), format!("{} data locations; at most {MAX_DATA} are allowed", all.len()));
+        }
+        for (i, need) in all.iter().enumerate() {
+            if all[..i].iter().any(|other| other.name == need.name) {
+                bad(format!("spec.placement.data[{i}].name"), format!("{} is named twice: once is enough", need.name));
             }
         }
     }

@@ -9,15 +9,15 @@ use protocol::control::{
 };
 use protocol::errors::FailureClass;
 use protocol::ids::{
-    AttemptId, AttemptNumber, ClusterName, CommandNumber, Epoch, GroupName, Incarnation, Namespace, NodeName, Region,
-    ReplicaId, Uid, UnixMs, WorkloadKey, WorkloadName,
+    AttemptId, AttemptNumber, ClusterName, CommandNumber, DataName, Epoch, GroupName, Incarnation, Namespace, NodeName,
+    Region, ReplicaId, Uid, UnixMs, WorkloadKey, WorkloadName,
 };
 use protocol::node::{Activity, ActivitySource, DeviceHealth, DeviceReport, DriverState, GpuProcess, NodeFrame};
 use protocol::resources::{Cpu, Gpus, Memory, Money, Resources, Span};
 use protocol::sku::Sku;
 use protocol::workload::{
-    BatchSpec, Dependency, Framework, GroupSpec, HeadSpec, PlacementSpec, RaySpec, RegionSpec, RetrySpec, SparkSpec,
-    Spread, WorkloadSpec,
+    BatchSpec, DataNeed, Dependency, Framework, GroupSpec, HeadSpec, PlacementSpec, RaySpec, RegionSpec, RetrySpec,
+    SparkSpec, Spread, WorkloadSpec,
 };
 
 fn attempt() -> AttemptId {
@@ -57,6 +57,7 @@ pub fn specs() -> Vec<(&'static str, WorkloadSpec)> {
             spread: Spread::Nodes,
             same_cluster_as: Some(WorkloadName::new("prepare").unwrap()),
             max_cost_per_hour: Some(Money(400_500)),
+            data: vec![DataNeed { name: DataName::new("imagenet").unwrap(), require: true }],
         },
         retries: RetrySpec { limit: 3, backoff: Span(30_000) },
         env: [("A".to_owned(), "ä".to_owned())].into(),
@@ -146,6 +147,7 @@ pub fn capacity_frames() -> Vec<(&'static str, CapacityFrame)> {
         device_state: vec![DeviceState::Free, DeviceState::Held, DeviceState::Ghost, DeviceState::Sick],
         activity: vec![0, 100, 7, ACTIVITY_UNKNOWN],
         memory_used_mib: vec![480, 70_000, 900, MEMORY_UNKNOWN],
+        left_milli: vec![0, 750, 0, 0],
     };
     let delta = Delta {
         sequence: 8,
@@ -156,6 +158,7 @@ pub fn capacity_frames() -> Vec<(&'static str, CapacityFrame)> {
         device_state: Changes { gaps: vec![1], values: vec![DeviceState::Free] },
         activity: Changes { gaps: vec![0, 0], values: vec![3, 99] },
         memory_moved_mib: Changes { gaps: vec![2], values: vec![-1_000] },
+        left_milli: Changes { gaps: vec![1], values: vec![250] },
     };
     vec![
         ("snapshot", CapacityFrame::Snapshot(Snapshot { sequence: 7, watermark: CommandNumber(5), columns })),

@@ -131,7 +131,7 @@ fn spec(random: &mut Random) -> WorkloadSpec {
         count: random.between(1, 2) as u32,
         cpu: Cpu(random.between(1, 8) * 1000),
         memory: Memory(random.between(1, 8) * 1024),
-        gpus: Gpus([0, 1, 2, 2, 4][random.index(5)] * 1000),
+        gpus: Gpus([0, 1000, 2000, 2000, 4000, 250, 500, 500][random.index(8)]),
         gpu: vec![],
     });
     let mut groups: Vec<GroupSpec> = groups.collect();

@@ -83,7 +83,13 @@ impl<'w> Federation<'w> {
 
     /// Three coordinators and both agents, ready for workloads.
     pub fn start(world: &'w World) -> anyhow::Result<Self> {
+        Self::start_on(world, FLEET)
+    }
+
+    /// The same, with clusters of these names that have other nodes.
+    pub fn start_on(world: &'w World, fleet: &str) -> anyhow::Result<Self> {
         let mut federation = Self::prepare(world, 3)?;
+        federation.fleet = world.write("fleet.toml", fleet)?;
         (1..=3).try_for_each(|id| federation.start_coordinator(id))?;
         (0..CLUSTERS.len()).try_for_each(|place| federation.start_agent(place))?;
         CLUSTERS.iter().try_for_each(|name| federation.until_cluster(name, "Ready"))?;

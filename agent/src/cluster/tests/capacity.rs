@@ -40,6 +40,7 @@ impl Mirror {
                 apply(&mut c.free_memory_mib, &d.free_memory_mib);
                 apply(&mut c.device_state, &d.device_state);
                 apply(&mut c.activity, &d.activity);
+                apply(&mut c.left_milli, &d.left_milli);
                 let mut row = 0usize;
                 for (gap, moved) in d.memory_moved_mib.gaps.iter().zip(&d.memory_moved_mib.values) {
                     row += *gap as usize;
@@ -99,6 +100,7 @@ enum Move {
     Reading { node: u8, device: u32, memory: u64, gap: bool },
     Full { node: u8, devices: u32 },
     Launch { gpus: u64 },
+    Share { milli: u64 },
     End(u8),
     Reconnect(u64),
     SnapshotWanted(u64),
@@ -111,6 +113,7 @@ fn moves() -> impl Strategy<Value = Move> {
             .prop_map(|(node, device, memory, gap)| Move::Reading { node, device, memory, gap }),
         1 => (0u8..4, 0u32..9).prop_map(|(node, devices)| Move::Full { node, devices }),
         2 => (0u64..4).prop_map(|gpus| Move::Launch { gpus }),
+        2 => (1u64..1000).prop_map(|milli| Move::Share { milli }),
         2 => (1u8..20).prop_map(Move::End),
         1 => (1u64..3).prop_map(Move::Reconnect),
         1 => (1u64..3).prop_map(Move::SnapshotWanted),
@@ -150,6 +153,12 @@ proptest! {
                 Move::Launch { gpus } => {
                     number += 1;
                     command(R1, number, 1, launch(number.into(), 1, gpus))
+                }
+                Move::Share { milli } => {
+                    number += 1;
+                    let Order::Launch(mut order) = launch(number.into(), 1, 1) else { unreachable!() };
+                    order.placement[0].each.gpu_milli = milli;
+                    command(R1, number, 1, Order::Launch(order))
                 }
                 Move::End(w) => Input::Runtime { attempt: attempt(w.into()), state: AttemptState::Succeeded },
                 Move::Reconnect(r) => {

@@ -6,6 +6,7 @@ mod capacity;
 mod commands;
 mod crash;
 mod nodes;
+mod shares;
 mod table;
 
 use std::sync::{Arc, Mutex};

@@ -34,6 +34,9 @@ const PASSED: &[&str] = &[
     "NO_PROXY",
 ];
 
+/// A member's share of its GPU, such as `0.25`; not set where its GPUs are its own.
+const SHARE: &str = "TIDEWATER_GPU_SHARE";
+
 /// The environment that all processes of an attempt share.
 #[derive(Debug, Clone)]
 pub(super) struct Base {
@@ -84,12 +87,20 @@ impl Base {
         more: [(&str, String); N],
     ) -> BTreeMap<String, String> {
         let mut env = self.with(more);
+        let devices = member.visible_devices();
+        // Nothing keeps a program to its share: it is told, so that it can keep itself to it.
+        env.remove(SHARE);
+        if let Some(share) = member.share() {
+            env.insert(SHARE.to_owned(), share);
+        }
         for (name, value) in [
             ("TIDEWATER_GROUP", member.group.to_string()),
             ("TIDEWATER_NODE", member.node.to_string()),
             ("TIDEWATER_MEMBER", member.name()),
             // Set also where it is empty: a member without GPUs must see none.
-            ("CUDA_VISIBLE_DEVICES", member.visible_devices()),
+            ("CUDA_VISIBLE_DEVICES", devices.clone()),
+            // For what starts containers itself. `void` is this variable's word for none.
+            ("NVIDIA_VISIBLE_DEVICES", if devices.is_empty() { "void".to_owned() } else { devices }),
         ] {
             env.insert(name.to_owned(), value);
         }

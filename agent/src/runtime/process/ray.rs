@@ -143,6 +143,8 @@ fn node_arguments(member: &Member, agent_port: u16) -> [String; 11] {
         "--max-worker-port=0".to_owned(),
         // Ray knows whole cores only.
         format!("--num-cpus={}", member.each.cpu_milli.div_ceil(1000)),
+        // And whole GPUs only (`ray start` takes an integer): of a share Ray knows one device, parts of which its tasks may ask
+        // for. That the device is not all its own the members are told by their environment.
         format!("--num-gpus={}", member.devices.len()),
         // A task can ask for a member of a group: resources={"GROUP": 0.01}.
         format!("--resources={}", json!({ member.group.as_str(): 1 })),

@@ -1,4 +1,4 @@
-//! 10: no GPU, core or MiB is given twice: not on any node at any moment, by the runtimes' own ledger; and the planner's books
+//! 10: no GPU, core or MiB is given twice, and no device to shares that are more than it together: not on any node at any moment, by the runtimes' own ledger; and the planner's books
 //! are right, so that an agent never has to refuse a launch for want of room.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,8 @@ use crate::simulation::facts::{Attempt, Fact};
 /// What one attempt holds of one node.
 #[derive(Default)]
 struct Hold {
-    devices: Vec<u16>,
+    /// Each with the thousandths of it.
+    devices: Vec<(u16, u64)>,
     cpu_milli: u64,
     memory_mib: u64,
 }
@@ -32,15 +33,21 @@ impl OneOwner {
     fn check(&self, cluster: usize, node: usize) -> Result<(), String> {
         let layout = &self.layout[cluster].1[node];
         let Some(holds) = self.held.get(&(cluster, node)) else { return Ok(()) };
-        let mut owners: BTreeMap<u16, AttemptId> = BTreeMap::new();
+        let mut owners: BTreeMap<u16, (u64, AttemptId)> = BTreeMap::new();
         for (attempt, hold) in holds {
-            for device in &hold.devices {
+            for (device, milli) in &hold.devices {
                 let place = format!("device {device} of node {}", layout.name);
                 if *device >= layout.devices {
                     return Err(format!("{} is given {place}, which is not there", Attempt(*attempt)));
                 }
-                if let Some(other) = owners.insert(*device, *attempt) {
-                    return Err(format!("{place} is given to {} and {}", Attempt(other), Attempt(*attempt)));
+                let (given, other) = owners.entry(*device).or_insert((0, *attempt));
+                *given += milli;
+                if *given > 1000 {
+                    return Err(format!(
+                        "{given} thousandths of {place} are given to {} and {}",
+                        Attempt(*other),
+                        Attempt(*attempt)
+                    ));
                 }
             }
         }
@@ -80,8 +87,10 @@ impl Invariant for OneOwner {
                         ));
                     };
                     let hold = self.held.entry((*cluster, node)).or_default().entry(order.attempt).or_default();
-                    hold.devices.extend_from_slice(&member.devices);
                     let need = order.spec.gang().into_iter().find(|g| g.name == member.group);
+                    let gpus = need.as_ref().map_or(0, |n| n.each.gpu_milli);
+                    let each = if (1..1000).contains(&gpus) { gpus } else { 1000 };
+                    hold.devices.extend(member.devices.iter().map(|device| (*device, each)));
                     hold.cpu_milli += need.as_ref().map_or(0, |n| n.each.cpu_milli);
                     hold.memory_mib += need.as_ref().map_or(0, |n| n.each.memory_mib);
                 }

@@ -36,7 +36,8 @@ impl Gangs {
             for member in members {
                 let node = self.layout[cluster].1.iter().find(|n| n.name == member.node);
                 let node = node.ok_or_else(|| format!("node {} is not in this cluster", member.node))?;
-                if member.devices.len() as u64 * 1000 != group.gpus.0 {
+                // A share sits on one device.
+                if member.devices.len() as u64 != group.gpus.0.div_ceil(1000) {
                     return Err(format!("a member of group {} has devices {:?}", group.name, member.devices));
                 }
                 if group.gpus.0 > 0 && !group.gpu.is_empty() && !group.gpu.contains(&node.sku) {

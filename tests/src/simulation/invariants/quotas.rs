@@ -46,7 +46,7 @@ impl Quotas {
                 Some(workload) => check_bound(&self.state, workload),
                 None => Err(format!("{} was bound and is gone", binding.key)),
             },
-            Command::Preempt(preemption) => check_preemption(before, preemption),
+            Command::Preempt(preemption) => check_preemption(before, preemption, self.state.now),
             Command::SetPool { .. } | Command::DeletePool { .. } => check_tree(&self.state),
             _ => Ok(()),
         }

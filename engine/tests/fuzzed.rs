@@ -10,7 +10,8 @@ use engine::commands::Command;
 use engine::plan::plan;
 use protocol::ids::UnixMs;
 use support::fuzzed::{ops, run, written};
-use support::histories::{History, Op};
+use support::histories::History;
+use support::operations::Op;
 
 /// Inputs of each kind.
 const INPUTS: u64 = 1_000;

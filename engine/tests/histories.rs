@@ -5,7 +5,8 @@
 mod support;
 
 use proptest::prelude::*;
-use support::histories::{lending, op, run};
+use support::histories::run;
+use support::operations::{lending, op};
 
 /// The random histories are not all of a kind: in those of lending, room is taken back.
 #[cfg(not(feature = "planted"))]

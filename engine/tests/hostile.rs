@@ -16,7 +16,8 @@ use protocol::ids::*;
 use protocol::pool::*;
 use protocol::resources::{Cpu, Gpus, Memory as Mib, Span};
 use protocol::workload::{GroupSpec, WorkloadSpec};
-use support::histories::{History, op};
+use support::histories::History;
+use support::operations::op;
 use support::*;
 
 /// Asks everything that can be asked of a state.

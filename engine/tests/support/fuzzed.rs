@@ -11,8 +11,9 @@ use protocol::codec::decode_body;
 use protocol::ids::{LogIndex, UnixMs};
 
 use super::Fleet;
-use super::histories::{History, Op};
+use super::histories::History;
 use super::invariants::check_step;
+use super::operations::Op;
 
 /// The most happenings, or commands, of one input.
 const MOST: usize = 200;

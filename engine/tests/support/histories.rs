@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use engine::commands::{Binding, Command, Expect, Preemption};
 use engine::plan::{Memory, plan_on};
 use engine::{Phase, State};
-use proptest::prelude::*;
 use protocol::codec::{decode_body, encode_body};
 use protocol::control::AttemptReport;
 use protocol::data::DataSpec;
@@ -21,181 +20,7 @@ use super::script::state_of;
 use super::slow_pools::Sums;
 use super::{slow_pools, *};
 
-const CLUSTERS: [&str; 2] = ["eu-1", "us-1"];
-const NAMES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
-/// How many of the names a history of faults uses, so that they meet again.
-const FEW: usize = 4;
-const POOLS: [&str; 3] = ["p", "q", "r"];
-const DATA: [&str; 2] = ["corpus", "images"];
-const STATES: [&str; 9] =
-    ["accepted", "starting", "running", "running", "succeeded", "stopped", "user", "infrastructure", "capacity"];
-
-/// One thing that happens. Numbers choose among what there is.
-#[derive(Debug, Clone)]
-pub enum Op {
-    Epoch,
-    Submit {
-        name: usize,
-        count: u32,
-        gpus: u64,
-        priority: i32,
-        retries: u32,
-        pool: usize,
-        firm: bool,
-        lasts: u64,
-        after: usize,
-        ttl: u64,
-        reads: usize,
-    },
-    SetData {
-        name: usize,
-        gib: u64,
-        places: usize,
-    },
-    DeleteData {
-        name: usize,
-    },
-    PreemptAgain {
-        which: usize,
-    },
-    SetPool {
-        name: usize,
-        parent: usize,
-        reservation: u64,
-        limit: u64,
-        share: u32,
-        kept: bool,
-        within: bool,
-    },
-    DeletePool {
-        name: usize,
-    },
-    Owner {
-        pool: usize,
-    },
-    Plan {
-        limit: usize,
-    },
-    BindAgain {
-        which: usize,
-        older_epoch: bool,
-    },
-    Report {
-        name: usize,
-        cluster: usize,
-        attempt_back: u32,
-        revision_back: u64,
-        state: usize,
-    },
-    Join {
-        cluster: usize,
-        life: u128,
-        took_all: bool,
-        forgets: usize,
-        state: usize,
-    },
-    Lose {
-        cluster: usize,
-    },
-    Cancel {
-        name: usize,
-    },
-    Delete {
-        name: usize,
-    },
-    Expire {
-        name: usize,
-    },
-    Forget {
-        name: usize,
-        attempt_back: u32,
-    },
-    Tick {
-        ms: u64,
-    },
-    CatchUp {
-        cluster: usize,
-    },
-}
-
-pub fn op() -> impl Strategy<Value = Op> {
-    let name = || 0..FEW;
-    let cluster = || 0..CLUSTERS.len();
-    prop_oneof![
-        1 => Just(Op::Epoch),
-        5 => ((name(), 1..4u32, 0..3u64, -1..2i32, 0..3u32, 0..6usize, 0..6u8, 0..4u64), 0..12usize, 0..60_000u64, 0..16usize)
-            .prop_map(|((name, count, gpus, priority, retries, pool, firm, lasts), after, ttl, reads)| Op::Submit {
-                name, count, gpus, priority, retries, pool, firm: firm == 0, lasts, after, ttl, reads,
-            }),
-        2 => (0..DATA.len(), 0..200u64, 0..5usize).prop_map(|(name, gib, places)| Op::SetData { name, gib, places }),
-        1 => (0..DATA.len()).prop_map(|name| Op::DeleteData { name }),
-        3 => (0..POOLS.len(), 0..6usize, 0..5u64, 0..12u64, 1..4u32, any::<bool>(), any::<bool>())
-            .prop_map(|(name, parent, reservation, limit, share, kept, within)| Op::SetPool {
-                name, parent, reservation, limit, share, kept, within,
-            }),
-        1 => any::<usize>().prop_map(|which| Op::PreemptAgain { which }),
-        1 => (0..POOLS.len()).prop_map(|name| Op::DeletePool { name }),
-        1 => (0..POOLS.len()).prop_map(|pool| Op::Owner { pool }),
-        6 => (1..4usize).prop_map(|limit| Op::Plan { limit }),
-        1 => (any::<usize>(), any::<bool>()).prop_map(|(which, older_epoch)| Op::BindAgain { which, older_epoch }),
-        12 => (name(), prop_oneof![9 => Just(None), 1 => cluster().prop_map(Some)], 0..8u32, 0..8u64, 0..STATES.len())
-            .prop_map(|(name, cluster, attempt, revision, state)| Op::Report {
-                name,
-                cluster: cluster.unwrap_or(usize::MAX),
-                attempt_back: attempt / 7,
-                revision_back: revision / 6,
-                state,
-            }),
-        4 => (cluster(), 1..3u128, any::<bool>(), 0..5usize, 0..STATES.len())
-            .prop_map(|(cluster, life, took_all, forgets, state)| Op::Join { cluster, life, took_all, forgets, state }),
-        2 => cluster().prop_map(|cluster| Op::Lose { cluster }),
-        2 => name().prop_map(|name| Op::Cancel { name }),
-        1 => name().prop_map(|name| Op::Delete { name }),
-        1 => name().prop_map(|name| Op::Expire { name }),
-        2 => (name(), 0..4u32)
-            .prop_map(|(name, attempt)| Op::Forget { name, attempt_back: attempt / 3 }),
-        4 => (0..50_000u64).prop_map(|ms| Op::Tick { ms }),
-        1 => (1_000_000..20_000_000u64).prop_map(|ms| Op::Tick { ms }),
-        3 => cluster().prop_map(|cluster| Op::CatchUp { cluster }),
-    ]
-}
-
-/// A full fleet that two pools share, where now one and now the other asks for more: room is lent and taken back.
-pub fn lending() -> impl Strategy<Value = Vec<Op>> {
-    let name = || 0..NAMES.len();
-    let pool = |name, reservation, share| Op::SetPool {
-        name,
-        parent: 5,
-        reservation,
-        limit: 11,
-        share,
-        kept: false,
-        within: share == 3,
-    };
-    let one = prop_oneof![
-        6 => (name(), 1..3u32, 1..3u64, -1..2i32, 0..4usize, 0..9u8).prop_map(
-            |(name, count, gpus, priority, pool, firm)| Op::Submit {
-                name, count, gpus, priority, retries: 1, pool, firm: firm == 0, lasts: u64::from(firm) % 4, after: 99, ttl: 0, reads: 99,
-            }
-        ),
-        6 => Just(Op::Plan { limit: 4 }),
-        4 => (0..CLUSTERS.len()).prop_map(|cluster| Op::CatchUp { cluster }),
-        5 => (10_000..40_000u64).prop_map(|ms| Op::Tick { ms }),
-        // Long enough for some to have had much.
-        1 => (1_000_000..20_000_000u64).prop_map(|ms| Op::Tick { ms }),
-        4 => (name(), prop_oneof![3 => Just(2usize), 1 => Just(4), 2 => Just(5)])
-            .prop_map(|(name, state)| Op::Report { name, cluster: 9, attempt_back: 0, revision_back: 0, state }),
-        1 => any::<usize>().prop_map(|which| Op::PreemptAgain { which }),
-        1 => (0..2usize, 0..4u64, 1..4u32).prop_map(move |(name, reservation, share)| pool(name, reservation, share)),
-        1 => name().prop_map(|name| Op::Cancel { name }),
-        1 => name().prop_map(|name| Op::Delete { name }),
-    ];
-    let join = |cluster| Op::Join { cluster, life: 1, took_all: true, forgets: 9, state: 2 };
-    prop::collection::vec(one, 20..120).prop_map(move |ops| {
-        let first = [Op::Epoch, join(0), join(1), pool(0, 2, 1), pool(1, 2, 1)];
-        first.into_iter().chain(ops).collect()
-    })
-}
+use super::operations::{CLUSTERS, DATA, FEW, NAMES, Op, POOLS, STATES};
 
 /// A history as it goes on.
 pub struct History {
@@ -373,6 +198,15 @@ impl History {
         Ok(())
     }
 
+    /// Whether a cluster has a copy of all that a workload requires.
+    fn has_data(&self, w: &engine::state::Workload, cluster: &ClusterName) -> bool {
+        let Some(there) = self.state.clusters.get(cluster) else { return false };
+        w.spec.placement.data.iter().filter(|need| need.require).all(|need| {
+            let copies = self.state.data.get(&need.name).map(|data| &data.spec);
+            copies.is_some_and(|c| c.clusters.contains(cluster) || c.regions.contains(&there.info.region))
+        })
+    }
+
     /// A place where it failed lately is taken only by a gang that nothing else could hold, even empty.
     fn check_despite(&self, binding: &Binding, now: UnixMs) -> Result<(), String> {
         if binding.decision.despite.is_none() {
@@ -382,7 +216,7 @@ impl History {
         let need = &w.spec.gang()[0];
         for (name, frame) in &self.fleet.capacity.clusters {
             let lost = self.state.clusters.get(name).is_none_or(|c| c.lost_since.is_some());
-            if lost || is_avoided(w, name, None, now) {
+            if lost || is_avoided(w, name, None, now) || !self.has_data(w, name) {
                 continue;
             }
             let open = frame.nodes.iter().filter(|n| !is_avoided(w, name, Some(&n.name), now));

@@ -5,6 +5,7 @@
 pub mod fuzzed;
 pub mod histories;
 pub mod invariants;
+pub mod operations;
 pub mod questions;
 pub mod script;
 pub mod slow_pools;

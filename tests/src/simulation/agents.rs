@@ -67,6 +67,7 @@ impl World {
         match open(disk, process.incarnation, &process.config, recovered, clock, self.now_us) {
             Ok((core, outputs)) => {
                 process.core = Some(core);
+                self.asked_nothing(agent);
                 self.carry_out_agent(agent, outputs);
                 true
             }
@@ -114,6 +115,10 @@ impl World {
             Input::FromCoordinator { replica, message: CoordinatorMessage::Lease { nonce, epoch, .. } } => {
                 let answers = self.answers_request(agent, *replica, *nonce);
                 answers.then_some(Heard { replica: *replica, epoch: *epoch, command: None })
+            }
+            Input::Disconnected { replica } => {
+                self.gives_up_requests(agent, *replica);
+                None
             }
             _ => None,
         }

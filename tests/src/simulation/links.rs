@@ -49,8 +49,6 @@ pub(crate) struct Link {
     heard_us: (u64, u64),
     up: Stream<AgentMessage>,
     down: Stream<CoordinatorMessage>,
-    /// Lease requests that were made on it and are not answered.
-    nonces: BTreeSet<u64>,
     /// It is broken, though its ends may not know: nothing that is sent on it arrives.
     broken: bool,
 }
@@ -60,6 +58,9 @@ pub(crate) struct Link {
 pub(crate) struct Links {
     links: BTreeMap<u64, Link>,
     current: [[Option<u64>; REPLICAS]; AGENTS],
+    /// By agent: lease requests that it made, to whom, and that are not answered as far as it knows. A paused agent learns later than the
+    /// link that its connection is gone: until then answers that came before count.
+    asked: [BTreeSet<(ReplicaId, u64)>; AGENTS],
     last: u64,
 }
 
@@ -90,7 +91,6 @@ impl World {
             heard_us: (at_agent, at_replica),
             up: Stream::new(at_agent),
             down: Stream::new(at_agent),
-            nonces: BTreeSet::new(),
             broken: false,
         };
         self.links.links.insert(session, link);
@@ -145,7 +145,7 @@ impl World {
         let session = self.links.current[agent][replica.0 as usize - 1]?;
         let link = self.links.links.get_mut(&session).filter(|link| link.ends.0 == End::Open)?;
         if let AgentMessage::LeaseRequest { nonce } = &message {
-            link.nonces.insert(*nonce);
+            self.links.asked[agent].insert((replica, *nonce));
         }
         if link.broken {
             return Some(session);
@@ -195,11 +195,19 @@ impl World {
         }
     }
 
-    /// Whether a lease answers a request that this agent made on its present connection; each counts once.
+    /// Whether a lease answers a request of this agent, as it knows; each counts once.
     pub(super) fn answers_request(&mut self, agent: usize, replica: ReplicaId, nonce: u64) -> bool {
-        let session = self.links.current[agent][replica.0 as usize - 1];
-        let link = session.and_then(|session| self.links.links.get_mut(&session));
-        link.is_some_and(|link| link.nonces.remove(&nonce))
+        self.links.asked[agent].remove(&(replica, nonce))
+    }
+
+    /// An agent learns that what it asked a replica will not be answered.
+    pub(super) fn gives_up_requests(&mut self, agent: usize, replica: ReplicaId) {
+        self.links.asked[agent].retain(|(asked, _)| *asked != replica);
+    }
+
+    /// An agent begins a new life, which has asked nothing.
+    pub(super) fn asked_nothing(&mut self, agent: usize) {
+        self.links.asked[agent].clear();
     }
 
     /// Looks after all links.

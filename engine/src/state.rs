@@ -38,7 +38,6 @@ pub use deleted::Deleted;
 pub use dependencies::Awaited;
 pub use durations::{Durations, Kind};
 pub(crate) use indices::{Indices, Line};
-pub use service::{PATIENCE, QUANTUM_MS};
 pub(crate) use waiters::{Likeness, Waiter};
 
 /// How many ended attempts of one workload are kept.

@@ -163,7 +163,7 @@ impl State {
         self.indices.remove(workload);
         change(workload);
         if workload.phase == Phase::Queued {
-            workload.late_ms = self.pools.spec(&workload.pool).map_or(0, |pool| workload.lateness(pool, self.now));
+            workload.late_ms = workload.lateness_in(&self.pools, self.now);
         }
         if workload.delete_requested && workload.phase.is_terminal() {
             self.by_uid.remove(&workload.uid);
@@ -177,7 +177,7 @@ impl State {
 
     /// Adds a new workload.
     pub(crate) fn add(&mut self, mut workload: Workload) {
-        workload.late_ms = self.pools.spec(&workload.pool).map_or(0, |pool| workload.lateness(pool, self.now));
+        workload.late_ms = workload.lateness_in(&self.pools, self.now);
         self.indices.insert(&workload);
         self.indices.mix.see(&workload.spec.gang());
         self.by_uid.insert(workload.uid, workload.key.clone());
@@ -187,8 +187,7 @@ impl State {
     /// Those of a pool's line who do not stand in it as its order has it now.
     pub(crate) fn out_of_line(&self, pool: &PoolName) -> Vec<WorkloadKey> {
         let line = self.indices.usage.get(pool).into_iter().flat_map(|usage| usage.queue.values());
-        let Some(spec) = self.pools.spec(pool) else { return vec![] };
-        let stands = |w: &Workload| w.late_ms == w.lateness(spec, self.now);
+        let stands = |w: &Workload| w.late_ms == w.lateness_in(&self.pools, self.now);
         let moved = |key: &&WorkloadKey| self.workloads.get(*key).is_some_and(|w| !stands(w));
         line.map(|waiter| &waiter.key).filter(moved).cloned().collect()
     }

@@ -11,6 +11,7 @@ use protocol::ids::UnixMs;
 use protocol::pool::{Amounts, LineOrder, PoolSpec, Resource};
 
 use super::Workload;
+use crate::pools::Pools;
 use crate::pools::usage::{holds, needs};
 
 /// The first step, in GPU-ms: less than an hour of one GPU counts as nothing.
@@ -18,11 +19,11 @@ const FIRST_STEP: u64 = 3_600_000;
 /// Each further step is so many times the one before.
 const STEPS: u64 = 4;
 /// How much later a workload stands in line, in ms, for each GPU-ms of its step.
-pub const PATIENCE: u64 = 10;
+const PATIENCE: u64 = 10;
 
 /// How long an attempt has its room before it gives way, in ms: large gangs reach a step in minutes, and what is ended so soon has little to
 /// show for it.
-pub const QUANTUM_MS: u64 = 1_800_000;
+const QUANTUM_MS: u64 = 1_800_000;
 
 /// Thousandths of a GPU that are held; of a core where there are none.
 pub(crate) fn size(held: &Amounts) -> u64 {
@@ -62,8 +63,12 @@ impl Workload {
         declared.filter(|all| *all > served).map_or(served, |all| all - served)
     }
 
-    /// How much later than its submission it stands in line, in ms.
-    pub(crate) fn lateness(&self, pool: &PoolSpec, now: UnixMs) -> u64 {
+    /// How much later than its submission it stands in the line of its pool, in ms.
+    pub(crate) fn lateness_in(&self, pools: &Pools, now: UnixMs) -> u64 {
+        pools.spec(&self.pool).map_or(0, |pool| self.lateness(pool, now))
+    }
+
+    fn lateness(&self, pool: &PoolSpec, now: UnixMs) -> u64 {
         match pool.order {
             LineOrder::Submitted => 0,
             LineOrder::LeastServed => step(self.length(now)).saturating_mul(PATIENCE),

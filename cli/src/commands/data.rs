@@ -4,10 +4,9 @@
 use protocol::data::DataObject;
 use protocol::ids::DataName;
 
-use super::pool::say;
+use super::pool::{say, set_each};
 use crate::args::Global;
 use crate::client::Client;
-use crate::exit::Failure;
 use crate::manifest;
 use crate::render::{Out, data, progress};
 use crate::server::{PATIENCE_TO_CHANGE, PATIENCE_TO_READ, connect};
@@ -74,14 +73,7 @@ pub async fn run(args: Args, global: &Global, out: &Out) -> anyhow::Result<()> {
 }
 
 async fn set(client: &Client, all: Vec<DataObject>, out: &Out) -> anyhow::Result<()> {
-    let total = all.len();
-    for (done, data) in all.into_iter().enumerate() {
-        let what = format!("data/{}", data.metadata.name);
-        if let Err(e) = client.set_data(&data).await {
-            let rest = if total == 1 { what } else { format!("{what} ({done} of {total} were applied before it)") };
-            return Err(anyhow::Error::new(e).context(rest));
-        }
-        out.print(&format!("{what} applied\n"))?;
-    }
-    if total == 0 { Err(Failure::input("nothing to apply").into()) } else { Ok(()) }
+    let set =
+        async |data: &DataObject| (format!("data/{}", data.metadata.name), client.set_data(data).await.map(|_| ()));
+    set_each(&all, out, set).await
 }

@@ -102,19 +102,32 @@ pub fn say(
 
 /// Sets one after the other, in the order in which they are written: a pool comes before those below it.
 async fn set(client: &Client, rules: Vec<Rule>, out: &Out) -> anyhow::Result<()> {
-    let total = rules.len();
-    for (done, rule) in rules.into_iter().enumerate() {
-        let (what, result) = match &rule {
-            Rule::Pool(pool) => (format!("pool/{}", pool.metadata.name), client.set_pool(pool).await.map(|_| ())),
-            Rule::Owner(owner) => {
-                (format!("ownershiprule/{}", owner.metadata.name), client.set_rule(owner).await.map(|_| ()))
-            }
-        };
+    let set = async |rule: &Rule| match rule {
+        Rule::Pool(pool) => (format!("pool/{}", pool.metadata.name), client.set_pool(pool).await.map(|_| ())),
+        Rule::Owner(owner) => {
+            (format!("ownershiprule/{}", owner.metadata.name), client.set_rule(owner).await.map(|_| ()))
+        }
+    };
+    set_each(&rules, out, set).await
+}
+
+/// Sets one after the other and says so of each; `set` names it and does it. The first that fails ends it, and says how many came before.
+pub async fn set_each<T, E>(
+    all: &[T],
+    out: &Out,
+    set: impl AsyncFn(&T) -> (String, Result<(), E>),
+) -> anyhow::Result<()>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    for (done, one) in all.iter().enumerate() {
+        let (what, result) = set(one).await;
         if let Err(e) = result {
+            let total = all.len();
             let rest = if total == 1 { what } else { format!("{what} ({done} of {total} were applied before it)") };
             return Err(anyhow::Error::new(e).context(rest));
         }
         out.print(&format!("{what} applied\n"))?;
     }
-    if total == 0 { Err(Failure::input("nothing to apply").into()) } else { Ok(()) }
+    if all.is_empty() { Err(Failure::input("nothing to apply").into()) } else { Ok(()) }
 }

@@ -188,6 +188,8 @@ pub enum Basis {
     },
     /// It is being ended.
     Ending,
+    /// Some of its members are being ended.
+    Shrinking,
 }
 
 /// Nodes that are kept for a waiting gang.

@@ -11,6 +11,7 @@ pub mod control;
 pub mod errors;
 pub mod ids;
 pub mod node;
+pub mod placement;
 pub mod planted;
 pub mod pool;
 #[cfg(feature = "quic")]

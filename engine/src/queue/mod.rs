@@ -7,7 +7,9 @@
 //! or for other workloads to succeed. And where one waits for its pool's part, that is kept for it (`pools::admission`).
 
 pub(crate) mod books;
+mod elastic;
 pub(crate) mod estimates;
+mod giving;
 pub(crate) mod order;
 mod passers;
 mod reclaim;
@@ -15,7 +17,7 @@ pub(crate) mod reservations;
 mod soonest;
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use protocol::control::GroupPlacement;
@@ -65,6 +67,8 @@ pub(crate) struct Walk<'a> {
     fleet: Amounts,
     /// The first that found no room, or not enough of their pool's part.
     starved: Vec<Starved<'a>>,
+    /// Clusters where gangs within their pool's part wait for room.
+    wanted: BTreeSet<ClusterName>,
     /// Those that were let past a gang that can start now without them.
     called: Vec<Preemption>,
     /// Pools that hold more than their part; found when first asked for.
@@ -146,6 +150,7 @@ impl<'a> Walk<'a> {
             last,
             standing,
             starved,
+            wanted: BTreeSet::new(),
             called: vec![],
             all_lent,
         }
@@ -259,6 +264,7 @@ impl<'a> Walk<'a> {
         }
         if places.is_empty() {
             let cause = self.cause(&barred, strict);
+            self.wanted.extend(barred.iter().filter(|b| b.waits).map(|b| b.cluster.clone()));
             // One that may only start on condition that it ends again for another of its pool makes nobody wait.
             let strictly = Asks { passes: false, ..*asks };
             if self.ledger.forbids(&self.state.pools, pool, &needs(&gang), strictly).is_some() {
@@ -314,10 +320,12 @@ impl<'a> Walk<'a> {
         if reserved.is_none() {
             self.ledger.claim(&self.state.pools, &short, pool, &needs(gang), by(workload));
         }
-        // Where priority decides within the pool, lower ones give up its part. Others give nothing: it may not start on that.
+        // Where priority decides within the pool, lower ones give up its part, and elastic ones members beyond their minimum. Others
+        // give nothing: it may not start on that.
         let by_priority = self.state.pools.spec(pool).is_some_and(|s| s.preemption_within == WithinPool::ByPriority);
         let anywhere = likeness.most.is_none() && likeness.beside.is_none();
-        if short.bound != QuotaBound::Reservation && by_priority && anywhere {
+        let elastic = || self.state.elastic().any(|(w, _)| w.pool == *pool);
+        if short.bound != QuotaBound::Reservation && anywhere && (by_priority || elastic()) {
             let of_use = |name: &&&ClusterName| !avoids.concerns(name);
             let all = self.placer.rooms.keys().filter(of_use).map(|name| (*name).clone()).collect();
             self.starves(workload, gang.clone(), all, From::Own);

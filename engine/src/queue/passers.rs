@@ -42,6 +42,7 @@ impl<'a> Walk<'a> {
                 by: workload.key.clone(),
                 by_uid: workload.uid,
                 victims,
+                shrinks: vec![],
                 fleet: self.fleet.clone(),
                 clusters,
             });
@@ -63,7 +64,7 @@ impl<'a> Walk<'a> {
         let mut ledger = self.ledger.clone();
         for (passer, attempt) in passers.iter().filter(|(passer, _)| passer.pool == *pool) {
             debug_assert!(attempt.ended_at.is_none(), "{} lives", passer.key);
-            ledger.give(pools, pool, &holds(&attempt.placement));
+            ledger.give(pools, pool, &holds(attempt.held()));
         }
         let gang = self.allowed(&ledger, seeker, asks).ok()?;
         let (going, staying): (Vec<Passer<'a>>, Vec<Passer<'a>>) =
@@ -87,7 +88,7 @@ impl<'a> Walk<'a> {
         let mut victims = vec![];
         for (passer, attempt) in passers {
             let own = passer.pool == *pool;
-            let held = holds(&attempt.placement);
+            let held = holds(attempt.held());
             // It passes what is kept for the gang no longer: it stays only where there is enough for both.
             let part = !own || ledger.forbids(pools, pool, &held, Asks { passes: true, ..seeker.asks }).is_none();
             let gave = given.iter().any(|(other, _)| other.uid == passer.uid);
@@ -105,7 +106,7 @@ impl<'a> Walk<'a> {
     fn give(&mut self, attempt: &Attempt) {
         if let Some(room) = self.placer.rooms.get_mut(&attempt.cluster) {
             let places = room.places();
-            room.give(&places, attempt);
+            room.give(&places, attempt.held());
         }
     }
 

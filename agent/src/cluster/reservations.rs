@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::control::LaunchOrder;
+use protocol::control::{GroupPlacement, LaunchOrder};
 use protocol::ids::{AttemptId, NodeName};
 use protocol::sku::Sku;
 use protocol::workload::MAX_MEMBERS;
@@ -78,16 +78,16 @@ pub(crate) struct Room<'a> {
 
 /// Finds devices for every member, lowest index first, or says with numbers what is missing. Changes nothing.
 pub(crate) fn assign<'a>(
-    order: &'a LaunchOrder,
+    placed: &'a [GroupPlacement],
     room: impl Fn(&NodeName) -> Option<Room<'a>>,
 ) -> Result<Assignment, String> {
-    let asked: u64 = order.placement.iter().flat_map(|p| &p.nodes).map(|n| u64::from(n.members)).sum();
+    let asked: u64 = placed.iter().flat_map(|p| &p.nodes).map(|n| u64::from(n.members)).sum();
     if asked > u64::from(MAX_MEMBERS) {
         return Err(format!("the order has {asked} members; at most {MAX_MEMBERS} are allowed"));
     }
     let mut rooms: BTreeMap<&NodeName, Room<'a>> = BTreeMap::new();
     let mut members = Vec::new();
-    for placement in &order.placement {
+    for placement in placed {
         let each = &placement.each;
         let gpus = usize::try_from(each.gpus()).unwrap_or(usize::MAX);
         let mut rank = 0;

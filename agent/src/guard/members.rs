@@ -47,7 +47,7 @@ impl Members {
     }
 
     /// Processes that an order starts: each name once, and none that is to end.
-    pub(super) fn to_start(&mut self, order: &Resize) -> Vec<Process> {
+    pub(super) fn start(&mut self, order: &Resize) -> Vec<Process> {
         let new = order.start.iter().filter(|p| !order.end.contains(&p.name) && self.started.insert(p.name.clone()));
         new.cloned().collect()
     }

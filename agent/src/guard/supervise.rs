@@ -181,7 +181,7 @@ impl Guard<'_> {
             Ok(None) => return,
             Err(e) => return super::note(format_args!("cannot read which members are to come and go: {e}")),
         };
-        for process in self.members.to_start(&order) {
+        for process in self.members.start(&order) {
             match spawn(&process) {
                 Ok(pid) => drop(self.running.insert(pid, process)),
                 Err(message) => {

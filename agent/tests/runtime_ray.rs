@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use agent::cluster::MemberAssignment;
 use agent::guard::sweep;
 use agent::runtime::Runtime;
 use protocol::control::{AttemptState, LaunchOrder};
@@ -106,6 +107,66 @@ async fn a_job_that_fails_says_why_and_a_killed_agent_finds_its_job_again() {
     assert_eq!(alive(order.attempt), Vec::<i32>::new());
 }
 
+/// A member as the cluster role gives it to the runtime.
+fn member(group: &str, rank: u32, devices: &[u16]) -> MemberAssignment {
+    let node = "node-0".parse().unwrap();
+    MemberAssignment { group: group.parse().unwrap(), rank, node, devices: devices.to_vec() }
+}
+
+async fn a_job_sees_its_cluster_grow_and_shrink_and_nothing_of_a_member_that_went_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::new(dir.path());
+    set_up(&rig).await;
+    let (seen, end) = (dir.path().join("seen"), dir.path().join("end"));
+    let program = dir.path().join("look.py");
+    let look = format!(
+        "import os, ray, time\nray.init()\nwhile not os.path.exists({end:?}):\n    \
+         gpus = sum(n['Resources'].get('GPU', 0) for n in ray.nodes() if n['Alive'])\n    \
+         open({seen:?} + '.new', 'w').write(str(int(gpus)))\n    os.rename({seen:?} + '.new', {seen:?})\n    \
+         time.sleep(0.2)\n"
+    );
+    std::fs::write(&program, look).unwrap();
+    let order = order(
+        serde_json::json!({"ray": {
+            "entrypoint": format!("python {}", program.display()),
+            "head": {"cpu": "1", "memory": "1Gi"},
+            "workers": [{"name": "train", "min": 1, "max": 3, "cpu": "1", "memory": "1Gi", "gpus": "2"}],
+        }}),
+        8,
+    );
+    let gpus = || std::fs::read_to_string(&seen).unwrap_or_default();
+    rig.runtime.start(&order, &devices(&order)).await.unwrap();
+    rig.running().await;
+    runtime_support::eventually("the job sees one worker", || gpus() == "2").await;
+
+    let (head, first, second) = (member("head", 0, &[]), member("train", 0, &[0, 1]), member("train", 1, &[2, 3]));
+    let began = Instant::now();
+    let both = [head.clone(), first.clone(), second.clone()];
+    rig.runtime.resize(&order, &both, &[], 5_000).await.unwrap();
+    runtime_support::eventually("the job sees two workers", || gpus() == "4").await;
+    println!("grown after {:.1} s", began.elapsed().as_secs_f32());
+    // Said again, as after a restart of the agent: nothing is started twice.
+    rig.runtime.resize(&order, &both, &[], 5_000).await.unwrap();
+    assert!(!sweep::of_member(&order.attempt.to_string(), "train-1").is_empty());
+
+    let began = Instant::now();
+    rig.runtime.resize(&order, &[head, first], &[second], 5_000).await.unwrap();
+    let gone = loop {
+        let event = rig.events.recv().await.unwrap();
+        assert!(!event.state.is_final(), "{event:?}");
+        if !event.gone.is_empty() {
+            break event.gone;
+        }
+    };
+    println!("shrunk after {:.1} s", began.elapsed().as_secs_f32());
+    assert_eq!(gone, [("train".parse().unwrap(), 1)]);
+    assert!(sweep::of_member(&order.attempt.to_string(), "train-1").is_empty());
+    runtime_support::eventually("the job sees one worker again", || gpus() == "2").await;
+    std::fs::write(&end, "").unwrap();
+    assert_eq!(rig.ended().await, AttemptState::Succeeded);
+    assert_eq!(alive(order.attempt), Vec::<i32>::new());
+}
+
 async fn a_guard_killed_under_ray_leaves_no_daemon() {
     let dir = tempfile::tempdir().unwrap();
     let mut rig = Rig::new(dir.path());
@@ -126,6 +187,7 @@ fn main() {
         runtime_support::listed::tests![
             a_job_trains_on_every_worker_and_leaves_no_process,
             a_job_that_fails_says_why_and_a_killed_agent_finds_its_job_again,
+            a_job_sees_its_cluster_grow_and_shrink_and_nothing_of_a_member_that_went_is_left,
             a_guard_killed_under_ray_leaves_no_daemon,
         ],
     );

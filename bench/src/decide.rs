@@ -147,7 +147,9 @@ impl World {
             let need = need(&mut self.rng);
             let group = GroupSpec {
                 name: need.name,
-                count: need.count,
+                count: Some(need.count),
+                min: None,
+                max: None,
                 cpu: Cpu(need.each.cpu_milli),
                 memory: Memory(need.each.memory_mib),
                 gpus: Gpus(need.each.gpu_milli),

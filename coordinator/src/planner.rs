@@ -93,7 +93,8 @@ impl Planner {
         let preemptions = std::mem::take(&mut made.preemptions).into_iter().map(|p| Command::Preempt(Box::new(p)));
         let idle = std::mem::take(&mut made.idle).into_iter().map(|end| Command::EndIdle(Box::new(end)));
         let over = std::mem::take(&mut made.expirations).into_iter().map(|(key, uid)| Command::Expire { key, uid });
-        let commands = bindings.chain(preemptions).chain(idle).chain(over).collect();
+        let growths = std::mem::take(&mut made.growths).into_iter().map(|growth| Command::Grow(Box::new(growth)));
+        let commands = bindings.chain(preemptions).chain(idle).chain(over).chain(growths).collect();
         self.last = Some(made);
         Some(commands)
     }

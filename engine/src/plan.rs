@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use protocol::ids::{Uid, UnixMs, WorkloadKey};
 
 use crate::capacity::Capacity;
-use crate::commands::{Binding, IdleEnd, Preemption};
+use crate::commands::{Binding, Growth, IdleEnd, Preemption};
 use crate::queue::{Turn, Walk};
 use crate::reasons::Waiting;
 use crate::state::State;
@@ -40,6 +40,8 @@ pub struct Plan {
     pub bindings: Vec<Binding>,
     /// Whose attempts are to end for whom.
     pub preemptions: Vec<Preemption>,
+    /// Which attempts are to get members, in this order, after all others are committed.
+    pub growths: Vec<Growth>,
     /// Whose attempts are to end for their GPUs do nothing.
     pub idle: Vec<IdleEnd>,
     /// Ended workloads whose records are to go by themselves.
@@ -81,7 +83,12 @@ pub fn plan_on(state: &State, capacity: &Capacity, memory: &Memory, at: UnixMs, 
             Turn::Waits(_) => {}
         }
     }
+    let walked = plan.bindings.len() < limit;
     (plan.preemptions, plan.memory) = walk.reclaim(memory);
+    // Only what everybody in line has left, and nobody is being made room for.
+    if walked && plan.preemptions.is_empty() {
+        plan.growths = walk.grow(memory);
+    }
     (plan.idle, plan.memory.idle) = idle::idle(state, capacity, &memory.idle, state.now.max(at));
     let overdue = state.overdue(state.now.max(at)).take(EXPIRATIONS);
     plan.expirations = overdue.map(|w| (w.key.clone(), w.uid)).collect();

@@ -209,6 +209,8 @@ pub enum Basis {
     },
     /// It is being ended.
     Ending,
+    /// Some of its members are being ended.
+    Shrinking,
 }
 
 /// Nodes that are kept for a waiting gang.

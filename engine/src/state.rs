@@ -11,6 +11,7 @@ mod durations;
 mod indices;
 pub(crate) mod outstanding;
 pub(crate) mod service;
+mod size;
 mod waiters;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ pub use deleted::Deleted;
 pub use dependencies::Awaited;
 pub use durations::{Durations, Kind};
 pub(crate) use indices::{Indices, Line};
+pub use size::{Arrival, KEPT_ARRIVALS, Resize};
 pub(crate) use waiters::{Likeness, Waiter};
 
 /// How many ended attempts of one workload are kept.
@@ -147,7 +149,7 @@ pub struct Attempt {
     pub number: AttemptNumber,
     /// Where.
     pub cluster: ClusterName,
-    /// On which nodes.
+    /// On which nodes, as ordered last.
     pub placement: Vec<GroupPlacement>,
     /// Why there.
     pub decision: Decision,
@@ -159,6 +161,12 @@ pub struct Attempt {
     pub launch: CommandNumber,
     /// The stop's number and cause, once it was asked for.
     pub stop: Option<(CommandNumber, StopCause)>,
+    /// The last change of its size, if there was one.
+    pub resize: Option<Resize>,
+    /// The members by the command with which they came, oldest first, also those that went again; empty while it has the size with
+    /// which it was launched. A capacity frame of before such a command does not include its members. At most [`KEPT_ARRIVALS`].
+    #[serde(skip)]
+    pub arrivals: Vec<Arrival>,
     /// The latest report's revision; 0 before the first.
     pub revision: u64,
     /// The latest reported state; none before the first report.
@@ -256,6 +264,39 @@ pub enum Happening {
         /// How they know, in their words.
         reason: String,
     },
+    /// It got more members, in room that nobody waits for.
+    Grew {
+        /// The try.
+        attempt: AttemptNumber,
+        /// How many came.
+        by: u32,
+        /// How many members of its elastic groups it has now.
+        size: u32,
+    },
+    /// It gives up members beyond its minimum so that another workload gets their room; it goes on.
+    Shrunk {
+        /// The try.
+        attempt: AttemptNumber,
+        /// How many go.
+        members: u32,
+        /// How many members of its elastic groups it keeps.
+        size: u32,
+        /// Who gets the room.
+        by: WorkloadKey,
+        /// That one's pool.
+        pool: PoolName,
+        /// By what right.
+        ground: Ground,
+    },
+    /// Members that it was to have beyond its minimum are not there.
+    Missing {
+        /// The try.
+        attempt: AttemptNumber,
+        /// How many.
+        members: u32,
+        /// How many members of its elastic groups it has.
+        size: u32,
+    },
     /// It is not tried again: its infrastructure failed too often in a row.
     GivenUp {
         /// How often.
@@ -285,6 +326,8 @@ pub enum Ground {
         /// The same of the other.
         other: u64,
     },
+    /// They are members beyond the minimum: those go before any gang of their pool waits.
+    Extra,
     /// Its priority is lower, in a pool that allows that.
     Priority {
         /// Its priority.

@@ -58,7 +58,7 @@ fn random_histories_break_nothing() {
         let mut input = vec![0];
         // An epoch and both clusters first: without them nothing is ever placed.
         input.extend([0, 17, 0, 0, 1, 4, 2, 17, 1, 0, 1, 4, 2]);
-        input.extend(Dice(seed).bytes(240));
+        input.extend(Dice(seed).bytes(280));
         orders += check(&format!("seed {seed}"), &input);
     }
     assert!(orders > INPUTS, "the inputs hardly mean anything: {orders} orders");
@@ -74,8 +74,8 @@ fn commands_that_were_changed_break_nothing() {
         let mut commands: Vec<Command> = vec![];
         let prefix = [0, 17, 0, 0, 1, 4, 2, 17, 1, 0, 1, 4, 2];
         // Whatever came before, some that find room, and a plan.
-        let last = [7, 8, 9].map(|name| [1, name, 0, 1, 1, 1, 5, 0, 0, 11, 0, 15]).concat();
-        let happenings = ops(&[&prefix[..], &dice.bytes(120)].concat());
+        let last = [7, 8, 9].map(|name| [1, name, 0, 1, 1, 1, 5, 0, 0, 11, 0, 15, 0]).concat();
+        let happenings = ops(&[&prefix[..], &dice.bytes(140)].concat());
         for op in happenings.into_iter().chain(ops(&[&last[..], &[11, 3]].concat())) {
             commands.extend(history.command(&op));
             if matches!(op, Op::Plan { .. }) {

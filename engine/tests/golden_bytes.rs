@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use engine::commands::{Binding, Command, Expect, IdleEnd, Outcome, Refusal};
+use engine::commands::{Binding, Command, Expect, Growth, IdleEnd, Outcome, Preemption, Refusal, Shrink, Victim};
 use engine::reasons::{Candidate, Copies, Decision, Obstacle, Passed, ScoreTerm};
 use engine::state::Avoided;
 use engine::{Phase, State};
@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use protocol::codec::{CodecError, decode_body, encode_body};
 use protocol::control::{AttemptState, GroupPlacement, NodeShare};
 use protocol::ids::*;
-use protocol::pool::OwnershipSpec;
+use protocol::pool::{Amounts, OwnershipSpec, Resource};
 use protocol::resources::DataSize;
 use protocol::sku::Sku;
 use protocol::workload::Spread;
@@ -77,7 +77,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         attempt: AttemptNumber(1),
         epoch: Epoch(3),
         cluster: cluster("eu-1"),
-        placement: vec![placement],
+        placement: vec![placement.clone()],
         decision: decision(),
     };
     let mut info = info("eu-1", "eu-west");
@@ -90,6 +90,25 @@ fn commands() -> Vec<(&'static str, Command)> {
     let rule = OwnershipSpec { pool: Some(script::pool("research")), parent: Some(owner()) };
     let data = script::data_of(&["2Ti", "in=eu-1", "region=us-east"]);
     let (attempt, since) = (AttemptNumber(1), UnixMs(60_000));
+    let (key_, uid_) = (key("a"), uid("a"));
+    let shrink = Shrink { key: key_.clone(), uid: uid_, attempt, members: vec![placement.clone()] };
+    let preemption = Preemption {
+        epoch: Epoch(3),
+        by: key("b"),
+        by_uid: uid("b"),
+        victims: vec![Victim { key: key("c"), uid: uid("c"), attempt }],
+        shrinks: vec![shrink],
+        fleet: Amounts([(Resource::Gpu, 8000)].into()),
+        clusters: [cluster("eu-1")].into(),
+    };
+    let growth = Growth {
+        epoch: Epoch(3),
+        key: key_,
+        uid: uid_,
+        attempt,
+        sized_by: CommandNumber(301),
+        members: vec![placement.clone()],
+    };
     let idle = IdleEnd { epoch: Epoch(3), key: key("a"), uid: uid("a"), attempt, since };
     vec![
         ("OpenEpoch", Command::OpenEpoch { epoch: Epoch(3) }),
@@ -120,6 +139,8 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("EndIdle", Command::EndIdle(Box::new(idle))),
         ("SetData", Command::SetData { name: imagenet(), spec: Box::new(data), expect: Expect::Any }),
         ("DeleteData", Command::DeleteData { name: imagenet() }),
+        ("Preempt", Command::Preempt(Box::new(preemption))),
+        ("Grow", Command::Grow(Box::new(growth))),
     ]
 }
 
@@ -143,6 +164,75 @@ fn a_state_has_these_bytes_and_comes_back_equal_with_its_views() {
     {
         let applied = state.apply(LogIndex(index), &commands[name], UnixMs(1000 * index));
         assert!(applied.outcome.is_ok(), "{name}: {:?}", applied.outcome);
+    }
+    let bytes = encode_body(&state).unwrap();
+    assert_eq!(decode_body::<State>(&bytes).unwrap(), state);
+    insta::assert_snapshot!(hex(&bytes));
+}
+
+#[test]
+fn an_attempt_that_grew_and_is_to_shrink_has_these_bytes() {
+    let group = elastic(support::group("w", 2, 8, 64, 1, &["H100"]), 3);
+    let place = |members| GroupPlacement {
+        group: group.name.clone(),
+        each: resources(8, 64, 1),
+        sku: Some(Sku::from_driver("H100")),
+        nodes: vec![NodeShare { node: NodeName::new("n0").unwrap(), members }],
+    };
+    let head = GroupPlacement {
+        group: GroupName::new("head").unwrap(),
+        each: protocol::resources::Resources { cpu_milli: 1, memory_mib: 1, gpu_milli: 0 },
+        sku: None,
+        nodes: vec![NodeShare { node: NodeName::new("n0").unwrap(), members: 1 }],
+    };
+    let (attempt, epoch) = (AttemptNumber(1), Epoch(3));
+    let join = Command::Join {
+        info: info("eu-1", "eu-west"),
+        incarnation: Incarnation(7),
+        last_command: CommandNumber(300),
+        attempts: vec![],
+    };
+    let all = [
+        Command::OpenEpoch { epoch },
+        join,
+        Command::Submit { key: key("a"), uid: uid("a"), spec: Box::new(ray(1, vec![group.clone()])) },
+        Command::Submit {
+            key: key("b"),
+            uid: uid("b"),
+            spec: Box::new(batch(vec![support::group("w", 1, 8, 64, 1, &["H100"])])),
+        },
+        Command::Bind(Box::new(Binding {
+            key: key("a"),
+            uid: uid("a"),
+            attempt,
+            epoch,
+            cluster: cluster("eu-1"),
+            placement: vec![head, place(2)],
+            decision: decision(),
+        })),
+        Command::Report { cluster: cluster("eu-1"), report: report("a", 1, 2, AttemptState::Running) },
+        Command::Grow(Box::new(Growth {
+            epoch,
+            key: key("a"),
+            uid: uid("a"),
+            attempt,
+            sized_by: CommandNumber(301),
+            members: vec![place(2)],
+        })),
+        Command::Preempt(Box::new(Preemption {
+            epoch,
+            by: key("b"),
+            by_uid: uid("b"),
+            victims: vec![],
+            shrinks: vec![Shrink { key: key("a"), uid: uid("a"), attempt, members: vec![place(1)] }],
+            fleet: Amounts([(Resource::Gpu, 8000)].into()),
+            clusters: [cluster("eu-1")].into(),
+        })),
+    ];
+    let mut state = State::default();
+    for (index, command) in (1..).zip(&all) {
+        let applied = state.apply(LogIndex(index), command, UnixMs(1000 * index));
+        assert!(applied.outcome.is_ok(), "{command:?}: {:?}", applied.outcome);
     }
     let bytes = encode_body(&state).unwrap();
     assert_eq!(decode_body::<State>(&bytes).unwrap(), state);

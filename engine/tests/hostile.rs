@@ -43,7 +43,9 @@ fn extreme_spec() -> impl Strategy<Value = WorkloadSpec> {
     (groups, any::<i32>(), extreme(), extreme(), any::<bool>()).prop_map(|(groups, priority, lasts, backoff, firm)| {
         let made = |(i, (count, cpu, memory, gpus, skus)): (usize, (u32, u64, u64, u64, usize))| GroupSpec {
             name: GroupName::new(format!("g{i}")).unwrap(),
-            count,
+            count: Some(count),
+            min: None,
+            max: None,
             cpu: Cpu(cpu),
             memory: Mib(memory),
             gpus: Gpus(gpus),
@@ -77,7 +79,9 @@ fn a_gang_of_thousands_of_small_members_does_not_end_the_planner() {
     fleet.set("eu-1", vec![node("n0", None, total)]);
     let group = |name: &str| GroupSpec {
         name: GroupName::new(name).unwrap(),
-        count: 20_000,
+        count: Some(20_000),
+        min: None,
+        max: None,
         cpu: Cpu(1),
         memory: Mib(1),
         gpus: Gpus(0),

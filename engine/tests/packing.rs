@@ -95,10 +95,12 @@ fn brute_force(nodes: &[SmallNode], gang: &[GroupSpec], spread: Spread) -> bool 
     fn group(nodes: &[(Option<usize>, [u64; 3])], gang: &[GroupSpec], step: usize) -> bool {
         let Some((first, rest)) = gang.split_first() else { return true };
         if first.gpus.0 == 0 {
-            return members(nodes.to_vec(), first, first.count, None, (0, step), rest);
+            return members(nodes.to_vec(), first, first.least(), None, (0, step), rest);
         }
         let accepted = |s: &usize| first.gpu.is_empty() || first.gpu.contains(&Sku::parse(SKUS[*s]).unwrap());
-        (0..SKUS.len()).filter(accepted).any(|s| members(nodes.to_vec(), first, first.count, Some(s), (0, step), rest))
+        (0..SKUS.len())
+            .filter(accepted)
+            .any(|s| members(nodes.to_vec(), first, first.least(), Some(s), (0, step), rest))
     }
     fn members(
         nodes: Vec<(Option<usize>, [u64; 3])>,

@@ -100,7 +100,7 @@ fn brute_force(nodes: &[SmallNode], members: &[(u64, u64)]) -> bool {
 }
 
 fn members(gang: &[GroupSpec]) -> Vec<(u64, u64)> {
-    gang.iter().flat_map(|g| std::iter::repeat_n((g.cpu.0 / 1000, g.gpus.0), g.count as usize)).collect()
+    gang.iter().flat_map(|g| std::iter::repeat_n((g.cpu.0 / 1000, g.gpus.0), g.least() as usize)).collect()
 }
 
 /// Everything that was ever bound must fit onto the devices at once, node by node: by brute force, whatever rule picked them.

@@ -63,8 +63,11 @@ pub struct WorkloadStatus {
     pub message: String,
     /// Which runtime.
     pub framework: Framework,
-    /// What the whole gang takes.
+    /// What the whole gang takes; of an elastic one that runs, with the members that it has now.
     pub resources: Resources,
+    /// How large it is, where its size may change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<SizeStatus>,
     /// Its place in the queue from 1, while it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place_in_queue: Option<u64>,
@@ -78,6 +81,18 @@ pub struct WorkloadStatus {
     pub attempts: Vec<AttemptStatus>,
     /// What happened, oldest first.
     pub timeline: Vec<MomentStatus>,
+}
+
+/// How large an elastic workload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SizeStatus {
+    /// The members that its elastic groups have; none while it has no attempt.
+    pub members: u32,
+    /// The fewest that they may have.
+    pub min: u32,
+    /// The most that they may have.
+    pub max: u32,
 }
 
 /// How an attempt is or was.

@@ -105,6 +105,19 @@ pub struct StopOrder {
     pub grace_ms: u64,
 }
 
+/// Give this attempt these members: those that it has not come, those that it should not have go. Others are not touched. A later
+/// one of the same attempt supersedes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct ResizeOrder {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// All of its members.
+    pub placement: Vec<GroupPlacement>,
+    /// Between the polite and the hard end of those that go, in ms.
+    pub grace_ms: u64,
+}
+
 /// What a command asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "camelCase")]
@@ -113,6 +126,8 @@ pub enum Order {
     Launch(Box<LaunchOrder>),
     /// End an attempt.
     Stop(StopOrder),
+    /// Give a running attempt more or fewer members.
+    Resize(Box<ResizeOrder>),
 }
 
 /// How far an attempt is, as its agent sees it.
@@ -150,6 +165,18 @@ impl AttemptState {
     }
 }
 
+/// How far an agent is with the newest resize of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct Resized {
+    /// The resize.
+    pub number: CommandNumber,
+    /// Whether all that it, and those before it, took away is gone.
+    pub settled: bool,
+    /// Members that it ordered and that are not there: there was no room for them, or they ended by themselves.
+    pub missing: Vec<GroupPlacement>,
+}
+
 /// An agent's word on one attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "camelCase")]
@@ -160,6 +187,8 @@ pub struct AttemptReport {
     pub revision: u64,
     /// How far it is.
     pub state: AttemptState,
+    /// How far its newest resize is, where there was one.
+    pub resized: Option<Resized>,
     /// When, by the agent's clock.
     pub at: UnixMs,
 }

@@ -12,6 +12,7 @@ pub mod data;
 pub mod errors;
 pub mod ids;
 pub mod node;
+pub mod placement;
 pub mod planted;
 pub mod pool;
 #[cfg(feature = "quic")]

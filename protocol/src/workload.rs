@@ -110,10 +110,6 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-fn one() -> u32 {
-    1
-}
-
 /// A Ray cluster and its job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -184,9 +180,15 @@ pub struct GroupSpec {
     /// The group's name, unique in its workload.
     #[serde(default = "default_group")]
     pub name: GroupName,
-    /// How many members.
-    #[serde(default = "one")]
-    pub count: u32,
+    /// How many members; left out: 1, or as many as `min` and `max` say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
+    /// The fewest members, in place of `count`: so many start together, and stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<u32>,
+    /// The most members, with `min`: those beyond it come while there is room that nobody waits for, and go first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
     /// Cores of each.
     pub cpu: Cpu,
     /// Memory of each.
@@ -197,6 +199,23 @@ pub struct GroupSpec {
     /// Models that it accepts, best first; empty accepts any.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "sku::strict")]
     pub gpu: Vec<Sku>,
+}
+
+impl GroupSpec {
+    /// How many members start together.
+    pub fn least(&self) -> u32 {
+        self.min.or(self.count).unwrap_or(1)
+    }
+
+    /// How many members there may be.
+    pub fn most(&self) -> u32 {
+        self.max.or(self.count).unwrap_or(1)
+    }
+
+    /// Whether it may grow beyond what starts together.
+    pub fn is_elastic(&self) -> bool {
+        self.min.is_some() || self.max.is_some()
+    }
 }
 
 fn default_group() -> GroupName {
@@ -363,7 +382,13 @@ impl WorkloadSpec {
         }
     }
 
-    /// The gang: every group with what each member needs. All start together in one cluster, or none.
+    /// The groups that may grow, each with the fewest and the most members that it may have. Only Ray's workers may.
+    pub fn elastic(&self) -> impl Iterator<Item = (&GroupName, u32, u32)> {
+        let workers = self.ray.iter().flat_map(|ray| &ray.workers);
+        workers.filter(|g| g.least() < g.most()).map(|g| (&g.name, g.least(), g.most()))
+    }
+
+    /// The gang: every group with what each member needs, as many as start together. All start together in one cluster, or none.
     pub fn gang(&self) -> Vec<GroupNeed> {
         let fixed = |name: &str, h: &HeadSpec| GroupNeed {
             name: GroupName::new(name).expect("a constant name is valid"),
@@ -374,7 +399,7 @@ impl WorkloadSpec {
         };
         let group = |g: &GroupSpec| GroupNeed {
             name: g.name.clone(),
-            count: g.count,
+            count: g.least(),
             each: Resources { cpu_milli: g.cpu.0, memory_mib: g.memory.0, gpu_milli: g.gpus.0 },
             skus: g.gpu.clone(),
             spread: self.placement.spread,

@@ -93,6 +93,32 @@ fn every_problem_is_told_with_its_field() {
 }
 
 #[test]
+fn only_rays_workers_are_elastic_and_say_both_bounds_in_place_of_a_count() {
+    let ray = |workers: &str| {
+        problems(&format!(
+            "ray: {{entrypoint: x, head: {{cpu: 1, memory: 1Gi}}, workers: [{{{workers}, cpu: 1, memory: 1Gi}}]}}"
+        ))
+    };
+    assert_eq!(ray("min: 2, max: 8"), Vec::<String>::new());
+    assert_eq!(ray("min: 2, max: 2"), Vec::<String>::new());
+    let told = |workers: &str| ray(workers).join("; ");
+    let count = "spec.ray.workers[0].count: min and max stand in place of count: leave it out, or them";
+    assert_eq!(told("count: 2, min: 2, max: 8"), count);
+    assert_eq!(told("min: 2"), "spec.ray.workers[0].min: max is needed too: the most members");
+    assert_eq!(told("max: 2"), "spec.ray.workers[0].max: min is needed too: the members that start together");
+    assert_eq!(told("min: 3, max: 2"), "spec.ray.workers[0].min: it is 3, which is more than max, 2");
+    assert!(told("min: 0, max: 2").contains("at least one member starts with the gang"));
+    assert!(told("min: 1, max: 200000").contains("200000 members in all"));
+    let batch = problems("batch: {command: [x], groups: [{min: 1, max: 2, cpu: 1, memory: 1Gi}]}").join("; ");
+    assert_eq!(
+        batch,
+        "spec.batch.groups[0].min: only Ray's workers may come and go, for the world's size is told to every rank at its start: write count"
+    );
+    let spark = "spark: {main: x, driver: {cpu: 1, memory: 1Gi}, executors: {max: 2, cpu: 1, memory: 1Gi}}";
+    assert!(problems(spark).join("; ").starts_with("spec.spark.executors.max: only Ray's workers"));
+}
+
+#[test]
 fn exactly_one_framework_is_asked_for() {
     assert_eq!(problems("priority: 1"), ["spec: set one of ray, spark and batch"]);
     let both = "batch: {command: [x], groups: [{cpu: 1, memory: 1Gi}]}\nspark: {main: x, driver: {cpu: 1, memory: 1Gi}, executors: {cpu: 1, memory: 1Gi}}";

@@ -14,6 +14,7 @@ use super::journal::{Journal, JournalError};
 use super::lease::Lease;
 use super::nodes::Nodes;
 use super::reports::Reports;
+use super::size::resize_again;
 use super::table::Table;
 use super::uplink::Uplink;
 use crate::planted;
@@ -48,12 +49,12 @@ struct Session {
 /// The cluster role.
 pub struct Agent {
     config: AgentConfig,
-    journal: Journal,
-    records: BTreeMap<AttemptId, Record>,
+    pub(super) journal: Journal,
+    pub(super) records: BTreeMap<AttemptId, Record>,
     inbox: Inbox,
     lease: Lease,
-    reports: Reports,
-    table: Table,
+    pub(super) reports: Reports,
+    pub(super) table: Table,
     nodes: Nodes,
     sessions: BTreeMap<ReplicaId, Session>,
     dead: bool,
@@ -75,7 +76,7 @@ impl Agent {
         let mut table = Table::new(&config.nodes);
         for record in contents.records.values().filter(|r| !r.is_final()) {
             if let Some(launched) = &record.launched {
-                table.hold(&launched.order, &launched.assignment);
+                table.hold(&launched.order, &launched.held());
             }
         }
         let mut agent = Self {
@@ -123,6 +124,9 @@ impl Agent {
                         && !planted::is("forget-stop")
                     {
                         out.push(Output::Stop { attempt, grace_ms: stop.grace_ms });
+                    } else if !state.is_final() {
+                        // What it had made of the newest size when the agent died is not known.
+                        out.extend(record.launched.as_ref().and_then(resize_again));
                     }
                     self.observe(attempt, state, unix, out)?;
                 }
@@ -154,6 +158,7 @@ impl Agent {
             Input::Disconnected { replica } => self.disconnected(replica),
             Input::FromCoordinator { replica, message } => self.heard(replica, message, now, &mut out),
             Input::Runtime { attempt, state } => self.observe(attempt, state, unix, &mut out)?,
+            Input::Members { attempt, gone } => self.members_gone(attempt, &gone, unix, &mut out)?,
             Input::Node { session, input } => self.nodes.take(&mut self.table, session, input, now, &mut out),
             // Only here: a pass over all nodes for each node's frame would be quadratic.
             Input::Tick => self.table.tick(now),
@@ -251,6 +256,7 @@ impl Agent {
             match held.order {
                 Order::Launch(order) => self.launch(order, unix, out)?,
                 Order::Stop(order) => self.stop(order, unix, out)?,
+                Order::Resize(order) => self.resize(held.number, *order, unix, out)?,
             }
         }
         Ok(())
@@ -267,7 +273,7 @@ impl Agent {
             self.table.release(attempt);
         }
         let (state, launched) = match self.table.reserve(&order) {
-            Ok(assignment) => (AttemptState::Accepted, Some(Launched { order: *order, assignment })),
+            Ok(assignment) => (AttemptState::Accepted, Some(Launched { order: *order, assignment, sized: None })),
             Err(message) => (AttemptState::Failed { class: FailureClass::Capacity, message, exit_code: None }, None),
         };
         if let Some(launched) = &launched {
@@ -305,7 +311,7 @@ impl Agent {
         out: &mut Vec<Output>,
     ) -> Result<(), JournalError> {
         let revision = self.records.get(&attempt).map_or(0, |r| r.progress.report.revision) + 1;
-        let report = AttemptReport { attempt, revision, state, at: unix };
+        let report = AttemptReport { attempt, revision, state, resized: None, at: unix };
         self.records.insert(attempt, Record { launched, progress: Progress { report, acked: 0, stop } });
         self.say(attempt, out)
     }
@@ -342,7 +348,7 @@ impl Agent {
     }
 
     /// Journals an attempt's progress and reports it to the leader.
-    fn say(&mut self, attempt: AttemptId, out: &mut Vec<Output>) -> Result<(), JournalError> {
+    pub(super) fn say(&mut self, attempt: AttemptId, out: &mut Vec<Output>) -> Result<(), JournalError> {
         let progress = &self.records[&attempt].progress;
         self.reports.send(&progress.report, out);
         if planted::is("ack-before-journal") {
@@ -461,6 +467,7 @@ fn attempt_of(order: &Order) -> AttemptId {
     match order {
         Order::Launch(launch) => launch.attempt,
         Order::Stop(stop) => stop.attempt,
+        Order::Resize(resize) => resize.attempt,
     }
 }
 

@@ -1,9 +1,12 @@
 //! What the agent keeps of one attempt: the order, the devices that it was given, how far it is, and what is still to be
 //! done about it. The journal stores it; the inbox makes it; reports read it.
 
+use std::collections::BTreeMap;
+
 use bincode::{Decode, Encode};
-use protocol::control::{AttemptReport, LaunchOrder, StopOrder};
-use protocol::ids::{GroupName, NodeName};
+use protocol::control::{AttemptReport, GroupPlacement, LaunchOrder, NodeShare, Resized, StopOrder};
+use protocol::ids::{CommandNumber, GroupName, NodeName};
+use protocol::placement::add;
 
 use crate::runtime::Devices;
 
@@ -39,11 +42,63 @@ impl From<&Assignment> for Devices {
     }
 }
 
-/// What was ordered, written once when the launch is accepted.
+/// What was ordered, written when the launch is accepted, and with each change of size.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Launched {
+    /// With the placement that was ordered last.
     pub order: LaunchOrder,
+    /// The members that are to be there.
     pub assignment: Assignment,
+    /// How far its newest change of size is, where there was one.
+    pub sized: Option<Sized>,
+}
+
+/// How far a change of an attempt's size is.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Sized {
+    /// The command.
+    pub number: CommandNumber,
+    /// Between the polite and the hard end of what goes, in ms.
+    pub grace_ms: u64,
+    /// Members that go and are not seen to be gone: they still hold what they were given.
+    pub leaving: Vec<MemberAssignment>,
+    /// Members that were ordered and are not there.
+    pub missing: Vec<GroupPlacement>,
+    /// By group the next member's rank: none is ever given again, so that what is said of a member that went is never taken for word of
+    /// one that came.
+    pub next: BTreeMap<GroupName, u32>,
+}
+
+impl Launched {
+    /// Everything that holds something: members that are there, and members that go.
+    pub fn held(&self) -> Assignment {
+        let leaving = self.sized.iter().flat_map(|sized| &sized.leaving);
+        Assignment { members: self.assignment.members.iter().chain(leaving).cloned().collect() }
+    }
+
+    /// The members that are there, as a placement.
+    pub fn placement(&self) -> Vec<GroupPlacement> {
+        let mut placement: Vec<GroupPlacement> =
+            self.order.placement.iter().map(|g| GroupPlacement { nodes: vec![], ..g.clone() }).collect();
+        for member in &self.assignment.members {
+            add(&mut placement, &self.one(member));
+        }
+        placement
+    }
+
+    /// One member, as a placement.
+    pub fn one(&self, member: &MemberAssignment) -> Vec<GroupPlacement> {
+        let share = NodeShare { node: member.node.clone(), members: 1 };
+        let group = self.order.placement.iter().find(|g| g.group == member.group);
+        group.map(|group| GroupPlacement { nodes: vec![share], ..group.clone() }).into_iter().collect()
+    }
+
+    /// The word on its size for the coordinators.
+    pub fn resized(&self) -> Option<Resized> {
+        let sized = self.sized.as_ref()?;
+        let missing = sized.missing.clone();
+        Some(Resized { number: sized.number, settled: sized.leaving.is_empty(), missing })
+    }
 }
 
 /// How far an attempt is, written again with each change.

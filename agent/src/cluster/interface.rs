@@ -2,11 +2,11 @@
 //! the shell around it, or the simulation.
 
 use protocol::control::{AgentMessage, AttemptState, ClusterInfo, CoordinatorMessage, LaunchOrder};
-use protocol::ids::{AttemptId, NodeName, ReplicaId};
+use protocol::ids::{AttemptId, GroupName, NodeName, ReplicaId};
 use protocol::node::NodeClosed;
 use protocol::sku::Sku;
 
-use super::attempt::Assignment;
+use super::attempt::{Assignment, MemberAssignment};
 use super::nodes::{NodeInput, NodeSession};
 use super::uplink::Pace;
 
@@ -74,6 +74,13 @@ pub enum Input {
         /// How far it is.
         state: AttemptState,
     },
+    /// The runtime says that members of an attempt whose size was changed are not there, or not any more: nothing of them is left.
+    Members {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Which, by group and rank.
+        gone: Vec<(GroupName, u32)>,
+    },
     /// Something happened on a node role's session.
     Node {
         /// The session.
@@ -103,6 +110,17 @@ pub enum Output {
         order: Box<LaunchOrder>,
         /// Its members' nodes and devices.
         assignment: Assignment,
+    },
+    /// Give a running attempt these members, and see that those that leave are gone; may come again.
+    Resize {
+        /// The order, with its newest placement.
+        order: Box<LaunchOrder>,
+        /// The members that are to be there.
+        assignment: Assignment,
+        /// Members that are to go and are not known to be gone.
+        leaving: Vec<MemberAssignment>,
+        /// Between the polite and the hard end of those, in ms.
+        grace_ms: u64,
     },
     /// End this attempt and see that it is gone; may come again.
     Stop {

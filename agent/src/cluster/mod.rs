@@ -15,6 +15,7 @@ mod lease;
 mod nodes;
 mod reports;
 mod reservations;
+mod size;
 mod table;
 mod uplink;
 

@@ -118,17 +118,17 @@ impl Room<'_> {
 
 /// Finds devices for every member, or says with numbers what is missing. Changes nothing.
 pub(crate) fn assign<'a>(
-    order: &'a LaunchOrder,
+    placed: &'a [GroupPlacement],
     room: impl Fn(&NodeName) -> Option<Room<'a>>,
 ) -> Result<Assignment, String> {
-    let asked: u64 = order.placement.iter().flat_map(|p| &p.nodes).map(|n| u64::from(n.members)).sum();
+    let asked: u64 = placed.iter().flat_map(|p| &p.nodes).map(|n| u64::from(n.members)).sum();
     if asked > u64::from(MAX_MEMBERS) {
         return Err(format!("the order has {asked} members; at most {MAX_MEMBERS} are allowed"));
     }
     let mut rooms: BTreeMap<&NodeName, Room<'a>> = BTreeMap::new();
-    let mut groups: Vec<Vec<MemberAssignment>> = vec![vec![]; order.placement.len()];
-    for g in packing_order(order.placement.iter().map(|p| p.each)) {
-        groups[g] = assign_group(&order.placement[g], &mut rooms, &room)?;
+    let mut groups: Vec<Vec<MemberAssignment>> = vec![vec![]; placed.len()];
+    for g in packing_order(placed.iter().map(|p| p.each)) {
+        groups[g] = assign_group(&placed[g], &mut rooms, &room)?;
     }
     Ok(Assignment { members: groups.into_iter().flatten().collect() })
 }

@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 
 use protocol::capacity::{ACTIVITY_UNKNOWN, Columns, DeviceState, MEMORY_UNKNOWN, NodeState, Source};
-use protocol::control::LaunchOrder;
+use protocol::control::{GroupPlacement, LaunchOrder};
 use protocol::ids::{AttemptId, MonotonicMs, NodeName};
 use protocol::node::{DeviceHealth, DeviceReport, DriverState, NodeFrame};
 use protocol::sku::Sku;
 
 use super::DeclaredNode;
-use super::attempt::Assignment;
+use super::attempt::{Assignment, MemberAssignment};
 use super::bits::Bits;
 use super::reservations::{Reservations, Room, WHOLE_MILLI, assign};
 
@@ -258,7 +258,18 @@ impl Table {
 
     /// Finds devices for a launch and holds them; or says with numbers what is missing, and holds nothing.
     pub(crate) fn reserve(&mut self, order: &LaunchOrder) -> Result<Assignment, String> {
-        let assignment = assign(order, |node| {
+        let assignment = self.assign(&order.placement)?;
+        self.hold(order, &assignment);
+        Ok(assignment)
+    }
+
+    /// Devices for more members of a running attempt, or what is missing. Holds nothing yet.
+    pub(crate) fn room_for(&self, more: &[GroupPlacement]) -> Result<Vec<MemberAssignment>, String> {
+        self.assign(more).map(|assignment| assignment.members)
+    }
+
+    fn assign(&self, placement: &[GroupPlacement]) -> Result<Assignment, String> {
+        assign(placement, |node| {
             let row = &self.rows[*self.by_name.get(node)?];
             let devices = || (0u16..).zip(&self.devices[row.first..row.first + row.count]);
             let shared = devices().filter(|(_, d)| d.left_milli > 0).map(|(i, d)| (d.left_milli, i));
@@ -269,9 +280,7 @@ impl Table {
                 devices: devices().filter(|(_, d)| d.state == DeviceState::Free).map(|(i, _)| i).collect(),
                 shared: shared.collect(),
             })
-        })?;
-        self.hold(order, &assignment);
-        Ok(assignment)
+        })
     }
 
     /// Holds what an attempt was given, also on nodes that are not here yet.

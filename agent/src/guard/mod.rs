@@ -9,6 +9,7 @@
 
 pub mod durable;
 mod hunger;
+mod members;
 pub mod plan;
 pub mod record;
 pub mod socket;

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// The variable by which every process of an attempt can be found, whoever its parent has become.
 pub const MARK: &str = "TIDEWATER_ATTEMPT";
 
+/// The variable that says which member a process belongs to.
+pub const MEMBER: &str = "TIDEWATER_MEMBER";
+
 /// Everything that one attempt runs, at most once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,6 +59,20 @@ pub enum Role {
     Decides,
     /// The attempt fails, by no fault of the user's program, if it ends before the outcome is decided.
     Supports,
+    /// The attempt goes on without it.
+    Extra,
+}
+
+/// More processes, and the end of some, while the attempt runs. In the attempt's folder; a later one replaces it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resize {
+    /// Processes that are to run beside the plan's. One that was started before, or is in `end`, is not started.
+    pub start: Vec<Process>,
+    /// Members that are to end, by name.
+    pub end: Vec<String>,
+    /// Between the polite and the hard end of those, in ms.
+    pub grace_ms: u64,
 }
 
 /// When an attempt counts as running.

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `plan.json` | agent | what to run |
 //! | `guard.lock` | guard holds a lock on it while it lives | whether a guard lives |
+//! | `resize.json` | agent | which members are to come and go while it runs |
 //! | `started.json` | guard | the plan was begun, and is never begun again |
 //! | `revoked` | agent, holding the lock | a late guard must not start |
 //! | `stop.json` | agent | the attempt is to be stopped |
@@ -17,6 +18,7 @@ use protocol::errors::FailureClass;
 use serde::{Deserialize, Serialize};
 
 use super::durable;
+use super::plan::Resize;
 
 /// One attempt's folder.
 #[derive(Debug, Clone)]
@@ -148,6 +150,16 @@ impl Record {
         let stop = Stop { why, ..stop };
         durable::write_json(&self.path("stop.json"), &stop)?;
         Ok(stop)
+    }
+
+    /// Which members are to come and go, where that was ordered.
+    pub fn resize(&self) -> io::Result<Option<Resize>> {
+        durable::read_json(&self.path("resize.json"))
+    }
+
+    /// Makes an order of which members are to come and go durable.
+    pub fn order_resize(&self, resize: &Resize) -> io::Result<()> {
+        durable::write_json(&self.path("resize.json"), resize)
     }
 
     /// How it ended, where that is decided.

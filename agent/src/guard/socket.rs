@@ -28,6 +28,17 @@ pub enum Request {
     Watch,
     /// End the attempt.
     Stop(Stop),
+    /// Look at the order of which members are to come and go.
+    Resize,
+}
+
+/// What agents ask that is not answered here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// End the attempt.
+    Stop(Stop),
+    /// Look at the order of which members are to come and go.
+    Resize,
 }
 
 /// From a guard: how far its attempt is.
@@ -41,6 +52,11 @@ pub enum Status {
     },
     /// Every member is up.
     Running,
+    /// Members that came or were to go while it runs and are gone: all so far.
+    Members {
+        /// By name.
+        gone: Vec<String>,
+    },
     /// The outcome is decided; what is left is being ended.
     Ending,
     /// Nothing is left and `outcome.json` is written; the stream ends after this.
@@ -83,16 +99,16 @@ impl Server {
         std::iter::once(self.listener.as_raw_fd()).chain(self.clients.iter().map(|c| c.stream.as_raw_fd()))
     }
 
-    /// Takes new connections and returns the stops that arrived.
-    pub fn serve(&mut self, status: &Status) -> Vec<Stop> {
+    /// Takes new connections, tells new watchers how things are, and returns what was asked.
+    pub fn serve(&mut self, status: &[Status]) -> Vec<Asked> {
         while let Ok((stream, _)) = self.listener.accept() {
             if self.clients.len() < MAX_CLIENTS && stream.set_nonblocking(true).is_ok() {
                 self.clients.push(Client { stream, unread: vec![], watches: false });
             }
         }
-        let mut stops = Vec::new();
-        self.clients.retain_mut(|client| client.read(status, &mut stops));
-        stops
+        let mut asked = Vec::new();
+        self.clients.retain_mut(|client| client.read(status, &mut asked));
+        asked
     }
 
     /// Tells every watcher.
@@ -103,7 +119,7 @@ impl Server {
 
 impl Client {
     /// False once the connection is of no more use.
-    fn read(&mut self, status: &Status, stops: &mut Vec<Stop>) -> bool {
+    fn read(&mut self, status: &[Status], asked: &mut Vec<Asked>) -> bool {
         let mut buffer = [0; 1024];
         loop {
             match self.stream.read(&mut buffer) {
@@ -122,11 +138,12 @@ impl Client {
             match serde_json::from_slice(&line) {
                 Ok(Request::Watch) => {
                     self.watches = true;
-                    if !self.say(status) {
+                    if !status.iter().all(|status| self.say(status)) {
                         return false;
                     }
                 }
-                Ok(Request::Stop(stop)) => stops.push(stop),
+                Ok(Request::Stop(stop)) => asked.push(Asked::Stop(stop)),
+                Ok(Request::Resize) => asked.push(Asked::Resize),
                 Err(_) => return false,
             }
         }

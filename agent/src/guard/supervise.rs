@@ -14,9 +14,10 @@ use protocol::errors::FailureClass;
 
 use super::durable;
 use super::hunger::{Evidence, Hunger};
+use super::members::Members;
 use super::plan::{Plan, Process, Ready, Role, Verdict};
 use super::record::{Ending, Outcome, Record, Stop, StopWhy};
-use super::socket::{Server, Status};
+use super::socket::{Asked, Server, Status};
 use super::sys::{self, Exit, Reaped, Signals};
 use super::{sweep, tail};
 
@@ -31,12 +32,14 @@ const SIGNAL_GRACE_MS: u64 = 5_000;
 pub fn supervise(record: &Record, plan: &Plan, signals: &Signals, server: Server) -> io::Result<()> {
     let status = Status::Starting { waiting_for: "processes to start".into() };
     let hunger = Hunger::watch();
+    let members = Members::of(plan);
     let mut guard =
-        Guard { record, plan, server, status, running: BTreeMap::new(), undecided: 0, ending: None, hunger };
+        Guard { record, plan, server, status, running: BTreeMap::new(), members, undecided: 0, ending: None, hunger };
     guard.start_all();
     loop {
         let childless = guard.reap_all()?;
         guard.look_at_ready();
+        guard.push_leaving();
         if guard.push_ending(childless)? {
             return guard.finish();
         }
@@ -46,8 +49,12 @@ pub fn supervise(record: &Record, plan: &Plan, signals: &Signals, server: Server
         if signals.asked_to_end() {
             guard.stop(Stop { grace_ms: SIGNAL_GRACE_MS, why: StopWhy::Shutdown });
         }
-        for stop in guard.server.serve(&guard.status) {
-            guard.stop(stop);
+        let said = guard.said();
+        for asked in guard.server.serve(&said) {
+            match asked {
+                Asked::Stop(stop) => guard.stop(stop),
+                Asked::Resize => guard.resize(),
+            }
         }
     }
 }
@@ -58,7 +65,9 @@ struct Guard<'a> {
     server: Server,
     status: Status,
     /// Living direct children, by process id.
-    running: BTreeMap<i32, &'a Process>,
+    running: BTreeMap<i32, Process>,
+    /// Which members came and go while it runs.
+    members: Members,
     /// Deciding processes that have not ended with 0 yet.
     undecided: usize,
     ending: Option<Decided>,
@@ -71,18 +80,18 @@ struct Decided {
     hard: bool,
 }
 
-impl<'a> Guard<'a> {
+impl Guard<'_> {
     fn start_all(&mut self) {
         self.undecided = self.plan.processes.iter().filter(|p| p.role == Role::Decides).count();
         for process in &self.plan.processes {
             match spawn(process) {
                 Ok(pid) => {
-                    self.running.insert(pid, process);
+                    self.running.insert(pid, process.clone());
                 }
                 Err(message) => {
                     let class = match process.role {
                         Role::Decides => FailureClass::User,
-                        Role::Supports => FailureClass::Infrastructure,
+                        Role::Supports | Role::Extra => FailureClass::Infrastructure,
                     };
                     self.decide(Ending::Failed { class, message, exit_code: None }, self.plan.end_grace_ms);
                     return;
@@ -105,6 +114,7 @@ impl<'a> Guard<'a> {
     fn patience(&self) -> Option<Duration> {
         match (&self.ending, &self.status) {
             (Some(_), _) => Some(END_POLL),
+            _ if self.members.is_any_leaving() => Some(END_POLL),
             (None, Status::Starting { .. }) => Some(READY_POLL),
             _ => None,
         }
@@ -116,7 +126,7 @@ impl<'a> Guard<'a> {
                 // An adopted orphan's end decides nothing.
                 Reaped::Child(pid, exit) => {
                     if let Some(process) = self.running.remove(&pid) {
-                        self.on_exit(process, exit);
+                        self.on_exit(&process, exit);
                     }
                 }
                 Reaped::Living => return Ok(false),
@@ -126,7 +136,7 @@ impl<'a> Guard<'a> {
     }
 
     fn on_exit(&mut self, process: &Process, exit: Exit) {
-        if self.ending.is_some() {
+        if self.ending.is_some() || self.members.ends_alone(&self.plan.attempt, process) {
             return;
         }
         match (process.role, exit) {
@@ -152,6 +162,49 @@ impl<'a> Guard<'a> {
             } else if !text.is_empty() {
                 self.become_status(Status::Starting { waiting_for: text.to_owned() });
             }
+        }
+    }
+
+    /// What a new watcher is told.
+    fn said(&self) -> Vec<Status> {
+        let gone = self.members.gone();
+        std::iter::once(self.status.clone()).chain((!gone.is_empty()).then_some(Status::Members { gone })).collect()
+    }
+
+    /// Starts members that are to come and asks those to end that are to go.
+    fn resize(&mut self) {
+        if self.ending.is_some() {
+            return;
+        }
+        let order = match self.record.resize() {
+            Ok(Some(order)) => order,
+            Ok(None) => return,
+            Err(e) => return super::note(format_args!("cannot read which members are to come and go: {e}")),
+        };
+        for process in self.members.start(&order) {
+            match spawn(&process) {
+                Ok(pid) => drop(self.running.insert(pid, process)),
+                Err(message) => {
+                    super::note(format_args!("{message}"));
+                    self.members.is_gone(&process.name);
+                }
+            }
+        }
+        self.members.end(&self.plan.attempt, &self.running, &order);
+        self.tell_members();
+    }
+
+    /// Presses on with the end of members while the attempt goes on.
+    fn push_leaving(&mut self) {
+        if self.ending.is_none() && self.members.push(&self.plan.attempt, &self.running) {
+            self.tell_members();
+        }
+    }
+
+    fn tell_members(&mut self) {
+        let gone = self.members.gone();
+        if !gone.is_empty() {
+            self.server.tell(&Status::Members { gone });
         }
     }
 
@@ -204,7 +257,7 @@ impl<'a> Guard<'a> {
     }
 }
 
-fn send(pid: i32, signal: i32) {
+pub(super) fn send(pid: i32, signal: i32) {
     if let Err(e) = sys::signal(pid, signal) {
         super::note(format_args!("cannot send {} to process {pid}: {e}", sys::signal_name(signal)));
     }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::plan::MARK;
+use super::plan::{MARK, MEMBER};
 use super::sys;
 
 /// Processes that would not end.
@@ -76,6 +76,22 @@ pub fn leftovers(attempt: &str, private: &[PathBuf]) -> Vec<i32> {
         .filter(|pid| is_marked(*pid, mark.as_bytes()) || private.iter().any(|dir| uses(*pid, dir)))
         .filter(|pid| stat(*pid).is_some_and(|(state, _)| lives(state)))
         .collect()
+}
+
+/// Every living process of one member of an attempt, by its marks, and those below them.
+pub fn of_member(attempt: &str, member: &str) -> BTreeSet<i32> {
+    let (mark, name) = (format!("{MARK}={attempt}"), format!("{MEMBER}={member}"));
+    let own = std::process::id() as i32;
+    let marked = pids().into_iter().filter(|pid| *pid != own && *pid > 1);
+    let marked = marked.filter(|pid| is_marked(*pid, mark.as_bytes()) && is_marked(*pid, name.as_bytes()));
+    with_descendants(marked.collect())
+}
+
+/// These processes, as far as they live, and every living one below them.
+pub fn with_descendants(pids: BTreeSet<i32>) -> BTreeSet<i32> {
+    let below: Vec<i32> = pids.iter().flat_map(|pid| descendants(*pid)).collect();
+    let living = |pid: &i32| stat(*pid).is_some_and(|(state, _)| lives(state));
+    pids.into_iter().chain(below).filter(living).collect()
 }
 
 fn is_marked(pid: i32, mark: &[u8]) -> bool {

@@ -130,6 +130,9 @@ impl Core {
                 return;
             }
             Output::Start { order, assignment } => RuntimeOrder::Start(order, assignment),
+            Output::Resize { order, assignment, leaving, grace_ms } => {
+                RuntimeOrder::Resize(order, assignment, leaving, grace_ms)
+            }
             Output::Stop { attempt, grace_ms } => RuntimeOrder::Stop(attempt, grace_ms),
             Output::Forget { attempt } => RuntimeOrder::Forget(attempt),
             Output::WantFullFrame { session: NodeSession::OWN } => RuntimeOrder::FullFrame,

@@ -176,7 +176,10 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
             }
         });
     }
-    let said = |RuntimeEvent { attempt, state }| Input::Runtime { attempt, state };
+    let said = |RuntimeEvent { attempt, state, gone }| match gone.is_empty() {
+        true => Input::Runtime { attempt, state },
+        false => Input::Members { attempt, gone },
+    };
     tasks.spawn(orders::forward(runtime_events, inbox.clone(), stop.clone(), said));
     if let (Some(frames), Some(node)) = (frames, own_node) {
         let own = |input| Input::Node { session: NodeSession::OWN, input };

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::core::Event;
-use crate::cluster::{Assignment, Input};
+use crate::cluster::{Assignment, Input, MemberAssignment};
 use crate::node::NodeSampler;
 use crate::runtime::process::ProcessRuntime;
 use crate::runtime::{Devices, Runtime, RuntimeError};
@@ -18,6 +18,8 @@ use crate::runtime::{Devices, Runtime, RuntimeError};
 pub enum RuntimeOrder {
     /// Start an attempt.
     Start(Box<LaunchOrder>, Assignment),
+    /// Give an attempt these members, and end these within this grace, in ms.
+    Resize(Box<LaunchOrder>, Assignment, Vec<MemberAssignment>, u64),
     /// End an attempt within this grace, in ms.
     Stop(AttemptId, u64),
     /// Drop an attempt's record.
@@ -43,6 +45,14 @@ pub async fn carry_out(
             None => return,
             Some(RuntimeOrder::Start(order, assignment)) => {
                 (order.attempt, runtime.start(&order, &Devices::from(&assignment)).await)
+            }
+            Some(RuntimeOrder::Resize(order, assignment, leaving, grace_ms)) => {
+                let resized = runtime.resize(&order, &assignment.members, &leaving, grace_ms).await;
+                if let Err(error) = resized {
+                    // The order is durable here: it is said again when the agent starts again.
+                    tracing::error!(attempt = %order.attempt, %error, "an attempt's size is not changed yet");
+                }
+                continue;
             }
             Some(RuntimeOrder::Stop(attempt, grace_ms)) => (attempt, runtime.stop(attempt, grace_ms).await),
             Some(RuntimeOrder::Forget(attempt)) => {

@@ -48,6 +48,12 @@ impl Member {
     }
 }
 
+/// The group and the index of a member that has a name such as `workers-0`.
+pub fn of_name(name: &str) -> Option<(GroupName, u32)> {
+    let (group, index) = name.rsplit_once('-')?;
+    Some((GroupName::new(group).ok()?, index.parse().ok()?))
+}
+
 /// Every member, in rank order.
 pub fn members(order: &LaunchOrder, devices: &Devices) -> Vec<Member> {
     let mut found: Vec<Member> = Vec::new();

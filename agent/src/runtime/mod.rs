@@ -13,6 +13,8 @@ use protocol::control::{AttemptState, LaunchOrder};
 use protocol::ids::{AttemptId, GroupName};
 use protocol::workload::Framework;
 
+use crate::cluster::MemberAssignment;
+
 /// A change of an attempt's state, sent on the channel that the runtime was made with. The same state may be sent twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeEvent {
@@ -20,6 +22,8 @@ pub struct RuntimeEvent {
     pub attempt: AttemptId,
     /// How far it is now.
     pub state: AttemptState,
+    /// Members that are not there, or not any more, each verified gone, by group and rank: where its size was changed.
+    pub gone: Vec<(GroupName, u32)>,
 }
 
 /// Which GPUs each member gets: the devices' indices on the member's node, by group and by the member's index in its
@@ -74,6 +78,16 @@ pub trait Runtime: Send + Sync + 'static {
     /// Takes an attempt: returns once its record is durable; what becomes of it follows as events. An attempt that was
     /// taken (or stopped) before is not started again: its state is sent once more.
     fn start(&self, order: &LaunchOrder, devices: &Devices) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Gives a running attempt these members and ends those that leave: returns once the order is durable; which are gone follows
+    /// as events. A later order replaces an earlier one, and the same may come again. Nothing happens to an attempt that is not there.
+    fn resize(
+        &self,
+        order: &LaunchOrder,
+        members: &[MemberAssignment],
+        leaving: &[MemberAssignment],
+        grace_ms: u64,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Ends an attempt: returns once the order is durable; a final state follows once it is gone. An attempt that was
     /// never taken becomes `Stopped` and can never be started.

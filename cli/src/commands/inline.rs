@@ -195,7 +195,9 @@ impl Inline {
             HeadSpec { cpu: self.head_cpu.unwrap_or(Cpu(1000)), memory: self.head_memory.unwrap_or(Memory(2048)) };
         let members = |name: &str| GroupSpec {
             name: GroupName::new(name).expect("a constant name is valid"),
-            count: self.count.unwrap_or(1),
+            count: Some(self.count.unwrap_or(1)),
+            min: None,
+            max: None,
             cpu: self.cpu.unwrap_or(Cpu(1000)),
             memory: self.memory.unwrap_or(Memory(1024)),
             gpus: self.gpus.unwrap_or_default(),

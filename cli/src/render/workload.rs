@@ -113,11 +113,15 @@ fn section(out: &Out, title: &str, table: &Table) -> String {
 
 fn gang(workload: &WorkloadObject) -> Table {
     let mut table = Table::new(&["GROUP", "#COUNT", "#CPU", "#MEMORY", "#GPUS", "MODELS"]);
+    let elastic: Vec<_> = workload.spec.elastic().collect();
     for group in workload.spec.gang() {
         let models: Vec<String> = group.skus.iter().map(ToString::to_string).collect();
         table.row(vec![
             cell(&group.name),
-            cell(group.count),
+            cell(match elastic.iter().find(|(name, ..)| **name == group.name) {
+                Some((_, least, most)) => format!("{least} to {most}"),
+                None => group.count.to_string(),
+            }),
             cell(Cpu(group.each.cpu_milli)),
             cell(Memory(group.each.memory_mib)),
             cell(Gpus(group.each.gpu_milli)),

@@ -53,7 +53,7 @@ fn an_unknown_field_names_the_nearest() {
     );
     assert_eq!(
         with("cpu: 1", "cpus: 1"),
-        "error: m.yaml:8:18: spec.batch.groups[0].cpus: unknown field: did you mean cpu? (known here: name, count, cpu, memory, gpus, gpu)\n"
+        "error: m.yaml:8:18: spec.batch.groups[0].cpus: unknown field: did you mean cpu? (known here: name, count, min, max, cpu, memory, gpus, gpu)\n"
     );
 }
 

@@ -181,6 +181,7 @@ impl From<Refusal> for ApiError {
             Refusal::Invalid(faults) => ApiError::Invalid { kind: "Workload", name: String::new(), faults },
             Refusal::UidTaken { .. }
             | Refusal::StaleBinding { .. }
+            | Refusal::StaleGrowth { .. }
             | Refusal::StalePreemption { .. }
             | Refusal::OldEpoch { .. }
             | Refusal::StrayReport { .. }

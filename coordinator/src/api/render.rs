@@ -8,11 +8,12 @@ use engine::reasons::Waiting;
 use engine::state::{Attempt, Cluster, Moment, Workload};
 use protocol::api::{
     API_VERSION, AttemptStatus, ClusterObject, ClusterStatus, DeviceStatus, Metadata, MomentStatus, NodeStatus,
-    WorkloadObject, WorkloadStatus,
+    SizeStatus, WorkloadObject, WorkloadStatus,
 };
 use protocol::capacity::DeviceState;
-use protocol::control::AttemptState;
+use protocol::control::{AttemptState, GroupPlacement};
 use protocol::ids::{ClusterName, Region, Uid, WorkloadKey, WorkloadName};
+use protocol::placement::members;
 use protocol::resources::Resources;
 use protocol::workload::{Framework, WorkloadSpec};
 
@@ -69,7 +70,11 @@ impl Seen {
             message: self.message.clone(),
             // A committed workload has exactly one framework; batch stands in for a state that can't be.
             framework: workload.spec.framework().unwrap_or(Framework::Batch),
-            resources: gang_resources(&workload.spec),
+            resources: match workload.live_attempt().filter(|_| workload.size().is_some()) {
+                Some(attempt) => placed_resources(attempt),
+                None => gang_resources(&workload.spec),
+            },
+            size: workload.size().map(|(members, min, max)| SizeStatus { members, min, max }),
             place_in_queue: self.place,
             cluster: workload.attempts.last().map(|a| a.cluster.clone()),
             region: self.region.clone(),
@@ -104,6 +109,12 @@ fn metadata(key: &WorkloadKey, uid: Uid) -> Metadata {
 /// What the whole gang takes.
 pub fn gang_resources(spec: &WorkloadSpec) -> Resources {
     spec.gang().iter().fold(Resources::ZERO, |sum, group| sum + group.each.times(u64::from(group.count)))
+}
+
+/// What an attempt's members take.
+fn placed_resources(attempt: &Attempt) -> Resources {
+    let all = |group: &GroupPlacement| group.each.times(u64::from(members(group)));
+    attempt.placement.iter().fold(Resources::ZERO, |sum, group| sum + all(group))
 }
 
 fn attempt(workload: &Workload, attempt: &Attempt) -> AttemptStatus {

@@ -158,8 +158,8 @@ fn in_flight(state: &State, cluster: &Cluster, watermark: CommandNumber) -> BTre
         return taken;
     }
     let live = state.workloads.values().filter_map(|w| w.live_attempt());
-    for attempt in live.filter(|a| a.cluster == cluster.info.name && a.launch > watermark) {
-        for group in &attempt.placement {
+    for attempt in live.filter(|a| a.cluster == cluster.info.name) {
+        for group in attempt.unseen(watermark).flatten() {
             for share in &group.nodes {
                 *taken.entry(share.node.clone()).or_default() += group.each.times(u64::from(share.members));
             }

@@ -9,6 +9,7 @@ use engine::reasons::{Candidate, Explanation};
 use engine::state::Workload;
 use maud::{Markup, PreEscaped, html};
 use protocol::ids::{UnixMs, WorkloadKey};
+use protocol::workload::{GroupNeed, WorkloadSpec};
 
 use super::dashboard::phase;
 use super::frame::{self, time};
@@ -152,6 +153,12 @@ fn timeline(workload: &Workload) -> Markup {
     }
 }
 
+/// How many members a group has: a number, or from how few to how many.
+fn members(spec: &WorkloadSpec, group: &GroupNeed) -> String {
+    let elastic = spec.elastic().find(|(name, ..)| **name == group.name);
+    elastic.map_or_else(|| group.count.to_string(), |(_, least, most)| format!("{least} to {most}"))
+}
+
 fn asks(workload: &Workload) -> Markup {
     let spec = &workload.spec;
     html! {
@@ -161,7 +168,7 @@ fn asks(workload: &Workload) -> Markup {
                 @for group in spec.gang() {
                     tr {
                         td { (group.name) }
-                        td.num { (group.count) }
+                        td.num { (members(spec, &group)) }
                         td { (group.each) }
                         td { @for sku in &group.skus { span.term { (sku) } } }
                     }

@@ -24,7 +24,9 @@ struct Three {
 fn command(name: &str, padding: usize) -> Command {
     let group = GroupSpec {
         name: "workers".parse().unwrap(),
-        count: 1,
+        count: Some(1),
+        min: None,
+        max: None,
         cpu: Cpu(1000),
         memory: Memory(1),
         gpus: Gpus(0),

@@ -31,7 +31,7 @@ fn attempt() -> AttemptId {
 }
 
 fn report(revision: u64) -> AttemptReport {
-    AttemptReport { attempt: attempt(), revision, state: AttemptState::Running, at: UnixMs(0) }
+    AttemptReport { attempt: attempt(), revision, state: AttemptState::Running, resized: None, at: UnixMs(0) }
 }
 
 fn stop(number: u64) -> Effect {

@@ -125,7 +125,7 @@ impl Core {
             })
             .await
             .unwrap();
-        let report = AttemptReport { attempt, revision, state, at: now() };
+        let report = AttemptReport { attempt, revision, state, resized: None, at: now() };
         self.handle.propose(Command::Report { cluster, report }).await.unwrap();
     }
 }

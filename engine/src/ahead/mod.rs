@@ -11,8 +11,9 @@ mod whatif;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::control::{AttemptReport, AttemptState};
+use protocol::control::{AttemptReport, AttemptState, GroupPlacement, Resized};
 use protocol::ids::{AttemptNumber, ClusterName, LogIndex, NodeName, Uid, UnixMs, WorkloadKey};
+use protocol::placement::{add, beyond};
 use protocol::resources::Resources;
 
 use crate::capacity::Capacity;
@@ -82,8 +83,10 @@ impl Ahead {
             }
             for preemption in plan.preemptions {
                 let victims: Vec<WorkloadKey> = preemption.victims.iter().map(|v| v.key.clone()).collect();
+                let shrinks = preemption.shrinks.clone();
                 if self.apply(Command::Preempt(Box::new(preemption))).is_ok() {
                     changed = true;
+                    shrinks.iter().for_each(|shrink| self.shrunk(&shrink.key, &shrink.members));
                     victims.iter().for_each(|key| self.end(key, AttemptState::Stopped));
                 }
             }
@@ -155,7 +158,13 @@ impl Ahead {
         let Some(workload) = self.state.workloads.get(key) else { return };
         let Some(attempt) = workload.live_attempt() else { return };
         let revision = attempt.revision + 1;
-        let report = AttemptReport { attempt: workload.attempt_id(attempt.number), revision, state, at: self.now };
+        let report = AttemptReport {
+            attempt: workload.attempt_id(attempt.number),
+            revision,
+            state,
+            resized: None,
+            at: self.now,
+        };
         let cluster = attempt.cluster.clone();
         // One that is refused changes nothing: the attempt goes on.
         let _outcome = self.apply(Command::Report { cluster, report });
@@ -169,19 +178,39 @@ impl Ahead {
         let durations = std::mem::take(&mut self.state.durations);
         self.report(key, state);
         self.state.durations = durations;
-        give_back(&mut self.capacity, &self.state, &attempt);
+        let held: Vec<GroupPlacement> = attempt.held().cloned().collect();
+        give_back(&mut self.capacity, &self.state, &attempt, &held);
+    }
+
+    /// Members of a live attempt are gone, and their room is free.
+    fn shrunk(&mut self, key: &WorkloadKey, members: &[GroupPlacement]) {
+        let Some(workload) = self.state.workloads.get(key) else { return };
+        let Some(attempt) = workload.live_attempt().cloned() else { return };
+        let report = AttemptReport {
+            attempt: workload.attempt_id(attempt.number),
+            revision: attempt.revision + 1,
+            state: attempt.reported.clone().unwrap_or(AttemptState::Running),
+            resized: attempt.resize.as_ref().map(|r| Resized { number: r.number, settled: true, missing: vec![] }),
+            at: self.now,
+        };
+        let _outcome = self.apply(Command::Report { cluster: attempt.cluster.clone(), report });
+        give_back(&mut self.capacity, &self.state, &attempt, members);
     }
 }
 
-/// An attempt's room is free in its cluster's frame, where that had it. The frame of an attempt in flight never did.
-fn give_back(capacity: &mut Capacity, state: &State, attempt: &Attempt) {
+/// The room of an attempt's members is free in its cluster's frame, where that had them. The frame never had those in flight.
+fn give_back(capacity: &mut Capacity, state: &State, attempt: &Attempt, groups: &[GroupPlacement]) {
     let Some(frame) = capacity.clusters.get_mut(&attempt.cluster) else { return };
     let life = state.clusters.get(&attempt.cluster).map(|c| c.incarnation);
-    if attempt.launch > frame.watermark || Some(attempt.incarnation) != life {
+    if Some(attempt.incarnation) != life {
         return;
     }
+    let mut seen = vec![];
+    add(&mut seen, groups);
+    let unseen: Vec<GroupPlacement> = attempt.unseen(frame.watermark).flatten().cloned().collect();
+    let seen = beyond(&seen, &unseen);
     let mut held: BTreeMap<&NodeName, Vec<(Resources, u64)>> = BTreeMap::new();
-    for group in &attempt.placement {
+    for group in &seen {
         for share in &group.nodes {
             held.entry(&share.node).or_default().push((group.each, u64::from(share.members)));
         }

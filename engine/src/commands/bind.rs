@@ -46,6 +46,8 @@ impl Step<'_> {
                 incarnation,
                 launch,
                 stop: None,
+                resize: None,
+                arrivals: vec![],
                 revision: 0,
                 reported: None,
                 bound_at: now,

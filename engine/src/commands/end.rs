@@ -32,8 +32,7 @@ pub(super) fn end_attempt(workload: &mut Workload, state: &AttemptState, now: Un
     let Some(attempt) = workload.attempts.last_mut() else { return };
     attempt.ended_at = Some(now);
     let number = attempt.number;
-    let ran = attempt.running_at.map_or(0, |since| now.0.saturating_sub(since.0));
-    workload.served = workload.served.saturating_add(had(&attempt.placement, ran));
+    workload.served = workload.served.saturating_add(had(attempt, now));
     let reported = Happening::Reported { attempt: number, state: state.clone() };
     // A cancel that was acknowledged is final: even an attempt that ended well before the stop reached it ends Cancelled.
     if workload.cancel_requested {

@@ -97,12 +97,17 @@ impl Step<'_> {
             return;
         }
         let cluster = attempt.cluster.clone();
+        let resized = attempt.resize.is_some();
         let stop = attempt.stop.and_then(|(_, cause)| Some((self.next_number(&cluster)?, cause)));
+        let resize = if resized { self.next_number(&cluster) } else { None };
         self.change(key, |w, _| {
             if let Some(attempt) = w.attempts.last_mut() {
                 attempt.incarnation = incarnation;
                 attempt.revision = 0;
                 attempt.stop = stop;
+                if let (Some(number), Some(known)) = (resize, &mut attempt.resize) {
+                    (known.number, known.settled) = (number, false);
+                }
             }
         });
     }

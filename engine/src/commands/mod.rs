@@ -31,6 +31,7 @@ mod end;
 mod end_idle;
 mod expire;
 pub(crate) mod forget;
+mod grow;
 mod join;
 mod lose_cluster;
 mod open_epoch;
@@ -116,7 +117,7 @@ pub enum Command {
         /// Its id.
         uid: Uid,
     },
-    /// Running attempts are ended so that a waiting gang gets their room.
+    /// Running attempts are ended, or give up members, so that a waiting gang gets their room.
     Preempt(Box<Preemption>),
     /// A pool is made or changed.
     SetPool {
@@ -162,6 +163,8 @@ pub enum Command {
         /// Its name.
         name: DataName,
     },
+    /// A running attempt gets more members.
+    Grow(Box<Growth>),
 }
 
 /// What must be there before something is set, so that nobody overwrites what they have not seen.
@@ -194,7 +197,7 @@ pub struct Binding {
     pub decision: Decision,
 }
 
-/// Attempts that are to end so that a waiting gang gets their room: all of them, or none.
+/// Attempts that are to end, or to give up members, so that a waiting gang gets their room: all of them, or none.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Preemption {
     /// The epoch in which it was planned; must be the current one.
@@ -205,6 +208,8 @@ pub struct Preemption {
     pub by_uid: Uid,
     /// Whose attempts end.
     pub victims: Vec<Victim>,
+    /// Who gives up members beyond its minimum, and goes on.
+    pub shrinks: Vec<Shrink>,
     /// What there is to divide among pools, as the planner sees it: capacity is not in the log.
     pub fleet: Amounts,
     /// The clusters whose capacity and attempts count in that.
@@ -235,6 +240,36 @@ pub struct Victim {
     pub uid: Uid,
     /// Its live attempt.
     pub attempt: AttemptNumber,
+}
+
+/// An elastic attempt that is to give up members.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Shrink {
+    /// The workload.
+    pub key: WorkloadKey,
+    /// Its id.
+    pub uid: Uid,
+    /// Its live attempt.
+    pub attempt: AttemptNumber,
+    /// Which members: it must keep its minimum of each group.
+    pub members: Vec<GroupPlacement>,
+}
+
+/// Members that an elastic attempt is to get.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Growth {
+    /// The epoch in which it was planned; must be the current one.
+    pub epoch: Epoch,
+    /// The workload.
+    pub key: WorkloadKey,
+    /// Its id.
+    pub uid: Uid,
+    /// Its live attempt.
+    pub attempt: AttemptNumber,
+    /// The newest command that sized it when this was planned: nothing may have changed its size since.
+    pub sized_by: CommandNumber,
+    /// The members. Free room is the planner's word, for capacity is not in the log.
+    pub members: Vec<GroupPlacement>,
 }
 
 /// What came of a command.
@@ -344,6 +379,14 @@ pub enum Refusal {
         /// What changed.
         why: String,
     },
+    /// The growth does not fit the state any more.
+    #[error("growth of {key} refused: {why}")]
+    StaleGrowth {
+        /// The workload.
+        key: WorkloadKey,
+        /// What changed.
+        why: String,
+    },
     /// The workload is not to end for being idle.
     #[error("{key} is not ended for being idle: {why}")]
     NotIdle {
@@ -438,6 +481,7 @@ impl State {
             Command::EndIdle(end) => step.end_idle(end),
             Command::SetData { name, spec, expect } => step.set_data(name, spec, *expect),
             Command::DeleteData { name } => step.delete_data(name),
+            Command::Grow(growth) => step.grow(growth),
         };
         step.finish(outcome)
     }

@@ -1,15 +1,18 @@
 //! An agent's word on one attempt. Agents say it again until they hear that it is committed, so every report is answered,
 //! also one that changes nothing.
 
-use protocol::control::{AttemptReport, AttemptState, Order, StopCause, StopOrder};
-use protocol::ids::{AttemptId, ClusterName, WorkloadKey};
+use std::collections::BTreeMap;
+
+use protocol::control::{AttemptReport, AttemptState, Order, Resized, StopCause, StopOrder};
+use protocol::ids::{AttemptId, ClusterName, GroupName, UnixMs, WorkloadKey};
+use protocol::placement::all_members;
 
 use super::end::end_attempt;
 use super::step::Step;
 use super::{Outcome, Refusal};
 use crate::lifecycle::{Event, Phase};
 use crate::state::outstanding::GRACE_MS;
-use crate::state::{Happening, Kind};
+use crate::state::{Happening, Kind, Workload};
 
 /// What state holds of an attempt that a cluster speaks of.
 pub(super) enum Held {
@@ -68,12 +71,19 @@ impl Step<'_> {
         self.change(key, |w, now| {
             let Some(attempt) = w.attempts.last_mut() else { return };
             attempt.revision = report.revision;
+            let known = attempt.reported.as_ref() == Some(&report.state);
             attempt.reported = Some(report.state.clone());
             if report.state == AttemptState::Running {
                 attempt.running_at.get_or_insert(now);
             }
             if report.state.is_final() {
                 return end_attempt(w, &report.state, now);
+            }
+            if let Some(word) = &report.resized {
+                hear_of_size(w, word, now);
+                if known && w.phase == Phase::Running {
+                    return;
+                }
             }
             let what = Happening::Reported { attempt: report.attempt.number, state: report.state.clone() };
             match progress(&report.state) {
@@ -101,6 +111,19 @@ impl Step<'_> {
             let order = Order::Stop(StopOrder { attempt, cause: StopCause::Orphaned, grace_ms: GRACE_MS });
             self.send(cluster, number, order);
         }
+    }
+}
+
+/// Takes in how far an agent is with a resize.
+fn hear_of_size(workload: &mut Workload, word: &Resized, now: UnixMs) {
+    let floors: BTreeMap<GroupName, u32> =
+        workload.spec.gang().into_iter().map(|need| (need.name, need.count)).collect();
+    let Some(attempt) = workload.attempts.last_mut() else { return };
+    let missing = attempt.hear_of_size(word, |group| floors.get(group).copied().unwrap_or(0), now);
+    let attempt = attempt.number;
+    if !missing.is_empty() {
+        let (members, size) = (all_members(&missing), workload.size().map_or(0, |(size, ..)| size));
+        workload.remember(Happening::Missing { attempt, members, size }, now);
     }
 }
 

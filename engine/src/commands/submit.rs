@@ -112,7 +112,9 @@ mod tests {
         let key = WorkloadKey { namespace: Namespace::new("a").unwrap(), name: WorkloadName::new("late").unwrap() };
         let group = GroupSpec {
             name: protocol::ids::GroupName::new("workers").unwrap(),
-            count: 1,
+            count: Some(1),
+            min: None,
+            max: None,
             cpu: Cpu(1000),
             memory: Memory(1),
             gpus: Gpus(0),

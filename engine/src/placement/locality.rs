@@ -51,7 +51,7 @@ impl<'a> Wants<'a> {
         if unknown.is_empty() { Ok(Self { spec, reads }) } else { Err(WaitCause::UnknownData { data: unknown }) }
     }
 
-    /// For one of which no data is known.
+    /// Where data decides nothing: the cluster is chosen, or no data is known.
     pub(crate) fn without_data(spec: &'a WorkloadSpec) -> Self {
         Self { spec, reads: vec![] }
     }

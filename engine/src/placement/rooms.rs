@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::capacity::NodeState;
+use protocol::control::GroupPlacement;
 use protocol::ids::{ClusterName, NodeName};
 use protocol::resources::Resources;
 use protocol::sku::Sku;
@@ -142,9 +143,13 @@ impl<'a> Room<'a> {
         nodes.filter(|(_, n)| n.state == NodeState::Ready).map(|(i, n)| (&n.name, i)).collect()
     }
 
-    /// Makes an attempt's room free.
-    pub(crate) fn give(&mut self, places: &BTreeMap<&NodeName, u32>, attempt: &Attempt) {
-        for group in &attempt.placement {
+    /// Makes the room of placed members free.
+    pub(crate) fn give<'g>(
+        &mut self,
+        places: &BTreeMap<&NodeName, u32>,
+        groups: impl IntoIterator<Item = &'g GroupPlacement>,
+    ) {
+        for group in groups {
             for share in &group.nodes {
                 if let Some(node) = places.get(&share.node) {
                     self.holes.give(*node, &group.each, u64::from(share.members));
@@ -153,7 +158,7 @@ impl<'a> Room<'a> {
         }
     }
 
-    /// Takes an attempt's room again that was made free; false, and nothing is taken, where it is gone.
+    /// Takes the room of an attempt's members again that was made free; false, and nothing is taken, where it is gone.
     pub(crate) fn take_back(&mut self, attempt: &Attempt) -> bool {
         let (places, mark) = (self.places(), self.holes.mark());
         for group in &attempt.placement {
@@ -227,8 +232,9 @@ pub(crate) fn rooms<'a>(state: &'a State, capacity: &'a Capacity) -> BTreeMap<&'
     state.clusters.iter().map(|(name, c)| (name, Room::new(state, c, capacity.clusters.get(name)))).collect()
 }
 
-/// What bindings take that the frame does not include: live attempts whose launch is above its watermark. An attempt that
-/// another life of the agent holds is counted too, whatever the watermark: this life's frames can't know of it.
+/// What bindings and resizes take that the frame does not include: members that came by a command above its watermark. What a resize
+/// takes away is free once a frame says so. An attempt that another life of the agent holds is counted too, whatever the watermark:
+/// this life's frames can't know of it.
 fn in_flight<'a>(
     state: &'a State,
     cluster: &'a Cluster,
@@ -239,14 +245,19 @@ fn in_flight<'a>(
         return taken;
     }
     for (_, attempt) in state.live_in(&cluster.info.name) {
-        if attempt.launch <= frame.watermark && attempt.incarnation == cluster.incarnation {
-            continue;
-        }
-        for g in packing_order(attempt.placement.iter().map(|g| g.each)) {
-            let group = &attempt.placement[g];
-            for share in &group.nodes {
-                taken.entry(&share.node).or_default().push((group.each, u64::from(share.members)));
+        let mut take = |groups: &'a [GroupPlacement]| {
+            for g in packing_order(groups.iter().map(|g| g.each)) {
+                let group = &groups[g];
+                for share in &group.nodes {
+                    taken.entry(&share.node).or_default().push((group.each, u64::from(share.members)));
+                }
             }
+        };
+        if attempt.incarnation == cluster.incarnation {
+            attempt.unseen(frame.watermark).for_each(take);
+        } else {
+            take(&attempt.placement);
+            take(attempt.leaving());
         }
     }
     taken

@@ -2,6 +2,7 @@
 
 use protocol::control::AttemptState;
 use protocol::ids::{UnixMs, WorkloadKey};
+use protocol::placement::all_members;
 use protocol::resources::Span;
 use protocol::workload::Spread;
 
@@ -11,25 +12,30 @@ use crate::lifecycle::Phase;
 use crate::queue::order::Standing;
 use crate::queue::{LASTING_MS, Memory, Turn, Walk};
 use crate::reasons::{
-    AwaitedEnd, Candidate, Explanation, Lent, Obstacle, Passed, QuotaBound, Reserved, Shortfall, WaitCause, Waiting,
-    state_text,
+    AwaitedEnd, Basis, Candidate, Explanation, Lent, Obstacle, Passed, QuotaBound, Reserved, Shortfall, WaitCause,
+    Waiting, state_text,
 };
 use crate::state::{Attempt, Awaited, Happening, State, Workload};
+
+/// How many changes of size are told.
+const MOST_CHANGES: usize = 3;
 
 /// The whole answer to "why", in any phase; none where there is no such workload.
 ///
 /// For a waiting workload the line is walked up to it, so that its reason is the one that the planner would give.
 pub fn explain(state: &State, capacity: &Capacity, at: UnixMs, key: &WorkloadKey) -> Option<Explanation> {
     let workload = state.workloads.get(key)?;
+    let now = state.now.max(at);
     let waiting = (workload.phase == Phase::Queued).then(|| waiting(state, capacity, at, workload));
     Some(Explanation {
         phase: workload.phase,
-        summary: match passed(state, workload) {
-            Some(passed) => format!("{}; {passed}", summary(workload, waiting.as_ref(), state.now.max(at))),
-            None => summary(workload, waiting.as_ref(), state.now.max(at)),
-        },
+        summary: [Some(summary(workload, waiting.as_ref(), now)), size(workload, now), passed(state, workload)]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join("; "),
         cures: match &waiting {
-            Some(waiting) => cures(waiting, state.now.max(at)),
+            Some(waiting) => cures(waiting, now),
             None if is_abandoned(state, workload) => vec![forget(workload)],
             None => vec![],
         },
@@ -91,6 +97,32 @@ fn summary(workload: &Workload, waiting: Option<&Waiting>, now: UnixMs) -> Strin
     }
 }
 
+/// How large a live elastic workload is, and how it came to that.
+fn size(workload: &Workload, now: UnixMs) -> Option<String> {
+    let attempt = workload.live_attempt()?;
+    let (has, least, most) = workload.size()?;
+    let resized = |what: &Happening| {
+        matches!(what, Happening::Grew { .. } | Happening::Shrunk { .. } | Happening::Missing { .. })
+    };
+    let lately = workload.timeline.iter().rev().take_while(|m| m.at >= attempt.bound_at);
+    let changes = lately.filter(|m| resized(&m.what)).take(MOST_CHANGES).map(|m| {
+        let ago = Span(now.0.saturating_sub(m.at.0));
+        match &m.what {
+            Happening::Grew { by, .. } => format!("grew by {by} {ago} ago"),
+            Happening::Shrunk { members, by, .. } => format!("shrunk by {members} for {by} {ago} ago"),
+            Happening::Missing { members, .. } => format!("lost {members} by themselves {ago} ago"),
+            _ => String::new(),
+        }
+    });
+    let mut told = vec![format!("it has {has} of {least} to {most} members")];
+    told.extend(changes);
+    let leaving = all_members(attempt.leaving());
+    if leaving > 0 {
+        told.push(format!("{leaving} more are being ended"));
+    }
+    Some(told.join(", "))
+}
+
 /// Past whom a running workload was let, as far as they still wait.
 fn passed(state: &State, workload: &Workload) -> Option<String> {
     let attempt = workload.live_attempt().filter(|attempt| attempt.stop.is_none())?;
@@ -110,6 +142,9 @@ fn kept(reserved: &Reserved, now: UnixMs) -> String {
         nodes => format!("{nodes} nodes of {cluster} are kept for it"),
     };
     match (last, at) {
+        (Some(AwaitedEnd { workload, basis: Some(Basis::Shrinking) }), _) => {
+            format!("{what}: it can start once the members are gone that {workload} gives up for it")
+        }
         (Some(AwaitedEnd { workload, basis: Some(basis) }), Some(at)) => {
             format!("{what}: it can start in {}, once {workload} ends ({basis})", left(*at, now))
         }

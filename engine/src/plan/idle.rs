@@ -24,7 +24,7 @@ pub(super) fn idle(state: &State, capacity: &Capacity, before: &Since, now: Unix
         let Some(cluster) = state.clusters.get(name).filter(|c| c.lost_since.is_none()) else { continue };
         let live = state.live_in(name).filter(|(w, a)| {
             let runs = w.phase == Phase::Running && a.running_at.is_some() && a.stop.is_none();
-            let included = a.launch <= frame.watermark && a.incarnation == cluster.incarnation;
+            let included = a.sized_by() <= frame.watermark && a.incarnation == cluster.incarnation;
             runs && included && w.spec.idle_timeout.is_some()
         });
         let live: Vec<_> = live.collect();

@@ -144,7 +144,9 @@ mod tests {
     fn group(name: usize, (count, cpu, gpus, models): (u32, u64, u64, usize)) -> GroupSpec {
         GroupSpec {
             name: GroupName::new(format!("g-{name}")).unwrap(),
-            count,
+            count: Some(count),
+            min: None,
+            max: None,
             cpu: Cpu(cpu * 1000),
             memory: Memory(1),
             gpus: Gpus(gpus * 1000),

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use protocol::control::GroupPlacement;
 use protocol::ids::{ClusterName, PoolName};
 use protocol::pool::{Amounts, Resource, WithinPool};
 
@@ -40,7 +41,7 @@ pub(crate) fn held_and_demand(
     for cluster in state.indices.live.keys().filter(|name| !clusters.contains(*name)) {
         for (workload, attempt) in state.live_in(cluster) {
             if let Some(sum) = held.get_mut(&workload.pool) {
-                sum.take_all(&holds(&attempt.placement));
+                sum.take_all(&holds(attempt.held()));
             }
         }
     }
@@ -66,8 +67,12 @@ impl Rights {
         let anywhere = held_in_tree(&state.pools, &state.indices.usage);
         let mut rights = Self { divided: divided(&state.pools, &fleet), fleet, entitled, held, anywhere };
         for cluster in clusters {
-            for (workload, attempt) in state.live_in(cluster).filter(|(_, attempt)| attempt.stop.is_some()) {
-                rights.without(state, &workload.pool, &holds(&attempt.placement));
+            for (workload, attempt) in state.live_in(cluster) {
+                let going = attempt.stop.map_or(&[][..], |_| &attempt.placement).iter().chain(attempt.leaving());
+                let going = holds(going);
+                if !going.is_empty() {
+                    rights.without(state, &workload.pool, &going);
+                }
             }
         }
         rights
@@ -101,7 +106,27 @@ impl Rights {
             let (own, other) = (victim.length(state.now), by.length(state.now));
             return victim.gives_way_to(by, pool, state.now).then_some(Ground::Served { own, other });
         }
-        let has = holds(&victim.live_attempt()?.placement);
+        self.lent(by, victim, &holds(&victim.live_attempt()?.placement))
+    }
+
+    /// By what right a waiting workload may have the room of a running one's members beyond its minimum; none: by none. Within a pool
+    /// such members go before any gang waits, whatever its priority.
+    pub(crate) fn ground_of_extra(
+        &self,
+        by: &Workload,
+        victim: &Workload,
+        members: &[GroupPlacement],
+    ) -> Option<Ground> {
+        if by.pool == victim.pool {
+            return Some(Ground::Extra);
+        }
+        if victim.live_attempt().is_some_and(|a| a.ends_for(by.uid)) {
+            return Some(Ground::Passed);
+        }
+        self.lent(by, victim, &holds(members))
+    }
+
+    fn lent(&self, by: &Workload, victim: &Workload, has: &Amounts) -> Option<Ground> {
         scarce(&needs(&by.spec.gang())).filter(|resource| has.of(resource) > 0).find_map(|resource| {
             let (held, entitled) = self.over(&victim.pool, resource)?;
             Some(Ground::Lent { resource: resource.clone(), held, entitled })
@@ -113,6 +138,11 @@ impl Rights {
         if let Some(attempt) = victim.live_attempt() {
             self.without(state, &victim.pool, &holds(&attempt.placement));
         }
+    }
+
+    /// A running workload gives up members.
+    pub(crate) fn gives_members(&mut self, state: &State, victim: &Workload, members: &[GroupPlacement]) {
+        self.without(state, &victim.pool, &holds(members));
     }
 
     fn without(&mut self, state: &State, pool: &PoolName, held: &Amounts) {

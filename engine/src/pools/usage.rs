@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use protocol::control::GroupPlacement;
 use protocol::ids::PoolName;
+use protocol::placement::members;
 use protocol::pool::{Amounts, Resource};
 use protocol::resources::Resources;
 use protocol::workload::{GroupNeed, Preemptible};
 
 use crate::lifecycle::Phase;
-use crate::state::{Line, Waiter, Workload};
+use crate::state::{Attempt, Line, Waiter, Workload};
 
 /// What the workloads of one pool hold and wait for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,15 +49,27 @@ pub fn needs(gang: &[GroupNeed]) -> Amounts {
     sum
 }
 
-/// What a placed gang holds.
-pub fn holds(placement: &[GroupPlacement]) -> Amounts {
+/// What placed groups hold.
+pub fn holds<'a>(placement: impl IntoIterator<Item = &'a GroupPlacement>) -> Amounts {
     let mut sum = Amounts::default();
-    for group in placement {
-        let members = group.nodes.iter().map(|n| u64::from(n.members)).sum();
-        add(&mut sum, &group.each, members);
-        if let Some(sku) = &group.sku {
-            sum.add(Resource::Model(sku.clone()), group.each.times(members).gpu_milli);
-        }
+    placement.into_iter().for_each(|group| add_placed(&mut sum, group, members(group)));
+    sum
+}
+
+fn add_placed(sum: &mut Amounts, group: &GroupPlacement, members: u32) {
+    let members = u64::from(members);
+    add(sum, &group.each, members);
+    if let Some(sku) = &group.sku {
+        sum.add(Resource::Model(sku.clone()), group.each.times(members).gpu_milli);
+    }
+}
+
+/// What a live attempt holds that may not be preempted: members beyond the fewest always may.
+fn firm(workload: &Workload, attempt: &Attempt) -> Amounts {
+    let mut sum = Amounts::default();
+    if workload.spec.preemptible == Preemptible::No {
+        let least = |group: &GroupPlacement| members(group).min(workload.floor(&group.group));
+        attempt.placement.iter().for_each(|group| add_placed(&mut sum, group, least(group)));
     }
     sum
 }
@@ -75,11 +88,8 @@ pub(crate) fn count(all: &mut UsageByPool, workload: &Workload) {
         }
     }
     if let Some(attempt) = workload.live_attempt() {
-        let held = holds(&attempt.placement);
-        usage.held.add_all(&held);
-        if workload.spec.preemptible == Preemptible::No {
-            usage.firm.add_all(&held);
-        }
+        usage.held.add_all(&holds(attempt.held()));
+        usage.firm.add_all(&firm(workload, attempt));
     }
 }
 
@@ -94,11 +104,8 @@ pub(crate) fn discount(all: &mut UsageByPool, workload: &Workload) {
         usage.pending.take_all(&needs(&workload.spec.gang()));
     }
     if let Some(attempt) = workload.live_attempt() {
-        let held = holds(&attempt.placement);
-        usage.held.take_all(&held);
-        if workload.spec.preemptible == Preemptible::No {
-            usage.firm.take_all(&held);
-        }
+        usage.held.take_all(&holds(attempt.held()));
+        usage.firm.take_all(&firm(workload, attempt));
     }
     if usage.live == 0 {
         all.remove(&workload.pool);

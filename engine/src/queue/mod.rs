@@ -7,7 +7,9 @@
 //! or for other workloads to succeed. And where one waits for its pool's part, that is kept for it (`pools::admission`).
 
 pub(crate) mod books;
+mod elastic;
 pub(crate) mod estimates;
+mod giving;
 pub(crate) mod order;
 mod passers;
 mod reclaim;
@@ -15,7 +17,7 @@ pub(crate) mod reservations;
 mod soonest;
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use protocol::control::GroupPlacement;
@@ -67,6 +69,8 @@ pub(crate) struct Walk<'a> {
     fleet: Amounts,
     /// The first that found no room, or not enough of their pool's part.
     starved: Vec<Starved<'a>>,
+    /// Clusters where gangs within their pool's part wait for room.
+    wanted: BTreeSet<ClusterName>,
     /// Those that were let past a gang that can start now without them.
     called: Vec<Preemption>,
     /// What pools have a right to; found when first asked for.
@@ -151,6 +155,7 @@ impl<'a> Walk<'a> {
             last,
             standing,
             starved,
+            wanted: BTreeSet::new(),
             called: vec![],
             rights,
             all_lent,
@@ -269,6 +274,7 @@ impl<'a> Walk<'a> {
         }
         if places.is_empty() {
             let cause = self.cause(&barred, strict);
+            self.wanted.extend(barred.iter().filter(|b| b.waits).map(|b| b.cluster.clone()));
             // One that may only start on condition that it ends again for another of its pool makes nobody wait.
             let strictly = Asks { passes: false, ..*asks };
             if self.ledger.forbids(&self.state.pools, pool, &needs(&gang), strictly).is_some() {
@@ -324,10 +330,12 @@ impl<'a> Walk<'a> {
         if reserved.is_none() {
             self.ledger.claim(&self.state.pools, &short, pool, &needs(gang), by(workload));
         }
-        // Where workloads of the pool give way to each other, those that stand behind give up its part. Others give nothing: it may not start on that.
+        // Where workloads of the pool give way to each other, those that stand behind give up its part, and elastic ones members beyond
+        // their minimum. Others give nothing: it may not start on that.
         let gives_way = self.state.pools.spec(pool).is_some_and(PoolSpec::gives_way_within);
         let anywhere = likeness.most.is_none() && likeness.beside.is_none();
-        if short.bound != QuotaBound::Reservation && gives_way && anywhere {
+        let elastic = || self.state.elastic().any(|(w, _)| w.pool == *pool);
+        if short.bound != QuotaBound::Reservation && anywhere && (gives_way || elastic()) {
             let has_data = |name: &ClusterName| self.state.has_data(&workload.spec, name);
             let of_use = |name: &&&ClusterName| !avoids.concerns(name) && has_data(name);
             let all = self.placer.rooms.keys().filter(of_use).map(|name| (*name).clone()).collect();

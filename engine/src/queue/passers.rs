@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use protocol::control::GroupPlacement;
 use protocol::ids::ClusterName;
 
 use super::reservations::Promise;
@@ -15,6 +16,13 @@ use crate::reasons::Reserved;
 use crate::state::{Attempt, Workload};
 
 type Passer<'a> = (&'a Workload, &'a Attempt);
+
+/// Whose room a gang is looked for with, one after the other.
+enum Step {
+    AsIs,
+    WithoutEnding,
+    WithoutPassers,
+}
 
 impl<'a> Walk<'a> {
     /// Ends those that were let past a gang, where it can start once they are gone, and keeps its place for it.
@@ -42,6 +50,7 @@ impl<'a> Walk<'a> {
                 by: workload.key.clone(),
                 by_uid: workload.uid,
                 victims,
+                shrinks: vec![],
                 fleet: self.fleet.clone(),
                 clusters,
             });
@@ -63,18 +72,26 @@ impl<'a> Walk<'a> {
         let mut ledger = self.ledger.clone();
         for (passer, attempt) in passers.iter().filter(|(passer, _)| passer.pool == *pool) {
             debug_assert!(attempt.ended_at.is_none(), "{} lives", passer.key);
-            ledger.give(pools, pool, &holds(&attempt.placement));
+            ledger.give(pools, pool, &holds(attempt.held()));
         }
         let gang = self.allowed(&ledger, seeker, asks).ok()?;
-        let staying: Vec<Passer<'a>> = passers.iter().copied().filter(|(_, attempt)| attempt.stop.is_none()).collect();
+        let ends = |(_, attempt): &Passer<'a>| attempt.stop.is_some();
         // Whatever is ending beside them may leave room enough.
         let there: BTreeSet<&'a ClusterName> = passers.iter().map(|(_, attempt)| &attempt.cluster).collect();
-        let live = there.into_iter().flat_map(|cluster| self.state.live_in(cluster));
-        let going: Vec<Passer<'a>> = live.filter(|(_, attempt)| attempt.stop.is_some()).collect();
+        let live: Vec<Passer<'a>> = there.into_iter().flat_map(|cluster| self.state.live_in(cluster)).collect();
         // As few as possible give up their room: it may be enough that their pool's part is free, or that others are ending.
         let (mut place, mut given): (Option<Place>, Vec<Passer<'a>>) = (None, vec![]);
-        for more in [vec![], going, staying] {
-            more.iter().for_each(|(_, attempt)| self.give(attempt));
+        for step in [Step::AsIs, Step::WithoutEnding, Step::WithoutPassers] {
+            let more = match step {
+                Step::AsIs => vec![],
+                Step::WithoutEnding => {
+                    // Members that leave, too.
+                    live.iter().for_each(|(_, attempt)| self.give(attempt, attempt.leaving()));
+                    live.iter().copied().filter(ends).collect()
+                }
+                Step::WithoutPassers => passers.iter().copied().filter(|passer| !ends(passer)).collect(),
+            };
+            more.iter().for_each(|(_, attempt)| self.give(attempt, &attempt.placement));
             let (places, _) = self.look(seeker, &gang, &seeker.strict);
             let fits = |place: &Place| ledger.forbids(pools, pool, &self.would_hold(place, &gang), asks).is_none();
             place = places.into_iter().find(fits);
@@ -90,7 +107,7 @@ impl<'a> Walk<'a> {
         let mut victims = vec![];
         for (passer, attempt) in passers {
             let own = passer.pool == *pool;
-            let held = holds(&attempt.placement);
+            let held = holds(attempt.held());
             // It passes what is kept for the gang no longer: it stays only where there is enough for both.
             let part = !own || ledger.forbids(pools, pool, &held, Asks { passes: true, ..seeker.asks }).is_none();
             let gave = given.iter().any(|(other, _)| other.uid == passer.uid);
@@ -105,10 +122,10 @@ impl<'a> Walk<'a> {
         Some((place, victims))
     }
 
-    fn give(&mut self, attempt: &Attempt) {
+    fn give(&mut self, attempt: &Attempt, members: &[GroupPlacement]) {
         if let Some(room) = self.placer.rooms.get_mut(&attempt.cluster) {
             let places = room.places();
-            room.give(&places, attempt);
+            room.give(&places, members);
         }
     }
 

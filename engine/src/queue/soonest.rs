@@ -6,6 +6,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
+use protocol::control::GroupPlacement;
 use protocol::ids::{Uid, UnixMs};
 
 use super::estimates::ends;
@@ -50,6 +51,8 @@ struct End<'a> {
     at: Option<(UnixMs, Basis)>,
     workload: &'a Workload,
     attempt: &'a Attempt,
+    /// What is free then: all of it, or members that go before.
+    gives: &'a [GroupPlacement],
     /// It is being ended, or will be as soon as that helps.
     goes: bool,
     /// The nodes that it holds something of.
@@ -117,12 +120,16 @@ fn live<'a>(
     let useful = |node: &u32| matters(*node) && (any || room.holes.sku(*node).is_some_and(|s| accepted.contains(&s)));
     let mut live: Vec<End<'a>> = state
         .live_in(&room.cluster.info.name)
-        .filter_map(|(workload, attempt)| {
-            let shares = attempt.placement.iter().flat_map(|g| &g.nodes);
+        .flat_map(|(workload, attempt)| {
+            [(workload, attempt, &attempt.placement[..], false), (workload, attempt, attempt.leaving(), true)]
+        })
+        .filter_map(|(workload, attempt, gives, leaves)| {
+            let shares = gives.iter().flat_map(|g| &g.nodes);
             let nodes: Vec<u32> = shares.filter_map(|s| places.get(&s.node).copied()).filter(useful).collect();
-            let goes = attempt.stop.is_some() || attempt.ends_for(uid);
-            let at = || if goes { Some((now, Basis::Ending)) } else { ends(state, workload, attempt, now) };
-            let end = || End { at: at(), workload, attempt, goes, nodes: nodes.clone() };
+            let goes = leaves || attempt.stop.is_some() || attempt.ends_for(uid);
+            let basis = if leaves { Basis::Shrinking } else { Basis::Ending };
+            let at = || if goes { Some((now, basis)) } else { ends(state, workload, attempt, now) };
+            let end = || End { at: at(), workload, attempt, gives, goes, nodes: nodes.clone() };
             (!nodes.is_empty()).then(end)
         })
         .collect();
@@ -172,7 +179,7 @@ fn first_fit(
             for i in &steps[step - 1] {
                 if let Entry::Vacant(new) = given.entry(*i) {
                     new.insert(step);
-                    room.give(&places, live[*i].attempt);
+                    room.give(&places, live[*i].gives);
                 }
             }
             marks.push(room.holes.mark());

@@ -130,6 +130,7 @@ impl fmt::Display for Basis {
             Basis::Declared => f.write_str("as it declared"),
             Basis::Learnt { runs } => write!(f, "as the last {runs} of its kind did"),
             Basis::Ending => f.write_str("it is being ended"),
+            Basis::Shrinking => f.write_str("members of it are being ended"),
         }
     }
 }
@@ -268,6 +269,17 @@ impl fmt::Display for Happening {
                  for what in it takes its nodes down, or submit it again once its infrastructure is sound",
                 Span(PROGRESS_MS)
             ),
+            Happening::Grew { attempt, by, size } => {
+                write!(f, "attempt {attempt} grew by {by} to {size} {}", members(*size))
+            }
+            Happening::Shrunk { attempt, members, size, by, pool, ground } => {
+                write!(f, "attempt {attempt} shrunk by {members} to {size} for {by} of pool {pool}: {ground}")
+            }
+            Happening::Missing { attempt, members: missing, size } => write!(
+                f,
+                "{missing} {} of attempt {attempt} beyond its minimum did not come up or ended: it has {size}",
+                members(*missing)
+            ),
             Happening::Idle { attempt, timeout, .. } => write!(
                 f,
                 "attempt {attempt} is ended: all its GPUs were measured to do nothing for {timeout} (spec.idleTimeout)"
@@ -290,6 +302,7 @@ impl fmt::Display for Ground {
                 let (own, other) = (hours(own), hours(other));
                 write!(f, "its pool serves the least served first: it counts as {own} GPU-hours, the other as {other}")
             }
+            Ground::Extra => f.write_str("members beyond its minimum go before any gang of its pool waits"),
             Ground::Priority { own, other } => write!(f, "its priority is {own}, the other's is {other}"),
         }
     }

@@ -42,6 +42,8 @@ pub(crate) struct Indices {
     pub(crate) likenesses: Likenesses,
     /// Workloads with a live attempt, by its cluster and launch.
     pub(crate) live: BTreeMap<ClusterName, BTreeMap<CommandNumber, WorkloadKey>>,
+    /// Workloads with a live attempt whose size may change.
+    pub(crate) elastic: BTreeSet<WorkloadKey>,
     /// Workloads with a live attempt that was let past waiting ones, by those others.
     pub(crate) passers: BTreeMap<Uid, BTreeSet<WorkloadKey>>,
     /// What each pool's workloads hold and wait for.
@@ -90,6 +92,9 @@ impl Indices {
         usage::count(&mut self.usage, workload);
         if let Some(attempt) = workload.live_attempt() {
             self.live.entry(attempt.cluster.clone()).or_default().insert(attempt.launch, workload.key.clone());
+            if workload.spec.elastic().next().is_some() {
+                self.elastic.insert(workload.key.clone());
+            }
             for passed in &attempt.decision.passed {
                 self.passers.entry(passed.uid).or_default().insert(workload.key.clone());
             }
@@ -134,6 +139,7 @@ impl Indices {
                 self.live.remove(&attempt.cluster);
             }
         }
+        self.elastic.remove(&workload.key);
         for passed in &attempt.decision.passed {
             if let Some(all) = self.passers.get_mut(&passed.uid) {
                 all.remove(&workload.key);
@@ -220,6 +226,12 @@ impl State {
     /// Workloads that have not ended and name this data, by name.
     pub fn readers(&self, data: &DataName) -> impl Iterator<Item = &WorkloadKey> {
         self.indices.readers.get(data).into_iter().flatten()
+    }
+
+    /// Workloads with a live attempt whose size may change.
+    pub(crate) fn elastic(&self) -> impl Iterator<Item = (&Workload, &Attempt)> {
+        let all = self.indices.elastic.iter().filter_map(|key| self.workloads.get(key));
+        all.filter_map(|workload| Some((workload, workload.live_attempt()?)))
     }
 
     /// What a pool's workloads hold and wait for; none where it has no workloads that have not ended.

@@ -1,6 +1,6 @@
 //! What a cluster's agent was told and has not confirmed: derived from state, so that any leader can say it again.
 
-use protocol::control::{LaunchOrder, Order, StopOrder};
+use protocol::control::{LaunchOrder, Order, ResizeOrder, StopOrder};
 use protocol::ids::{ClusterName, CommandNumber};
 
 use super::{Attempt, State, Workload};
@@ -11,7 +11,8 @@ pub const GRACE_MS: u64 = 10_000;
 impl State {
     /// Commands to a cluster that its agent has not confirmed, by number: what a new leader, or a new session, sends again.
     ///
-    /// A launch is outstanding until the first report, a stop until the attempt is gone. An attempt that was stopped before it
+    /// A launch is outstanding until the first report, a resize until the agent has done all of it or the attempt is stopped, a stop
+    /// until the attempt is gone. An attempt that was stopped before it
     /// was accepted has the stop alone: an agent that never saw the launch notes that it is over, and starts nothing for a
     /// workload that is not wanted any more; a launch that is still on its way has the lower number and comes first. Attempts of another life of the agent have neither: this
     /// one could start what still runs, or call gone what it never knew.
@@ -23,7 +24,7 @@ impl State {
             .flat_map(|(workload, attempt)| {
                 let unseen = attempt.revision == 0 && attempt.stop.is_none();
                 let launch = unseen.then(|| (attempt.launch, launch_order(workload, attempt)));
-                launch.into_iter().chain(stop_order(workload, attempt))
+                launch.into_iter().chain(resize_order(workload, attempt)).chain(stop_order(workload, attempt))
             })
             .collect();
         orders.sort_by_key(|(number, _)| *number);
@@ -39,6 +40,17 @@ pub(crate) fn launch_order(workload: &Workload, attempt: &Attempt) -> Order {
         spec: (*workload.spec).clone(),
         placement: attempt.placement.clone(),
     }))
+}
+
+/// The order that gives an attempt its present size, where that is not done yet.
+pub(crate) fn resize_order(workload: &Workload, attempt: &Attempt) -> Option<(CommandNumber, Order)> {
+    let resize = attempt.resize.as_ref().filter(|resize| !resize.settled && attempt.stop.is_none())?;
+    let order = ResizeOrder {
+        attempt: workload.attempt_id(attempt.number),
+        placement: attempt.placement.clone(),
+        grace_ms: GRACE_MS,
+    };
+    Some((resize.number, Order::Resize(Box::new(order))))
 }
 
 /// The order that ends an attempt, where that was asked for.

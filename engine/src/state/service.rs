@@ -6,11 +6,10 @@
 //! in coarse steps, so that two long ones do not take turns for ever). Unlike there, waiting is bounded by arrival: for each hour of
 //! its step a workload stands [`PATIENCE`] hours later in line, so that only those pass it that were submitted in that time.
 
-use protocol::control::GroupPlacement;
 use protocol::ids::UnixMs;
 use protocol::pool::{Amounts, LineOrder, PoolSpec, Resource};
 
-use super::Workload;
+use super::{Attempt, Workload};
 use crate::pools::Pools;
 use crate::pools::usage::{holds, needs};
 
@@ -37,9 +36,10 @@ fn gpu_ms(size: u64, ms: u64) -> u64 {
     u64::try_from(u128::from(size) * u128::from(ms) / 1000).unwrap_or(u64::MAX)
 }
 
-/// What members there have had after so long, in GPU-ms, or core-ms where they have no GPUs.
-pub(crate) fn had(placement: &[GroupPlacement], ms: u64) -> u64 {
-    gpu_ms(size(&holds(placement)), ms)
+/// What an attempt has had since its size changed last, or it began to run, in GPU-ms; core-ms where it has no GPUs.
+pub(crate) fn had(attempt: &Attempt, now: UnixMs) -> u64 {
+    let since = attempt.sized_at().map_or(0, |since| now.0.saturating_sub(since.0));
+    gpu_ms(size(&holds(&attempt.placement)), since)
 }
 
 /// The step of a length, in GPU-ms: the largest of 0 and 1, 4, 16, … GPU-hours that it reaches.
@@ -51,9 +51,7 @@ pub(crate) fn step(length: u64) -> u64 {
 impl Workload {
     /// What it has had by now, in GPU-ms; core-ms for one without GPUs.
     pub(crate) fn served(&self, now: UnixMs) -> u64 {
-        let running = self.live_attempt().and_then(|a| Some((a, a.running_at?)));
-        let current = running.map_or(0, |(a, since)| had(&a.placement, now.0.saturating_sub(since.0)));
-        self.served.saturating_add(current)
+        self.served.saturating_add(self.live_attempt().map_or(0, |attempt| had(attempt, now)))
     }
 
     /// How long it is as far as anyone can tell, in GPU-ms: what is left of what it declares; else, and once it is late, what it has had.

@@ -67,7 +67,7 @@ pub fn ops(bytes: &[u8]) -> Vec<Op> {
 }
 
 fn op(n: &mut Numbers<'_>) -> Op {
-    match n.below(22) {
+    match n.below(23) {
         0 => Op::Epoch,
         1..=4 => Op::Submit {
             name: n.below(10),
@@ -81,6 +81,7 @@ fn op(n: &mut Numbers<'_>) -> Op {
             after: n.below(12),
             ttl: n.ms(),
             reads: n.below(16),
+            more: n.below(4) as u32,
         },
         5 => Op::SetPool {
             name: n.below(3),
@@ -104,6 +105,7 @@ fn op(n: &mut Numbers<'_>) -> Op {
             attempt_back: n.below(8) as u32 / 7,
             revision_back: n.below(8) as u64 / 6,
             state: n.below(9),
+            size: n.below(8) as u8,
         },
         17 => Op::Join {
             cluster: n.below(2),
@@ -120,6 +122,7 @@ fn op(n: &mut Numbers<'_>) -> Op {
             _ => Op::Forget { name: n.below(10), attempt_back: n.below(4) as u32 / 3 },
         },
         19 => Op::Tick { ms: n.ms() },
+        20 => Op::GrowAgain { which: n.below(256) },
         _ => Op::CatchUp { cluster: n.below(2) },
     }
 }

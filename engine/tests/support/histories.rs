@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::commands::{Binding, Command, Expect, Preemption};
+use engine::commands::{Binding, Command, Expect, Growth, Preemption, Shrink, Victim};
 use engine::plan::{Memory, plan_on};
 use engine::{Phase, State};
 use protocol::codec::{decode_body, encode_body};
-use protocol::control::AttemptReport;
+use protocol::control::{AttemptReport, GroupPlacement, NodeShare, Resized};
 use protocol::data::DataSpec;
 use protocol::ids::*;
+use protocol::placement::all_members;
 use protocol::pool::*;
 use protocol::resources::{DataSize, Span};
 use protocol::sku::Sku;
@@ -30,8 +31,11 @@ pub struct History {
     bound: Vec<Binding>,
     memory: Memory,
     preempted: Vec<Preemption>,
+    grown: Vec<Growth>,
     /// Attempts that had to give room.
     pub victims: usize,
+    /// Members that came, and members that went for others.
+    pub resized: (u32, u32),
 }
 
 impl History {
@@ -47,7 +51,9 @@ impl History {
             bound: vec![],
             memory: Memory::default(),
             preempted: vec![],
+            grown: vec![],
             victims: 0,
+            resized: (0, 0),
         }
     }
 
@@ -75,6 +81,13 @@ impl History {
                     applied.map_err(|r| format!("a fresh binding was refused: {r}"))?;
                     self.check_part(&key, &whole, &parts)?;
                 }
+                for growth in plan.growths {
+                    let key = growth.key.clone();
+                    self.grown.push(growth.clone());
+                    let applied = self.apply(Command::Grow(Box::new(growth)))?;
+                    applied.map_err(|r| format!("a fresh growth was refused: {r}"))?;
+                    self.check_part(&key, &whole, &parts)?;
+                }
                 for (key, uid) in plan.expirations {
                     let applied = self.apply(Command::Expire { key, uid })?;
                     applied.map_err(|r| format!("a record that is due did not go: {r}"))?;
@@ -100,9 +113,10 @@ impl History {
     pub fn command(&self, op: &Op) -> Option<Command> {
         Some(match op {
             Op::Epoch => Command::OpenEpoch { epoch: Epoch(self.state.epoch.0 + 1) },
-            Op::Submit { name, count, gpus, priority, retries, pool, firm, lasts, after, ttl, reads } => {
+            Op::Submit { name, count, gpus, priority, retries, pool, firm, lasts, after, ttl, reads, more } => {
                 let skus: &[&str] = if *gpus > 0 { &["H100"] } else { &[] };
-                let mut spec = batch(vec![group("w", *count, 1, 1, *gpus, skus)]);
+                let group = group("w", *count, 1, 1, *gpus, skus);
+                let mut spec = if *more > 0 { ray(1, vec![elastic(group, *more)]) } else { batch(vec![group]) };
                 (spec.priority, spec.retries.limit) = (*priority, *retries);
                 spec.preemptible = (!firm).into();
                 spec.expected_duration = (*lasts > 0).then(|| Span(*lasts * 20_000));
@@ -127,6 +141,10 @@ impl History {
                 Command::SetData { name: data_name(DATA[*name]), spec: Box::new(spec), expect: Expect::Any }
             }
             Op::DeleteData { name } => Command::DeleteData { name: data_name(DATA[*name]) },
+            Op::GrowAgain { which } => {
+                let growth = self.grown.get(which % self.grown.len().max(1))?.clone();
+                Command::Grow(Box::new(growth))
+            }
             Op::PreemptAgain { which } => {
                 let preemption = self.preempted.get(which % self.preempted.len().max(1))?.clone();
                 Command::Preempt(Box::new(preemption))
@@ -152,16 +170,17 @@ impl History {
                 Command::SetOwnershipRule { owner, spec, expect: Expect::Any }
             }
             Op::BindAgain { which, older_epoch } => self.bind_again(*which, *older_epoch)?,
-            Op::Report { name, cluster, attempt_back, revision_back, state } => {
+            Op::Report { name, cluster, attempt_back, revision_back, state, size } => {
                 let w = self.state.workloads.get(&key(NAMES[*name]))?;
                 let last = w.attempts.last()?;
                 let cluster = CLUSTERS.get(*cluster).map_or_else(|| last.cluster.clone(), |c| super::cluster(c));
-                let report = report(
+                let mut report = report(
                     NAMES[*name],
                     last.number.0.saturating_sub(*attempt_back),
                     (last.revision + 1).saturating_sub(*revision_back),
                     state_of(STATES[*state]),
                 );
+                report.resized = said_of_size(w, last, *size);
                 Command::Report { cluster, report }
             }
             Op::Join { cluster, life, took_all, forgets, state } => {
@@ -213,7 +232,7 @@ impl History {
             return Ok(());
         }
         let w = &self.state.workloads[&binding.key];
-        let need = &w.spec.gang()[0];
+        let need = &w.spec.gang().pop().unwrap();
         for (name, frame) in &self.fleet.capacity.clusters {
             let lost = self.state.clusters.get(name).is_none_or(|c| c.lost_since.is_some());
             if lost || is_avoided(w, name, None, now) || !self.has_data(w, name) {
@@ -232,17 +251,39 @@ impl History {
         Ok(())
     }
 
-    /// The victims' end makes room for the gang, and without it there would be none (or its pool had not enough).
+    /// What is given makes room for the gang, and without any of it there would be none (or its pool had not enough).
     fn check_hole(&self, p: &Preemption) -> Result<(), String> {
         let by = &self.state.workloads[&p.by];
-        let need = &by.spec.gang()[0];
-        let named: Vec<&WorkloadKey> = p.victims.iter().map(|v| &v.key).collect();
+        // The head of a Ray workload is next to nothing.
+        let need = by.spec.gang().pop().unwrap();
         let attempt = |key: &WorkloadKey| self.state.workloads[key].attempts.last().unwrap();
         let passed = |key: &WorkloadKey| attempt(key).decision.passed.iter().any(|passed| passed.uid == p.by_uid);
+        let named: Vec<&WorkloadKey> =
+            p.victims.iter().map(|v| &v.key).chain(p.shrinks.iter().map(|s| &s.key)).collect();
         let on: BTreeSet<&ClusterName> = named.iter().map(|key| &attempt(key).cluster).collect();
         // Those that were let past it may have to give up its pool's part in one cluster and room in another.
-        let all_passed = named.iter().all(|key| passed(key));
-        let members_in = |cluster: &ClusterName, without: &dyn Fn(&engine::state::Workload) -> bool| -> u64 {
+        let all_passed = p.shrinks.is_empty() && p.victims.iter().all(|v| passed(&v.key));
+        let ends = |victims: &[Victim], w: &engine::state::Workload| {
+            victims.iter().any(|v| v.uid == w.uid) || w.attempts.last().is_some_and(|a| a.stop.is_some())
+        };
+        // What would be free of an attempt that a frame has, and what is not.
+        let gives = |victims: &[Victim], shrinks: &[Shrink], w: &engine::state::Workload| -> Vec<GroupPlacement> {
+            let last = w.attempts.last().unwrap();
+            let leaving = last.resize.iter().flat_map(|r| r.leaving.clone());
+            let whole = if ends(victims, w) { last.placement.clone() } else { vec![] };
+            let some = shrinks.iter().filter(|s| s.uid == w.uid && whole.is_empty()).flat_map(|s| s.members.clone());
+            leaving.chain(whole.clone()).chain(some).collect()
+        };
+        let on_node = |groups: &[GroupPlacement], node: &NodeName| -> Resources {
+            let mut sum = Resources::ZERO;
+            for group in groups {
+                for share in group.nodes.iter().filter(|s| s.node == *node) {
+                    sum += group.each.times(u64::from(share.members));
+                }
+            }
+            sum
+        };
+        let members_in = |cluster: &ClusterName, victims: &[Victim], shrinks: &[Shrink]| -> u64 {
             let Some(frame) = self.fleet.capacity.clusters.get(cluster) else { return 0 };
             let incarnation = self.state.clusters[cluster].incarnation;
             let of_model = frame.nodes.iter().filter(|n| need.each.gpu_milli == 0 || n.sku.is_some());
@@ -253,17 +294,14 @@ impl History {
                     for w in self.state.workloads.values() {
                         let there = w.attempts.iter().filter(|a| a.ended_at.is_none() && a.cluster == *cluster);
                         for attempt in there {
-                            let unseen = attempt.launch > frame.watermark || attempt.incarnation != incarnation;
-                            for group in &attempt.placement {
-                                for share in group.nodes.iter().filter(|s| s.node == node.name) {
-                                    let held = group.each.times(u64::from(share.members));
-                                    match (unseen, without(w)) {
-                                        (true, false) => free = free.saturating_sub(&held),
-                                        (false, true) => free += held,
-                                        _ => {}
-                                    }
-                                }
-                            }
+                            let gone = on_node(&gives(victims, shrinks, w), &node.name);
+                            let leaving = attempt.resize.iter().flat_map(|r| r.leaving.clone());
+                            let all: Vec<_> = attempt.placement.iter().cloned().chain(leaving).collect();
+                            let unseen = match attempt.incarnation == incarnation {
+                                true => slow_pools::unseen(attempt, frame.watermark),
+                                false => all,
+                            };
+                            free = (free + gone).saturating_sub(&on_node(&unseen, &node.name));
                         }
                     }
                     let times = |have: u64, each: u64| have.checked_div(each).unwrap_or(u64::MAX);
@@ -273,21 +311,29 @@ impl History {
                 })
                 .sum()
         };
-        let members = |without: &dyn Fn(&engine::state::Workload) -> bool| {
+        let members = |victims: &[Victim], shrinks: &[Shrink]| {
             let usable = self.state.clusters.values().filter(|c| c.lost_since.is_none()).map(|c| &c.info.name);
             let there = usable.filter(|name| all_passed || on.contains(*name));
-            there.map(|name| members_in(name, without)).max().unwrap_or(0)
+            there.map(|name| members_in(name, victims, shrinks)).max().unwrap_or(0)
         };
-        let going = |w: &engine::state::Workload| w.attempts.last().is_some_and(|a| a.stop.is_some());
-        let after = members(&|w| going(w) || named.contains(&&w.key));
+        let after = members(&p.victims, &p.shrinks);
         if (!all_passed && on.len() > 1) || after < u64::from(need.count) {
-            return Err(format!("{named:?} would end for {}, and there would still be no room: {after}", p.by));
+            return Err(format!("{named:?} would give room for {}, and there would still be none: {after}", p.by));
         }
-        for spared in &named {
-            let fewer = members(&|w| going(w) || (named.contains(&&w.key) && w.key != **spared));
-            let own_pool = self.state.workloads[*spared].pool == by.pool;
-            if fewer >= u64::from(need.count) && !own_pool {
-                return Err(format!("{spared} would end for {} in vain", p.by));
+        let enough = |victims: &[Victim], shrinks: &[Shrink]| {
+            by.spec.batch.is_some() && members(victims, shrinks) >= u64::from(need.count)
+        };
+        let other_pool = |key: &WorkloadKey| self.state.workloads[key].pool != by.pool;
+        for spared in p.victims.iter().filter(|v| other_pool(&v.key)) {
+            let fewer: Vec<Victim> = p.victims.iter().filter(|v| v.uid != spared.uid).cloned().collect();
+            if enough(&fewer, &p.shrinks) {
+                return Err(format!("{} would end for {} in vain", spared.key, p.by));
+            }
+        }
+        for spared in p.shrinks.iter().filter(|s| other_pool(&s.key)) {
+            let fewer: Vec<Shrink> = p.shrinks.iter().filter(|s| s.uid != spared.uid).cloned().collect();
+            if enough(&p.victims, &fewer) {
+                return Err(format!("{} would give members for {} in vain", spared.key, p.by));
             }
         }
         Ok(())
@@ -330,6 +376,10 @@ impl History {
         }
         if let (Command::Preempt(p), Ok(_)) = (&command, &applied.outcome) {
             self.victims += p.victims.len();
+            self.resized.1 += p.shrinks.iter().map(|s| all_members(&s.members)).sum::<u32>();
+        }
+        if let (Command::Grow(growth), Ok(_)) = (&command, &applied.outcome) {
+            self.resized.0 += all_members(&growth.members);
         }
         let told = |e: String| format!("{e}\n  after {command:?}");
         check_step(&before, &command, &applied, &self.state).map_err(told)?;
@@ -419,18 +469,36 @@ fn data_name(name: &str) -> DataName {
     DataName::new(name).unwrap()
 }
 
+/// What an agent may say of the newest resize: that it is done, or not yet, or that a member beyond the minimum is missing; or the same
+/// of an older one.
+fn said_of_size(w: &engine::state::Workload, last: &engine::state::Attempt, size: u8) -> Option<Resized> {
+    let resize = last.resize.as_ref().filter(|_| size < 7)?;
+    let number = CommandNumber(resize.number.0 - u64::from(size == 6));
+    let mut missing = resize.missing.clone();
+    let workers = last.placement.last()?;
+    let beyond = workers.nodes.iter().map(|s| s.members).sum::<u32>() > w.spec.gang().last()?.count;
+    if size == 5 && beyond {
+        let one = NodeShare { members: 1, ..workers.nodes.last()?.clone() };
+        match missing.first_mut().and_then(|m| m.nodes.iter_mut().find(|s| s.node == one.node)) {
+            Some(known) => known.members += 1,
+            None => missing.push(GroupPlacement { nodes: vec![one], ..workers.clone() }),
+        }
+    }
+    Some(Resized { number, settled: size != 4, missing })
+}
+
 /// Each cluster has 4 GPUs on one node, and 12 cpu and 12Gi on two.
 fn fits_alone(w: &engine::state::Workload) -> bool {
-    let need = &w.spec.gang()[0];
+    let need = w.spec.gang().pop().unwrap();
     u64::from(need.count) * need.each.gpu_milli <= 4000
 }
 
-/// Runs a whole history; how many attempts had to give room, or the first thing that does not hold, with its place.
-pub fn run(ops: &[Op]) -> Result<usize, String> {
+/// Runs a whole history; what was seen of it, or the first thing that does not hold, with its place.
+pub fn run(ops: &[Op]) -> Result<History, String> {
     let mut history = History::new();
     for (i, op) in ops.iter().enumerate() {
         history.step(op).map_err(|e| format!("step {i}: {e}"))?;
     }
     history.settle().map_err(|e| format!("after the faults: {e}"))?;
-    Ok(history.victims)
+    Ok(history)
 }

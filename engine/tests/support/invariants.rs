@@ -119,6 +119,15 @@ fn check_workload(w: &Workload) -> Check {
     hold!(!(w.delete_requested && is_terminal(w.phase)), "{} should be gone", w.key);
     hold!(w.ended_at.is_some() == is_terminal(w.phase), "{} is {} and ended {:?}", w.key, w.phase, w.ended_at);
     hold!(w.awaits.is_empty() || w.attempts.is_empty(), "{} was placed before what it depends on", w.key);
+    for attempt in &w.attempts {
+        for need in w.spec.gang() {
+            let group = attempt.placement.iter().find(|g| g.group == need.name).ok_or("a group is not placed")?;
+            let has: u32 = group.nodes.iter().map(|share| share.members).sum();
+            let workers = w.spec.ray.iter().flat_map(|ray| &ray.workers).find(|g| g.name == need.name);
+            let most = workers.and_then(|g| g.max).unwrap_or(need.count);
+            hold!((need.count..=most).contains(&has), "{} has {has} of {} to {most}", w.key, need.count);
+        }
+    }
     hold!(w.timeline.last().is_none_or(|m| m.phase == w.phase), "{}: the timeline ends elsewhere", w.key);
     Ok(())
 }
@@ -160,6 +169,20 @@ fn check_change(old: &Workload, new: Option<&Workload>, command: &Command, befor
         hold!(old.live_attempt().is_none(), "{}: bound while an attempt lives", old.key);
         let launch = new.attempts.last().map(|a| a.launch);
         hold!(launch > Some(before.clusters[&binding.cluster].last_command), "a command number was given out twice");
+    }
+    if let (Some(was), Some(is)) = (old.live_attempt(), new.live_attempt()) {
+        let by = match command {
+            Command::Grow(growth) => growth.uid == old.uid && growth.epoch == before.epoch,
+            Command::Preempt(p) => p.shrinks.iter().any(|s| s.uid == old.uid) && p.epoch == before.epoch,
+            Command::Report { report, .. } => report.resized.is_some(),
+            Command::Join { .. } => true,
+            _ => false,
+        };
+        hold!(was.placement == is.placement || by, "{}: its size changed by itself", old.key);
+        let numbers = (was.resize.as_ref().map(|r| r.number), is.resize.as_ref().map(|r| r.number));
+        hold!(numbers.0 <= numbers.1, "{}: it forgot a resize", old.key);
+        let fresh = numbers.1 > Some(before.clusters[&is.cluster].last_command);
+        hold!(numbers.0 == numbers.1 || fresh, "{}: a resize has a number that was given out", old.key);
     }
     if let Some(live) = old.live_attempt() {
         let ended = new.attempts.iter().any(|a| a.number == live.number && a.ended_at.is_some());
@@ -215,6 +238,9 @@ fn check_views(state: &State) -> Check {
             if a.revision == 0 && a.stop.is_none() {
                 expected.insert(a.launch, ("launch", w.uid, a.number));
             }
+            if let Some(resize) = a.resize.as_ref().filter(|r| !r.settled && a.stop.is_none()) {
+                expected.insert(resize.number, ("resize", w.uid, a.number));
+            }
             if let Some((number, _)) = a.stop {
                 expected.insert(number, ("stop", w.uid, a.number));
             }
@@ -229,6 +255,7 @@ fn check_views(state: &State) -> Check {
 fn named(order: &Order) -> (&'static str, Uid, AttemptNumber) {
     match order {
         Order::Launch(l) => ("launch", l.attempt.workload, l.attempt.number),
+        Order::Resize(r) => ("resize", r.attempt.workload, r.attempt.number),
         Order::Stop(s) => ("stop", s.attempt.workload, s.attempt.number),
     }
 }
@@ -237,7 +264,8 @@ fn named(order: &Order) -> (&'static str, Uid, AttemptNumber) {
 pub fn check_nodes(state: &State, fleet: &Fleet) -> Check {
     let mut held: BTreeMap<(ClusterName, NodeName), Resources> = BTreeMap::new();
     for attempt in state.workloads.values().filter_map(|w| w.live_attempt()) {
-        for group in &attempt.placement {
+        let leaving = attempt.resize.iter().flat_map(|resize| &resize.leaving);
+        for group in attempt.placement.iter().chain(leaving) {
             for share in &group.nodes {
                 let at = (attempt.cluster.clone(), share.node.clone());
                 *held.entry(at).or_default() += group.each.times(u64::from(share.members));

@@ -18,7 +18,7 @@ use protocol::control::{AttemptReport, AttemptState, ClusterInfo, Price};
 use protocol::ids::*;
 use protocol::resources::{Cpu, Gpus, Memory, Resources};
 use protocol::sku::Sku;
-use protocol::workload::{BatchSpec, Framework, GroupSpec, WorkloadSpec};
+use protocol::workload::{BatchSpec, Framework, GroupSpec, HeadSpec, RaySpec, WorkloadSpec};
 
 pub fn cluster(name: &str) -> ClusterName {
     ClusterName::new(name).unwrap()
@@ -63,7 +63,9 @@ pub fn frame(nodes: Vec<NodeCapacity>) -> ClusterCapacity {
 pub fn group(name: &str, count: u32, cpu: u64, gib: u64, gpus: u64, skus: &[&str]) -> GroupSpec {
     GroupSpec {
         name: GroupName::new(name).unwrap(),
-        count,
+        count: Some(count),
+        min: None,
+        max: None,
         cpu: Cpu(cpu * 1000),
         memory: Memory(gib * 1024),
         gpus: Gpus(gpus * 1000),
@@ -76,9 +78,22 @@ pub fn batch(groups: Vec<GroupSpec>) -> WorkloadSpec {
     WorkloadSpec { batch: Some(batch), ..WorkloadSpec::default() }
 }
 
+/// A Ray workload: a head that is next to nothing, and workers.
+pub fn ray(head_milli: u64, workers: Vec<GroupSpec>) -> WorkloadSpec {
+    let head = HeadSpec { cpu: Cpu(head_milli), memory: Memory(1) };
+    let ray = RaySpec { entrypoint: "true".into(), image: None, head, workers };
+    WorkloadSpec { ray: Some(ray), ..WorkloadSpec::default() }
+}
+
+/// The group that may grow to so many more members.
+pub fn elastic(group: GroupSpec, more: u32) -> GroupSpec {
+    let least = group.least();
+    GroupSpec { count: None, min: Some(least), max: Some(least + more), ..group }
+}
+
 pub fn report(name: &str, attempt: u32, revision: u64, state: AttemptState) -> AttemptReport {
     let attempt = AttemptId { workload: uid(name), number: AttemptNumber(attempt) };
-    AttemptReport { attempt, revision, state, at: UnixMs(0) }
+    AttemptReport { attempt, revision, state, resized: None, at: UnixMs(0) }
 }
 
 /// A fleet's capacity kept as an agent would: what its attempts hold is not free.
@@ -99,7 +114,9 @@ impl Fleet {
         for workload in state.workloads.values() {
             for attempt in workload.attempts.iter().filter(|a| a.ended_at.is_none() && a.cluster.as_str() == name) {
                 there.watermark = there.watermark.max(attempt.launch);
-                for group in &attempt.placement {
+                let leaving = attempt.resize.iter().flat_map(|resize| &resize.leaving);
+                there.watermark = attempt.resize.iter().map(|r| r.number).fold(there.watermark, CommandNumber::max);
+                for group in attempt.placement.iter().chain(leaving) {
                     for share in &group.nodes {
                         *taken.entry(share.node.clone()).or_default() += group.each.times(u64::from(share.members));
                     }

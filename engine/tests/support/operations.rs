@@ -1,4 +1,4 @@
-//! What may happen in a random history, and how often: of faults, and of room that is lent and taken back.
+//! What may happen in a random history, and how often: of faults, of room that is lent and taken back, and of workloads that grow and shrink.
 
 use proptest::prelude::*;
 
@@ -27,6 +27,8 @@ pub enum Op {
         after: usize,
         ttl: u64,
         reads: usize,
+        /// How many members more its Ray workers may be.
+        more: u32,
     },
     SetData {
         name: usize,
@@ -35,6 +37,9 @@ pub enum Op {
     },
     DeleteData {
         name: usize,
+    },
+    GrowAgain {
+        which: usize,
     },
     PreemptAgain {
         which: usize,
@@ -67,6 +72,8 @@ pub enum Op {
         attempt_back: u32,
         revision_back: u64,
         state: usize,
+        /// What it says of the newest resize.
+        size: u8,
     },
     Join {
         cluster: usize,
@@ -104,10 +111,11 @@ pub fn op() -> impl Strategy<Value = Op> {
     let cluster = || 0..CLUSTERS.len();
     prop_oneof![
         1 => Just(Op::Epoch),
-        5 => ((name(), 1..4u32, 0..3u64, -1..2i32, 0..3u32, 0..6usize, 0..6u8, 0..4u64), 0..12usize, 0..60_000u64, 0..16usize)
-            .prop_map(|((name, count, gpus, priority, retries, pool, firm, lasts), after, ttl, reads)| Op::Submit {
-                name, count, gpus, priority, retries, pool, firm: firm == 0, lasts, after, ttl, reads,
+        5 => ((name(), 1..4u32, 0..3u64, -1..2i32, 0..3u32, 0..6usize, 0..6u8, 0..4u64), 0..12usize, 0..60_000u64, 0..16usize, 0..6u32)
+            .prop_map(|((name, count, gpus, priority, retries, pool, firm, lasts), after, ttl, reads, more)| Op::Submit {
+                name, count, gpus, priority, retries, pool, firm: firm == 0, lasts, after, ttl, reads, more: more.saturating_sub(2),
             }),
+        1 => any::<usize>().prop_map(|which| Op::GrowAgain { which }),
         2 => (0..DATA.len(), 0..200u64, 0..5usize).prop_map(|(name, gib, places)| Op::SetData { name, gib, places }),
         1 => (0..DATA.len()).prop_map(|name| Op::DeleteData { name }),
         3 => (0..POOLS.len(), 0..6usize, 0..5u64, 0..12u64, 1..4u32, any::<bool>(), any::<bool>())
@@ -119,13 +127,14 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => (0..POOLS.len()).prop_map(|pool| Op::Owner { pool }),
         6 => (1..4usize).prop_map(|limit| Op::Plan { limit }),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(which, older_epoch)| Op::BindAgain { which, older_epoch }),
-        12 => (name(), prop_oneof![9 => Just(None), 1 => cluster().prop_map(Some)], 0..8u32, 0..8u64, 0..STATES.len())
-            .prop_map(|(name, cluster, attempt, revision, state)| Op::Report {
+        12 => (name(), prop_oneof![9 => Just(None), 1 => cluster().prop_map(Some)], 0..8u32, 0..8u64, 0..STATES.len(), 0..8u8)
+            .prop_map(|(name, cluster, attempt, revision, state, size)| Op::Report {
                 name,
                 cluster: cluster.unwrap_or(usize::MAX),
                 attempt_back: attempt / 7,
                 revision_back: revision / 6,
                 state,
+                size,
             }),
         4 => (cluster(), 1..3u128, any::<bool>(), 0..5usize, 0..STATES.len())
             .prop_map(|(cluster, life, took_all, forgets, state)| Op::Join { cluster, life, took_all, forgets, state }),
@@ -154,9 +163,9 @@ pub fn lending() -> impl Strategy<Value = Vec<Op>> {
         within: share == 3,
     };
     let one = prop_oneof![
-        6 => (name(), 1..3u32, 1..3u64, -1..2i32, 0..4usize, 0..9u8).prop_map(
-            |(name, count, gpus, priority, pool, firm)| Op::Submit {
-                name, count, gpus, priority, retries: 1, pool, firm: firm == 0, lasts: u64::from(firm) % 4, after: 99, ttl: 0, reads: 99,
+        6 => (name(), 1..3u32, 1..3u64, -1..2i32, 0..4usize, 0..9u8, 0..5u32).prop_map(
+            |(name, count, gpus, priority, pool, firm, more)| Op::Submit {
+                name, count, gpus, priority, retries: 1, pool, firm: firm == 0, lasts: u64::from(firm) % 4, after: 99, ttl: 0, reads: 99, more,
             }
         ),
         6 => Just(Op::Plan { limit: 4 }),
@@ -164,8 +173,9 @@ pub fn lending() -> impl Strategy<Value = Vec<Op>> {
         5 => (10_000..40_000u64).prop_map(|ms| Op::Tick { ms }),
         // Long enough for some to have had much.
         1 => (1_000_000..20_000_000u64).prop_map(|ms| Op::Tick { ms }),
-        4 => (name(), prop_oneof![3 => Just(2usize), 1 => Just(4), 2 => Just(5)])
-            .prop_map(|(name, state)| Op::Report { name, cluster: 9, attempt_back: 0, revision_back: 0, state }),
+        5 => (name(), prop_oneof![4 => Just(2usize), 1 => Just(4), 2 => Just(5)], 0..8u8)
+            .prop_map(|(name, state, size)| Op::Report { name, cluster: 9, attempt_back: 0, revision_back: 0, state, size }),
+        1 => any::<usize>().prop_map(|which| Op::GrowAgain { which }),
         1 => any::<usize>().prop_map(|which| Op::PreemptAgain { which }),
         1 => (0..2usize, 0..4u64, 1..4u32).prop_map(move |(name, reservation, share)| pool(name, reservation, share)),
         1 => name().prop_map(|name| Op::Cancel { name }),
@@ -176,4 +186,30 @@ pub fn lending() -> impl Strategy<Value = Vec<Op>> {
         let first = [Op::Epoch, join(0), join(1), pool(0, 2, 1), pool(1, 2, 1)];
         first.into_iter().chain(ops).collect()
     })
+}
+
+/// Elastic workloads in a fleet with room, where others come and go: they grow, and give way.
+pub fn stretching() -> impl Strategy<Value = Vec<Op>> {
+    let name = || 0..NAMES.len();
+    let one = prop_oneof![
+        4 => (name(), 1..3u32, 0..3u64, -1..2i32, 0..5u32).prop_map(
+            |(name, count, gpus, priority, more)| Op::Submit {
+                name, count, gpus, priority, retries: 1, pool: 5, firm: false, lasts: 0, after: 99, ttl: 0, reads: 99, more,
+            }
+        ),
+        7 => Just(Op::Plan { limit: 8 }),
+        4 => (0..CLUSTERS.len()).prop_map(|cluster| Op::CatchUp { cluster }),
+        5 => (10_000..60_000u64).prop_map(|ms| Op::Tick { ms }),
+        9 => (name(), prop_oneof![9 => Just(2usize), 1 => Just(4)], 0..8u8)
+            .prop_map(|(name, state, size)| Op::Report { name, cluster: 9, attempt_back: 0, revision_back: 0, state, size }),
+        1 => any::<usize>().prop_map(|which| Op::GrowAgain { which }),
+        1 => any::<usize>().prop_map(|which| Op::PreemptAgain { which }),
+        1 => (0..CLUSTERS.len(), 1..3u128, any::<bool>())
+            .prop_map(|(cluster, life, took_all)| Op::Join { cluster, life, took_all, forgets: 9, state: 2 }),
+        1 => (0..CLUSTERS.len()).prop_map(|cluster| Op::Lose { cluster }),
+        1 => name().prop_map(|name| Op::Delete { name }),
+    ];
+    let join = |cluster| Op::Join { cluster, life: 1, took_all: true, forgets: 9, state: 2 };
+    prop::collection::vec(one, 20..120)
+        .prop_map(move |ops| [Op::Epoch, join(0), join(1)].into_iter().chain(ops).collect())
 }

@@ -7,6 +7,7 @@
 //! join CLUSTER [region=R] [life=N] [last=N] [only=FRAMEWORK] [price=SKU:MILLI] [WORKLOAD/ATTEMPT:REVISION:STATE ...]
 //! epoch N · at MS · lose CLUSTER · cancel NAME · delete NAME · expire NAME · forget NAME/ATTEMPT REASON ... · why NAME · outstanding CLUSTER · show NAME · warn ...
 //! submit NAME [priority=N] [pool=P] [firm] [lasts=MS] [require=R] [prefer=R] [retries=N] [after=NAME,...] [ttl=MS] [beside=NAME] [most=MILLI] [idle=MS] [apart] [reads=DATA,DATA!...] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
+//!        COUNT `2..6`: a Ray workload whose group has 2 to 6 members, beside a head of a thousandth of a core
 //! pool NAME [parent=P] [within] [allow=NAMESPACE,...] [RESOURCE=RESERVATION/LIMIT/SHARE[/static] ...]   makes or changes a pool (LIMIT `-`: none)
 //! data NAME SIZE [in=CLUSTER,...] [region=R,...] · drop-data NAME   (`reads=DATA!`: it requires that where it is)
 //! drop-pool NAME · owner NAME [pool=P] [parent=O] · drop-owner NAME · pools
@@ -16,15 +17,15 @@
 //! plan [limit=N]                       plans and commits what it proposes
 //! forget                               another leader plans from here on: it remembers nothing
 //! propose, commit                      plans without committing; commits that
-//! report CLUSTER WORKLOAD/ATTEMPT:REVISION:STATE
+//! report CLUSTER WORKLOAD/ATTEMPT:REVISION:STATE[:RESIZE[:settled][:GROUP@NODE*MEMBERS missing]]
 //! catchup CLUSTER                      its capacity frame includes every command so far
 //! ```
 
 use std::fmt::Write;
 
-use engine::commands::{Applied, Binding, Command, Expect, IdleEnd, Outcome, Preemption};
+use engine::commands::{Applied, Binding, Command, Expect, Growth, IdleEnd, Outcome, Preemption, Shrink};
 use engine::{Effect, State, plan};
-use protocol::control::{AttemptReport, AttemptState, Order};
+use protocol::control::{AttemptReport, AttemptState, GroupPlacement, NodeShare, Order, Resized};
 use protocol::data::DataSpec;
 use protocol::errors::FailureClass;
 use protocol::ids::*;
@@ -44,6 +45,7 @@ pub struct World {
     preempts: Vec<Preemption>,
     expires: Vec<(WorkloadKey, Uid)>,
     idle: Vec<IdleEnd>,
+    growths: Vec<Growth>,
     memory: plan::Memory,
 }
 
@@ -88,24 +90,48 @@ pub fn state_of(text: &str) -> AttemptState {
 
 fn word(text: &str) -> AttemptReport {
     let parts: Vec<&str> = text.split([':', '/']).collect();
-    report(parts[0], number(parts[1]), number(parts[2]), state_of(parts[3]))
+    let mut told = report(parts[0], number(parts[1]), number(parts[2]), state_of(parts[3]));
+    told.resized = parts.get(4).map(|resize| Resized {
+        number: CommandNumber(number(resize)),
+        settled: parts[5..].contains(&"settled"),
+        missing: parts[5..].iter().filter_map(|part| missing(part)).collect(),
+    });
+    told
+}
+
+fn missing(text: &str) -> Option<GroupPlacement> {
+    let (group, share) = text.split_once('@')?;
+    let (node, members) = share.split_once('*')?;
+    let share = NodeShare { node: NodeName::new(node).unwrap(), members: number(members) };
+    Some(GroupPlacement {
+        group: GroupName::new(group).unwrap(),
+        each: Default::default(),
+        sku: None,
+        nodes: vec![share],
+    })
 }
 
 /// `GROUP=COUNTxGPUSxSKU|SKU` or `GROUP=COUNTxCPUcpu`.
 fn group_of(text: &str) -> Option<GroupSpec> {
     let (name, shape) = text.split_once('=')?;
     let (count, each) = shape.split_once('x')?;
+    let (count, most) = count.split_once("..").unwrap_or((count, count));
+    let grows = |group| match number::<u32>(most) - number::<u32>(count) {
+        0 => group,
+        more => elastic(group, more),
+    };
     if let Some(cpu) = each.strip_suffix("cpu") {
-        return Some(group(name, number(count), number(cpu), 16, 0, &[]));
+        return Some(grows(group(name, number(count), number(cpu), 16, 0, &[])));
     }
     let (gpus, skus) = each.split_once('x').unwrap_or((each, ""));
     let skus: Vec<&str> = skus.split('|').filter(|s| !s.is_empty()).collect();
     let gpus: u64 = number(gpus);
-    Some(group(name, number(count), gpus * 8, gpus * 64, gpus, &skus))
+    Some(grows(group(name, number(count), gpus * 8, gpus * 64, gpus, &skus)))
 }
 
 pub fn spec_of(words: &[&str]) -> WorkloadSpec {
-    let mut spec = batch(words.iter().filter_map(|w| group_of(w)).collect());
+    let groups: Vec<GroupSpec> = words.iter().filter_map(|w| group_of(w)).collect();
+    let mut spec = if groups.iter().any(GroupSpec::is_elastic) { ray(1, groups) } else { batch(groups) };
     spec.priority = option(words, "priority").map_or(0, number);
     spec.pool = option(words, "pool").map(|p| PoolName::new(p).unwrap());
     spec.preemptible = (!words.contains(&"firm")).into();
@@ -364,6 +390,10 @@ impl World {
     fn order(&self, order: &Order) -> String {
         match order {
             Order::Launch(l) => format!("launch {}", self.attempt(l.attempt)),
+            Order::Resize(r) => {
+                let groups: Vec<String> = r.placement.iter().map(placement).collect();
+                format!("resize {} to {}", self.attempt(r.attempt), groups.join("; "))
+            }
             Order::Stop(s) => format!("stop {} ({:?}, {} ms)", self.attempt(s.attempt), s.cause, s.grace_ms),
         }
     }
@@ -383,7 +413,16 @@ impl World {
         }
         for p in &plan.preemptions {
             let victims: Vec<String> = p.victims.iter().map(|v| format!("{}/{}", v.key.name, v.attempt)).collect();
-            writeln!(told, "{} takes room back from {}", p.by.name, victims.join(", ")).unwrap();
+            let gives = |s: &Shrink| {
+                let groups: Vec<String> = s.members.iter().map(placement).collect();
+                format!("{}/{} ({})", s.key.name, s.attempt, groups.join("; "))
+            };
+            let all: Vec<String> = p.shrinks.iter().map(gives).chain(victims).collect();
+            writeln!(told, "{} takes room back from {}", p.by.name, all.join(", ")).unwrap();
+        }
+        for g in &plan.growths {
+            let groups: Vec<String> = g.members.iter().map(placement).collect();
+            writeln!(told, "{}/{} grows by {}", g.key.name, g.attempt, groups.join("; ")).unwrap();
         }
         for end in &plan.idle {
             writeln!(told, "{}/{} is idle for too long, since {}", end.key.name, end.attempt, end.since).unwrap();
@@ -394,6 +433,7 @@ impl World {
         self.preempts = std::mem::take(&mut plan.preemptions);
         self.expires = std::mem::take(&mut plan.expirations);
         self.idle = std::mem::take(&mut plan.idle);
+        self.growths = std::mem::take(&mut plan.growths);
         self.memory = plan.memory;
         self.proposed = plan.bindings;
         told
@@ -404,7 +444,8 @@ impl World {
         let preempts = std::mem::take(&mut self.preempts).into_iter().map(|p| Command::Preempt(Box::new(p)));
         let expires = std::mem::take(&mut self.expires).into_iter().map(|(key, uid)| Command::Expire { key, uid });
         let idle = std::mem::take(&mut self.idle).into_iter().map(|end| Command::EndIdle(Box::new(end)));
-        let commands: Vec<Command> = binds.chain(preempts).chain(idle).chain(expires).collect();
+        let grows = std::mem::take(&mut self.growths).into_iter().map(|g| Command::Grow(Box::new(g)));
+        let commands: Vec<Command> = binds.chain(preempts).chain(idle).chain(expires).chain(grows).collect();
         commands.iter().map(|c| self.apply(c)).collect()
     }
 

@@ -6,7 +6,8 @@ use engine::State;
 use engine::capacity::Capacity;
 use engine::commands::Preemption;
 use engine::pools::entitlement::Claim;
-use engine::state::Workload;
+use engine::state::{Attempt, Workload};
+use protocol::control::GroupPlacement;
 use protocol::ids::*;
 use protocol::pool::{Lending, LineOrder, PoolSpec, Quota, Resource, WithinPool};
 use protocol::workload::Preemptible;
@@ -84,18 +85,32 @@ fn add(sums: &mut Sums, what: &str, amount: u64) {
 /// What a workload's live attempt holds.
 pub fn holds(workload: &Workload) -> Sums {
     let mut sums = Sums::new();
-    for group in workload.attempts.iter().filter(|a| a.ended_at.is_none()).flat_map(|a| &a.placement) {
-        for share in &group.nodes {
-            let members = u64::from(share.members);
-            add(&mut sums, "cpu", group.each.cpu_milli * members);
-            add(&mut sums, "memory", group.each.memory_mib * members);
-            add(&mut sums, "gpu", group.each.gpu_milli * members);
-            if let Some(sku) = &group.sku {
-                add(&mut sums, &format!("gpu/{sku}"), group.each.gpu_milli * members);
-            }
-        }
+    for attempt in workload.attempts.iter().filter(|a| a.ended_at.is_none()) {
+        let leaving = attempt.resize.iter().flat_map(|resize| &resize.leaving);
+        attempt.placement.iter().chain(leaving).for_each(|group| add_group(&mut sums, group));
     }
     sums
+}
+
+fn add_group(sums: &mut Sums, group: &GroupPlacement) {
+    for share in &group.nodes {
+        let members = u64::from(share.members);
+        add(sums, "cpu", group.each.cpu_milli * members);
+        add(sums, "memory", group.each.memory_mib * members);
+        add(sums, "gpu", group.each.gpu_milli * members);
+        if let Some(sku) = &group.sku {
+            add(sums, &format!("gpu/{sku}"), group.each.gpu_milli * members);
+        }
+    }
+}
+
+/// What a live attempt holds that a frame with this watermark does not include.
+pub fn unseen(attempt: &Attempt, watermark: CommandNumber) -> Vec<GroupPlacement> {
+    if attempt.arrivals.is_empty() {
+        return if attempt.launch > watermark { attempt.placement.clone() } else { vec![] };
+    }
+    let later = attempt.arrivals.iter().filter(|arrival| arrival.number > watermark);
+    later.flat_map(|arrival| arrival.placement.clone()).collect()
 }
 
 fn wants(workload: &Workload) -> Sums {
@@ -143,11 +158,26 @@ pub fn held(state: &State, counts: impl Fn(&Workload) -> bool) -> BTreeMap<PoolN
     held
 }
 
+/// What may not be preempted: of elastic workloads the fewest members.
+fn firm(state: &State) -> BTreeMap<PoolName, Sums> {
+    let mut firm: BTreeMap<PoolName, Sums> = BTreeMap::new();
+    for w in state.workloads.values().filter(|w| w.spec.preemptible == Preemptible::No) {
+        for group in w.attempts.iter().filter(|a| a.ended_at.is_none()).flat_map(|a| &a.placement) {
+            let least = w.spec.gang().into_iter().find(|need| need.name == group.group).unwrap().count;
+            let mut shares = group.clone();
+            shares.nodes.truncate(1);
+            shares.nodes[0].members = least;
+            add_group(firm.entry(w.pool.clone()).or_default(), &shares);
+        }
+    }
+    firm
+}
+
 /// The limits and reservations of a workload's pools, after it got its place.
 pub fn check_bound(state: &State, workload: &Workload) -> Result<(), String> {
     let specs = specs(state);
     let all = held(state, |_| true);
-    let firm = held(state, |w| w.spec.preemptible == Preemptible::No);
+    let firm = firm(state);
     for pool in up(&specs, &workload.pool) {
         for what in holds(workload).keys() {
             let has = all[&pool].get(what).copied().unwrap_or(0);
@@ -213,11 +243,14 @@ pub fn fleet(state: &State, capacity: &Capacity) -> (BTreeSet<ClusterName>, Sums
         for node in frame.nodes.iter().filter(|n| n.state == protocol::capacity::NodeState::Ready) {
             let mut free = node.free;
             for attempt in state.workloads.values().filter_map(|w| w.attempts.last()) {
-                let unseen = attempt.launch > frame.watermark || attempt.incarnation != cluster.incarnation;
-                if attempt.ended_at.is_some() || attempt.cluster != *name || !unseen {
+                if attempt.ended_at.is_some() || attempt.cluster != *name {
                     continue;
                 }
-                for group in &attempt.placement {
+                let leaving = attempt.resize.iter().flat_map(|resize| &resize.leaving);
+                let all = || attempt.placement.iter().chain(leaving).cloned().collect();
+                let strange = attempt.incarnation != cluster.incarnation;
+                let unseen = if strange { all() } else { unseen(attempt, frame.watermark) };
+                for group in &unseen {
                     for share in group.nodes.iter().filter(|s| s.node == node.name) {
                         free = free.saturating_sub(&group.each.times(u64::from(share.members)));
                     }
@@ -436,6 +469,35 @@ pub fn check_preemption(before: &State, p: &Preemption, now: UnixMs) -> Result<(
     let parts = division(before, &fleet, &demands(before, &p.clusters, before.now));
     let by = &before.workloads[&p.by];
     let going = |w: &Workload| w.attempts.last().is_some_and(|a| a.stop.is_some());
+    // Members that go count as gone from the start.
+    let mut left = before.clone();
+    for w in left.workloads.values_mut() {
+        if let Some(resize) = w.attempts.last_mut().and_then(|a| a.resize.as_mut()) {
+            resize.leaving.clear();
+        }
+    }
+    for shrink in &p.shrinks {
+        let workload = &before.workloads[&shrink.key];
+        let held = held(&left, |w| lives_in(w, &p.clusters) && !going(w));
+        let mut gives = Sums::new();
+        shrink.members.iter().for_each(|group| add_group(&mut gives, group));
+        let over = |what: &String| {
+            let (has, part) = (of(held.get(&workload.pool), what), of(parts.get(&workload.pool), what));
+            has > part && part < of(Some(&fleet), what) && is_divided(before, &fleet, what)
+        };
+        let passed = workload.attempts.last().is_some_and(|a| a.decision.passed.iter().any(|q| q.uid == by.uid));
+        if workload.pool != by.pool && !passed && !gives.keys().any(over) {
+            return Err(format!("{} had to give members though its pool has no more than its part", shrink.key));
+        }
+        let attempt = left.workloads.get_mut(&shrink.key).unwrap().attempts.last_mut().unwrap();
+        for group in &shrink.members {
+            for share in &group.nodes {
+                let there = attempt.placement.iter_mut().filter(|g| g.group == group.group);
+                there.flat_map(|g| &mut g.nodes).find(|s| s.node == share.node).unwrap().members -= share.members;
+            }
+        }
+    }
+    let before = &left;
     let mut gone: BTreeSet<WorkloadKey> = BTreeSet::new();
     for victim in &p.victims {
         let workload = &before.workloads[&victim.key];

@@ -65,16 +65,28 @@ impl WorkloadSpec {
         let mut members = 0u64;
         for (i, group) in groups.iter().enumerate() {
             let place = if self.spark.is_some() { at.to_owned() } else { format!("{at}[{i}]") };
-            members += u64::from(group.count);
+            members += u64::from(group.most());
             if !names.insert(group.name.as_str()) || matches!(group.name.as_str(), "head" | "driver") {
                 bad(format!("{place}.name"), format!("{} is taken: each group needs a name of its own", group.name));
             }
             check_group(&place, group, &mut bad);
+            if group.is_elastic() {
+                check_elastic(&place, group, self.not_elastic(), &mut bad);
+            }
         }
         if members > u64::from(MAX_MEMBERS) {
             bad(at.into(), format!("{members} members in all; at most {MAX_MEMBERS} are allowed"));
         }
         found
+    }
+
+    /// Why its groups can't grow; none: they can.
+    fn not_elastic(&self) -> Option<&'static str> {
+        match (&self.spark, &self.batch) {
+            (Some(_), _) => Some("an application is told at its start how many executors it has"),
+            (_, Some(_)) => Some("the world's size is told to every rank at its start"),
+            _ => None,
+        }
     }
 
     fn check_times(&self, bad: &mut impl FnMut(String, String)) {
@@ -150,7 +162,7 @@ fn check_head(place: &str, head: &HeadSpec, bad: &mut impl FnMut(String, String)
 
 fn check_group(place: &str, group: &GroupSpec, bad: &mut impl FnMut(String, String)) {
     check_head(place, &HeadSpec { cpu: group.cpu, memory: group.memory }, bad);
-    if group.count == 0 {
+    if group.count == Some(0) {
         bad(format!("{place}.count"), "it is 0: a group has at least one member".into());
     }
     if group.gpus.0 > 1000 && !group.gpus.0.is_multiple_of(1000) {
@@ -160,5 +172,29 @@ fn check_group(place: &str, group: &GroupSpec, bad: &mut impl FnMut(String, Stri
     }
     if group.gpus.0 == 0 && !group.gpu.is_empty() {
         bad(format!("{place}.gpu"), "models are named, but gpus is 0: set gpus, or leave gpu out".into());
+    }
+}
+
+fn check_elastic(place: &str, group: &GroupSpec, never: Option<&str>, bad: &mut impl FnMut(String, String)) {
+    if let Some(why) = never {
+        return bad(
+            format!("{place}.{}", if group.min.is_some() { "min" } else { "max" }),
+            format!("only Ray's workers may come and go, for {why}: write count"),
+        );
+    }
+    match (group.count, group.min, group.max) {
+        (Some(_), ..) => {
+            bad(format!("{place}.count"), "min and max stand in place of count: leave it out, or them".into());
+        }
+        (None, Some(0), _) => bad(
+            format!("{place}.min"),
+            "it is 0: at least one member starts with the gang and says on which model it runs".into(),
+        ),
+        (None, Some(min), Some(max)) if min > max => {
+            bad(format!("{place}.min"), format!("it is {min}, which is more than max, {max}"));
+        }
+        (None, Some(_), Some(_)) => {}
+        (None, Some(_), None) => bad(format!("{place}.min"), "max is needed too: the most members".into()),
+        (None, None, _) => bad(format!("{place}.max"), "min is needed too: the members that start together".into()),
     }
 }

@@ -5,7 +5,7 @@ use protocol::capacity::{
 };
 use protocol::control::{
     AgentMessage, AttemptReport, AttemptState, ClusterInfo, CoordinatorMessage, GroupPlacement, LaunchOrder,
-    LogRequest, NodeShare, Order, Price, StopCause, StopOrder,
+    LogRequest, NodeShare, Order, Price, ResizeOrder, Resized, StopCause, StopOrder,
 };
 use protocol::errors::FailureClass;
 use protocol::ids::{
@@ -31,7 +31,9 @@ fn sku() -> Sku {
 fn group() -> GroupSpec {
     GroupSpec {
         name: GroupName::new("train").unwrap(),
-        count: 4,
+        count: Some(4),
+        min: None,
+        max: None,
         cpu: Cpu(16_500),
         memory: Memory(65_536),
         gpus: Gpus(8_000),
@@ -84,7 +86,16 @@ pub fn specs() -> Vec<(&'static str, WorkloadSpec)> {
         batch: Some(BatchSpec { command: vec!["true".into()], image: None, groups: vec![group()] }),
         ..WorkloadSpec::default()
     };
-    vec![("ray", ray), ("spark", spark), ("batch", batch)]
+    let elastic = WorkloadSpec {
+        ray: Some(RaySpec {
+            entrypoint: "python train.py".into(),
+            image: None,
+            head: head(),
+            workers: vec![GroupSpec { count: None, min: Some(2), max: Some(8), ..group() }],
+        }),
+        ..WorkloadSpec::default()
+    };
+    vec![("ray", ray), ("spark", spark), ("batch", batch), ("elastic", elastic)]
 }
 
 pub fn node_frames() -> Vec<(&'static str, NodeFrame)> {
@@ -168,7 +179,7 @@ pub fn capacity_frames() -> Vec<(&'static str, CapacityFrame)> {
 }
 
 fn report(state: AttemptState) -> AttemptReport {
-    AttemptReport { attempt: attempt(), revision: 3, state, at: UnixMs(1_700_000_000_123) }
+    AttemptReport { attempt: attempt(), revision: 3, state, resized: None, at: UnixMs(1_700_000_000_123) }
 }
 
 pub fn agent_messages() -> Vec<(&'static str, AgentMessage)> {
@@ -184,8 +195,17 @@ pub fn agent_messages() -> Vec<(&'static str, AgentMessage)> {
         last_command: CommandNumber(9),
         attempts: vec![report(AttemptState::Accepted), report(AttemptState::Running)],
     };
+    let missing = GroupPlacement {
+        group: GroupName::new("train").unwrap(),
+        each: Resources { cpu_milli: 16_500, memory_mib: 65_536, gpu_milli: 8_000 },
+        sku: Some(sku()),
+        nodes: vec![NodeShare { node: NodeName::new("gpu-1").unwrap(), members: 1 }],
+    };
+    let resized = Some(Resized { number: CommandNumber(8), settled: true, missing: vec![missing] });
+    let resized = AttemptReport { resized, ..report(AttemptState::Running) };
     vec![
         ("hello", hello),
+        ("resized", AgentMessage::Report(resized)),
         ("lease request", AgentMessage::LeaseRequest { nonce: 1 << 40 }),
         ("starting", AgentMessage::Report(report(AttemptState::Starting { waiting_for: "Ray".into() }))),
         ("succeeded", AgentMessage::Report(report(AttemptState::Succeeded))),
@@ -207,12 +227,14 @@ pub fn coordinator_messages() -> Vec<(&'static str, CoordinatorMessage)> {
             nodes: vec![NodeShare { node: NodeName::new("gpu-1").unwrap(), members: 4 }],
         }],
     };
+    let resize = ResizeOrder { attempt: attempt(), placement: launch.placement.clone(), grace_ms: 10_000 };
     let stop = |cause| Order::Stop(StopOrder { attempt: attempt(), cause, grace_ms: 10_000 });
     let command = |order| CoordinatorMessage::Command { number: CommandNumber(7), epoch: Epoch(3), order };
     vec![
         ("welcome", CoordinatorMessage::Welcome { replica: ReplicaId(2) }),
         ("lease", CoordinatorMessage::Lease { nonce: 1 << 40, epoch: Epoch(3), ttl_ms: 30_000 }),
         ("launch", command(Order::Launch(Box::new(launch)))),
+        ("resize", command(Order::Resize(Box::new(resize)))),
         ("stop cancelled", command(stop(StopCause::Cancelled))),
         ("stop orphaned", command(stop(StopCause::Orphaned))),
         ("stop idle", command(stop(StopCause::Idle))),

@@ -149,6 +149,12 @@ impl World {
                     }
                     self.give_order(agent, RuntimeOrder::Start(order, assignment));
                 }
+                Output::Resize { order, assignment, leaving, grace_ms } => {
+                    if self.dies_at_order(agent, OrderBoundary::BeforeGiven) {
+                        return;
+                    }
+                    self.give_order(agent, RuntimeOrder::Resize(order, assignment, leaving, grace_ms));
+                }
                 Output::Stop { attempt, grace_ms } => {
                     self.judge.hear(self.now_us, &Fact::StopOrdered { agent, attempt });
                     if self.dies_at_order(agent, OrderBoundary::BeforeGiven) {

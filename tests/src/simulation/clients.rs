@@ -8,7 +8,7 @@ use engine::commands::{Binding, Command, Expect, Outcome, Refusal};
 use protocol::ids::{AttemptId, GroupName, Namespace, PoolName, Uid, WorkloadKey, WorkloadName};
 use protocol::pool::{Lending, LineOrder, PoolSpec, Quota, Quotas, Resource, WithinPool};
 use protocol::resources::{Cpu, Gpus, Memory, Span};
-use protocol::workload::{BatchSpec, GroupSpec, RetrySpec, WorkloadSpec};
+use protocol::workload::{BatchSpec, GroupSpec, HeadSpec, RaySpec, RetrySpec, WorkloadSpec};
 
 use super::clock::{MS, SECOND};
 use super::facts::{Attempt, Fact};
@@ -128,27 +128,41 @@ fn pool_setting(place: usize, random: &mut Random) -> PoolSetting {
 fn spec(random: &mut Random) -> WorkloadSpec {
     let groups = (0..random.between(1, 2)).map(|n| GroupSpec {
         name: GroupName::new(["workers", "data"][n as usize]).expect("a constant name is valid"),
-        count: random.between(1, 2) as u32,
+        count: Some(random.between(1, 2) as u32),
+        min: None,
+        max: None,
         cpu: Cpu(random.between(1, 8) * 1000),
         memory: Memory(random.between(1, 8) * 1024),
         gpus: Gpus([0, 1000, 2000, 2000, 4000, 250, 500, 500][random.index(8)]),
         gpu: vec![],
     });
     let mut groups: Vec<GroupSpec> = groups.collect();
-    let gpus: u64 = groups.iter().map(|g| u64::from(g.count) * g.gpus.0).sum();
+    let gpus: u64 = groups.iter().map(|g| u64::from(g.least()) * g.gpus.0).sum();
     if gpus > SMALLEST_CLUSTER_GPUS * 1000 {
         // Each job must fit somewhere, or the world never comes to rest.
         groups.truncate(1);
     }
-    let gpus: u64 = groups.iter().map(|g| u64::from(g.count) * g.gpus.0).sum();
-    let batch = BatchSpec { command: vec!["train".into()], image: None, groups };
+    let gpus: u64 = groups.iter().map(|g| u64::from(g.least()) * g.gpus.0).sum();
+    let elastic = random.chance(350);
+    let (mut batch, mut ray) = (None, None);
+    if elastic {
+        for group in &mut groups {
+            let least = group.least();
+            (group.count, group.min, group.max) = (None, Some(least), Some(least + random.between(1, 4) as u32));
+        }
+        let head = HeadSpec { cpu: Cpu(100), memory: Memory(64) };
+        ray = Some(RaySpec { entrypoint: "train".into(), image: None, head, workers: groups });
+    } else {
+        batch = Some(BatchSpec { command: vec!["train".into()], image: None, groups });
+    }
     let pool = POOLS.get(random.index(5) / 2).map(|pool| PoolName::new(pool).expect("it is a name"));
     let firm = pool.is_some() && (1..=RESERVED_GPUS * 1000).contains(&gpus) && random.chance(300);
     WorkloadSpec {
         pool,
         preemptible: (!firm).into(),
         priority: random.below(3) as i32,
-        batch: Some(batch),
+        batch,
+        ray,
         retries: RetrySpec { limit: random.below(3) as u32, backoff: Span(random.between(200, 2_000)) },
         ..WorkloadSpec::default()
     }

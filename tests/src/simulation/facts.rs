@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use agent::cluster::Assignment;
+use agent::cluster::{Assignment, MemberAssignment};
 use coordinator::raft::Store;
 use coordinator::raft::wire::{HardState, PeerMessage};
 use engine::commands::Command;
@@ -13,6 +13,7 @@ use protocol::ids::{AttemptId, CommandNumber, Epoch, LogIndex, ReplicaId, Uid, U
 use protocol::workload::WorkloadSpec;
 
 use super::process::Process;
+use super::runtime::Name;
 
 /// What came of bits turned over on a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +72,10 @@ pub(crate) enum Fact<'a> {
     StopOrdered { agent: usize, attempt: AttemptId },
     /// A runtime took an attempt: from now on it may be alive.
     Taken { cluster: usize, order: &'a LaunchOrder, assignment: &'a Assignment },
+    /// Members came to an attempt that a runtime holds: these, of all that are to be there.
+    MembersCame { cluster: usize, order: &'a LaunchOrder, assignment: &'a Assignment, members: &'a [MemberAssignment] },
+    /// A member of an attempt is gone, which goes on.
+    MemberGone { cluster: usize, attempt: AttemptId, member: &'a Name },
     /// A runtime's attempt is gone.
     Gone { cluster: usize, attempt: AttemptId, state: &'a AttemptState },
     /// A process started.
@@ -114,6 +119,7 @@ impl Fact<'_> {
             Fact::AgentHeard { agent, epoch, command: Some((number, order)), .. } => {
                 let what = match order {
                     Order::Launch(launch) => format!("launch {}", Attempt(launch.attempt)),
+                    Order::Resize(resize) => format!("resize {}", Attempt(resize.attempt)),
                     Order::Stop(stop) => format!("stop {}", Attempt(stop.attempt)),
                 };
                 format!("agent {} hears command {number} of epoch {epoch}: {what}", agent + 1)
@@ -133,6 +139,12 @@ impl Fact<'_> {
                 format!("agent {} orders the end of {}", agent + 1, Attempt(*attempt))
             }
             Fact::Taken { cluster, order, .. } => format!("runtime {} takes {}", cluster + 1, Attempt(order.attempt)),
+            Fact::MembersCame { cluster, order, members, .. } => {
+                format!("runtime {}: {} members come to {}", cluster + 1, members.len(), Attempt(order.attempt))
+            }
+            Fact::MemberGone { cluster, attempt, member: (group, rank) } => {
+                format!("runtime {}: member {group}-{rank} of {} is gone", cluster + 1, Attempt(*attempt))
+            }
             Fact::Gone { cluster, attempt, state } => {
                 format!("runtime {}: {} is gone: {state:?}", cluster + 1, Attempt(*attempt))
             }

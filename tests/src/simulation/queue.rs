@@ -12,6 +12,7 @@ use super::clients::Answer;
 use super::faults::Fault;
 use super::network::Trouble;
 use super::process::Process;
+use super::runtime::Name;
 
 /// Something that will happen. Replicas, agents, clusters and clients are named by their place, from 0.
 pub(crate) enum Event {
@@ -35,6 +36,8 @@ pub(crate) enum Event {
     TakeOrder { cluster: usize, life: u64 },
     /// An attempt goes on.
     Run { cluster: usize, attempt: AttemptId, state: AttemptState },
+    /// A member of an attempt ends.
+    MemberEnds { cluster: usize, attempt: AttemptId, member: Name },
     /// An agent hears from its runtime.
     Agent { agent: usize, life: u64, input: AgentInput },
     /// A client begins an operation.

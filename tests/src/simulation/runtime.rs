@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use agent::cluster::{Assignment, Input};
+use agent::cluster::{Assignment, Input, MemberAssignment};
 use protocol::control::{AttemptState, LaunchOrder};
 use protocol::errors::FailureClass;
-use protocol::ids::AttemptId;
+use protocol::ids::{AttemptId, GroupName};
 
 use super::clock::{MS, SECOND};
 use super::facts::Fact;
@@ -14,9 +14,17 @@ use super::process::OrderBoundary;
 use super::queue::Event;
 use super::world::World;
 
+/// A member of an attempt: its group and rank.
+pub(crate) type Name = (GroupName, u32);
+
+fn name(member: &MemberAssignment) -> Name {
+    (member.group.clone(), member.rank)
+}
+
 /// What an agent asks of its runtime.
 pub(crate) enum RuntimeOrder {
     Start(Box<LaunchOrder>, Assignment),
+    Resize(Box<LaunchOrder>, Assignment, Vec<MemberAssignment>, u64),
     Stop(AttemptId, u64),
     Forget(AttemptId),
 }
@@ -29,6 +37,8 @@ pub(crate) struct Runtime {
     told_us: u64,
     /// What it holds, until it is forgotten.
     runs: BTreeMap<AttemptId, AttemptState>,
+    /// The members of what is alive that are there, by group and rank, and those that were there, or never came.
+    members: BTreeMap<AttemptId, (BTreeSet<Name>, BTreeSet<Name>)>,
     /// Stopped before they came: never to be started.
     revoked: BTreeSet<AttemptId>,
 }
@@ -42,7 +52,7 @@ impl Runtime {
     /// Its machine is gone; returns what was alive on it.
     pub fn vanish(&mut self) -> Vec<AttemptId> {
         let alive = self.live().collect();
-        (self.orders, self.runs, self.revoked) = Default::default();
+        (self.orders, self.runs, self.members, self.revoked) = Default::default();
         alive
     }
 
@@ -77,6 +87,9 @@ impl World {
         }
         match self.runtimes[cluster].orders.pop_front() {
             Some(RuntimeOrder::Start(order, assignment)) => self.take_start(cluster, &order, &assignment),
+            Some(RuntimeOrder::Resize(order, assignment, leaving, grace_ms)) => {
+                self.take_resize(cluster, &order, &assignment, &leaving, grace_ms);
+            }
             Some(RuntimeOrder::Stop(attempt, grace_ms)) => self.take_stop(cluster, attempt, grace_ms),
             Some(RuntimeOrder::Forget(attempt)) => {
                 let runtime = &mut self.runtimes[cluster];
@@ -97,6 +110,8 @@ impl World {
         // A second start of what is held would be another life of it: this runtime, unlike the real one, lets it happen.
         self.judge.hear(self.now_us, &Fact::Taken { cluster, order, assignment });
         self.runtimes[cluster].runs.insert(attempt, AttemptState::Accepted);
+        let members = assignment.members.iter().map(name).collect();
+        self.runtimes[cluster].members.insert(attempt, (members, BTreeSet::new()));
         let behaviour = self.clients.behaviour(attempt);
         let random = &mut self.dice.runtime;
         let starting = self.now_us + random.between(MS, 200 * MS);
@@ -116,6 +131,49 @@ impl World {
             };
             self.queue.add(running + runs_us, Event::Run { cluster, attempt, state });
         }
+    }
+
+    /// New members come, at once or never; those that leave go within their grace. What is known already is said again.
+    fn take_resize(
+        &mut self,
+        cluster: usize,
+        order: &LaunchOrder,
+        assignment: &Assignment,
+        leaving: &[MemberAssignment],
+        grace_ms: u64,
+    ) {
+        let attempt = order.attempt;
+        if self.runtimes[cluster].live().all(|live| live != attempt) {
+            return;
+        }
+        let (there, gone) = self.runtimes[cluster].members.entry(attempt).or_default();
+        let new: Vec<MemberAssignment> =
+            assignment.members.iter().filter(|m| !gone.contains(&name(m))).cloned().collect();
+        let new: Vec<MemberAssignment> = new.into_iter().filter(|m| there.insert(name(m))).collect();
+        let known: Vec<Name> = gone.iter().cloned().collect();
+        let never: Vec<Name> = leaving.iter().map(name).filter(|name| !there.contains(name)).collect();
+        gone.extend(never.iter().cloned());
+        if !new.is_empty() {
+            self.judge.hear(self.now_us, &Fact::MembersCame { cluster, order, assignment, members: &new });
+        }
+        self.tell_of_members(cluster, attempt, known.into_iter().chain(never).collect());
+        let dies = new.iter().filter(|_| self.dice.runtime.chance(100)).map(name).collect::<Vec<_>>();
+        for member in leaving.iter().map(name).chain(dies) {
+            let at = self.now_us + self.dice.runtime.below(grace_ms.clamp(1, 3_000) * MS);
+            self.queue.add(at, Event::MemberEnds { cluster, attempt, member });
+        }
+    }
+
+    /// A member is gone, unless it was before.
+    pub(super) fn member_ends(&mut self, cluster: usize, attempt: AttemptId, member: Name) {
+        let runtime = &mut self.runtimes[cluster];
+        let lives = runtime.runs.get(&attempt).is_some_and(|state| !state.is_final());
+        let Some((there, gone)) = runtime.members.get_mut(&attempt).filter(|_| lives) else { return };
+        if there.remove(&member) {
+            gone.insert(member.clone());
+            self.judge.hear(self.now_us, &Fact::MemberGone { cluster, attempt, member: &member });
+        }
+        self.tell_of_members(cluster, attempt, vec![member]);
     }
 
     fn take_stop(&mut self, cluster: usize, attempt: AttemptId, grace_ms: u64) {
@@ -147,14 +205,23 @@ impl World {
         self.tell_agent(cluster, attempt, state);
     }
 
-    /// The agent hears it if it lives until then; else it finds it when it starts again.
     fn tell_agent(&mut self, cluster: usize, attempt: AttemptId, state: AttemptState) {
+        self.tell(cluster, Input::Runtime { attempt, state });
+    }
+
+    fn tell_of_members(&mut self, cluster: usize, attempt: AttemptId, gone: Vec<Name>) {
+        if !gone.is_empty() {
+            self.tell(cluster, Input::Members { attempt, gone });
+        }
+    }
+
+    /// The agent hears it if it lives until then; else it finds it when it starts again.
+    fn tell(&mut self, cluster: usize, input: Input) {
         let runtime = &mut self.runtimes[cluster];
         let slow = if self.dice.runtime.chance(50) { 500 * MS } else { 10 * MS };
         runtime.told_us = runtime.told_us.max(self.now_us) + self.dice.runtime.below(slow);
         let machine = &self.agents[cluster].machine;
         if self.agents[cluster].core.is_some() {
-            let input = Input::Runtime { attempt, state };
             self.queue.add(runtime.told_us, Event::Agent { agent: cluster, life: machine.life, input });
         }
     }

@@ -50,6 +50,7 @@ impl World {
                         let id = match &order {
                             Order::Launch(l) => l.attempt,
                             Order::Stop(s) => s.attempt,
+                            Order::Resize(r) => r.attempt,
                         };
                         if self.committed.get(&id).is_none_or(|c| !c.state.is_final()) {
                             self.inputs.push_back(command(R1, number, 3, order));

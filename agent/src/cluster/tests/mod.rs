@@ -6,6 +6,7 @@ mod capacity;
 mod commands;
 mod crash;
 mod nodes;
+mod resize;
 mod shares;
 mod table;
 

@@ -141,7 +141,9 @@ fn view(a: &Agent) -> Capacity {
 fn spec(groups: &[(u32, u64)]) -> WorkloadSpec {
     let group = |(i, (count, milli)): (usize, &(u32, u64))| GroupSpec {
         name: GroupName::new(format!("g{i}")).unwrap(),
-        count: *count,
+        count: Some(*count),
+        min: None,
+        max: None,
         cpu: Cpu(1),
         memory: Memory(1),
         gpus: Gpus(*milli),

@@ -138,6 +138,8 @@ async fn follow(inner: Arc<Inner>, attempt: AttemptId, record: Record, handle: H
 async fn listen(inner: &Inner, attempt: AttemptId, handle: &Handle, mut link: Link) {
     let mut stop = handle.stop.subscribe();
     stop.mark_changed();
+    let mut resize = handle.resize.subscribe();
+    resize.mark_changed();
     loop {
         let status = tokio::select! {
             status = link.next() => match status {
@@ -151,12 +153,24 @@ async fn listen(inner: &Inner, attempt: AttemptId, handle: &Handle, mut link: Li
                 }
                 continue;
             }
+            Ok(()) = resize.changed() => {
+                let ordered = *resize.borrow_and_update() > 0;
+                if ordered && link.resize().await.is_err() {
+                    return;
+                }
+                continue;
+            }
         };
         let state = match status {
             Status::Starting { waiting_for } => AttemptState::Starting { waiting_for },
             Status::Running => AttemptState::Running,
             // Still the state that it was, until it is gone.
             Status::Ending | Status::Gone => continue,
+            Status::Members { gone } => {
+                let gone = gone.iter().filter_map(|name| super::super::members::of_name(name)).collect();
+                inner.tell_gone(attempt, handle, gone).await;
+                continue;
+            }
         };
         if *handle.state.borrow() != state {
             inner.emit(attempt, handle, state).await;

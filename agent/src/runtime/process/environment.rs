@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use protocol::control::LaunchOrder;
 use protocol::ids::ClusterName;
 
-use crate::guard::plan::MARK;
+use crate::guard::plan::{MARK, MEMBER};
 use crate::runtime::members::Member;
 
 /// What programs need of the machine: where things are, who and where they are, and how they reach the network.
@@ -96,7 +96,7 @@ impl Base {
         for (name, value) in [
             ("TIDEWATER_GROUP", member.group.to_string()),
             ("TIDEWATER_NODE", member.node.to_string()),
-            ("TIDEWATER_MEMBER", member.name()),
+            (MEMBER, member.name()),
             // Set also where it is empty: a member without GPUs must see none.
             ("CUDA_VISIBLE_DEVICES", devices.clone()),
             // For what starts containers itself. `void` is this variable's word for none.

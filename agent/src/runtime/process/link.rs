@@ -38,6 +38,11 @@ impl Link {
         self.ask(Request::Stop(stop)).await
     }
 
+    /// Asks the guard to look at which members are to come and go.
+    pub(super) async fn resize(&mut self) -> io::Result<()> {
+        self.ask(Request::Resize).await
+    }
+
     async fn ask(&mut self, request: Request) -> io::Result<()> {
         let line = serde_json::to_string(&request)?;
         self.write.write_all(format!("{line}\n").as_bytes()).await

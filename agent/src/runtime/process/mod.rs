@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use protocol::control::{AttemptState, LaunchOrder};
-use protocol::ids::{AttemptId, ClusterName};
+use protocol::ids::{AttemptId, ClusterName, GroupName};
 use protocol::workload::Framework;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -34,6 +34,7 @@ pub use logs::{LogError, LogFile, LogStream};
 pub use python::{Progress, ProvisionError};
 
 use super::{Devices, FrameworkCheck, Runtime, RuntimeError, RuntimeEvent};
+use crate::cluster::MemberAssignment;
 use crate::guard::durable;
 use crate::guard::record::{Outcome, Record, Stop, StopWhy};
 
@@ -92,11 +93,17 @@ struct Inner {
 struct Handle {
     state: Arc<watch::Sender<AttemptState>>,
     stop: Arc<watch::Sender<Option<Stop>>>,
+    /// How many orders to change its size there were.
+    resize: Arc<watch::Sender<u64>>,
 }
 
 impl Handle {
     fn new(state: AttemptState) -> Self {
-        Self { state: Arc::new(watch::Sender::new(state)), stop: Arc::new(watch::Sender::new(None)) }
+        Self {
+            state: Arc::new(watch::Sender::new(state)),
+            stop: Arc::new(watch::Sender::new(None)),
+            resize: Arc::new(watch::Sender::new(0)),
+        }
     }
 }
 
@@ -128,7 +135,13 @@ impl Inner {
     /// Remembers a state and sends it on. Nobody listening any more is no error: the state is durable.
     async fn emit(&self, attempt: AttemptId, handle: &Handle, state: AttemptState) {
         handle.state.send_replace(state.clone());
-        let _ = self.events.send(RuntimeEvent { attempt, state }).await;
+        let _ = self.events.send(RuntimeEvent { attempt, state, gone: vec![] }).await;
+    }
+
+    /// Members are gone.
+    async fn tell_gone(&self, attempt: AttemptId, handle: &Handle, gone: Vec<(GroupName, u32)>) {
+        let state = handle.state.borrow().clone();
+        let _ = self.events.send(RuntimeEvent { attempt, state, gone }).await;
     }
 }
 
@@ -231,6 +244,27 @@ impl Runtime for ProcessRuntime {
                 return Err(self.inner.failed(attempt, e));
             }
         }
+        Ok(())
+    }
+
+    async fn resize(
+        &self,
+        order: &LaunchOrder,
+        members: &[MemberAssignment],
+        leaving: &[MemberAssignment],
+        grace_ms: u64,
+    ) -> Result<(), RuntimeError> {
+        let attempt = order.attempt;
+        let Some(handle) = self.inner.handle(attempt) else { return Ok(()) };
+        let record = self.inner.record(attempt);
+        let base = environment::Base::of(order, &self.inner.config.cluster);
+        let (order, members, leaving) = (order.clone(), members.to_vec(), leaving.to_vec());
+        let written = blocking(move || {
+            let resize = ray::resize(&record, &order, &base, (&members, &leaving), grace_ms)?;
+            record.order_resize(&resize)
+        });
+        written.await.map_err(|e| self.inner.failed(attempt, e))?;
+        handle.resize.send_modify(|orders| *orders += 1);
         Ok(())
     }
 

@@ -6,13 +6,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use protocol::control::LaunchOrder;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::environment::Base;
 use super::ports::free_ports;
 use super::prepare::Layout;
 use super::python::{Progress, PythonEnv};
 use super::{durable, private_dir};
-use crate::guard::plan::{Plan, Process, Ready, Role};
+use crate::cluster::MemberAssignment;
+use crate::guard::plan::{Plan, Process, Ready, Resize, Role};
+use crate::guard::record::Record;
 use crate::runtime::members::Member;
 
 /// Nothing of Ray listens anywhere else.
@@ -25,6 +30,111 @@ const END_GRACE_MS: u64 = 3_000;
 /// The environment's Python with Ray in it.
 pub(super) async fn install(cache: &Path, progress: Progress) -> Result<PathBuf, String> {
     PythonEnv::ray().ready(cache, progress).await.map_err(|e| e.to_string())
+}
+
+/// In the attempt's folder: what a node needs to join its Ray cluster.
+const CLUSTER: &str = "ray.json";
+
+/// The Ray cluster of one attempt.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Cluster {
+    python: PathBuf,
+    node_program: PathBuf,
+    gcs: u16,
+    dashboard: u16,
+    temp: PathBuf,
+    scratch: PathBuf,
+    /// The environment of every node, with the cluster's secret.
+    env: BTreeMap<String, String>,
+}
+
+impl Cluster {
+    /// One node of it. `place` names its sockets: short, and no other node's.
+    fn node(
+        &self,
+        record: &Record,
+        member: &Member,
+        place: &str,
+        mut env: BTreeMap<String, String>,
+    ) -> std::io::Result<Process> {
+        let Self { gcs, dashboard, .. } = self;
+        let head = member.group.as_str() == "head";
+        let [agent] = free_ports()?;
+        let sockets = self.scratch.join(place);
+        let address = if head { "-".to_owned() } else { format!("{ADDRESS}:{gcs}") };
+        let mut argv = vec![shown(&self.python), shown(&self.node_program), shown(&sockets), address];
+        if head {
+            argv.extend([
+                "--head".to_owned(),
+                format!("--port={gcs}"),
+                "--include-dashboard=true".to_owned(),
+                format!("--dashboard-host={ADDRESS}"),
+                format!("--dashboard-port={dashboard}"),
+                format!("--temp-dir={}", shown(&self.temp)),
+                "--disable-usage-stats".to_owned(),
+            ]);
+        } else {
+            argv.push(format!("--address={ADDRESS}:{gcs}"));
+        }
+        argv.extend(node_arguments(member, agent));
+        env.extend(self.env.clone());
+        Ok(Process {
+            name: member.name(),
+            argv,
+            env,
+            cwd: record.path("work"),
+            log: record.path("logs").join(format!("{}.log", member.name())),
+            role: Role::Extra,
+        })
+    }
+}
+
+/// Which nodes are to come beside those that the plan has, and which are to go. Blocks.
+pub(super) fn resize(
+    record: &Record,
+    order: &LaunchOrder,
+    base: &Base,
+    (members, leaving): (&[MemberAssignment], &[MemberAssignment]),
+    grace_ms: u64,
+) -> std::io::Result<Resize> {
+    let plan = durable::read_json::<Plan>(&record.path("plan.json"))?;
+    let cluster = durable::read_json::<Cluster>(&record.path(CLUSTER))?;
+    let (Some(plan), Some(cluster)) = (plan, cluster) else {
+        return Err(std::io::Error::other("only a Ray cluster that was laid out gets more or fewer members"));
+    };
+    // What was laid out for a member stays so, also its ports: the guard has it running.
+    let before = record.resize()?.unwrap_or_default();
+    let mut start = vec![];
+    for assigned in members {
+        let member = member_of(order, assigned);
+        let name = member.name();
+        if plan.processes.iter().any(|p| p.name == name) {
+            continue;
+        }
+        match before.start.iter().find(|p| p.name == name) {
+            Some(known) => start.push(known.clone()),
+            None => {
+                let group = order.placement.iter().position(|g| g.group == assigned.group).unwrap_or_default();
+                let place = format!("{group}x{}", assigned.rank);
+                start.push(cluster.node(record, &member, &place, base.of_member(&member, []))?);
+            }
+        }
+    }
+    let end = leaving.iter().map(|assigned| member_of(order, assigned).name()).collect();
+    Ok(Resize { start, end, grace_ms })
+}
+
+fn member_of(order: &LaunchOrder, assigned: &MemberAssignment) -> Member {
+    let group = order.placement.iter().find(|g| g.group == assigned.group);
+    Member {
+        group: assigned.group.clone(),
+        index: assigned.rank,
+        rank: assigned.rank,
+        local_rank: 0,
+        node: assigned.node.clone(),
+        each: group.map_or(protocol::resources::Resources::ZERO, |group| group.each),
+        devices: assigned.devices.iter().map(|d| u32::from(*d)).collect(),
+    }
 }
 
 /// Lays out head, workers and driver. `scratch` is short and this attempt's own. The error is what a person reads.
@@ -43,39 +153,25 @@ pub(super) fn plan(layout: &Layout<'_>, python: &Path, scratch: &Path) -> Result
     let temp = scratch.join("t");
     private_dir(&temp).map_err(|e| format!("cannot make {}: {e}", temp.display()))?;
 
-    let shared = shared_environment(layout, python);
+    let cluster = Cluster {
+        python: python.to_owned(),
+        node_program,
+        gcs,
+        dashboard,
+        temp: temp.clone(),
+        scratch: scratch.to_owned(),
+        env: shared_environment(layout, python),
+    };
+    // Members that come later join the same cluster.
+    let kept = durable::write_json(&layout.record.path(CLUSTER), &cluster);
+    kept.map_err(|e| format!("cannot write the attempt's {CLUSTER}: {e}"))?;
     let mut processes = Vec::new();
     for (n, member) in layout.members.iter().enumerate() {
-        let head = member.group.as_str() == "head";
-        let [agent] = free_ports().map_err(no_port)?;
-        let sockets = scratch.join(n.to_string());
-        let place = if head { "-".to_owned() } else { format!("{ADDRESS}:{gcs}") };
-        let mut argv = vec![shown(python), shown(&node_program), shown(&sockets), place];
-        if head {
-            argv.extend([
-                "--head".to_owned(),
-                format!("--port={gcs}"),
-                "--include-dashboard=true".to_owned(),
-                format!("--dashboard-host={ADDRESS}"),
-                format!("--dashboard-port={dashboard}"),
-                format!("--temp-dir={}", shown(&temp)),
-                "--disable-usage-stats".to_owned(),
-            ]);
-        } else {
-            argv.push(format!("--address={ADDRESS}:{gcs}"));
-        }
-        argv.extend(node_arguments(member, agent));
-        let mut env = layout.base.of_member(member, []);
-        env.extend(shared.clone());
-        processes.push(Process {
-            name: member.name(),
-            argv,
-            env,
-            cwd: layout.record.path("work"),
-            log: layout.log(&member.name()),
-            role: Role::Supports,
-        });
+        let env = layout.base.of_member(member, []);
+        let node = cluster.node(layout.record, member, &n.to_string(), env).map_err(no_port)?;
+        processes.push(Process { role: Role::Supports, ..node });
     }
+    let shared = cluster.env;
 
     let (ready, verdict) = (layout.record.path("ready"), layout.record.path("verdict.json"));
     let job = json!({

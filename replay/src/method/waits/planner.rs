@@ -122,7 +122,9 @@ impl Run<'_> {
         let pool = trace.pools.keys().position(|name| *name == trace.jobs[job].pool).unwrap_or_default();
         let group = GroupSpec {
             name: "pod".parse().map_err(|e| self.accounts.broke(format!("{e}")))?,
-            count: members,
+            count: Some(members),
+            min: None,
+            max: None,
             cpu: Cpu(pod.cpu_milli),
             memory: Mib(pod.memory_mib),
             gpus: Gpus(pod.gpu_milli()),
@@ -152,7 +154,7 @@ impl Run<'_> {
         if state.is_final() {
             self.give_back(&cluster, &placement);
         }
-        let report = AttemptReport { attempt: id, revision, state, at: UnixMs(self.now) };
+        let report = AttemptReport { attempt: id, revision, state, resized: None, at: UnixMs(self.now) };
         self.apply(Command::Report { cluster, report })?;
         Ok(())
     }

@@ -3,14 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use protocol::control::{AgentMessage, AttemptReport, AttemptState};
+use agent::cluster::MemberAssignment;
+use protocol::control::{AgentMessage, AttemptReport, AttemptState, LaunchOrder};
 use protocol::errors::FailureClass;
 use protocol::ids::AttemptId;
 
 use super::{Invariant, Layout};
 use crate::simulation::facts::{Attempt, Fact};
+use crate::simulation::runtime::Name;
 
-/// What one attempt holds of one node.
+/// What one member holds of one node.
 #[derive(Default)]
 struct Hold {
     /// Each with the thousandths of it.
@@ -21,8 +23,8 @@ struct Hold {
 
 pub(crate) struct OneOwner {
     layout: Layout,
-    /// By cluster and node, then by attempt.
-    held: BTreeMap<(usize, usize), BTreeMap<AttemptId, Hold>>,
+    /// By cluster and node, then by attempt and member.
+    held: BTreeMap<(usize, usize), BTreeMap<(AttemptId, Name), Hold>>,
 }
 
 impl OneOwner {
@@ -30,11 +32,39 @@ impl OneOwner {
         Self { layout: layout.clone(), held: BTreeMap::new() }
     }
 
+    fn comes(&mut self, cluster: usize, order: &LaunchOrder, members: &[MemberAssignment]) -> Result<(), String> {
+        for member in members {
+            let nodes = &self.layout[cluster].1;
+            let Some(node) = nodes.iter().position(|n| n.name == member.node) else {
+                let attempt = Attempt(order.attempt);
+                return Err(format!("{attempt} is on node {}, which is not there", member.node));
+            };
+            let name = (order.attempt, (member.group.clone(), member.rank));
+            let need = order.spec.gang().into_iter().find(|g| g.name == member.group);
+            let gpus = need.as_ref().map_or(0, |n| n.each.gpu_milli);
+            let each = if (1..1000).contains(&gpus) { gpus } else { 1000 };
+            let hold = Hold {
+                devices: member.devices.iter().map(|device| (*device, each)).collect(),
+                cpu_milli: need.as_ref().map_or(0, |n| n.each.cpu_milli),
+                memory_mib: need.as_ref().map_or(0, |n| n.each.memory_mib),
+            };
+            if self.held.entry((cluster, node)).or_default().insert(name, hold).is_some() {
+                return Err(format!(
+                    "member {}-{} of {} came twice",
+                    member.group,
+                    member.rank,
+                    Attempt(order.attempt)
+                ));
+            }
+        }
+        (0..self.layout[cluster].1.len()).try_for_each(|node| self.check(cluster, node))
+    }
+
     fn check(&self, cluster: usize, node: usize) -> Result<(), String> {
         let layout = &self.layout[cluster].1[node];
         let Some(holds) = self.held.get(&(cluster, node)) else { return Ok(()) };
         let mut owners: BTreeMap<u16, (u64, AttemptId)> = BTreeMap::new();
-        for (attempt, hold) in holds {
+        for ((attempt, _), hold) in holds {
             for (device, milli) in &hold.devices {
                 let place = format!("device {device} of node {}", layout.name);
                 if *device >= layout.devices {
@@ -76,29 +106,17 @@ impl Invariant for OneOwner {
 
     fn observe(&mut self, _at_us: u64, fact: &Fact<'_>) -> Result<(), String> {
         match fact {
-            Fact::Taken { cluster, order, assignment } => {
-                for member in &assignment.members {
-                    let nodes = &self.layout[*cluster].1;
-                    let Some(node) = nodes.iter().position(|n| n.name == member.node) else {
-                        return Err(format!(
-                            "{} is on node {}, which is not there",
-                            Attempt(order.attempt),
-                            member.node
-                        ));
-                    };
-                    let hold = self.held.entry((*cluster, node)).or_default().entry(order.attempt).or_default();
-                    let need = order.spec.gang().into_iter().find(|g| g.name == member.group);
-                    let gpus = need.as_ref().map_or(0, |n| n.each.gpu_milli);
-                    let each = if (1..1000).contains(&gpus) { gpus } else { 1000 };
-                    hold.devices.extend(member.devices.iter().map(|device| (*device, each)));
-                    hold.cpu_milli += need.as_ref().map_or(0, |n| n.each.cpu_milli);
-                    hold.memory_mib += need.as_ref().map_or(0, |n| n.each.memory_mib);
+            Fact::Taken { cluster, order, assignment } => self.comes(*cluster, order, &assignment.members),
+            Fact::MembersCame { cluster, order, members, .. } => self.comes(*cluster, order, members),
+            Fact::MemberGone { cluster, attempt, member } => {
+                for (_, holds) in self.held.range_mut((*cluster, 0)..(*cluster + 1, 0)) {
+                    holds.remove(&(*attempt, (*member).clone()));
                 }
-                (0..self.layout[*cluster].1.len()).try_for_each(|node| self.check(*cluster, node))
+                Ok(())
             }
             Fact::Gone { cluster, attempt, .. } => {
                 for (_, holds) in self.held.range_mut((*cluster, 0)..(*cluster + 1, 0)) {
-                    holds.remove(attempt);
+                    holds.retain(|(holder, _), _| holder != attempt);
                 }
                 Ok(())
             }

@@ -1,5 +1,5 @@
 //! 22: no pool goes beyond its quota at any index of the log, and room is taken back by right alone. The log is carried out once
-//! more, and each binding and preemption held to a slow model of pools that shares no code with the engine.
+//! more, and each binding, growth and preemption held to a slow model of pools that shares no code with the engine.
 
 use std::collections::BTreeMap;
 
@@ -45,6 +45,10 @@ impl Quotas {
             Command::Bind(binding) => match self.state.workloads.get(&binding.key) {
                 Some(workload) => check_bound(&self.state, workload),
                 None => Err(format!("{} was bound and is gone", binding.key)),
+            },
+            Command::Grow(growth) => match self.state.workloads.get(&growth.key) {
+                Some(workload) => check_bound(&self.state, workload),
+                None => Err(format!("{} grew and is gone", growth.key)),
             },
             Command::Preempt(preemption) => check_preemption(before, preemption, self.state.now),
             Command::SetPool { .. } | Command::DeletePool { .. } => check_tree(&self.state),

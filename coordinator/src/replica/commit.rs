@@ -9,7 +9,7 @@ use engine::state::State;
 use protocol::ids::{Epoch, LogIndex};
 
 use super::proposals::Entry;
-use super::{Fatal, Now, Output, PeerFrame, Replica, planned_for};
+use super::{Fatal, Now, Output, PeerFrame, Replica, planned};
 use crate::handle::Change;
 use crate::raft::driver::{Committed, CompactError};
 
@@ -141,8 +141,8 @@ impl Replica {
             .map_err(|e| Fatal::Unreadable { index, cause: e.to_string() })?;
         let applied = self.state.apply(index, &entry.command, entry.at);
         self.status.applied = index;
-        if let Some(uid) = planned_for(&entry.command) {
-            self.planned.remove(&uid);
+        if let Some(planned) = planned(&entry.command) {
+            self.planned.remove(&planned);
         }
         if let Command::OpenEpoch { epoch } = &entry.command
             && self.status.leads()

@@ -125,14 +125,40 @@ pub enum Fatal {
     },
 }
 
-/// For whom a plan's command is.
-fn planned_for(command: &Command) -> Option<Uid> {
+/// A command of a plan: until it is committed, or lost, nothing more is planned, for the next plan must see what it did.
+type Planned = (PlannedKind, Uid);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum PlannedKind {
+    Bind,
+    Preempt,
+    Grow,
+    EndIdle,
+    Expire,
+}
+
+/// What a command is to the planner; none where no plan makes it. Every command is named, so that none is forgotten.
+fn planned(command: &Command) -> Option<Planned> {
     match command {
-        Command::Bind(binding) => Some(binding.uid),
-        Command::Preempt(preemption) => Some(preemption.by_uid),
-        Command::EndIdle(end) => Some(end.uid),
-        Command::Expire { uid, .. } => Some(*uid),
-        _ => None,
+        Command::Bind(binding) => Some((PlannedKind::Bind, binding.uid)),
+        Command::Preempt(preemption) => Some((PlannedKind::Preempt, preemption.by_uid)),
+        Command::Grow(growth) => Some((PlannedKind::Grow, growth.uid)),
+        Command::EndIdle(end) => Some((PlannedKind::EndIdle, end.uid)),
+        Command::Expire { uid, .. } => Some((PlannedKind::Expire, *uid)),
+        Command::OpenEpoch { .. }
+        | Command::Submit { .. }
+        | Command::Join { .. }
+        | Command::Report { .. }
+        | Command::LoseCluster { .. }
+        | Command::Cancel { .. }
+        | Command::Delete { .. }
+        | Command::Forget { .. }
+        | Command::SetPool { .. }
+        | Command::DeletePool { .. }
+        | Command::SetOwnershipRule { .. }
+        | Command::DeleteOwnershipRule { .. }
+        | Command::SetData { .. }
+        | Command::DeleteData { .. } => None,
     }
 }
 
@@ -152,7 +178,7 @@ pub struct Replica {
     /// Whether the epoch of the current leadership was proposed.
     epoch_proposed: Option<Epoch>,
     /// For whom a plan's commands were proposed that are not applied yet: no new plan before that.
-    planned: BTreeSet<Uid>,
+    planned: BTreeSet<Planned>,
     last_snapshot: LogIndex,
     /// How large it is.
     snapshot_bytes: u64,
@@ -271,7 +297,7 @@ impl Replica {
         let capacity = self.fleet.capacity(now.mono);
         let Some(commands) = self.planner.plan(&self.state, capacity, now, epoch) else { return };
         for command in commands {
-            self.planned.extend(planned_for(&command));
+            self.planned.extend(planned(&command));
             self.propose_own(now, command);
         }
     }

@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 use engine::commands::{Command, Outcome};
 use protocol::ids::{LogIndex, MonotonicMs, ReplicaId, UnixMs};
 
-use super::{Now, Output, PeerFrame, Replica, RequestId, planned_for};
+use super::{Now, Output, PeerFrame, Replica, RequestId, planned};
 use crate::handle::ProposeError;
 use crate::planted;
 use crate::raft::driver::ProposeError as AppendError;
@@ -134,8 +134,8 @@ impl Replica {
 
     fn own_lost(&mut self, command: &Command) {
         self.sessions.proposal_lost(command);
-        if let Some(uid) = planned_for(command) {
-            self.planned.remove(&uid);
+        if let Some(planned) = planned(command) {
+            self.planned.remove(&planned);
         }
     }
 

@@ -40,9 +40,12 @@ pub fn check_step(before: &State, command: &Command, applied: &Applied, after: &
         hold!(new.last_command >= old.last_command, "{name}: command numbers went back");
     }
     if let (Command::Bind(binding), Ok(_)) = (command, &applied.outcome) {
-        slow_pools::check_bound(after, &after.workloads[&binding.key])?;
+        slow_pools::check_bound(after, &after.workloads[&binding.key], &binding.placement)?;
         check_avoided(before, binding, after.now)?;
         check_data(before, binding)?;
+    }
+    if let (Command::Grow(growth), Ok(_)) = (command, &applied.outcome) {
+        slow_pools::check_bound(after, &after.workloads[&growth.key], &growth.members)?;
     }
     if let (Command::Preempt(preemption), Ok(_)) = (command, &applied.outcome) {
         slow_pools::check_preemption(before, preemption, after.now)?;

@@ -173,13 +173,15 @@ fn firm(state: &State) -> BTreeMap<PoolName, Sums> {
     firm
 }
 
-/// The limits and reservations of a workload's pools, after it got its place.
-pub fn check_bound(state: &State, workload: &Workload) -> Result<(), String> {
+/// A workload just got these members: no pool above it is over a limit of what they take, nor its own over its reservation.
+pub fn check_bound(state: &State, workload: &Workload, members: &[GroupPlacement]) -> Result<(), String> {
     let specs = specs(state);
     let all = held(state, |_| true);
     let firm = firm(state);
+    let mut more = Sums::new();
+    members.iter().for_each(|group| add_group(&mut more, group));
     for pool in up(&specs, &workload.pool) {
-        for what in holds(workload).keys() {
+        for what in more.iter().filter(|(_, more)| **more > 0).map(|(what, _)| what) {
             let has = all[&pool].get(what).copied().unwrap_or(0);
             if let Some(limit) = quota(&specs[&pool], what).limit.filter(|limit| has > *limit) {
                 return Err(format!("pool {pool} holds {has} {what}, over its limit of {limit}"));
@@ -187,7 +189,7 @@ pub fn check_bound(state: &State, workload: &Workload) -> Result<(), String> {
         }
     }
     if workload.spec.preemptible == Preemptible::No {
-        for what in holds(workload).keys() {
+        for what in more.keys() {
             let has = firm[&workload.pool].get(what).copied().unwrap_or(0);
             let reserved = quota(&specs[&workload.pool], what).reservation;
             if reserved > 0 && has > reserved {

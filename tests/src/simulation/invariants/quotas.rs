@@ -43,11 +43,11 @@ impl Quotas {
     fn check(&self, before: &State, command: &Command) -> Result<(), String> {
         match command {
             Command::Bind(binding) => match self.state.workloads.get(&binding.key) {
-                Some(workload) => check_bound(&self.state, workload),
+                Some(workload) => check_bound(&self.state, workload, &binding.placement),
                 None => Err(format!("{} was bound and is gone", binding.key)),
             },
             Command::Grow(growth) => match self.state.workloads.get(&growth.key) {
-                Some(workload) => check_bound(&self.state, workload),
+                Some(workload) => check_bound(&self.state, workload, &growth.members),
                 None => Err(format!("{} grew and is gone", growth.key)),
             },
             Command::Preempt(preemption) => check_preemption(before, preemption, self.state.now),

@@ -5,11 +5,30 @@ use std::str::FromStr;
 
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 /// A GPU model under its one name, such as `H100` or `A100-80GB`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Encode, Decode)]
-#[serde(transparent)]
-pub struct Sku(Box<str>);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sku(SmolStr);
+
+impl Serialize for Sku {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.0)
+    }
+}
+
+impl Encode for Sku {
+    fn encode<E: bincode::enc::Encoder>(&self, e: &mut E) -> Result<(), bincode::error::EncodeError> {
+        self.0.as_str().encode(e)
+    }
+}
+
+impl<C> Decode<C> for Sku {
+    fn decode<D: bincode::de::Decoder<Context = C>>(d: &mut D) -> Result<Self, bincode::error::DecodeError> {
+        String::decode(d).map(|text| Self(text.into()))
+    }
+}
+bincode::impl_borrow_decode!(Sku);
 
 /// The models that Tidewater knows, each with the names that NVML (`nvmlDeviceGetName`) and GPU feature discovery
 /// (`nvidia.com/gpu.product`) give it. Case, spaces, `-` and `_` do not count when names are compared.

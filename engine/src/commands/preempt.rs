@@ -14,7 +14,7 @@ use super::grow::resizable;
 use super::step::Step;
 use super::{Outcome, Preemption, Refusal, Shrink};
 use crate::lifecycle::{Event, Phase};
-use crate::pools::reclaim::Rights;
+use crate::pools::reclaim::{Claim, Rights};
 use crate::state::{Ground, Happening, State, Workload};
 
 impl Step<'_> {
@@ -59,6 +59,7 @@ fn check(state: &State, preemption: &Preemption) -> Result<(Vec<Ground>, Vec<Gro
     if by.phase != Phase::Queued {
         return Err(format!("the workload is {}, not Queued", by.phase));
     }
+    let claim = Claim::of(by);
     let mut rights = Rights::new(state, preemption.fleet.clone(), &preemption.clusters);
     let mut seen = BTreeSet::new();
     let mut shrunk = vec![];
@@ -69,7 +70,7 @@ fn check(state: &State, preemption: &Preemption) -> Result<(Vec<Ground>, Vec<Gro
         if !seen.insert(shrink.uid) {
             return Err(format!("{} is named twice", shrink.key));
         }
-        let ground = rights.ground_of_extra(by, workload, &shrink.members);
+        let ground = rights.ground_of_extra(&claim, workload, &shrink.members);
         shrunk.push(ground.ok_or_else(|| format!("there is no right to members of {}", shrink.key))?);
         rights.gives_members(state, workload, &shrink.members);
     }
@@ -81,13 +82,13 @@ fn check(state: &State, preemption: &Preemption) -> Result<(Vec<Ground>, Vec<Gro
         if !seen.insert(victim.uid) {
             return Err(format!("victim {} is named twice", victim.key));
         }
-        let ground = rights.ground(state, by, workload);
+        let ground = rights.ground(state, &claim, workload);
         grounds.push(ground.ok_or_else(|| format!("there is no right to the room of {}", victim.key))?);
         rights.gives(state, workload);
     }
     // Those that were let past it end for it whatever the division is now: how much its pool has is the planner's word.
     let passed = shrunk.is_empty() && grounds.iter().all(|ground| *ground == Ground::Passed);
-    if !passed && !rights.suffice(state, by) {
+    if !passed && !rights.suffice(state, &claim) {
         return Err("its pool is not entitled to what it needs".into());
     }
     Ok((shrunk, grounds))

@@ -2,6 +2,7 @@
 //! include yet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use protocol::capacity::NodeState;
 use protocol::control::GroupPlacement;
@@ -30,6 +31,7 @@ pub(crate) struct Room<'a> {
     pub(crate) holes: Holes,
     /// What the workload whose turn it is avoids here.
     pub(crate) marks: Marks,
+    places: Option<Rc<BTreeMap<&'a NodeName, u32>>>,
     empty: Option<Holes>,
     healthy: Option<Holes>,
 }
@@ -69,7 +71,7 @@ impl<'a> Room<'a> {
             (n.state == NodeState::Ready).then(there)
         };
         let holes = holes_of(capacity, &skus, free);
-        Self { cluster, capacity, skus, holes, marks: Marks::default(), empty: None, healthy: None }
+        Self { cluster, capacity, skus, holes, marks: Marks::default(), places: None, empty: None, healthy: None }
     }
 
     /// What there would be if every node were empty, healthy and taking members. Made when first asked for.
@@ -137,10 +139,11 @@ impl<'a> Room<'a> {
         self.skus.get(usize::from(sku?))
     }
 
-    /// The nodes that take members, by name.
-    pub(crate) fn places(&self) -> BTreeMap<&'a NodeName, u32> {
+    /// The nodes that take members, by name. Made when first asked for.
+    pub(crate) fn places(&mut self) -> Rc<BTreeMap<&'a NodeName, u32>> {
         let nodes = (0u32..).zip(self.capacity.map_or(&[][..], |c| &c.nodes));
-        nodes.filter(|(_, n)| n.state == NodeState::Ready).map(|(i, n)| (&n.name, i)).collect()
+        let ready = nodes.filter(|(_, n)| n.state == NodeState::Ready).map(|(i, n)| (&n.name, i));
+        Rc::clone(self.places.get_or_insert_with(|| Rc::new(ready.collect())))
     }
 
     /// Makes the room of placed members free.

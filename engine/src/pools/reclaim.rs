@@ -4,6 +4,7 @@
 //! The planner asks, and a preemption asks again when it is applied.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use protocol::control::GroupPlacement;
 use protocol::ids::{ClusterName, PoolName};
@@ -11,16 +12,34 @@ use protocol::pool::{Amounts, Resource, WithinPool};
 
 use super::admission::{give_up, held_in_tree, over_limit};
 use super::entitlement::{Entitlements, divided, entitlements};
-use super::usage::{holds, needs};
+use super::usage::{holds, holds_any, needs};
 use crate::planted;
 use crate::state::{Ground, State, Workload};
+
+/// A workload that waits, with what it needs.
+pub(crate) struct Claim<'a> {
+    by: &'a Workload,
+    needs: Amounts,
+}
+
+impl<'a> Claim<'a> {
+    pub(crate) fn of(by: &'a Workload) -> Self {
+        Self { by, needs: needs(&by.spec.gang()) }
+    }
+}
+
+/// What there is, and how it is divided: as it was, whatever room changes hands.
+#[derive(Debug)]
+struct Part {
+    fleet: Amounts,
+    divided: BTreeSet<Resource>,
+    entitled: Entitlements,
+}
 
 /// What pools hold and are entitled to, while room changes hands.
 #[derive(Debug, Clone)]
 pub(crate) struct Rights {
-    fleet: Amounts,
-    divided: BTreeSet<Resource>,
-    entitled: Entitlements,
+    part: Rc<Part>,
     /// What leaves hold, without what is being ended already.
     held: BTreeMap<PoolName, Amounts>,
     /// What all pools hold in all clusters, without that.
@@ -65,7 +84,8 @@ impl Rights {
         // By the division alone: what a pool got because it asked again (`parts`) is no right against others.
         let entitled = entitlements(&state.pools, &fleet, &demand);
         let anywhere = held_in_tree(&state.pools, &state.indices.usage);
-        let mut rights = Self { divided: divided(&state.pools, &fleet), fleet, entitled, held, anywhere };
+        let part = Part { divided: divided(&state.pools, &fleet), fleet, entitled };
+        let mut rights = Self { part: Rc::new(part), held, anywhere };
         for cluster in clusters {
             for (workload, attempt) in state.live_in(cluster) {
                 let going = attempt.stop.map_or(&[][..], |_| &attempt.placement).iter().chain(attempt.leaving());
@@ -81,8 +101,8 @@ impl Rights {
     /// How much of a resource a pool holds beyond its part, in a fleet that it shares.
     pub(crate) fn over(&self, pool: &PoolName, resource: &Resource) -> Option<(u64, u64)> {
         let of = |books: &BTreeMap<PoolName, Amounts>| books.get(pool).map_or(0, |a| a.of(resource));
-        let (held, entitled) = (of(&self.held), of(&self.entitled));
-        let over = held > entitled && entitled < self.fleet.of(resource) && self.divided.contains(resource);
+        let (held, entitled) = (of(&self.held), of(&self.part.entitled));
+        let over = held > entitled && entitled < self.part.fleet.of(resource) && self.part.divided.contains(resource);
         (over || planted::is("reclaim-under-entitlement")).then_some((held, entitled))
     }
 
@@ -93,7 +113,8 @@ impl Rights {
     }
 
     /// By what right a waiting workload may have a running one's room; none: by none.
-    pub(crate) fn ground(&self, state: &State, by: &Workload, victim: &Workload) -> Option<Ground> {
+    pub(crate) fn ground(&self, state: &State, claim: &Claim<'_>, victim: &Workload) -> Option<Ground> {
+        let by = claim.by;
         if victim.live_attempt().is_some_and(|a| a.ends_for(by.uid)) {
             return Some(Ground::Passed);
         }
@@ -103,33 +124,33 @@ impl Rights {
             if pool.preemption_within == WithinPool::ByPriority && own < other {
                 return Some(Ground::Priority { own, other });
             }
-            let (own, other) = (victim.length(state.now), by.length(state.now));
-            return victim.gives_way_to(by, pool, state.now).then_some(Ground::Served { own, other });
+            let served = || Ground::Served { own: victim.length(state.now), other: by.length(state.now) };
+            return victim.gives_way_to(by, pool, state.now).then(served);
         }
-        self.lent(by, victim, &holds(&victim.live_attempt()?.placement))
+        self.lent(claim, victim, &victim.live_attempt()?.placement)
     }
 
     /// By what right a waiting workload may have the room of a running one's members beyond its minimum; none: by none. Within a pool
     /// such members go before any gang waits, whatever its priority.
     pub(crate) fn ground_of_extra(
         &self,
-        by: &Workload,
+        claim: &Claim<'_>,
         victim: &Workload,
         members: &[GroupPlacement],
     ) -> Option<Ground> {
-        if by.pool == victim.pool {
+        if claim.by.pool == victim.pool {
             return Some(Ground::Extra);
         }
-        if victim.live_attempt().is_some_and(|a| a.ends_for(by.uid)) {
+        if victim.live_attempt().is_some_and(|a| a.ends_for(claim.by.uid)) {
             return Some(Ground::Passed);
         }
-        self.lent(by, victim, &holds(members))
+        self.lent(claim, victim, members)
     }
 
-    fn lent(&self, by: &Workload, victim: &Workload, has: &Amounts) -> Option<Ground> {
-        scarce(&needs(&by.spec.gang())).filter(|resource| has.of(resource) > 0).find_map(|resource| {
+    fn lent(&self, claim: &Claim<'_>, victim: &Workload, has: &[GroupPlacement]) -> Option<Ground> {
+        scarce(&claim.needs).find_map(|resource| {
             let (held, entitled) = self.over(&victim.pool, resource)?;
-            Some(Ground::Lent { resource: resource.clone(), held, entitled })
+            holds_any(has, resource).then(|| Ground::Lent { resource: resource.clone(), held, entitled })
         })
     }
 
@@ -150,14 +171,15 @@ impl Rights {
     }
 
     /// Whether the gang fits its own pool's part, once what is being ended is gone.
-    pub(crate) fn suffice(&self, state: &State, by: &Workload) -> bool {
-        if over_limit(&state.pools, &self.anywhere, &by.pool, &needs(&by.spec.gang())).is_some() {
+    pub(crate) fn suffice(&self, state: &State, claim: &Claim<'_>) -> bool {
+        let pool = &claim.by.pool;
+        if over_limit(&state.pools, &self.anywhere, pool, &claim.needs).is_some() {
             return false;
         }
-        let of = |books: &BTreeMap<PoolName, Amounts>, r: &Resource| books.get(&by.pool).map_or(0, |a| a.of(r));
-        needs(&by.spec.gang()).iter().filter(|(r, _)| self.divided.contains(r)).all(|(resource, more)| {
-            let entitled = of(&self.entitled, resource);
-            of(&self.held, resource).saturating_add(more) <= entitled || entitled >= self.fleet.of(resource)
+        let of = |books: &BTreeMap<PoolName, Amounts>, r: &Resource| books.get(pool).map_or(0, |a| a.of(r));
+        claim.needs.iter().filter(|(r, _)| self.part.divided.contains(r)).all(|(resource, more)| {
+            let entitled = of(&self.part.entitled, resource);
+            of(&self.held, resource).saturating_add(more) <= entitled || entitled >= self.part.fleet.of(resource)
         })
     }
 }

@@ -56,6 +56,16 @@ pub fn holds<'a>(placement: impl IntoIterator<Item = &'a GroupPlacement>) -> Amo
     sum
 }
 
+/// Whether placed groups hold any of a resource.
+pub(crate) fn holds_any(placement: &[GroupPlacement], resource: &Resource) -> bool {
+    placement.iter().filter(|group| members(group) > 0).any(|group| match resource {
+        Resource::Cpu => group.each.cpu_milli > 0,
+        Resource::Memory => group.each.memory_mib > 0,
+        Resource::Gpu => group.each.gpu_milli > 0,
+        Resource::Model(sku) => group.each.gpu_milli > 0 && group.sku.as_ref() == Some(sku),
+    })
+}
+
 fn add_placed(sum: &mut Amounts, group: &GroupPlacement, members: u32) {
     let members = u64::from(members);
     add(sum, &group.each, members);

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use protocol::control::{GroupPlacement, NodeShare};
 use protocol::ids::{NodeName, Uid, UnixMs};
@@ -23,8 +24,7 @@ use crate::lifecycle::Phase;
 use crate::placement::fit::{Fit, Fullest, fit, packing_order};
 use crate::placement::rooms::{Order, Room};
 use crate::plan::{IDLE_AFTER_MS, IDLE_PERCENT};
-use crate::pools::reclaim::Rights;
-use crate::pools::usage::holds;
+use crate::pools::reclaim::{Claim, Rights};
 use crate::state::service::{size, step};
 use crate::state::{Attempt, Ground, State, Workload};
 
@@ -78,10 +78,10 @@ impl<'a> Candidate<'a> {
     }
 
     /// By what right a waiting workload may have it; none: by none.
-    pub(super) fn ground(&self, rights: &Rights, state: &State, by: &Workload) -> Option<Ground> {
+    pub(super) fn ground(&self, rights: &Rights, state: &State, claim: &Claim<'_>) -> Option<Ground> {
         match &self.member {
-            Some(member) => rights.ground_of_extra(by, self.workload, std::slice::from_ref(member)),
-            None => rights.ground(state, by, self.workload),
+            Some(member) => rights.ground_of_extra(claim, self.workload, std::slice::from_ref(member)),
+            None => rights.ground(state, claim, self.workload),
         }
     }
 }
@@ -192,7 +192,7 @@ type Choice = Vec<usize>;
 /// The cheapest set whose gift makes a hole: of members alone where they suffice.
 pub(super) fn cheapest<'c, 'a>(
     room: &mut Room<'_>,
-    asked: (&Starved<'a>, &Passes),
+    asked: (&Starved<'a>, &Claim<'a>, &Passes),
     (candidates, going): (&[&'c Candidate<'a>], &[&GroupPlacement]),
     rights: &Rights,
     state: &State,
@@ -209,7 +209,7 @@ pub(super) fn cheapest<'c, 'a>(
     }
     let found = choice.and_then(|choice| {
         search.give(room, &choice)?;
-        let hole = hole(room, &asked.0.gang, asked.1)?;
+        let hole = hole(room, &asked.0.gang, asked.2)?;
         Some(Found { given: search.without_implied(&choice).iter().map(|&i| candidates[i]).collect(), hole })
     });
     room.holes.undo_to(mark);
@@ -234,8 +234,8 @@ struct Given {
 
 impl Given {
     /// One more of the choice: what becomes free with it. None, and nothing is changed, where it has not to give, or not that much.
-    fn add<'c>(&mut self, state: &State, by: &Workload, c: &'c Candidate<'_>) -> Option<Cow<'c, [GroupPlacement]>> {
-        c.ground(&self.books, state, by)?;
+    fn add<'c>(&mut self, state: &State, claim: &Claim<'_>, c: &'c Candidate<'_>) -> Option<Cow<'c, [GroupPlacement]>> {
+        c.ground(&self.books, state, claim)?;
         let before = self.members.get(&c.workload.uid);
         let gives = match (&c.member, before) {
             (Some(member), _) => {
@@ -268,11 +268,11 @@ fn keeps_floor(c: &Candidate<'_>, gone: &[GroupPlacement]) -> bool {
 }
 
 struct Search<'s, 'c, 'a> {
-    asked: (&'s Starved<'a>, &'s Passes),
+    asked: (&'s Starved<'a>, &'s Claim<'a>, &'s Passes),
     candidates: &'s [&'c Candidate<'a>],
     rights: &'s Rights,
     state: &'s State,
-    places: BTreeMap<&'s NodeName, u32>,
+    places: Rc<BTreeMap<&'a NodeName, u32>>,
 }
 
 impl<'a> Search<'_, '_, 'a> {
@@ -313,15 +313,15 @@ impl<'a> Search<'_, '_, 'a> {
     fn give(&self, room: &mut Room<'_>, choice: &[usize]) -> Option<Given> {
         let mut given = self.nothing();
         for &i in choice {
-            let gives = given.add(self.state, self.asked.0.workload, self.candidates[i])?;
+            let gives = given.add(self.state, self.asked.1, self.candidates[i])?;
             room.give(&self.places, gives.iter());
         }
         Some(given)
     }
 
     fn suffices(&self, room: &mut Room<'_>, given: &Given) -> bool {
-        let (gang, own) = self.asked;
-        given.books.suffice(self.state, gang.workload) && hole(room, &gang.gang, own).is_some()
+        let (gang, claim, own) = self.asked;
+        given.books.suffice(self.state, claim) && hole(room, &gang.gang, own).is_some()
     }
 
     /// Adds steps until the gang fits; then drops what turns out not to be needed, whole attempts before members, the dearest first.
@@ -361,7 +361,7 @@ impl<'a> Search<'_, '_, 'a> {
 
     /// Adds all of a step, or nothing of it.
     fn add_all(&self, room: &mut Room<'_>, given: &mut Given, step: &[usize]) -> bool {
-        let by = self.asked.0.workload;
+        let by = self.asked.1;
         if let [one] = step {
             let Some(gives) = given.add(self.state, by, self.candidates[*one]) else { return false };
             room.give(&self.places, gives.iter());
@@ -430,7 +430,7 @@ fn cost(
 ) -> Cost {
     let ran = now.0.saturating_sub(since.0);
     let idle = is_idle(room, gives, ran);
-    let work = if idle { 0 } else { u128::from(size(&holds(gives))) * u128::from(ran) };
+    let work = if idle { 0 } else { u128::from(size(gives)) * u128::from(ran) };
     let by_service = state.pools.spec(&workload.pool).is_some_and(|s| s.order == LineOrder::LeastServed);
     let served = Reverse(if by_service { step(workload.length(now)) } else { 0 });
     Cost { busy: Reverse(idle), priority: workload.spec.priority, served, work, order: Reverse(workload.order) }

@@ -19,7 +19,7 @@ use crate::commands::{Preemption, Shrink, Victim};
 use crate::lifecycle::Event;
 use crate::placement::rooms::Room;
 use crate::plan::idle::Since;
-use crate::pools::reclaim::Rights;
+use crate::pools::reclaim::{Claim, Rights};
 use crate::reasons::Lent;
 use crate::state::{Attempt, Workload};
 
@@ -177,7 +177,8 @@ impl<'a> Walk<'a> {
         let mut best: Option<((bool, u128), ClusterName, Found<'_, 'a>)> = None;
         let (state, now) = (self.state, self.now);
         let own = self.reservations.passes(gang.workload.uid, None);
-        let suffice = rights.suffice(state, gang.workload);
+        let claim = Claim::of(gang.workload);
+        let suffice = rights.suffice(state, &claim);
         let mut candidates: Vec<(&ClusterName, &Live<'a>, Vec<&Candidate<'a>>)> = vec![];
         for name in gang.clusters.iter().filter(|c| !promised.contains(*c)) {
             let Some((room, live)) = self.placer.rooms.get_mut(name).zip(live.get(name)) else { continue };
@@ -185,7 +186,7 @@ impl<'a> Walk<'a> {
                 promised.insert(name.clone());
                 return None;
             }
-            let rightful = |c: &&Candidate<'a>| allowed(c) && c.ground(rights, state, gang.workload).is_some();
+            let rightful = |c: &&Candidate<'a>| allowed(c) && c.ground(rights, state, &claim).is_some();
             let found: Vec<&Candidate<'a>> = live.candidates.iter().filter(rightful).collect();
             if !found.is_empty() {
                 candidates.push((name, live, found));
@@ -193,7 +194,9 @@ impl<'a> Walk<'a> {
         }
         for (name, live, found) in &candidates {
             let Some(room) = self.placer.rooms.get_mut(*name) else { continue };
-            let Some(chosen) = cheapest(room, (gang, &own), (found, &live.going), rights, state) else { continue };
+            let Some(chosen) = cheapest(room, (gang, &claim, &own), (found, &live.going), rights, state) else {
+                continue;
+            };
             let lost = chosen.lost();
             if best.as_ref().is_none_or(|(least, ..)| lost < *least) {
                 best = Some((lost, (*name).clone(), chosen));

@@ -46,7 +46,7 @@ impl Promise {
     }
 
     /// Those of its nodes that take members now, as the room numbers them.
-    fn nodes(&self, room: &Room<'_>) -> Vec<u32> {
+    fn nodes(&self, room: &mut Room<'_>) -> Vec<u32> {
         let places = room.places();
         self.nodes.iter().filter_map(|name| places.get(name).copied()).collect()
     }

@@ -109,7 +109,7 @@ fn found(nodes: BTreeSet<u32>, live: &[End<'_>], ended: &BTreeSet<usize>, (_, no
 
 /// The attempts on nodes that matter, in the order in which they end; last those of which that is not known, the oldest first.
 fn live<'a>(
-    room: &Room<'a>,
+    room: &mut Room<'_>,
     shapes: &[Shape],
     (state, now, uid): At<'a>,
     matters: &dyn Fn(u32) -> bool,

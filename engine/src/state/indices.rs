@@ -240,10 +240,7 @@ impl State {
     }
 
     /// Live attempts in a cluster, by launch.
-    pub fn live_in<'a>(
-        &'a self,
-        cluster: &'a ClusterName,
-    ) -> Box<dyn Iterator<Item = (&'a Workload, &'a Attempt)> + 'a> {
+    pub fn live_in<'a>(&'a self, cluster: &ClusterName) -> Box<dyn Iterator<Item = (&'a Workload, &'a Attempt)> + 'a> {
         let keys = self.indices.live.get(cluster).into_iter().flat_map(BTreeMap::values);
         Box::new(keys.filter_map(|key| {
             let workload = self.workloads.get(key)?;

@@ -6,12 +6,14 @@
 //! in coarse steps, so that two long ones do not take turns for ever). Unlike there, waiting is bounded by arrival: for each hour of
 //! its step a workload stands [`PATIENCE`] hours later in line, so that only those pass it that were submitted in that time.
 
+use protocol::control::GroupPlacement;
 use protocol::ids::UnixMs;
-use protocol::pool::{Amounts, LineOrder, PoolSpec, Resource};
+use protocol::placement::members;
+use protocol::pool::{LineOrder, PoolSpec};
+use protocol::resources::Resources;
 
 use super::{Attempt, Workload};
 use crate::pools::Pools;
-use crate::pools::usage::{holds, needs};
 
 /// The first step, in GPU-ms: less than an hour of one GPU counts as nothing.
 const FIRST_STEP: u64 = 3_600_000;
@@ -24,12 +26,17 @@ const PATIENCE: u64 = 10;
 /// show for it.
 const QUANTUM_MS: u64 = 1_800_000;
 
-/// Thousandths of a GPU that are held; of a core where there are none.
-pub(crate) fn size(held: &Amounts) -> u64 {
-    match held.of(&Resource::Gpu) {
-        0 => held.of(&Resource::Cpu),
-        gpus => gpus,
-    }
+/// Thousandths of a GPU that members hold; of a core where they hold none.
+pub(crate) fn size(placement: &[GroupPlacement]) -> u64 {
+    of_members(placement.iter().map(|group| (&group.each, members(group))))
+}
+
+fn of_members<'a>(groups: impl Iterator<Item = (&'a Resources, u32)>) -> u64 {
+    let (gpus, cores) = groups.fold((0u64, 0u64), |(gpus, cores), (each, members)| {
+        let all = each.times(u64::from(members));
+        (gpus.saturating_add(all.gpu_milli), cores.saturating_add(all.cpu_milli))
+    });
+    if gpus > 0 { gpus } else { cores }
 }
 
 fn gpu_ms(size: u64, ms: u64) -> u64 {
@@ -39,7 +46,7 @@ fn gpu_ms(size: u64, ms: u64) -> u64 {
 /// What an attempt has had since its size changed last, or it began to run, in GPU-ms; core-ms where it has no GPUs.
 pub(crate) fn had(attempt: &Attempt, now: UnixMs) -> u64 {
     let since = attempt.sized_at().map_or(0, |since| now.0.saturating_sub(since.0));
-    gpu_ms(size(&holds(&attempt.placement)), since)
+    gpu_ms(size(&attempt.placement), since)
 }
 
 /// The step of a length, in GPU-ms: the largest of 0 and 1, 4, 16, … GPU-hours that it reaches.
@@ -57,7 +64,10 @@ impl Workload {
     /// How long it is as far as anyone can tell, in GPU-ms: what is left of what it declares; else, and once it is late, what it has had.
     pub(crate) fn length(&self, now: UnixMs) -> u64 {
         let served = self.served(now);
-        let declared = self.spec.expected_duration.map(|d| gpu_ms(size(&needs(&self.spec.gang())), d.0));
+        let declared = self
+            .spec
+            .expected_duration
+            .map(|d| gpu_ms(of_members(self.spec.gang().iter().map(|g| (&g.each, g.count))), d.0));
         declared.filter(|all| *all > served).map_or(served, |all| all - served)
     }
 
@@ -77,9 +87,9 @@ impl Workload {
     /// line for that.
     pub(crate) fn gives_way_to(&self, by: &Workload, pool: &PoolSpec, now: UnixMs) -> bool {
         let stands = |w: &Workload| (w.submitted_at.0.saturating_add(w.lateness(pool, now)), w.order);
-        let since = self.live_attempt().and_then(|a| a.running_at);
+        let since = || self.live_attempt().and_then(|a| a.running_at);
         pool.order == LineOrder::LeastServed
-            && since.is_none_or(|since| now.0.saturating_sub(since.0) >= QUANTUM_MS)
+            && since().is_none_or(|since| now.0.saturating_sub(since.0) >= QUANTUM_MS)
             && self.spec.priority <= by.spec.priority
             && step(self.length(now)) > step(by.length(now))
             && stands(self) > stands(by)
@@ -99,13 +109,10 @@ mod tests {
 
     #[test]
     fn time_counts_by_gpus_and_by_cores_where_there_are_none() {
-        let of = |resource, amount| {
-            let mut amounts = Amounts::default();
-            amounts.add(resource, amount);
-            amounts
-        };
-        assert_eq!(gpu_ms(size(&of(Resource::Gpu, 2500)), 1000), 2500);
-        assert_eq!(gpu_ms(size(&of(Resource::Cpu, 4000)), 1000), 4000);
+        let each = |gpu_milli| Resources { cpu_milli: 2000, memory_mib: 1, gpu_milli };
+        let (gpus, cores) = (each(500), each(0));
+        assert_eq!(gpu_ms(of_members([(&gpus, 4), (&cores, 1), (&gpus, 1)].into_iter()), 1000), 2500);
+        assert_eq!(gpu_ms(of_members([(&cores, 2)].into_iter()), 1000), 4000);
         assert_eq!(gpu_ms(u64::MAX, u64::MAX), u64::MAX);
     }
 }

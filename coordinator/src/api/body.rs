@@ -1,13 +1,35 @@
 //! Reads a body that a person or a program sent: JSON or YAML by its content type. What is wrong is told with line, column
-//! and field.
+//! and field. And writes the body of an answer that is made at every submission.
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::errors::ApiError;
 
 /// The largest body, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
+
+/// Room for the usual answer to a submission, in bytes.
+const USUAL_ANSWER: usize = 1536;
+
+/// An object as the JSON of an answer, written into room that is large enough at once: axum's `Json` begins with 128 bytes and
+/// copies what it has at each doubling.
+pub struct Shown<'a, T>(pub &'a T);
+
+impl<T: Serialize> IntoResponse for Shown<'_, T> {
+    fn into_response(self) -> Response {
+        let mut text = Vec::with_capacity(USUAL_ANSWER);
+        match serde_json::to_writer(&mut text, self.0) {
+            Ok(()) => {
+                let json = HeaderValue::from_static("application/json");
+                ([(header::CONTENT_TYPE, json)], text).into_response()
+            }
+            Err(e) => ApiError::Unavailable(format!("the answer could not be written: {e}")).into_response(),
+        }
+    }
+}
 
 /// What a body is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header;
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
@@ -69,18 +68,27 @@ impl HttpMetrics {
     }
 }
 
-/// Counts a request and its time. The route is the pattern, not the path, so that names make no new series.
-pub async fn count(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let method = request.method().as_str().to_owned();
-    let began = Instant::now();
-    let response = next.run(request).await;
-    let metrics = api.metrics();
-    let labels = vec![("method", method), ("route", route)];
-    metrics.latency.get_or_create(&labels).observe(began.elapsed().as_secs_f64());
-    let labels = labels.into_iter().chain([("code", response.status().as_u16().to_string())]).collect();
-    metrics.requests.get_or_create(&labels).inc();
-    response
+/// A request that is being answered. The route is the pattern, not the path, so that names make no new series.
+pub struct Counted {
+    labels: Labels,
+    began: Instant,
+}
+
+impl Counted {
+    /// Begins with the request's head.
+    pub fn begin(request: &Request) -> Self {
+        let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+        let method = request.method().as_str().to_owned();
+        Self { labels: vec![("method", method), ("route", route)], began: Instant::now() }
+    }
+
+    /// Counts it and its time.
+    pub fn end(self, metrics: &HttpMetrics, response: &Response) {
+        let mut labels = self.labels;
+        metrics.latency.get_or_create(&labels).observe(self.began.elapsed().as_secs_f64());
+        labels.push(("code", response.status().as_str().to_owned()));
+        metrics.requests.get_or_create(&labels).inc();
+    }
 }
 
 /// `GET /metrics`

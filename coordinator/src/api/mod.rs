@@ -161,9 +161,7 @@ pub fn router(handle: Handle, settings: Settings) -> Router {
         .merge(crate::pages::routes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .layer(middleware::from_fn_with_state(api.clone(), within_time))
-        .layer(middleware::from_fn_with_state(api.clone(), metrics::count))
-        .layer(DefaultBodyLimit::max(body::MAX_BODY))
+        .layer(middleware::from_fn_with_state(api.clone(), around))
         .with_state(api)
 }
 
@@ -207,15 +205,21 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     }
 }
 
-/// Bounds the time to the answer's head, body upload included. A stream that began goes on.
-async fn within_time(State(api): State<Api>, request: Request, next: Next) -> Response {
+/// What is around every answer: the body's size is bounded, the request counted, and the time to the answer's head bounded,
+/// body upload included; a stream that began goes on. One layer for all three: each costs every request a copy of the service
+/// behind it and a future on the heap.
+async fn around(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    DefaultBodyLimit::max(body::MAX_BODY).apply(&mut request);
+    let counted = metrics::Counted::begin(&request);
     let limit = api.settings().timeout * 2;
-    match tokio::time::timeout(limit, next.run(request)).await {
+    let response = match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
             ApiError::Unavailable(format!("no answer within {}", words::span(limit.as_millis() as u64))).into_response()
         }
-    }
+    };
+    counted.end(api.metrics(), &response);
+    response
 }
 
 async fn no_such_path(uri: Uri) -> ApiError {

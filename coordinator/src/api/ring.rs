@@ -2,10 +2,11 @@
 //!
 //! The task hears of changes on the core's channel. For each batch it makes one read, in which it drains that channel: the
 //! core sends a change before it serves a read that sees it, so after the read the batch holds every change up to the
-//! state's `applied`, and none later. Events are put in the order of the versions that their objects carry. A watch that
-//! goes on from any version it was given therefore misses nothing.
+//! state's `applied`, and none later. The read copies what changed and no more, for it is on the core's thread; what that
+//! was to a watch (new, changed, gone) the task finds out by itself. Events are put in the order of the versions that their
+//! objects carry. A watch that goes on from any version it was given therefore misses nothing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -162,7 +163,17 @@ enum Publish {
 }
 
 /// What the task knows of every workload, to tell new from changed and to name what went.
-type Known = BTreeMap<WorkloadKey, (Uid, Arc<WorkloadSpec>)>;
+type Known = HashMap<WorkloadKey, (Uid, Arc<WorkloadSpec>)>;
+
+/// Which workloads changed, and the last entry that did it.
+type Changed = HashMap<WorkloadKey, LogIndex>;
+
+/// A workload that changed, and how it is now; none where it went.
+struct Found {
+    key: WorkloadKey,
+    changed_at: LogIndex,
+    now: Option<Box<Seen>>,
+}
 
 async fn follow(
     handle: Handle,
@@ -174,18 +185,19 @@ async fn follow(
     'begin: loop {
         let begun = handle.read(Consistency::Stale, move |view| {
             let mut changes = changes;
-            let _ = drain(&mut changes, &mut BTreeMap::new());
+            let _ = drain(&mut changes, &mut Changed::new());
             let workloads = view.state.workloads.iter();
-            let known: Known = workloads.map(|(k, w)| (k.clone(), (w.uid, w.spec.clone()))).collect();
+            let known: Vec<_> = workloads.map(|(k, w)| (k.clone(), (w.uid, w.spec.clone()))).collect();
             (changes, known, view.state.applied)
         });
-        let Ok((receiver, mut known, mut head)) = begun.await else { return };
+        let Ok((receiver, known, mut head)) = begun.await else { return };
         changes = receiver;
+        let mut known: Known = known.into_iter().collect();
         if publish(Publish::Begin(head)).is_none() {
             return;
         }
         loop {
-            let mut changed = BTreeMap::new();
+            let mut changed = Changed::new();
             tokio::select! {
                 () = stop.cancelled() => return,
                 first = changes.recv() => match first {
@@ -199,15 +211,15 @@ async fn follow(
             let read = handle.read(Consistency::Stale, move |view| {
                 let mut changes = changes;
                 let complete = drain(&mut changes, &mut changed);
-                let (events, known) = gather(view, &reasons, changed, head, known);
-                (changes, complete, events, known, view.state.applied)
+                (changes, complete, look_up(view, &reasons, changed, head), view.state.applied)
             });
-            let Ok((receiver, complete, events, still_known, applied)) = read.await else { return };
+            let Ok((receiver, complete, found, applied)) = read.await else { return };
             changes = receiver;
             if !complete {
                 continue 'begin;
             }
-            (known, head) = (still_known, applied);
+            let events = events(found, head, &mut known);
+            head = applied;
             if publish(Publish::Batch(events, head)).is_none() {
                 return;
             }
@@ -215,14 +227,14 @@ async fn follow(
     }
 }
 
-fn note(changed: &mut BTreeMap<WorkloadKey, LogIndex>, change: Change) {
+fn note(changed: &mut Changed, change: Change) {
     for key in change.workloads {
         changed.insert(key, change.index);
     }
 }
 
 /// Takes everything out of the channel; false where some was lost.
-fn drain(changes: &mut broadcast::Receiver<Change>, changed: &mut BTreeMap<WorkloadKey, LogIndex>) -> bool {
+fn drain(changes: &mut broadcast::Receiver<Change>, changed: &mut Changed) -> bool {
     loop {
         match changes.try_recv() {
             Ok(change) => note(changed, change),
@@ -232,38 +244,45 @@ fn drain(changes: &mut broadcast::Receiver<Change>, changed: &mut BTreeMap<Workl
     }
 }
 
-/// The events of a batch, in log order. Changes up to `head` are in the known already.
-fn gather(
-    view: &View<'_>,
-    reasons: &Reasons,
-    changed: BTreeMap<WorkloadKey, LogIndex>,
-    head: LogIndex,
-    mut known: Known,
-) -> (Vec<Event>, Known) {
-    let mut events = Vec::new();
+/// Copies what changed. Changes up to `head` were found before.
+fn look_up(view: &View<'_>, reasons: &Reasons, changed: Changed, head: LogIndex) -> Vec<Found> {
+    let changed = changed.into_iter().filter(|(_, index)| *index > head);
     reasons.with(view, |waiting| {
-        for (key, index) in changed.into_iter().filter(|(_, index)| *index > head) {
-            let before = known.remove(&key);
-            let now = view.state.workloads.get(&key);
-            // The same name under another uid is another workload: the first went, the second came.
-            if let Some((uid, spec)) = &before
-                && now.is_none_or(|w| w.uid != *uid)
-            {
-                let position = now.map_or(index, |w| LogIndex(w.created.0.saturating_sub(1)).max(LogIndex(head.0 + 1)));
-                events.push(Event::new(position, key.clone(), *uid, What::Deleted(spec.clone())));
-            }
-            if let Some(workload) = now {
-                let seen = Box::new(Seen::of(view, workload, waiting));
-                let new = before.is_none_or(|(uid, _)| uid != workload.uid);
-                let what = if new { What::Added(seen) } else { What::Modified(seen) };
-                events.push(Event::new(position(workload, index), key.clone(), workload.uid, what));
-                known.insert(key, (workload.uid, workload.spec.clone()));
-            }
+        let found = |(key, changed_at)| {
+            let now = view.state.workloads.get(&key).map(|w| Box::new(Seen::of(view, w, waiting)));
+            Found { key, changed_at, now }
+        };
+        changed.map(found).collect()
+    })
+}
+
+/// The events of a batch, in log order. Changes up to `head` are in the known already.
+fn events(found: Vec<Found>, head: LogIndex, known: &mut Known) -> Vec<Event> {
+    let mut events = Vec::with_capacity(found.len());
+    for Found { key, changed_at, now } in found {
+        let before = match &now {
+            Some(seen) => known.insert(key.clone(), (seen.workload.uid, seen.workload.spec.clone())),
+            None => known.remove(&key),
+        };
+        let uid_now = now.as_ref().map(|seen| seen.workload.uid);
+        let new = before.as_ref().is_none_or(|(uid, _)| Some(*uid) != uid_now);
+        // The same name under another uid is another workload: the first went, the second came.
+        if let Some((uid, spec)) = before
+            && new
+        {
+            let created = now.as_ref().map(|seen| seen.workload.created.0.saturating_sub(1));
+            let position = created.map_or(changed_at, |before| LogIndex(before).max(LogIndex(head.0 + 1)));
+            events.push(Event::new(position, key.clone(), uid, What::Deleted(spec)));
         }
-    });
+        if let Some(seen) = now {
+            let (position, uid) = (position(&seen.workload, changed_at), seen.workload.uid);
+            let what = if new { What::Added(seen) } else { What::Modified(seen) };
+            events.push(Event::new(position, key, uid, what));
+        }
+    }
     // Stable: a deletion stays before the addition that it made room for.
-    events.sort_by_key(|e| e.position);
-    (events, known)
+    events.sort_by(|a, b| (a.position, &a.key).cmp(&(b.position, &b.key)));
+    events
 }
 
 fn position(workload: &Workload, changed_at: LogIndex) -> LogIndex {

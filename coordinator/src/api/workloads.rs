@@ -123,8 +123,12 @@ pub async fn create(
     headers: HeaderMap,
     sent: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let sent = sent.map_err(unread)?;
-    let mut object: WorkloadObject = body::parse(body::format(&headers)?, &sent)?;
+    // The body goes as soon as it is read: what it lies in is the connection's buffer, which is then free for the next request.
+    let mut object: WorkloadObject = {
+        let sent = sent.map_err(unread)?;
+        body::parse(body::format(&headers)?, &sent)?
+    };
+    drop(headers);
     let key = check_head(&object, Namespace::new(namespace)?)?;
     let faults = object.spec.problems();
     if !faults.is_empty() {
@@ -156,7 +160,7 @@ pub async fn create(
         }
     };
     let code = if existed { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((code, warning_headers(&warnings), Json(shown)).into_response())
+    Ok((code, warning_headers(&warnings), body::Shown(&shown)).into_response())
 }
 
 /// The error of a body that could not be read.

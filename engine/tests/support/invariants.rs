@@ -45,7 +45,7 @@ pub fn check_step(before: &State, command: &Command, applied: &Applied, after: &
         check_data(before, binding)?;
     }
     if let (Command::Grow(growth), Ok(_)) = (command, &applied.outcome) {
-        slow_pools::check_bound(after, &after.workloads[&growth.key], &growth.members)?;
+        slow_pools::check_limits(after, &after.workloads[&growth.key], &growth.members)?;
     }
     if let (Command::Preempt(preemption), Ok(_)) = (command, &applied.outcome) {
         slow_pools::check_preemption(before, preemption, after.now)?;

@@ -173,34 +173,45 @@ fn firm(state: &State) -> BTreeMap<PoolName, Sums> {
     firm
 }
 
-/// A workload just got these members: no pool above it is over a limit of what they take, nor its own over its reservation.
+/// A workload was just bound: the limits of what it holds are kept, and its pool's reservation where it may not be preempted.
 pub fn check_bound(state: &State, workload: &Workload, members: &[GroupPlacement]) -> Result<(), String> {
+    check_limits(state, workload, members)?;
+    let specs = specs(state);
+    let firm = firm(state);
+    for what in taken(members).keys().filter(|_| workload.spec.preemptible == Preemptible::No) {
+        let has = firm[&workload.pool].get(what).copied().unwrap_or(0);
+        let reserved = quota(&specs[&workload.pool], what).reservation;
+        if reserved > 0 && has > reserved {
+            return Err(format!(
+                "pool {} holds {has} {what} firmly, over its reservation of {reserved}",
+                workload.pool
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A workload just got these members: no pool above it is over a limit of anything that they take. Those that came to a running one
+/// may always be preempted, so that its pool's reservation says nothing of them.
+pub fn check_limits(state: &State, workload: &Workload, members: &[GroupPlacement]) -> Result<(), String> {
     let specs = specs(state);
     let all = held(state, |_| true);
-    let firm = firm(state);
-    let mut more = Sums::new();
-    members.iter().for_each(|group| add_group(&mut more, group));
     for pool in up(&specs, &workload.pool) {
-        for what in more.iter().filter(|(_, more)| **more > 0).map(|(what, _)| what) {
+        for what in taken(members).keys() {
             let has = all[&pool].get(what).copied().unwrap_or(0);
             if let Some(limit) = quota(&specs[&pool], what).limit.filter(|limit| has > *limit) {
                 return Err(format!("pool {pool} holds {has} {what}, over its limit of {limit}"));
             }
         }
     }
-    if workload.spec.preemptible == Preemptible::No {
-        for what in more.keys() {
-            let has = firm[&workload.pool].get(what).copied().unwrap_or(0);
-            let reserved = quota(&specs[&workload.pool], what).reservation;
-            if reserved > 0 && has > reserved {
-                return Err(format!(
-                    "pool {} holds {has} {what} firmly, over its reservation of {reserved}",
-                    workload.pool
-                ));
-            }
-        }
-    }
     Ok(())
+}
+
+fn taken(members: &[GroupPlacement]) -> Sums {
+    let mut sums = Sums::new();
+    members.iter().for_each(|group| add_group(&mut sums, group));
+    sums.retain(|_, amount| *amount > 0);
+    sums
 }
 
 /// The rules of the tree.

@@ -8,7 +8,7 @@ use engine::state::State;
 use protocol::ids::{LogIndex, UnixMs};
 
 use super::Invariant;
-use super::slow_pools::{check_bound, check_preemption, check_tree};
+use super::slow_pools::{check_bound, check_limits, check_preemption, check_tree};
 use crate::simulation::facts::Fact;
 
 #[derive(Default)]
@@ -47,7 +47,7 @@ impl Quotas {
                 None => Err(format!("{} was bound and is gone", binding.key)),
             },
             Command::Grow(growth) => match self.state.workloads.get(&growth.key) {
-                Some(workload) => check_bound(&self.state, workload, &growth.members),
+                Some(workload) => check_limits(&self.state, workload, &growth.members),
                 None => Err(format!("{} grew and is gone", growth.key)),
             },
             Command::Preempt(preemption) => check_preemption(before, preemption, self.state.now),

@@ -5,7 +5,13 @@
 mod support;
 
 use proptest::prelude::*;
+#[cfg(not(feature = "planted"))]
+use support::cures::{start, waiting};
+#[cfg(not(feature = "planted"))]
+use support::histories::History;
 use support::histories::run;
+#[cfg(not(feature = "planted"))]
+use support::operations::Op;
 use support::operations::{lending, op, stretching};
 
 /// The random histories are not all of a kind: in those of lending, room is taken back.
@@ -35,6 +41,34 @@ fn where_there_is_room_it_is_grown_into_and_given_back() {
     assert!(came >= 50 && went >= 10, "{came} members came and {went} went for others");
 }
 
+/// What everybody who waits at the end of a history had to be cured of until it started.
+#[cfg(not(feature = "planted"))]
+fn cures(ops: &[Op]) -> Result<Vec<&'static str>, String> {
+    let mut history = History::new();
+    ops.iter().try_for_each(|op| history.step(op))?;
+    let cured = waiting(&history).into_iter().map(|uid| start(history.clone(), uid));
+    Ok(cured.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+/// Whatever is told of a workload that waits is true, and all of it: where it is made false, what is told next is another thing, until
+/// the workload starts.
+#[cfg(not(feature = "planted"))]
+#[test]
+fn who_is_cured_of_what_it_is_told_starts() {
+    use proptest::strategy::ValueTree;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let histories = prop_oneof![prop::collection::vec(op(), 1..80), lending(), stretching()];
+    let mut cured = std::collections::BTreeMap::<&str, usize>::new();
+    for n in 0..800 {
+        let cures = cures(&histories.new_tree(&mut runner).unwrap().current());
+        let cures = cures.unwrap_or_else(|e| panic!("history {n}: {e}"));
+        cures.into_iter().for_each(|cure| *cured.entry(cure).or_default() += 1);
+    }
+    let all =
+        ["room", "backoff", "dependency", "data", "limit", "reservation", "part", "cluster", "behind", "impossible"];
+    all.iter().for_each(|cure| assert!(cured.contains_key(cure), "{cure} was never the reason: {cured:?}"));
+}
+
 #[cfg(not(feature = "planted"))]
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
@@ -42,6 +76,11 @@ proptest! {
     #[test]
     fn every_invariant_holds_in_every_history(ops in prop::collection::vec(op(), 1..80)) {
         run(&ops).map_err(TestCaseError::fail).map(drop)?;
+    }
+
+    #[test]
+    fn who_is_cured_of_what_it_is_told_starts_in_any_history(ops in prop::collection::vec(op(), 1..80)) {
+        cures(&ops).map_err(TestCaseError::fail).map(drop)?;
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::commands::{Binding, Command, Expect, Growth, Preemption, Shrink, Victim};
-use engine::plan::{Memory, plan_on};
+use engine::plan::{Memory, Plan, plan_on};
 use engine::{Phase, State};
 use protocol::codec::{decode_body, encode_body};
 use protocol::control::{AttemptReport, GroupPlacement, NodeShare, Resized};
@@ -24,6 +24,7 @@ use super::{slow_pools, *};
 use super::operations::{CLUSTERS, DATA, FEW, NAMES, Op, POOLS, STATES};
 
 /// A history as it goes on.
+#[derive(Clone)]
 pub struct History {
     pub state: State,
     fleet: Fleet,
@@ -60,6 +61,30 @@ impl History {
     /// What the planner sees.
     pub fn fleet(&self) -> &Fleet {
         &self.fleet
+    }
+
+    /// What the planner would do now.
+    pub fn plan(&self) -> Plan {
+        plan_on(&self.state, &self.fleet.capacity, &self.memory, UnixMs(self.now), 100)
+    }
+
+    /// Nothing happens until then.
+    pub fn wait_until(&mut self, at: UnixMs) {
+        self.now = self.now.max(at.0);
+    }
+
+    /// A new and empty cluster comes.
+    pub fn bring(&mut self, name: &str, nodes: Vec<NodeCapacity>) -> Result<(), String> {
+        self.fleet.set(name, nodes);
+        let (info, incarnation) = (info(name, "eu-west"), Incarnation(1));
+        let join = Command::Join { info, incarnation, last_command: CommandNumber(0), attempts: vec![] };
+        self.accepted(join)
+    }
+
+    /// Something is asked for, and must not be refused.
+    pub fn accepted(&mut self, command: Command) -> Result<(), String> {
+        let text = format!("{command:?}");
+        self.apply(command)?.map_err(|refusal| format!("{refusal}\n  after {text}"))
     }
 
     /// Runs one thing and checks what must hold.

@@ -2,6 +2,7 @@
 //! test reads like a story. Shares nothing with the engine but its public types.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod cures;
 pub mod fuzzed;
 pub mod histories;
 pub mod invariants;
@@ -97,7 +98,7 @@ pub fn report(name: &str, attempt: u32, revision: u64, state: AttemptState) -> A
 }
 
 /// A fleet's capacity kept as an agent would: what its attempts hold is not free.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Fleet {
     pub capacity: Capacity,
 }

@@ -1,0 +1,76 @@
+//! Whether a component is ready: asked over the link that its users take.
+
+use std::time::Duration;
+
+use http::{Request, Uri};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::{Api, Client};
+
+use super::credentials::Files;
+use super::ports::Ports;
+use super::settings::Component;
+use crate::client::{self, ClientError};
+
+/// Between two questions.
+pub(super) const LOOK: Duration = Duration::from_millis(50);
+/// A question that is not answered within this is asked again.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// The question for one component.
+pub(super) enum Probe {
+    /// A page that says `ok`.
+    Page(Client, &'static str),
+    /// That, and what the controllers make first.
+    Controllers { page: Client, api: Client },
+    /// It says nothing of itself; that it still runs is all that can be seen.
+    Silent,
+}
+
+impl Probe {
+    pub(super) async fn of(
+        component: Component,
+        files: &Files,
+        ports: Ports,
+        api: &Client,
+    ) -> Result<Self, ClientError> {
+        let page = async |port: u16| {
+            let address = Uri::builder().scheme("https").authority(format!("127.0.0.1:{port}")).path_and_query("/");
+            // An address of digits is one.
+            let address = address.build().unwrap_or_default();
+            client::beside(&files.at("kubeconfig"), address).await
+        };
+        Ok(match component {
+            Component::ApiServer => Probe::Page(api.clone(), "/readyz"),
+            Component::Scheduler => Probe::Page(page(ports.scheduler).await?, "/healthz"),
+            Component::ControllerManager => {
+                Probe::Controllers { page: page(ports.controller_manager).await?, api: api.clone() }
+            }
+            Component::Etcd | Component::Kwok => Probe::Silent,
+        })
+    }
+
+    /// Ready, or what was answered instead.
+    pub(super) async fn ask(&self) -> Result<(), String> {
+        let answer = tokio::time::timeout(ANSWER, async {
+            match self {
+                Probe::Page(client, path) => page_says_ok(client, path).await,
+                Probe::Controllers { page, api } => {
+                    page_says_ok(page, "/healthz").await?;
+                    // Without it no pod is let in.
+                    let accounts: Api<ServiceAccount> = Api::namespaced(api.clone(), "default");
+                    accounts.get_metadata("default").await.map(drop).map_err(|e| e.to_string())
+                }
+                Probe::Silent => Ok(()),
+            }
+        });
+        answer.await.unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER.as_secs())))
+    }
+}
+
+async fn page_says_ok(client: &Client, path: &str) -> Result<(), String> {
+    let request = Request::get(path).body(vec![]).map_err(|e| e.to_string())?;
+    match client.request_text(request).await.map_err(|e| e.to_string())? {
+        text if text.trim() == "ok" => Ok(()),
+        text => Err(text),
+    }
+}

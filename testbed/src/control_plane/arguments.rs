@@ -98,7 +98,12 @@ fn controller_manager(line: Line, settings: &Settings, files: &Files, ports: Por
         .set("leader-elect", "false")
         .set("kube-api-qps", "500")
         .set("kube-api-burst", "1000");
-    if settings.has(Component::Kwok) { line.set("node-monitor-grace-period", FAKE_NODE_GRACE) } else { line }
+    if !settings.has(Component::Kwok) {
+        return line;
+    }
+    line.set("node-monitor-grace-period", FAKE_NODE_GRACE)
+        // It writes into every node how long its kubelet may cache secrets, once more each time that the fleet has grown.
+        .set("controllers", "*,-ttl-controller")
 }
 
 fn scheduler(line: Line, files: &Files, ports: Ports) -> Line {

@@ -69,8 +69,29 @@ impl Probe {
 
 async fn page_says_ok(client: &Client, path: &str) -> Result<(), String> {
     let request = Request::get(path).body(vec![]).map_err(|e| e.to_string())?;
-    match client.request_text(request).await.map_err(|e| e.to_string())? {
-        text if text.trim() == "ok" => Ok(()),
-        text => Err(text),
+    match client.request_text(request).await {
+        Ok(text) if text.trim() == "ok" => Ok(()),
+        Ok(text) => Err(failing(&text)),
+        Err(kube::Error::Api(status)) => Err(failing(&status.message)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What is not in order, of a page that has a line for each check.
+fn failing(page: &str) -> String {
+    let failing: Vec<&str> = page.lines().filter(|line| line.starts_with("[-]")).collect();
+    if failing.is_empty() { page.trim().to_owned() } else { failing.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_fails_is_told() {
+        let page =
+            "[+]ping ok\n[-]poststarthook/rbac/bootstrap-roles failed: reason withheld\n[+]log ok\nreadyz check failed";
+        assert_eq!(failing(page), "[-]poststarthook/rbac/bootstrap-roles failed: reason withheld");
+        assert_eq!(failing("not found\n"), "not found");
     }
 }

@@ -75,7 +75,7 @@ impl Settings {
             components: vec![],
             audit: Audit::Changes,
             lifetime: Lifetime::Ours,
-            patience: Duration::from_secs(120),
+            patience: Duration::from_secs(240),
         }
     }
 

@@ -18,8 +18,10 @@ pub const FAKE_LABEL: (&str, &str) = ("testbed.tidewater.dev/node", "fake");
 
 /// How many requests are on their way at once: an API server takes most creates a second from there on.
 const AT_ONCE: usize = 64;
-/// Between two looks at a fleet that is becoming ready.
+/// Between two looks at a fleet that is becoming ready, at least; and in looks' own lengths, so that looking at thousands
+/// of nodes does not slow down what it waits for.
 const LOOK: Duration = Duration::from_millis(200);
+const LOOKS_APART: u32 = 10;
 
 /// Nodes that are alike.
 #[derive(Debug, Clone)]
@@ -80,8 +82,11 @@ impl FakeNodes {
         let mut labels = self.labels.clone();
         labels.insert(FAKE_LABEL.0.to_owned(), FAKE_LABEL.1.to_owned());
         labels.insert("kubernetes.io/hostname".to_owned(), name.clone());
-        labels.insert("kubernetes.io/os".to_owned(), "linux".to_owned());
-        labels.insert("kubernetes.io/arch".to_owned(), "amd64".to_owned());
+        // Kubelets set the old names too; without them the node controller would, by a write for each node.
+        for prefix in ["", "beta."] {
+            labels.insert(format!("{prefix}kubernetes.io/os"), "linux".to_owned());
+            labels.insert(format!("{prefix}kubernetes.io/arch"), "amd64".to_owned());
+        }
         if self.gpus > 0 {
             amounts.insert("nvidia.com/gpu".to_owned(), Quantity(self.gpus.to_string()));
             labels.insert("nvidia.com/gpu.product".to_owned(), self.product.clone());
@@ -115,6 +120,7 @@ pub async fn until_ready(client: &Client, wanted: usize, within: Duration) -> ku
     let fake = ListParams::default().labels(&format!("{}={}", FAKE_LABEL.0, FAKE_LABEL.1)).match_any();
     let began = Instant::now();
     loop {
+        let look = Instant::now();
         let ready = nodes.list(&fake).await?.items.iter().filter(|node| is_ready(node)).count();
         if ready >= wanted {
             return Ok(Ok(()));
@@ -122,7 +128,7 @@ pub async fn until_ready(client: &Client, wanted: usize, within: Duration) -> ku
         if began.elapsed() > within {
             return Ok(Err(ready));
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(LOOK.max(look.elapsed() * LOOKS_APART)).await;
     }
 }
 

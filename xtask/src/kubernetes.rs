@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use testbed::bed::{Bed, Cluster, Plan};
-use testbed::{Binaries, Tool};
+use testbed::{Binaries, Settings, Tool};
 
 /// Real Kubernetes clusters on this machine.
 #[derive(Debug, clap::Subcommand)]
@@ -129,7 +129,7 @@ fn build(names: &[String]) -> anyhow::Result<()> {
     };
     let mut tools = names.iter().map(named).collect::<anyhow::Result<Vec<_>>>()?;
     if tools.is_empty() {
-        tools = Tool::ALL.into_iter().filter(|tool| *tool != Tool::Kubectl).collect();
+        tools = Settings::with_fake_nodes("").tools();
     }
     let binaries = Binaries::provide(&tools, &say)?;
     for path in tools.iter().filter_map(|tool| binaries.path(*tool)) {

@@ -119,6 +119,7 @@ impl Binaries {
         if paths.values().all(|path| path.exists()) {
             return Ok(Self { paths });
         }
+        go_is_there(&paths)?;
         fs::create_dir_all(cache).map_err(unusable(cache))?;
         let _only_builder = lock(cache, progress)?;
         for (tool, path) in &paths {
@@ -153,6 +154,20 @@ fn unusable(place: &Path) -> impl Fn(io::Error) -> BuildError {
     move |cause| BuildError::Cache { place: place.to_owned(), cause }
 }
 
+/// Before anything else, and with the version that will do for all that is missing.
+fn go_is_there(paths: &BTreeMap<Tool, PathBuf>) -> Result<(), BuildError> {
+    match Command::new("go").arg("version").output() {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+            let missing = paths.iter().filter(|(_, path)| !path.exists()).map(|(tool, _)| *tool);
+            let newest = missing.max_by_key(|tool| tool.module().oldest_go_parts());
+            let Some(tool) = newest else { return Ok(()) };
+            Err(BuildError::NoGo { program: tool.name(), version: tool.module().oldest_go() })
+        }
+        // Whatever else is wrong with it, the build says.
+        _ => Ok(()),
+    }
+}
+
 /// Waits for other builders: two at once would each take twice as long and come to the same.
 fn lock(cache: &Path, progress: Progress) -> Result<File, BuildError> {
     let place = cache.join("lock");
@@ -179,12 +194,7 @@ fn build(cache: &Path, tool: Tool, path: &Path, progress: Progress) -> Result<()
     go.arg("build").args(module.flags()).arg("-o").arg(&half).arg(tool.package());
     go.current_dir(folder.join("module")).env("CGO_ENABLED", "0").env("GO111MODULE", "on").env("GOWORK", "off");
     go.stdin(Stdio::null()).stdout(Stdio::null()).stderr(written);
-    let mut running = match process::spawn(go, Lifetime::Ours) {
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
-            return Err(BuildError::NoGo { program, version: module.oldest_go() });
-        }
-        started => started.map_err(unusable(&folder))?,
-    };
+    let mut running = process::spawn(go, Lifetime::Ours).map_err(unusable(&folder))?;
     let mut said = Instant::now();
     let status = loop {
         if let Some(status) = running.try_wait().map_err(unusable(&folder))? {

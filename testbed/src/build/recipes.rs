@@ -18,12 +18,33 @@ pub enum Tool {
     Kubectl,
     /// Plays the kubelets of nodes that are not there.
     Kwok,
+    /// A real node's `kubelet`.
+    Kubelet,
+    /// `kube-proxy`.
+    KubeProxy,
+    /// The cluster's name server.
+    CoreDns,
+    /// The operator that runs RayJobs.
+    KubeRay,
+    /// The operator that runs SparkApplications.
+    SparkOperator,
 }
 
 impl Tool {
     /// All of them.
-    pub const ALL: [Tool; 6] =
-        [Tool::Etcd, Tool::ApiServer, Tool::ControllerManager, Tool::Scheduler, Tool::Kubectl, Tool::Kwok];
+    pub const ALL: [Tool; 11] = [
+        Tool::Etcd,
+        Tool::ApiServer,
+        Tool::ControllerManager,
+        Tool::Scheduler,
+        Tool::Kubectl,
+        Tool::Kwok,
+        Tool::Kubelet,
+        Tool::KubeProxy,
+        Tool::CoreDns,
+        Tool::KubeRay,
+        Tool::SparkOperator,
+    ];
 
     /// The program's file name.
     pub fn name(self) -> &'static str {
@@ -34,6 +55,11 @@ impl Tool {
             Tool::Scheduler => "kube-scheduler",
             Tool::Kubectl => "kubectl",
             Tool::Kwok => "kwok",
+            Tool::Kubelet => "kubelet",
+            Tool::KubeProxy => "kube-proxy",
+            Tool::CoreDns => "coredns",
+            Tool::KubeRay => "kuberay-operator",
+            Tool::SparkOperator => "spark-operator",
         }
     }
 
@@ -47,14 +73,23 @@ impl Tool {
             Tool::Scheduler => "k8s.io/kubernetes/cmd/kube-scheduler",
             Tool::Kubectl => "k8s.io/kubernetes/cmd/kubectl",
             Tool::Kwok => "sigs.k8s.io/kwok/cmd/kwok",
+            Tool::Kubelet => "k8s.io/kubernetes/cmd/kubelet",
+            Tool::KubeProxy => "k8s.io/kubernetes/cmd/kube-proxy",
+            Tool::CoreDns => "github.com/coredns/coredns",
+            Tool::KubeRay => "github.com/ray-project/kuberay/ray-operator",
+            Tool::SparkOperator => "github.com/kubeflow/spark-operator/v2/cmd/operator",
         }
     }
 
     pub(super) fn module(self) -> &'static Module {
         match self {
             Tool::Etcd => &ETCD,
-            Tool::ApiServer | Tool::ControllerManager | Tool::Scheduler | Tool::Kubectl => &KUBERNETES,
+            Tool::ApiServer | Tool::ControllerManager | Tool::Scheduler => &KUBERNETES,
+            Tool::Kubectl | Tool::Kubelet | Tool::KubeProxy => &KUBERNETES,
             Tool::Kwok => &KWOK,
+            Tool::CoreDns => &COREDNS,
+            Tool::KubeRay => &KUBERAY,
+            Tool::SparkOperator => &SPARK_OPERATOR,
         }
     }
 }
@@ -84,6 +119,9 @@ macro_rules! module {
 
 static ETCD: Module = module!("etcd", "-s -w");
 static KWOK: Module = module!("kwok", "-s -w -X sigs.k8s.io/kwok/pkg/consts.Version=v0.8.0");
+static COREDNS: Module = module!("coredns", "-s -w");
+static KUBERAY: Module = module!("kuberay", "-s -w");
+static SPARK_OPERATOR: Module = module!("spark-operator", "-s -w");
 static KUBERNETES: Module = module!(
     "kubernetes",
     "-s -w -X k8s.io/component-base/version.gitVersion=v1.34.3 -X k8s.io/component-base/version.gitMajor=1 \
@@ -113,6 +151,11 @@ impl Module {
     pub(super) fn oldest_go(&self) -> &'static str {
         self.go_mod.lines().find_map(|line| line.strip_prefix("go ")).unwrap_or("1.24")
     }
+
+    /// The same as numbers, to be compared.
+    pub(super) fn oldest_go_parts(&self) -> Vec<u32> {
+        self.oldest_go().split('.').map(|part| part.parse().unwrap_or(0)).collect()
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +172,13 @@ mod tests {
             assert!(tool.package().starts_with(path), "{tool:?} is of {path}");
             assert!(module.go_sum.contains(&format!("{path} {version} h1:")), "{tool:?}: {path} has no checksum");
         }
+    }
+
+    #[test]
+    fn versions_of_go_are_compared_as_numbers() {
+        let old = Module { go_mod: "module x\n\ngo 1.9.12\n", ..module!("etcd", "") };
+        assert!(old.oldest_go_parts() < ETCD.oldest_go_parts());
+        assert_eq!(Tool::ALL.into_iter().max_by_key(|tool| tool.module().oldest_go_parts()), Some(Tool::Kwok));
     }
 
     #[test]

@@ -57,6 +57,37 @@ async fn an_application_computes_on_every_executor_and_leaves_no_process() {
     assert!(members.contains(&"executor-0".to_owned()) && members.contains(&"executor-1".to_owned()), "{members:?}");
 }
 
+/// Prints what its processes see of the GPUs.
+const SEES: &str = r#"
+import os
+from pyspark.sql import SparkSession
+
+context = SparkSession.builder.getOrCreate().sparkContext
+sees = lambda _: os.environ.get("CUDA_VISIBLE_DEVICES")
+print("executors see", sorted(context.parallelize(range(8), 8).map(sees).distinct().collect()), "driver sees", [sees(None)])
+"#;
+
+async fn executors_see_their_devices_and_the_driver_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::new(dir.path());
+    set_up(&rig).await;
+    let program = dir.path().join("sees.py");
+    std::fs::write(&program, SEES).unwrap();
+    let order = order(
+        serde_json::json!({"spark": {
+            "main": program,
+            "driver": {"cpu": "1", "memory": "1Gi"},
+            "executors": {"name": "executors", "count": 1, "cpu": "1", "memory": "1Gi", "gpus": 2},
+        }}),
+        1,
+    );
+    rig.runtime.start(&order, &devices(&order)).await.unwrap();
+    let state = rig.ended().await;
+    let log = rig.log(order.attempt, None).await;
+    assert_eq!(state, AttemptState::Succeeded, "{log}");
+    assert!(log.contains("executors see ['0,1'] driver sees ['']"), "{log}");
+}
+
 async fn an_application_that_fails_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let mut rig = Rig::new(dir.path());
@@ -74,6 +105,7 @@ fn main() {
         Framework::Spark,
         runtime_support::listed::tests![
             an_application_computes_on_every_executor_and_leaves_no_process,
+            executors_see_their_devices_and_the_driver_none,
             an_application_that_fails_says_why,
         ],
     );

@@ -60,6 +60,22 @@ pub fn plan(state: &State, capacity: &Capacity, at: UnixMs, limit: usize) -> Pla
 
 /// As [`plan`], with what the last plan of this leader remembered: room that is lent is taken back once that has lasted.
 pub fn plan_on(state: &State, capacity: &Capacity, memory: &Memory, at: UnixMs, limit: usize) -> Plan {
+    plan_within(state, capacity, memory, at, Bounds { bindings: limit, explained: EXPLAINED })
+}
+
+/// How much a plan does and says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The most bindings.
+    pub bindings: usize,
+    /// How many waiting workloads get their reasons. Once they have, those that are like others that found no room are not even
+    /// looked at.
+    pub explained: usize,
+}
+
+/// As [`plan_on`], within bounds.
+pub fn plan_within(state: &State, capacity: &Capacity, memory: &Memory, at: UnixMs, bounds: Bounds) -> Plan {
+    let limit = bounds.bindings;
     let mut plan = Plan::default();
     let mut walk = Walk::new(state, capacity, memory, at);
     while plan.bindings.len() < limit
@@ -75,12 +91,12 @@ pub fn plan_on(state: &State, capacity: &Capacity, memory: &Memory, at: UnixMs, 
                 placement,
                 decision,
             }),
-            Turn::Waits(verdict) if plan.waiting.len() < EXPLAINED => {
+            Turn::Waits(verdict) if plan.waiting.len() < bounds.explained => {
                 plan.waiting.insert(waiter.uid, walk.waiting(&verdict));
             }
             // Without any cluster nobody behind can be placed either, and enough are told why.
             Turn::Waits(_) if state.clusters.is_empty() => break,
-            Turn::Waits(_) => {}
+            Turn::Waits(_) => walk.hurry(),
         }
     }
     let walked = plan.bindings.len() < limit;
@@ -89,7 +105,7 @@ pub fn plan_on(state: &State, capacity: &Capacity, memory: &Memory, at: UnixMs, 
     if walked && plan.preemptions.is_empty() {
         plan.growths = walk.grow(memory);
     }
-    (plan.idle, plan.memory.idle) = idle::idle(state, capacity, &memory.idle, state.now.max(at));
+    (plan.idle, plan.memory.idle) = idle::idle(state, (capacity, &walk), &memory.idle, state.now.max(at));
     let overdue = state.overdue(state.now.max(at)).take(EXPIRATIONS);
     plan.expirations = overdue.map(|w| (w.key.clone(), w.uid)).collect();
     plan

@@ -11,7 +11,7 @@ mod durations;
 mod indices;
 pub(crate) mod outstanding;
 pub(crate) mod service;
-mod size;
+pub(crate) mod size;
 mod waiters;
 
 use std::collections::BTreeMap;

@@ -45,7 +45,8 @@ fn check_name(kind: &'static str, text: &str, dots: bool) -> Result<(), BadName>
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, dots: $dots:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(transparent)]
         pub struct $name(SmolStr);
 
         impl $name {
@@ -71,12 +72,6 @@ macro_rules! name {
             type Err = BadName;
             fn from_str(text: &str) -> Result<Self, BadName> {
                 Self::new(text)
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.serialize_str(&self.0)
             }
         }
 

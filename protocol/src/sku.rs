@@ -8,14 +8,9 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 /// A GPU model under its one name, such as `H100` or `A100-80GB`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
 pub struct Sku(SmolStr);
-
-impl Serialize for Sku {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&self.0)
-    }
-}
 
 impl Encode for Sku {
     fn encode<E: bincode::enc::Encoder>(&self, e: &mut E) -> Result<(), bincode::error::EncodeError> {

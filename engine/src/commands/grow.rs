@@ -55,23 +55,23 @@ impl Step<'_> {
 }
 
 /// The live attempt of a workload, where its size may change now.
-pub(super) fn resizable(
+pub(super) fn resizable<'w>(
     state: &State,
-    workload: &Workload,
+    workload: &'w Workload,
     number: protocol::ids::AttemptNumber,
-) -> Result<Attempt, String> {
+) -> Result<&'w Attempt, String> {
     let live = workload.live_attempt().filter(|a| a.number == number);
     let live = live.ok_or_else(|| format!("attempt {number} of {} does not live any more", workload.key))?;
     if live.stop.is_some() || workload.phase != Phase::Running {
         return Err(format!("{} is {}: its size does not change", workload.key, workload.phase));
     }
     match state.clusters.get(&live.cluster) {
-        Some(cluster) if cluster.incarnation == live.incarnation && cluster.lost_since.is_none() => Ok(live.clone()),
+        Some(cluster) if cluster.incarnation == live.incarnation && cluster.lost_since.is_none() => Ok(live),
         _ => Err(format!("{} is lost", live.cluster)),
     }
 }
 
-fn check(state: &State, growth: &Growth) -> Result<Attempt, String> {
+fn check<'s>(state: &'s State, growth: &Growth) -> Result<&'s Attempt, String> {
     if growth.epoch != state.epoch && !planted::is("forget-epoch-check") {
         return Err(format!("it was planned in epoch {}; now it is {}", growth.epoch, state.epoch));
     }
@@ -88,7 +88,7 @@ fn check(state: &State, growth: &Growth) -> Result<Attempt, String> {
     }
     for (at, group) in growth.members.iter().enumerate() {
         let again = growth.members[..at].iter().any(|other| other.group == group.group);
-        check_group(workload, &live, group, again)?;
+        check_group(workload, live, group, again)?;
     }
     let more = holds(&growth.members);
     match over_limit(&state.pools, &held_in_tree(&state.pools, &state.indices.usage), &workload.pool, &more) {

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use protocol::control::StopCause;
-use protocol::placement::{all_members, members, take};
+use protocol::placement::all_members;
 use protocol::workload::Preemptible;
 
 use super::grow::resizable;
@@ -15,6 +15,7 @@ use super::step::Step;
 use super::{Outcome, Preemption, Refusal, Shrink};
 use crate::lifecycle::{Event, Phase};
 use crate::pools::reclaim::{Claim, Rights};
+use crate::state::size::NotSpare;
 use crate::state::{Ground, Happening, State, Workload};
 
 impl Step<'_> {
@@ -97,13 +98,16 @@ fn check(state: &State, preemption: &Preemption) -> Result<(Vec<Ground>, Vec<Gro
 /// Only members that it has, and beyond its minimum.
 fn check_shrink(state: &State, workload: &Workload, shrink: &Shrink) -> Result<(), String> {
     let key = &workload.key;
-    let mut left = resizable(state, workload, shrink.attempt)?.placement;
-    if all_members(&shrink.members) == 0 || !take(&mut left, &shrink.members) {
+    let live = resizable(state, workload, shrink.attempt)?;
+    if all_members(&shrink.members) == 0 {
         return Err(format!("{key} has not the members that it was to give"));
     }
-    match left.iter().find(|group| members(group) < workload.floor(&group.group)) {
-        Some(group) => Err(format!("{key} would have fewer members of group {} than its minimum", group.group)),
-        None => Ok(()),
+    match live.without(&shrink.members, &workload.spec) {
+        Ok(_) => Ok(()),
+        Err(NotSpare::Absent) => Err(format!("{key} has not the members that it was to give")),
+        Err(NotSpare::BelowFloor(group)) => {
+            Err(format!("{key} would have fewer members of group {group} than its minimum"))
+        }
     }
 }
 

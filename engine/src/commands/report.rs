@@ -1,10 +1,8 @@
 //! An agent's word on one attempt. Agents say it again until they hear that it is committed, so every report is answered,
 //! also one that changes nothing.
 
-use std::collections::BTreeMap;
-
 use protocol::control::{AttemptReport, AttemptState, Order, Resized, StopCause, StopOrder};
-use protocol::ids::{AttemptId, ClusterName, GroupName, UnixMs, WorkloadKey};
+use protocol::ids::{AttemptId, ClusterName, UnixMs, WorkloadKey};
 use protocol::placement::all_members;
 
 use super::end::end_attempt;
@@ -116,10 +114,8 @@ impl Step<'_> {
 
 /// Takes in how far an agent is with a resize.
 fn hear_of_size(workload: &mut Workload, word: &Resized, now: UnixMs) {
-    let floors: BTreeMap<GroupName, u32> =
-        workload.spec.gang().into_iter().map(|need| (need.name, need.count)).collect();
     let Some(attempt) = workload.attempts.last_mut() else { return };
-    let missing = attempt.hear_of_size(word, |group| floors.get(group).copied().unwrap_or(0), now);
+    let missing = attempt.hear_of_size(word, &workload.spec, now);
     let attempt = attempt.number;
     if !missing.is_empty() {
         let (members, size) = (all_members(&missing), workload.size().map_or(0, |(size, ..)| size));

@@ -51,7 +51,7 @@ pub(crate) fn look(
     wants: &Wants<'_>,
     framework: Framework,
     gang: &[GroupNeed],
-    (reservations, passes): (&Reservations, &Passes),
+    (reservations, passes): (&Reservations<'_>, &Passes),
 ) -> Look {
     if let Some(obstacle) = bars(room, wants, framework, gang) {
         return Look::Barred(Barred { cluster: room.cluster.info.name.clone(), obstacle, waits: false });
@@ -73,7 +73,7 @@ fn look_for(
     value: &Value,
     wants: &Wants<'_>,
     gang: &[GroupNeed],
-    (reservations, passes): (&Reservations, &Passes),
+    (reservations, passes): (&Reservations<'_>, &Passes),
 ) -> Look {
     let cluster = room.cluster.info.name.clone();
     let barred = |obstacle, waits| Look::Barred(Barred { cluster: cluster.clone(), obstacle, waits });

@@ -62,14 +62,18 @@ pub(crate) fn payable<'g>(room: &Room<'_>, spec: &WorkloadSpec, gang: &'g [Group
     }
 }
 
+/// What thousandths of a GPU cost an hour at a price for a GPU-hour, both in thousandths of the currency.
+pub(crate) fn cost(milli_per_gpu_hour: u64, gpu_milli: u64) -> u64 {
+    let cost = (u128::from(milli_per_gpu_hour) * u128::from(gpu_milli)).div_ceil(1000);
+    u64::try_from(cost).unwrap_or(u64::MAX)
+}
+
 /// The models that a group accepts here and whose price is known, best first.
 fn choices(room: &Room<'_>, need: &GroupNeed) -> Result<Vec<Choice>, Obstacle> {
     let milli = need.each.times(u64::from(need.count)).gpu_milli;
     let accepted: Vec<u16> = room.accepted(need, Order::BestFirst).into_iter().flatten().collect();
-    let known = accepted.iter().filter_map(|sku| {
-        let cost = (u128::from(room.price(Some(*sku))?) * u128::from(milli)).div_ceil(1000);
-        Some((room.sku(Some(*sku))?.clone(), u64::try_from(cost).unwrap_or(u64::MAX)))
-    });
+    let known =
+        accepted.iter().filter_map(|sku| Some((room.sku(Some(*sku))?.clone(), cost(room.price(Some(*sku))?, milli))));
     let known: Vec<Choice> = known.collect();
     if known.is_empty() {
         let models = accepted.iter().filter_map(|sku| room.sku(Some(*sku)).cloned()).collect();

@@ -18,7 +18,7 @@ use super::holes::{Holes, SkuId};
 use super::value::{Value, View, Waste};
 use crate::capacity::{Capacity, ClusterCapacity, NodeCapacity};
 use crate::planted;
-use crate::state::{Attempt, Cluster, State};
+use crate::state::{Attempt, Cluster, State, Workload};
 
 /// One joined cluster during a plan.
 pub(crate) struct Room<'a> {
@@ -31,6 +31,8 @@ pub(crate) struct Room<'a> {
     pub(crate) holes: Holes,
     /// What the workload whose turn it is avoids here.
     pub(crate) marks: Marks,
+    /// What lives here, by launch.
+    pub(crate) live: Rc<[(&'a Workload, &'a Attempt)]>,
     places: Option<Rc<BTreeMap<&'a NodeName, u32>>>,
     empty: Option<Holes>,
     healthy: Option<Holes>,
@@ -65,13 +67,14 @@ impl<'a> Room<'a> {
     pub(crate) fn new(state: &'a State, cluster: &'a Cluster, capacity: Option<&'a ClusterCapacity>) -> Self {
         let skus: BTreeSet<&Sku> = capacity.iter().flat_map(|c| &c.nodes).filter_map(|n| n.sku.as_ref()).collect();
         let skus: Vec<Sku> = skus.into_iter().cloned().collect();
-        let taken = capacity.map(|c| in_flight(state, cluster, c)).unwrap_or_default();
+        let live: Rc<[_]> = state.live_in(&cluster.info.name).collect();
+        let taken = capacity.map(|c| in_flight(&live, cluster, c)).unwrap_or_default();
         let free = |n: &NodeCapacity| {
             let there = || taken.get(&n.name).into_iter().flatten().fold(free(n), less);
             (n.state == NodeState::Ready).then(there)
         };
         let holes = holes_of(capacity, &skus, free);
-        Self { cluster, capacity, skus, holes, marks: Marks::default(), places: None, empty: None, healthy: None }
+        Self { cluster, capacity, skus, holes, marks: Marks::default(), live, places: None, empty: None, healthy: None }
     }
 
     /// What there would be if every node were empty, healthy and taking members. Made when first asked for.
@@ -239,7 +242,7 @@ pub(crate) fn rooms<'a>(state: &'a State, capacity: &'a Capacity) -> BTreeMap<&'
 /// takes away is free once a frame says so. An attempt that another life of the agent holds is counted too, whatever the watermark:
 /// this life's frames can't know of it.
 fn in_flight<'a>(
-    state: &'a State,
+    live: &[(&'a Workload, &'a Attempt)],
     cluster: &'a Cluster,
     frame: &ClusterCapacity,
 ) -> BTreeMap<&'a NodeName, Vec<(Resources, u64)>> {
@@ -247,7 +250,7 @@ fn in_flight<'a>(
     if planted::is("count-inflight-never") {
         return taken;
     }
-    for (_, attempt) in state.live_in(&cluster.info.name) {
+    for (_, attempt) in live {
         let mut take = |groups: &'a [GroupPlacement]| {
             for g in packing_order(groups.iter().map(|g| g.each)) {
                 let group = &groups[g];

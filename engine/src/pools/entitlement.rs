@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::ids::PoolName;
-use protocol::pool::{Amounts, Lending, Quota, Resource};
+use protocol::pool::{Amounts, Lending, PoolSpec, Quota, Resource};
 
 use super::Pools;
 
@@ -121,26 +121,35 @@ pub(crate) fn divided(pools: &Pools, fleet: &Amounts) -> BTreeSet<Resource> {
 /// What each pool is entitled to of `fleet`, for what its leaves demand.
 pub fn entitlements(pools: &Pools, fleet: &Amounts, demands: &BTreeMap<PoolName, Amounts>) -> Entitlements {
     let tree = Tree::of(pools);
-    let named = tree.specs.values().flat_map(|spec| spec.resources.0.keys());
+    let named = tree.pools.iter().flat_map(|(_, spec)| spec.resources.0.keys());
     let resources: BTreeSet<&Resource> =
         named.chain(fleet.0.keys()).chain(demands.values().flat_map(|d| d.0.keys())).collect();
     tree.divide(fleet, demands, resources.into_iter())
 }
 
-/// The pools by parent, made once for a division or for several.
+/// The pools by parent, made once for a division or for several. A pool is its place in the order of names.
 pub(super) struct Tree<'a> {
-    specs: BTreeMap<&'a PoolName, &'a protocol::pool::PoolSpec>,
-    children: BTreeMap<Option<&'a PoolName>, Vec<&'a PoolName>>,
+    pools: Vec<(&'a PoolName, &'a PoolSpec)>,
+    /// Those without a parent.
+    roots: Vec<usize>,
+    /// By pool: those below it.
+    below: Vec<Vec<usize>>,
 }
 
 impl<'a> Tree<'a> {
     pub(super) fn of(pools: &'a Pools) -> Self {
-        let specs = pools.all();
-        let mut children: BTreeMap<Option<&PoolName>, Vec<&PoolName>> = BTreeMap::new();
-        for (name, spec) in &specs {
-            children.entry(spec.parent.as_ref()).or_default().push(name);
+        let pools: Vec<(&PoolName, &PoolSpec)> = pools.all().into_iter().collect();
+        let (mut roots, mut below) = (vec![], vec![vec![]; pools.len()]);
+        for (pool, (_, spec)) in pools.iter().enumerate() {
+            let parent = spec.parent.as_ref().map(|parent| pools.binary_search_by(|(name, _)| (*name).cmp(parent)));
+            match parent {
+                None => roots.push(pool),
+                Some(Ok(parent)) => below[parent].push(pool),
+                // A pool of an unknown parent, which no command makes, has nothing.
+                Some(Err(_)) => {}
+            }
         }
-        Self { specs, children }
+        Self { pools, roots, below }
     }
 
     /// What each pool is entitled to of these resources of `fleet`, for what its leaves demand.
@@ -150,56 +159,39 @@ impl<'a> Tree<'a> {
         demands: &BTreeMap<PoolName, Amounts>,
         resources: impl Iterator<Item = &'r Resource>,
     ) -> Entitlements {
-        let mut entitled: Entitlements = self.specs.keys().map(|name| ((*name).clone(), Amounts::default())).collect();
+        let leaves: Vec<Option<&Amounts>> = self.pools.iter().map(|(name, _)| demands.get(*name)).collect();
+        let mut entitled = vec![Amounts::default(); self.pools.len()];
         for resource in resources {
-            let mut demand = BTreeMap::new();
-            self.demand(None, resource, demands, &mut demand);
-            self.entitle(None, fleet.of(resource), resource, &demand, &mut entitled);
+            let mut demand = vec![0; self.pools.len()];
+            self.demand(&self.roots, resource, &leaves, &mut demand);
+            self.entitle(&self.roots, fleet.of(resource), resource, &demand, &mut entitled);
         }
-        entitled
+        self.pools.iter().map(|(name, _)| (*name).clone()).zip(entitled).collect()
     }
 
-    fn below<'b>(&'b self, name: Option<&'b PoolName>) -> &'b [&'a PoolName] {
-        self.children.get(&name).map_or(&[], Vec::as_slice)
-    }
-
-    /// Fills in the demand of every pool below one; returns their sum.
-    fn demand(
-        &self,
-        name: Option<&PoolName>,
-        resource: &Resource,
-        demands: &BTreeMap<PoolName, Amounts>,
-        demand: &mut BTreeMap<&'a PoolName, u64>,
-    ) -> u64 {
+    /// Fills in the demand of these pools and of every pool below them; returns their sum.
+    fn demand(&self, pools: &[usize], resource: &Resource, leaves: &[Option<&Amounts>], demand: &mut [u64]) -> u64 {
         let mut sum = 0u64;
-        for child in self.below(name) {
-            let own = match self.below(Some(child)) {
-                [] => demands.get(*child).map_or(0, |d| d.of(resource)),
-                _ => self.demand(Some(child), resource, demands, demand),
+        for &pool in pools {
+            let own = match &self.below[pool][..] {
+                [] => leaves[pool].map_or(0, |d| d.of(resource)),
+                below => self.demand(below, resource, leaves, demand),
             };
-            let own = own.min(self.specs[child].quota(resource).cap());
-            demand.insert(child, own);
-            sum = sum.saturating_add(own);
+            demand[pool] = own.min(self.pools[pool].1.quota(resource).cap());
+            sum = sum.saturating_add(demand[pool]);
         }
         sum
     }
 
-    fn entitle(
-        &self,
-        name: Option<&PoolName>,
-        amount: u64,
-        resource: &Resource,
-        demand: &BTreeMap<&'a PoolName, u64>,
-        entitled: &mut Entitlements,
-    ) {
-        let below = self.below(name);
-        let claim = |child: &&PoolName| Claim { quota: self.specs[child].quota(resource), demand: demand[child] };
-        let claims: Vec<Claim> = below.iter().map(claim).collect();
-        for (child, part) in below.iter().zip(divide(amount, &claims, piece(resource))) {
-            if let Some(own) = entitled.get_mut(*child) {
-                own.add(resource.clone(), part);
+    /// Divides an amount among these pools, and each part among those below.
+    fn entitle(&self, pools: &[usize], amount: u64, resource: &Resource, demand: &[u64], entitled: &mut [Amounts]) {
+        let claim = |&pool: &usize| Claim { quota: self.pools[pool].1.quota(resource), demand: demand[pool] };
+        let claims: Vec<Claim> = pools.iter().map(claim).collect();
+        for (&pool, part) in pools.iter().zip(divide(amount, &claims, piece(resource))) {
+            entitled[pool].add(resource.clone(), part);
+            if !self.below[pool].is_empty() {
+                self.entitle(&self.below[pool], part, resource, demand, entitled);
             }
-            self.entitle(Some(child), part, resource, demand, entitled);
         }
     }
 }

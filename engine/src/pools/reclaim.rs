@@ -14,7 +14,7 @@ use super::admission::{give_up, held_in_tree, over_limit};
 use super::entitlement::{Entitlements, divided, entitlements};
 use super::usage::{holds, holds_any, needs};
 use crate::planted;
-use crate::state::{Ground, State, Workload};
+use crate::state::{Attempt, Ground, State, Workload};
 
 /// A workload that waits, with what it needs.
 pub(crate) struct Claim<'a> {
@@ -80,19 +80,26 @@ pub(crate) fn held_and_demand(
 impl Rights {
     /// As state has it, over a fleet whose size only the planner knows.
     pub(crate) fn new(state: &State, fleet: Amounts, clusters: &BTreeSet<ClusterName>) -> Self {
+        Self::with(state, fleet, clusters, clusters.iter().flat_map(|cluster| state.live_in(cluster)))
+    }
+
+    /// As [`Self::new`], by one who has at hand what lives in those clusters.
+    pub(crate) fn with<'s>(
+        state: &State,
+        fleet: Amounts,
+        clusters: &BTreeSet<ClusterName>,
+        live: impl Iterator<Item = (&'s Workload, &'s Attempt)>,
+    ) -> Self {
         let (held, demand) = held_and_demand(state, clusters, state.now);
         // By the division alone: what a pool got because it asked again (`parts`) is no right against others.
         let entitled = entitlements(&state.pools, &fleet, &demand);
         let anywhere = held_in_tree(&state.pools, &state.indices.usage);
         let part = Part { divided: divided(&state.pools, &fleet), fleet, entitled };
         let mut rights = Self { part: Rc::new(part), held, anywhere };
-        for cluster in clusters {
-            for (workload, attempt) in state.live_in(cluster) {
-                let going = attempt.stop.map_or(&[][..], |_| &attempt.placement).iter().chain(attempt.leaving());
-                let going = holds(going);
-                if !going.is_empty() {
-                    rights.without(state, &workload.pool, &going);
-                }
+        for (workload, attempt) in live {
+            let going = attempt.stop.map_or(&[][..], |_| &attempt.placement);
+            if !going.is_empty() || !attempt.leaving().is_empty() {
+                rights.without(state, &workload.pool, &holds(going.iter().chain(attempt.leaving())));
             }
         }
         rights
@@ -157,7 +164,7 @@ impl Rights {
     /// A running workload gives up its room.
     pub(crate) fn gives(&mut self, state: &State, victim: &Workload) {
         if let Some(attempt) = victim.live_attempt() {
-            self.without(state, &victim.pool, &holds(&attempt.placement));
+            self.gives_members(state, victim, &attempt.placement);
         }
     }
 
@@ -168,6 +175,21 @@ impl Rights {
 
     fn without(&mut self, state: &State, pool: &PoolName, held: &Amounts) {
         give_up(&state.pools, (&mut self.held, &mut self.anywhere), pool, held);
+    }
+
+    /// Whether the gang could fit its own pool's part if that pool gave up so many GPUs, in thousandths, and all of all else. Where
+    /// not, nobody's room helps it.
+    pub(crate) fn could_suffice(&self, claim: &Claim<'_>, gpu_milli: u64) -> bool {
+        let pool = &claim.by.pool;
+        let of = |books: &BTreeMap<PoolName, Amounts>, r: &Resource| books.get(pool).map_or(0, |a| a.of(r));
+        claim.needs.iter().filter(|(r, _)| self.part.divided.contains(r)).all(|(resource, more)| {
+            let left = match resource {
+                Resource::Gpu => of(&self.held, resource).saturating_sub(gpu_milli),
+                _ => 0,
+            };
+            let entitled = of(&self.part.entitled, resource);
+            left.saturating_add(more) <= entitled || entitled >= self.part.fleet.of(resource)
+        })
     }
 
     /// Whether the gang fits its own pool's part, once what is being ended is gone.

@@ -19,6 +19,7 @@ use crate::lifecycle::Phase;
 use crate::placement::candidates::{place, take};
 use crate::placement::holes::{AVOIDED, KeptFor};
 use crate::placement::locality::Wants;
+use crate::placement::price;
 use crate::placement::rooms::{Order, Room};
 use crate::pools::admission::Asks;
 use crate::pools::usage::needs;
@@ -143,14 +144,14 @@ fn close(room: &mut Room<'_>, closed: impl Fn(&protocol::ids::NodeName) -> bool)
 /// Whether it pays for one more member of a group.
 fn affords(room: &Room<'_>, workload: &Workload, has: &[GroupPlacement], more: &GroupPlacement) -> bool {
     let Some(most) = workload.spec.placement.max_cost_per_hour else { return true };
-    let price = |group: &GroupPlacement| {
+    let of = |group: &GroupPlacement| {
         let known = group.sku.as_ref().and_then(|sku| room.cluster.info.prices.iter().find(|p| p.sku == *sku));
         known.map_or(u64::MAX, |p| p.milli_per_gpu_hour)
     };
-    let cost = |group: &GroupPlacement, members: u32| {
-        let milli = u128::from(group.each.times(u64::from(members)).gpu_milli);
-        (u128::from(if milli > 0 { price(group) } else { 0 }) * milli).div_ceil(1000)
+    let cost = |group: &GroupPlacement, members: u32| match group.each.times(u64::from(members)).gpu_milli {
+        0 => 0,
+        milli => price::cost(of(group), milli),
     };
-    let all = has.iter().map(|group| cost(group, protocol::placement::members(group))).fold(0, u128::saturating_add);
-    all.saturating_add(cost(more, 1)) <= u128::from(most.0)
+    let all = has.iter().map(|group| cost(group, protocol::placement::members(group))).fold(0, u64::saturating_add);
+    all.saturating_add(cost(more, 1)) <= most.0
 }

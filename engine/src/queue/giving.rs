@@ -21,6 +21,7 @@ use super::reclaim::may_end;
 use super::reservations::Passes;
 use crate::commands::{Shrink, Victim};
 use crate::lifecycle::Phase;
+use crate::placement::devices::Free;
 use crate::placement::fit::{Fit, Fullest, fit, packing_order};
 use crate::placement::rooms::{Order, Room};
 use crate::plan::{IDLE_AFTER_MS, IDLE_PERCENT};
@@ -119,7 +120,7 @@ pub(super) struct Live<'a> {
 impl<'a> Live<'a> {
     pub(super) fn in_room(state: &'a State, room: &Room<'a>, now: UnixMs) -> Self {
         let mut live = Self::default();
-        for (workload, attempt) in state.live_in(&room.cluster.info.name) {
+        for &(workload, attempt) in room.live.iter() {
             live.going.extend(attempt.leaving());
             if attempt.stop.is_some() {
                 live.going.extend(&attempt.placement);
@@ -146,7 +147,7 @@ pub(super) struct Found<'c, 'a> {
 impl Found<'_, '_> {
     /// Whether attempts end, and how much work is lost.
     pub(super) fn lost(&self) -> (bool, u128) {
-        let ends = self.given.iter().any(|c| c.member.is_none());
+        let ends = self.given.iter().any(|c| c.is_whole());
         (ends, self.given.iter().map(|c| c.cost.work).fold(0, u128::saturating_add))
     }
 
@@ -201,8 +202,9 @@ pub(super) fn cheapest<'c, 'a>(
     let search = Search { asked, candidates, rights, state, places: room.places() };
     let mark = room.holes.mark();
     room.give(&search.places, going.iter().copied());
-    let mut choice = if members > 0 { search.greedy(room, 0..members, &[]) } else { None };
-    if choice.is_none() && members < candidates.len() {
+    let could = search.could(room);
+    let mut choice = if members > 0 && could { search.greedy(room, 0..members, &[]) } else { None };
+    if could && choice.is_none() && members < candidates.len() {
         // All members, of which those are spared again that are not needed beside whole attempts.
         let first: Vec<Choice> = (0..members).map(|i| vec![i]).collect();
         choice = search.greedy(room, members..candidates.len(), &first);
@@ -242,9 +244,7 @@ impl Given {
                 let one = std::slice::from_ref(member);
                 let mut gone = before.cloned().unwrap_or_default();
                 add(&mut gone, one);
-                if !keeps_floor(c, &gone) {
-                    return None;
-                }
+                c.attempt.without(&gone, &c.workload.spec).ok()?;
                 self.members.insert(c.workload.uid, gone);
                 Cow::Borrowed(one)
             }
@@ -260,11 +260,21 @@ impl Given {
     }
 }
 
-/// Whether an attempt keeps its minimum when these members are gone.
-fn keeps_floor(c: &Candidate<'_>, gone: &[GroupPlacement]) -> bool {
-    let beyond = |g: &GroupPlacement| c.workload.spare(c.attempt).find(|(group, ..)| group.group == g.group);
-    let few = gone.iter().all(|g| beyond(g).is_some_and(|(_, beyond, _)| members(g) <= beyond));
-    few && take(&mut c.attempt.placement.clone(), gone)
+/// A choice as it grows step by step.
+#[derive(Clone)]
+struct Grown {
+    chosen: Choice,
+    /// By candidate: whether it is chosen.
+    has: Vec<bool>,
+    /// How many of the chosen are whole attempts.
+    whole: usize,
+    given: Given,
+    /// The step that is next.
+    next: usize,
+    /// How many steps added something.
+    steps: usize,
+    /// The holes with all of it given.
+    mark: usize,
 }
 
 struct Search<'s, 'c, 'a> {
@@ -305,6 +315,42 @@ impl<'a> Search<'_, '_, 'a> {
         kept.collect()
     }
 
+    /// Whether the gang could fit if all candidates gave all that they have, and each of its groups were alone: where not, no choice
+    /// of them makes a hole. Most searches end here.
+    fn could(&self, room: &Room<'_>) -> bool {
+        let (starved, claim, own) = self.asked;
+        let of_own = |c: &&&Candidate<'_>| c.workload.pool == starved.workload.pool;
+        let gpus = |c: &Candidate<'_>| {
+            let all = c.gives().iter().map(|g| g.each.times(u64::from(members(g))).gpu_milli);
+            all.fold(0, u64::saturating_add)
+        };
+        let given = self.candidates.iter().filter(of_own).map(|c| gpus(c)).fold(0, u64::saturating_add);
+        if !self.rights.could_suffice(claim, given) {
+            return false;
+        }
+        let mut free: BTreeMap<u32, Free> = BTreeMap::new();
+        for group in self.candidates.iter().flat_map(|c| c.gives()) {
+            for share in &group.nodes {
+                let Some(node) = self.places.get(&share.node) else { continue };
+                let known = free.entry(*node).or_insert_with(|| room.holes.free(*node).clone());
+                known.give(&group.each, u64::from(share.members));
+            }
+        }
+        let open: Vec<u32> =
+            self.places.values().copied().filter(|node| own.may_use(room.holes.kept_for(*node))).collect();
+        room.shapes(&starved.gang, Order::BestFirst).iter().all(|shape| {
+            let models: BTreeSet<u16> = shape.models().collect();
+            let accepts =
+                |node: u32| shape.each.gpu_milli == 0 || room.holes.sku(node).is_some_and(|sku| models.contains(&sku));
+            let on = |node: u32| {
+                let free = free.get(&node).unwrap_or(room.holes.free(node));
+                shape.spread.most(free.members(&shape.each))
+            };
+            let fit = open.iter().filter(|node| accepts(**node)).map(|node| on(*node));
+            fit.fold(0, u64::saturating_add) >= shape.count
+        })
+    }
+
     fn nothing(&self) -> Given {
         Given { books: self.rights.clone(), members: BTreeMap::new() }
     }
@@ -328,26 +374,12 @@ impl<'a> Search<'_, '_, 'a> {
     /// The holes are as before afterwards.
     fn add_until_it_fits(&self, room: &mut Room<'_>, steps: &[&Choice]) -> Option<Choice> {
         let mark = room.holes.mark();
-        let (mut chosen, mut given, mut found): (Choice, Given, bool) = (vec![], self.nothing(), false);
-        let (mut whole, mut members) = (0, 0);
-        for step in steps {
-            let new: Choice = step.iter().copied().filter(|i| !chosen.contains(i)).collect();
-            let more = new.iter().filter(|&&i| self.candidates[i].is_whole()).count();
-            let few = whole + more <= MOST_VICTIMS && members + new.len() - more <= MOST_MEMBERS;
-            // An earlier one's end may have brought a pool back to its part.
-            if new.is_empty() || !few || !self.add_all(room, &mut given, &new) {
-                continue;
-            }
-            (whole, members) = (whole + more, members + new.len() - more);
-            chosen.extend(new);
-            found = self.suffices(room, &given);
-            if found {
-                break;
-            }
-        }
+        let found = self.fewest(room, steps);
+        room.holes.undo_to(mark);
+        let mut chosen = found?;
         let mut dearest_first: Vec<usize> = chosen.clone();
         dearest_first.sort_by_key(|&i| (!self.candidates[i].is_whole(), Reverse(self.candidates[i].cost)));
-        for dropped in dearest_first.into_iter().filter(|_| found) {
+        for dropped in dearest_first {
             let fewer: Choice = chosen.iter().copied().filter(|i| *i != dropped).collect();
             room.holes.undo_to(mark);
             let given = self.give(room, &fewer).filter(|_| !fewer.is_empty());
@@ -356,7 +388,65 @@ impl<'a> Search<'_, '_, 'a> {
             }
         }
         room.holes.undo_to(mark);
-        found.then_some(chosen)
+        Some(chosen)
+    }
+
+    /// The first steps with which the gang fits. More room never hurts: so twice as many are taken at a time until it fits, and the
+    /// fewest that do are found by halving. Leaves the holes changed.
+    fn fewest(&self, room: &mut Room<'_>, steps: &[&Choice]) -> Option<Choice> {
+        let mut few = Grown {
+            chosen: vec![],
+            has: vec![false; self.candidates.len()],
+            given: self.nothing(),
+            whole: 0,
+            next: 0,
+            steps: 0,
+            mark: room.holes.mark(),
+        };
+        let mut enough = loop {
+            let mut more = few.clone();
+            self.grow(room, steps, &mut more, few.steps.max(1));
+            if more.steps == few.steps {
+                return None;
+            }
+            if self.suffices(room, &more.given) {
+                break more;
+            }
+            few = more;
+        };
+        while few.steps + 1 < enough.steps {
+            room.holes.undo_to(few.mark);
+            let mut more = few.clone();
+            self.grow(room, steps, &mut more, (enough.steps - few.steps) / 2);
+            if self.suffices(room, &more.given) {
+                enough = more;
+            } else {
+                few = more;
+            }
+        }
+        Some(enough.chosen)
+    }
+
+    /// Adds so many more steps, as far as there are any that have something to give.
+    fn grow(&self, room: &mut Room<'_>, steps: &[&Choice], grown: &mut Grown, by: usize) {
+        let until = grown.steps + by;
+        while grown.steps < until
+            && let Some(step) = steps.get(grown.next)
+        {
+            grown.next += 1;
+            let new: Choice = step.iter().copied().filter(|i| !grown.has[*i]).collect();
+            let whole = grown.whole + new.iter().filter(|&&i| self.candidates[i].is_whole()).count();
+            let few = whole <= MOST_VICTIMS && grown.chosen.len() + new.len() - whole <= MOST_MEMBERS;
+            // An earlier one's end may have brought a pool back to its part.
+            if new.is_empty() || !few || !self.add_all(room, &mut grown.given, &new) {
+                continue;
+            }
+            new.iter().for_each(|&i| grown.has[i] = true);
+            grown.chosen.extend(new);
+            grown.whole = whole;
+            grown.steps += 1;
+        }
+        grown.mark = room.holes.mark();
     }
 
     /// Adds all of a step, or nothing of it.

@@ -39,7 +39,7 @@ use crate::pools::admission::{Asks, Ledger};
 use crate::pools::reclaim::Rights;
 use crate::pools::usage::{holds, needs};
 use crate::reasons::{Decision, Lent, Obstacle, Passed, QuotaBound, Reserved, Shortfall, WaitCause, Waiting};
-use crate::state::{Avoids, Likeness, State, Waiter, Workload};
+use crate::state::{Attempt, Avoids, Likeness, State, Waiter, Workload};
 use order::{Order, Standing};
 pub use reclaim::{LASTING_MS, Memory};
 use reservations::{Passes, Reservations};
@@ -60,9 +60,11 @@ pub(crate) struct Walk<'a> {
     placer: Placer<'a>,
     ledger: Ledger,
     order: Order<'a>,
-    reservations: Reservations,
+    reservations: Reservations<'a>,
     /// Why those of a likeness, by its address, that end in time to pass the same gangs find no room.
     found_none: BTreeMap<(usize, Option<UnixMs>), Rc<Verdict>>,
+    /// Those of whom it is known that they find no room have no turn.
+    hurries: bool,
     last: Option<&'a PoolName>,
     standing: Standing,
     /// What there is to divide among pools.
@@ -152,6 +154,7 @@ impl<'a> Walk<'a> {
             order,
             reservations,
             found_none,
+            hurries: false,
             last,
             standing,
             starved,
@@ -164,9 +167,40 @@ impl<'a> Walk<'a> {
 
     /// The next workload and what becomes of it; none at the end of every line.
     pub(crate) fn step(&mut self) -> Option<(&'a Waiter, Turn<'a>)> {
-        let (waiter, standing) = self.order.next(self.last, &self.ledger)?;
+        if self.hurries {
+            self.skip_known();
+        }
+        let (waiter, standing) = self.order.next()?;
         (self.last, self.standing) = (Some(&waiter.alike.pool), standing);
-        Some((waiter, self.turn(waiter)))
+        let turn = self.turn(waiter);
+        if matches!(turn, Turn::Placed { .. }) {
+            self.order.has_more(&self.ledger);
+        }
+        Some((waiter, turn))
+    }
+
+    /// From here on nobody asks why those wait that are like others that found no room: they have no turn. Nothing else is decided
+    /// differently.
+    pub(crate) fn hurry(&mut self) {
+        self.hurries = true;
+    }
+
+    /// The pool that had its turn goes on at the first of its line of whom it is not known that there is no room.
+    fn skip_known(&mut self) {
+        let (found_none, reservations, state) = (&self.found_none, &self.reservations, self.state);
+        self.order.go_on_at(|pool, next| {
+            let likenesses = state.indices.likenesses.of_pool(pool)?;
+            let unknown =
+                likenesses.places.iter().filter(|(likeness, _)| !found_none.contains_key(&(address(likeness), None)));
+            let open = unknown.map(|(_, places)| places).chain([&likenesses.failed]);
+            let first = open.filter_map(|places| places.range(next..).next().copied());
+            first.chain(reservations.waiting(state, pool).filter(|line| *line >= next)).min()
+        });
+    }
+
+    /// What lives in a cluster.
+    pub(crate) fn live_in(&self, cluster: &ClusterName) -> &[(&'a Workload, &'a Attempt)] {
+        self.placer.rooms.get(cluster).map_or(&[], |room| &room.live)
     }
 
     fn turn(&mut self, waiter: &'a Waiter) -> Turn<'a> {
@@ -176,7 +210,7 @@ impl<'a> Walk<'a> {
         }
         let likeness: &'a Likeness = &waiter.alike;
         let passes = likeness.preemptible == Preemptible::Yes;
-        let known = |end: Option<UnixMs>| (std::ptr::from_ref(likeness) as usize, end);
+        let known = |end: Option<UnixMs>| (address(likeness), end);
         // Whoever passes on condition does so whenever it ends.
         let own = self.reservations.has(waiter.uid);
         if passes
@@ -484,6 +518,11 @@ impl<'a> Walk<'a> {
         let (ahead, first) = self.reservations.all_ahead(rooms, passes);
         first.map_or(WaitCause::NoRoom, |first| WaitCause::BehindOthers { ahead, first })
     }
+}
+
+/// What tells likenesses apart: each is there once.
+fn address(likeness: &Likeness) -> usize {
+    std::ptr::from_ref(likeness) as usize
 }
 
 fn by(workload: &Workload) -> Passed {

@@ -148,7 +148,10 @@ impl<'a> Walk<'a> {
 
     /// What pools have a right to before this plan's bindings.
     pub(super) fn new_rights(&self) -> Rights {
-        Rights::new(self.state, self.fleet.clone(), &self.usable())
+        let usable = self.usable();
+        let rooms = self.placer.rooms.iter().filter(|(name, _)| usable.contains(**name));
+        let live = rooms.flat_map(|(_, room)| room.live.iter().copied());
+        Rights::with(self.state, self.fleet.clone(), &usable, live)
     }
 
     fn remember(&self, before: &Memory, rights: &Rights) -> Memory {

@@ -15,7 +15,7 @@ use protocol::ids::{ClusterName, NodeName, PoolName, Uid, UnixMs, WorkloadKey};
 use protocol::workload::GroupNeed;
 
 use super::estimates::lasts;
-use super::soonest::{Soonest, on_nodes, soonest};
+use super::soonest::{AllEnds, Soonest, on_nodes, soonest};
 use crate::lifecycle::Phase;
 use crate::placement::candidates::{Barred, Place};
 use crate::placement::fit::Allowed;
@@ -24,7 +24,7 @@ use crate::placement::placer::Placer;
 use crate::placement::price::payable;
 use crate::placement::rooms::{Order, Room};
 use crate::reasons::{Obstacle, Passed, Reserved};
-use crate::state::{State, Workload};
+use crate::state::{Line, State, Workload};
 
 /// The most gangs of a plan that nodes are kept for.
 const MOST_RESERVATIONS: usize = 32;
@@ -69,11 +69,12 @@ pub(crate) struct Reservation {
 }
 
 /// The reservations of a plan.
-#[derive(Debug, Default)]
-pub(crate) struct Reservations {
+#[derive(Default)]
+pub(crate) struct Reservations<'a> {
     all: Vec<Reservation>,
     pools: BTreeSet<PoolName>,
     looked: usize,
+    ends: AllEnds<'a>,
 }
 
 /// Which kept nodes a workload may use.
@@ -85,6 +86,11 @@ pub(crate) struct Passes {
 }
 
 impl Passes {
+    /// Whether a node may be used that is kept for this gang, if for any.
+    pub(super) fn may_use(&self, kept: Option<KeptFor>) -> bool {
+        kept.is_none_or(|gang| self.gangs.contains(&gang))
+    }
+
     /// Whether more may be used than with others.
     pub(crate) fn is_wider_than(&self, other: &Passes) -> bool {
         self.gangs.len() > other.gangs.len()
@@ -93,14 +99,14 @@ impl Passes {
 
 impl Allowed for Passes {
     fn allows(&self, class: &Class) -> bool {
-        class.kept().is_none_or(|gang| self.gangs.contains(&gang))
+        self.may_use(class.kept())
     }
 }
 
-impl Reservations {
+impl<'a> Reservations<'a> {
     /// What was promised before is kept from the start of a plan on: room that was made for a gang must not go to whoever's turn
     /// comes first, least of all to those that gave it. Not for a gang that has others ahead of it in its line that came later.
-    pub(crate) fn new(placer: &mut Placer<'_>, (state, now): (&State, UnixMs), promises: &Promises) -> Self {
+    pub(crate) fn new(placer: &mut Placer<'a>, (state, now): (&State, UnixMs), promises: &Promises) -> Self {
         let mut kept = Self::default();
         for (uid, promise) in promises {
             let workload = state.by_uid.get(uid).and_then(|key| state.workloads.get(key));
@@ -129,7 +135,7 @@ impl Reservations {
             let found = if kept.looked > MOST_ENDS {
                 None
             } else {
-                on_kept(room, (state, now), (workload, &workload.spec.gang()), &nodes, id)
+                on_kept(room, &mut kept.ends, (state, now), (workload, &workload.spec.gang()), (&nodes, id))
             };
             let due = found.is_some_and(|found| found.waits_for == 0);
             kept.pools.insert(workload.pool.clone());
@@ -148,6 +154,13 @@ impl Reservations {
     /// The number of what is kept for a workload.
     pub(super) fn own(&self, uid: Uid) -> Option<usize> {
         self.all.iter().position(|r| r.uid == uid && r.promise.is_some())
+    }
+
+    /// The places in a pool's line of those that nodes are kept for.
+    pub(super) fn waiting<'s>(&'s self, state: &'s State, pool: &'s PoolName) -> impl Iterator<Item = Line> + 's {
+        let keys = self.all.iter().filter(|r| r.promise.is_some()).map(|r| &r.key);
+        let queued = |w: &&Workload| w.phase == Phase::Queued && w.pool == *pool;
+        keys.filter_map(|key| state.workloads.get(key)).filter(queued).map(Line::of)
     }
 
     /// Whether nodes are kept for a workload.
@@ -256,7 +269,7 @@ impl Reservations {
     /// those that were promised to it before its time. Also returns until when those behind it must end to use them.
     pub(crate) fn reserve(
         &mut self,
-        placer: &mut Placer<'_>,
+        placer: &mut Placer<'a>,
         (state, now): (&State, UnixMs),
         promises: &Promises,
         (workload, gang): (&Workload, &[GroupNeed]),
@@ -278,7 +291,9 @@ impl Reservations {
                 && state.has_data(&workload.spec, &promise.cluster)
                 && barred.into_iter().flatten().all(|b| b.cluster != promise.cluster || !avoided(b))
         };
-        let kept = before.filter(still).and_then(|p| kept_before(placer, (state, now), p, (workload, gang), id));
+        let kept = before
+            .filter(still)
+            .and_then(|p| kept_before(placer, &mut self.ends, (state, now), p, (workload, gang), id));
         let late = before.is_none_or(|promise| promise.at.is_none_or(|at| at <= now));
         let fresh = match barred {
             Some(barred) => self.soonest(placer, (state, now), (workload, gang), barred),
@@ -308,7 +323,7 @@ impl Reservations {
     /// Of all clusters the one where it can start soonest.
     fn soonest(
         &mut self,
-        placer: &mut Placer<'_>,
+        placer: &mut Placer<'a>,
         (state, now): (&State, UnixMs),
         (workload, gang): (&Workload, &[GroupNeed]),
         barred: &[Barred],
@@ -329,7 +344,7 @@ impl Reservations {
             let Some(room) = placer.rooms.get_mut(&b.cluster) else { continue };
             for gang in payable(room, &workload.spec, gang) {
                 let shapes = room.shapes(&gang, Order::BestFirst);
-                let Some(found) = soonest(room, &shapes, (state, now, workload.uid)) else { continue };
+                let Some(found) = soonest(room, &mut self.ends, &shapes, (state, now, workload.uid)) else { continue };
                 if best.as_ref().is_none_or(|(_, least)| found.rank() < least.rank()) {
                     best = Some((b.cluster.clone(), found));
                 }
@@ -345,8 +360,9 @@ impl Reservations {
 }
 
 /// The nodes that were kept for a gang before, where it still fits on them once attempts end. They are kept for nobody afterwards.
-fn kept_before(
-    placer: &mut Placer<'_>,
+fn kept_before<'a>(
+    placer: &mut Placer<'a>,
+    ends: &mut AllEnds<'a>,
     (state, now): (&State, UnixMs),
     promise: &Promise,
     (workload, gang): (&Workload, &[GroupNeed]),
@@ -358,22 +374,22 @@ fn kept_before(
         return None;
     }
     nodes.iter().for_each(|node| room.holes.keep_for(*node, Some(id)));
-    let found = on_kept(room, (state, now), (workload, gang), &nodes, id);
+    let found = on_kept(room, ends, (state, now), (workload, gang), (&nodes, id));
     nodes.iter().for_each(|node| room.holes.keep_for(*node, None));
     found.map(|found| (promise.cluster.clone(), found))
 }
 
 /// The soonest that a gang can start on nodes that are kept for it, with models that it can pay for.
-fn on_kept(
-    room: &mut Room<'_>,
+fn on_kept<'a>(
+    room: &mut Room<'a>,
+    ends: &mut AllEnds<'a>,
     (state, now): (&State, UnixMs),
     (workload, gang): (&Workload, &[GroupNeed]),
-    nodes: &[u32],
-    id: KeptFor,
+    kept: (&[u32], KeptFor),
 ) -> Option<Soonest> {
     payable(room, &workload.spec, gang).into_iter().find_map(|gang| {
         let shapes = room.shapes(&gang, Order::BestFirst);
-        on_nodes(room, &shapes, (state, now, workload.uid), nodes, id)
+        on_nodes(room, ends, &shapes, (state, now, workload.uid), kept)
     })
 }
 

@@ -5,9 +5,10 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use protocol::control::GroupPlacement;
-use protocol::ids::{Uid, UnixMs};
+use protocol::ids::{ClusterName, CommandNumber, Uid, UnixMs};
 
 use super::estimates::ends;
 use crate::placement::fit::{Allowed, Fit, Fullest, Shape, Spot, fit};
@@ -47,7 +48,7 @@ impl Allowed for KeptBy {
 }
 
 /// One attempt and when it ends.
-struct End<'a> {
+struct End<'e, 'a> {
     at: Option<(UnixMs, Basis)>,
     workload: &'a Workload,
     attempt: &'a Attempt,
@@ -56,12 +57,65 @@ struct End<'a> {
     /// It is being ended, or will be as soon as that helps.
     goes: bool,
     /// The nodes that it holds something of.
+    nodes: &'e [u32],
+}
+
+/// An end that is there for everybody alike.
+struct Coming<'a> {
+    at: Option<(UnixMs, Basis)>,
+    workload: &'a Workload,
+    attempt: &'a Attempt,
+    gives: &'a [GroupPlacement],
+    /// It is being ended.
+    goes: bool,
     nodes: Vec<u32>,
 }
 
+/// When attempts end, by cluster: the same for all gangs of a plan, and so found once.
+#[derive(Default)]
+pub(crate) struct AllEnds<'a>(BTreeMap<&'a ClusterName, Rc<[Coming<'a>]>>);
+
+impl<'a> AllEnds<'a> {
+    /// In the order in which they end; last those of which that is not known, the oldest first.
+    fn of(&mut self, room: &mut Room<'a>, state: &State, now: UnixMs) -> Rc<[Coming<'a>]> {
+        let cluster = &room.cluster.info.name;
+        let found = self.0.entry(cluster).or_insert_with(|| {
+            let places = room.places();
+            let mut all: Vec<Coming<'a>> = vec![];
+            for &(workload, attempt) in room.live.iter() {
+                for (gives, leaves) in [(&attempt.placement[..], false), (attempt.leaving(), true)] {
+                    let nodes = gives.iter().flat_map(|g| &g.nodes).filter_map(|s| places.get(&s.node).copied());
+                    let nodes: Vec<u32> = nodes.collect();
+                    if nodes.is_empty() {
+                        continue;
+                    }
+                    let goes = leaves || attempt.stop.is_some();
+                    let basis = if leaves { Basis::Shrinking } else { Basis::Ending };
+                    let at = if goes { Some((now, basis)) } else { ends(state, workload, attempt, now) };
+                    all.push(Coming { at, workload, attempt, gives, goes, nodes });
+                }
+            }
+            all.sort_by_key(|end| order(end.at.as_ref(), end.attempt));
+            all.into()
+        });
+        Rc::clone(found)
+    }
+}
+
+fn order(at: Option<&(UnixMs, Basis)>, attempt: &Attempt) -> (bool, Option<UnixMs>, UnixMs, CommandNumber) {
+    let at = at.map(|(at, _)| *at);
+    (at.is_none(), at, attempt.bound_at, attempt.launch)
+}
+
 /// On nodes that are kept for nobody; none where the end of every attempt would not do. The holes are as before afterwards.
-pub(crate) fn soonest(room: &mut Room<'_>, shapes: &[Shape], at: At<'_>) -> Option<Soonest> {
-    let live = live(room, shapes, at, &|_| true);
+pub(crate) fn soonest<'a>(
+    room: &mut Room<'a>,
+    all: &mut AllEnds<'a>,
+    shapes: &[Shape],
+    (state, now, uid): At<'_>,
+) -> Option<Soonest> {
+    let coming = all.of(room, state, now);
+    let live = live(&coming, room, shapes, (now, uid), &|_| true);
     let known = live.iter().take_while(|end| end.at.is_some()).count();
     let singles: Vec<Vec<usize>> = (0..known).map(|i| vec![i]).collect();
     let (spots, ended) = match first_fit(room, shapes, &KeptBy(None), &live, &singles) {
@@ -72,27 +126,28 @@ pub(crate) fn soonest(room: &mut Room<'_>, shapes: &[Shape], at: At<'_>) -> Opti
         }
     };
     let nodes: BTreeSet<u32> = spots.iter().flat_map(|spot| spot.nodes.keys().copied()).collect();
-    Some(found(nodes, &live, &ended, at))
+    Some(found(nodes, &live, &ended, now))
 }
 
 /// On these nodes, all of which are kept for this gang; none where the end of every attempt there would not do. The holes are as
 /// before afterwards.
-pub(crate) fn on_nodes(
-    room: &mut Room<'_>,
+pub(crate) fn on_nodes<'a>(
+    room: &mut Room<'a>,
+    all: &mut AllEnds<'a>,
     shapes: &[Shape],
-    at: At<'_>,
-    nodes: &[u32],
-    gang: KeptFor,
+    (state, now, uid): At<'_>,
+    (nodes, gang): (&[u32], KeptFor),
 ) -> Option<Soonest> {
     let nodes: BTreeSet<u32> = nodes.iter().copied().collect();
-    let live = live(room, shapes, at, &|node| nodes.contains(&node));
+    let coming = all.of(room, state, now);
+    let live = live(&coming, room, shapes, (now, uid), &|node| nodes.contains(&node));
     let singles: Vec<Vec<usize>> = (0..live.len()).map(|i| vec![i]).collect();
     let (_, ended) = first_fit(room, shapes, &KeptBy(Some(gang)), &live, &singles)?;
-    Some(found(nodes, &live, &ended, at))
+    Some(found(nodes, &live, &ended, now))
 }
 
-fn found(nodes: BTreeSet<u32>, live: &[End<'_>], ended: &BTreeSet<usize>, (_, now, _): At<'_>) -> Soonest {
-    let on = |end: &&End<'_>| end.nodes.iter().any(|node| nodes.contains(node));
+fn found(nodes: BTreeSet<u32>, live: &[End<'_, '_>], ended: &BTreeSet<usize>, now: UnixMs) -> Soonest {
+    let on = |end: &&End<'_, '_>| end.nodes.iter().any(|node| nodes.contains(node));
     let there = || ended.iter().filter_map(|i| live.get(*i)).filter(on);
     // They are in the order in which they end, those first of which that is known.
     let last = there().next_back();
@@ -108,44 +163,47 @@ fn found(nodes: BTreeSet<u32>, live: &[End<'_>], ended: &BTreeSet<usize>, (_, no
 }
 
 /// The attempts on nodes that matter, in the order in which they end; last those of which that is not known, the oldest first.
-fn live<'a>(
-    room: &mut Room<'_>,
+fn live<'e, 'a>(
+    coming: &'e [Coming<'a>],
+    room: &Room<'_>,
     shapes: &[Shape],
-    (state, now, uid): At<'a>,
+    (now, uid): (UnixMs, Uid),
     matters: &dyn Fn(u32) -> bool,
-) -> Vec<End<'a>> {
-    let places = room.places();
-    let accepted: BTreeSet<u16> = shapes.iter().flat_map(Shape::models).collect();
-    let any = shapes.iter().any(|s| s.each.gpu_milli == 0);
-    let useful = |node: &u32| matters(*node) && (any || room.holes.sku(*node).is_some_and(|s| accepted.contains(&s)));
-    let mut live: Vec<End<'a>> = state
-        .live_in(&room.cluster.info.name)
-        .flat_map(|(workload, attempt)| {
-            [(workload, attempt, &attempt.placement[..], false), (workload, attempt, attempt.leaving(), true)]
-        })
-        .filter_map(|(workload, attempt, gives, leaves)| {
-            let shares = gives.iter().flat_map(|g| &g.nodes);
-            let nodes: Vec<u32> = shares.filter_map(|s| places.get(&s.node).copied()).filter(useful).collect();
-            let goes = leaves || attempt.stop.is_some() || attempt.ends_for(uid);
-            let basis = if leaves { Basis::Shrinking } else { Basis::Ending };
-            let at = || if goes { Some((now, basis)) } else { ends(state, workload, attempt, now) };
-            let end = || End { at: at(), workload, attempt, gives, goes, nodes: nodes.clone() };
-            (!nodes.is_empty()).then(end)
+) -> Vec<End<'e, 'a>> {
+    let useful = useful(room, shapes);
+    let there = coming.iter().filter(|end| end.nodes.iter().any(|node| matters(*node) && useful(*node)));
+    let mut called = false;
+    let mut live: Vec<End<'e, 'a>> = there
+        .map(|Coming { at, workload, attempt, gives, goes, nodes }| {
+            // For this gang it ends as soon as that helps.
+            let ends = !goes && attempt.ends_for(uid);
+            called |= ends;
+            let at = if ends { Some((now, Basis::Ending)) } else { at.clone() };
+            End { at, workload, attempt, gives, goes: *goes || ends, nodes }
         })
         .collect();
-    live.sort_by_key(|end| {
-        let at = end.at.as_ref().map(|(at, _)| *at);
-        (at.is_none(), at, end.attempt.bound_at, end.attempt.launch)
-    });
+    if called {
+        live.sort_by_key(|end| order(end.at.as_ref(), end.attempt));
+    }
     live
 }
 
+/// Whether a node has a model that the gang accepts.
+fn useful(room: &Room<'_>, shapes: &[Shape]) -> impl Fn(u32) -> bool {
+    let accepted: BTreeSet<u16> = shapes.iter().flat_map(Shape::models).collect();
+    let any = shapes.iter().any(|s| s.each.gpu_milli == 0);
+    move |node| any || room.holes.sku(node).is_some_and(|s| accepted.contains(&s))
+}
+
 /// The attempts of each node on which a member could be once they end, the nodes with the fewest first.
-fn by_node(room: &mut Room<'_>, shapes: &[Shape], live: &[End<'_>]) -> Vec<Vec<usize>> {
+fn by_node(room: &mut Room<'_>, shapes: &[Shape], live: &[End<'_, '_>]) -> Vec<Vec<usize>> {
+    let useful = useful(room, shapes);
     let mut on: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (i, end) in live.iter().enumerate() {
-        end.nodes.iter().for_each(|node| on.entry(*node).or_default().push(i));
+        let nodes = end.nodes.iter().filter(|node| useful(**node));
+        nodes.for_each(|node| on.entry(*node).or_default().push(i));
     }
+    drop(useful);
     let healthy = room.healthy();
     on.retain(|node, _| shapes.iter().any(|s| healthy.free(*node).members(&s.each) > 0));
     let mut steps: Vec<Vec<usize>> = on.into_values().collect();
@@ -160,7 +218,7 @@ fn first_fit(
     room: &mut Room<'_>,
     shapes: &[Shape],
     allowed: &dyn Allowed,
-    live: &[End<'_>],
+    live: &[End<'_, '_>],
     steps: &[Vec<usize>],
 ) -> Option<(Vec<Spot>, BTreeSet<usize>)> {
     let places = room.places();

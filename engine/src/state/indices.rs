@@ -106,7 +106,7 @@ impl Indices {
             self.queue.remove(&Line::of(workload));
             let line = self.usage.get_mut(&workload.pool).map(|usage| &mut usage.queue);
             if let Some(waiter) = line.and_then(|line| line.remove(&Line::of(workload))) {
-                self.likenesses.leave(&waiter);
+                self.likenesses.leave(&waiter, Line::of(workload));
             }
             if let Some(until) = workload.not_before {
                 self.backoffs.remove(&(until, workload.key.clone()));

@@ -6,6 +6,7 @@ use bincode::{Decode, Encode};
 use protocol::control::{GroupPlacement, Resized};
 use protocol::ids::{CommandNumber, GroupName, UnixMs};
 use protocol::placement::{add, all_members, beyond, members, take};
+use protocol::workload::WorkloadSpec;
 use serde::Serialize;
 
 use super::{Attempt, Workload};
@@ -41,7 +42,34 @@ pub struct Arrival {
     pub placement: Vec<GroupPlacement>,
 }
 
+/// Why members of an attempt can't go while it goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotSpare {
+    /// It has not all of them.
+    Absent,
+    /// This group would have fewer than its minimum.
+    BelowFloor(GroupName),
+}
+
 impl Attempt {
+    /// Its members once these are gone. Only those beyond the minimum of an elastic group may go.
+    pub(crate) fn without(
+        &self,
+        gone: &[GroupPlacement],
+        spec: &WorkloadSpec,
+    ) -> Result<Vec<GroupPlacement>, NotSpare> {
+        let mut left = self.placement.clone();
+        if !take(&mut left, gone) {
+            return Err(NotSpare::Absent);
+        }
+        let least = |name: &GroupName| spec.elastic().find(|(group, ..)| *group == name).map(|(_, least, _)| least);
+        let few = |(has, left): &(&GroupPlacement, &GroupPlacement)| {
+            members(left) < members(has) && least(&left.group).is_none_or(|least| members(left) < least)
+        };
+        let below = self.placement.iter().zip(&left).find(few).map(|(_, left)| left.group.clone());
+        below.map_or(Ok(left), |group| Err(NotSpare::BelowFloor(group)))
+    }
+
     /// Members that are being ended while the attempt goes on.
     pub fn leaving(&self) -> &[GroupPlacement] {
         self.resize.as_ref().map_or(&[], |resize| &resize.leaving)
@@ -98,12 +126,7 @@ impl Attempt {
 
     /// Takes the agent's word on the newest resize; returns the members that turn out to be missing. A word on an older one, or on
     /// members that it has not beyond its floor, counts for nothing.
-    pub(crate) fn hear_of_size(
-        &mut self,
-        word: &Resized,
-        floor: impl Fn(&GroupName) -> u32,
-        now: UnixMs,
-    ) -> Vec<GroupPlacement> {
+    pub(crate) fn hear_of_size(&mut self, word: &Resized, spec: &WorkloadSpec, now: UnixMs) -> Vec<GroupPlacement> {
         let Some(resize) = self.resize.as_mut().filter(|resize| resize.number == word.number) else { return vec![] };
         if word.settled {
             resize.settled = true;
@@ -112,10 +135,8 @@ impl Attempt {
             }
         }
         let missing = beyond(&word.missing, &resize.missing);
-        let mut left = self.placement.clone();
-        if !take(&mut left, &missing) || left.iter().any(|group| members(group) < floor(&group.group)) {
-            return vec![];
-        }
+        let Ok(left) = self.without(&missing, spec) else { return vec![] };
+        let Some(resize) = &mut self.resize else { return vec![] };
         if !missing.is_empty() {
             resize.gone_at = Some(now);
         }
@@ -128,7 +149,9 @@ impl Attempt {
 impl Workload {
     /// The fewest members of a group.
     pub fn floor(&self, group: &GroupName) -> u32 {
-        self.spec.gang().iter().find(|need| need.name == *group).map_or(0, |need| need.count)
+        let elastic = self.spec.elastic().find(|(name, ..)| *name == group).map(|(_, least, _)| least);
+        let fixed = || self.spec.gang().iter().find(|need| need.name == *group).map_or(0, |need| need.count);
+        elastic.unwrap_or_else(fixed)
     }
 
     /// The elastic groups of an attempt, each with the members beyond the fewest, and how many more there may be.

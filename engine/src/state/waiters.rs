@@ -1,14 +1,14 @@
 //! Queued workloads as the planner meets them: who it is, when it may be tried, and what makes it like others. A plan that found no
 //! room for one knows that its like find none, without looking at them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use protocol::ids::{DataName, Namespace, PoolName, Region, Uid, UnixMs, WorkloadKey, WorkloadName};
 use protocol::resources::Money;
 use protocol::workload::{Framework, GroupNeed, Preemptible};
 
-use super::Workload;
+use super::{Line, Workload};
 
 /// One in line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,36 +61,60 @@ impl Likeness {
     }
 }
 
-/// Every likeness of those in line once, with how many have it: likenesses at different addresses differ.
+/// Every likeness of those in line once, by pool: likenesses at different addresses differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Likenesses(BTreeMap<Arc<Likeness>, u64>);
+pub(crate) struct Likenesses(BTreeMap<PoolName, OfPool>);
+
+/// The likenesses of one pool's line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct OfPool {
+    /// Each with the places of those who have it.
+    pub(crate) places: BTreeMap<Arc<Likeness>, BTreeSet<Line>>,
+    /// The places of those who may find no room where their like do: they failed somewhere.
+    pub(crate) failed: BTreeSet<Line>,
+}
 
 impl Likenesses {
     /// A workload comes into line.
     pub(super) fn enter(&mut self, workload: &Workload) -> Waiter {
-        let likeness = Likeness::of(workload);
-        let alike = match self.0.get_key_value(&likeness) {
+        let (likeness, place) = (Likeness::of(workload), Line::of(workload));
+        let of_pool = self.0.entry(workload.pool.clone()).or_default();
+        let alike = match of_pool.places.get_key_value(&likeness) {
             Some((alike, _)) => Arc::clone(alike),
             None => Arc::new(likeness),
         };
-        *self.0.entry(Arc::clone(&alike)).or_default() += 1;
+        of_pool.places.entry(Arc::clone(&alike)).or_default().insert(place);
+        let failed = !workload.avoids(UnixMs(0)).is_empty();
+        if failed {
+            of_pool.failed.insert(place);
+        }
         Waiter {
             key: workload.key.clone(),
             uid: workload.uid,
             not_before: workload.not_before,
             dependent: workload.is_dependent(),
-            failed: !workload.avoids(UnixMs(0)).is_empty(),
+            failed,
             alike,
         }
     }
 
-    /// It leaves it.
-    pub(super) fn leave(&mut self, waiter: &Waiter) {
-        if let Some(count) = self.0.get_mut(&waiter.alike) {
-            *count -= 1;
-            if *count == 0 {
-                self.0.remove(&waiter.alike);
+    /// It leaves its place in line.
+    pub(super) fn leave(&mut self, waiter: &Waiter, place: Line) {
+        let Some(of_pool) = self.0.get_mut(&waiter.alike.pool) else { return };
+        of_pool.failed.remove(&place);
+        if let Some(places) = of_pool.places.get_mut(&waiter.alike) {
+            places.remove(&place);
+            if places.is_empty() {
+                of_pool.places.remove(&waiter.alike);
             }
         }
+        if of_pool.places.is_empty() {
+            self.0.remove(&waiter.alike.pool);
+        }
+    }
+
+    /// Those of a pool's line.
+    pub(crate) fn of_pool(&self, pool: &PoolName) -> Option<&OfPool> {
+        self.0.get(pool)
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::commands::{Binding, Command, Expect, Growth, Preemption, Shrink, Victim};
-use engine::plan::{Memory, Plan, plan_on};
+use engine::plan::{Bounds, Memory, Plan, plan_on, plan_within};
 use engine::{Phase, State};
 use protocol::codec::{decode_body, encode_body};
 use protocol::control::{AttemptReport, GroupPlacement, NodeShare, Resized};
@@ -94,6 +94,7 @@ impl History {
             Op::CatchUp { cluster } => self.fleet.catch_up(&self.state, CLUSTERS[*cluster]),
             Op::Plan { limit } => {
                 let plan = plan_on(&self.state, &self.fleet.capacity, &self.memory, UnixMs(self.now), *limit);
+                self.check_hurried(&plan, *limit)?;
                 let now = self.state.now.max(UnixMs(self.now));
                 let (usable, whole) = slow_pools::fleet(&self.state, &self.fleet.capacity);
                 let parts = slow_pools::parts(&self.state, &usable, &whole, now);
@@ -129,6 +130,19 @@ impl History {
                 if let Some(command) = self.command(op) {
                     let _outcome = self.apply(command)?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whom nobody asks about is passed over, and nothing else is decided differently.
+    fn check_hurried(&self, plan: &Plan, limit: usize) -> Result<(), String> {
+        for explained in [0, 2] {
+            let bounds = Bounds { bindings: limit, explained };
+            let mut hurried = plan_within(&self.state, &self.fleet.capacity, &self.memory, UnixMs(self.now), bounds);
+            hurried.waiting = plan.waiting.clone();
+            if hurried != *plan {
+                return Err(format!("who explains {explained} plans {hurried:?}\n  and not {plan:?}"));
             }
         }
         Ok(())

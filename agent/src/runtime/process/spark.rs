@@ -3,6 +3,7 @@
 //! Executors keep their logs under `SPARK_HOME/work`, so each attempt has a `SPARK_HOME` of its own: links to the
 //! installed one, and a `work` among the attempt's logs.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -52,6 +53,7 @@ pub(super) fn plan(layout: &Layout<'_>, installed: &Installed) -> Result<Plan, S
     durable::write(&program, include_bytes!("spark_driver.py")).map_err(io)?;
     let ready = layout.record.path("ready");
 
+    let devices = devices_of(&executors);
     let cores = executor.each.cpu_milli.div_ceil(1000);
     let heap = heap_mib(executor, executors.len() as u64 + 1);
     let mut argv = vec![
@@ -77,6 +79,8 @@ pub(super) fn plan(layout: &Layout<'_>, installed: &Installed) -> Result<Plan, S
         ("spark.driver.host", "127.0.0.1".to_owned()),
         ("spark.driver.bindAddress", "127.0.0.1".to_owned()),
         ("spark.ui.enabled", "false".to_owned()),
+        ("spark.executorEnv.CUDA_VISIBLE_DEVICES", devices.clone()),
+        ("spark.executorEnv.NVIDIA_VISIBLE_DEVICES", if devices.is_empty() { "void".to_owned() } else { devices }),
     ];
     // The driver's log is the program's; Spark's own chatter, hundreds of lines a run, starts at warnings.
     let quiet = layout.record.path("log4j2.properties");
@@ -120,6 +124,14 @@ pub(super) fn plan(layout: &Layout<'_>, installed: &Installed) -> Result<Plan, S
         verdict: None,
         scratch: vec![layout.record.path("work/local"), home],
     })
+}
+
+/// The devices of all executors, as `CUDA_VISIBLE_DEVICES` has them. Spark starts executors itself, all with one environment, which would
+/// be the driver's, and that sees none: each sees the devices of all of them, then. Which of these it uses is for the program, or Spark's
+/// own resource scheduling, to say.
+fn devices_of(executors: &[&Member]) -> String {
+    let all: BTreeSet<u32> = executors.iter().flat_map(|member| member.devices.iter().copied()).collect();
+    all.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Links to the installed Spark, with a `work` folder of this attempt's own.

@@ -1,5 +1,5 @@
 //! The product's planner in virtual time: the engine's state, driven by the commands that a coordinator would commit and the reports that
-//! agents would send, and `plan_on` whenever something happened. Nothing is decided here.
+//! agents would send, and `plan_within` whenever something happened. Nothing is decided here.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use engine::State;
 use engine::capacity::Capacity;
 use engine::commands::{Command, Expect, Outcome as Applied};
-use engine::plan::{LASTING_MS, Memory, plan_on};
+use engine::plan::{Bounds, LASTING_MS, Memory, plan_within};
 use engine::state::Attempt;
 use protocol::control::{AttemptReport, AttemptState, GroupPlacement};
 use protocol::ids::{
@@ -27,8 +27,8 @@ use crate::policy::Name;
 pub const GRACE_MS: u64 = 10_000;
 /// The most preemptions, for each job of the trace: more are a planner that goes round in circles, which is said and not waited out.
 const MOST_PREEMPTIONS: u64 = 20;
-/// The most bindings of a plan.
-const BINDINGS: usize = 256;
+/// What a plan does; nobody asks here why one waits.
+const BOUNDS: Bounds = Bounds { bindings: 256, explained: 0 };
 
 /// Something that happens later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -199,7 +199,7 @@ impl Run<'_> {
     /// Plans until nothing more is placed or ended.
     fn plan(&mut self) -> Result<(), Failed> {
         loop {
-            let plan = plan_on(&self.state, &self.capacity, &self.memory, UnixMs(self.now), BINDINGS);
+            let plan = plan_within(&self.state, &self.capacity, &self.memory, UnixMs(self.now), BOUNDS);
             self.memory = plan.memory;
             let mut changed = !plan.bindings.is_empty();
             for binding in plan.bindings {

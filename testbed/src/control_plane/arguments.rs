@@ -1,7 +1,6 @@
 //! The command line of each component. Everything listens on loopback alone.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use super::credentials::{Files, SERVICE_RANGE};
 use super::ports::Ports;
@@ -21,10 +20,6 @@ impl Line {
         self.0.push(argument);
         self
     }
-
-    fn file(self, flag: &str, file: PathBuf) -> Self {
-        self.set(flag, file)
-    }
 }
 
 /// The arguments of a component of this control plane.
@@ -35,7 +30,7 @@ pub(super) fn of(component: Component, settings: &Settings, files: &Files, ports
         Component::ApiServer => api_server(line, settings, files, ports),
         Component::ControllerManager => controller_manager(line, settings, files, ports),
         Component::Scheduler => scheduler(line, files, ports),
-        Component::Kwok => kwok(line, files),
+        Component::Kwok => kwok(line, files, ports),
     }
     .0
 }
@@ -44,7 +39,7 @@ fn etcd(line: Line, files: &Files, ports: Ports) -> Line {
     let clients = format!("http://127.0.0.1:{}", ports.etcd);
     let peers = format!("http://127.0.0.1:{}", ports.etcd_peer);
     line.set("name", "testbed")
-        .file("data-dir", files.at("etcd"))
+        .set("data-dir", files.at("etcd"))
         .set("listen-client-urls", &clients)
         .set("advertise-client-urls", &clients)
         .set("listen-peer-urls", &peers)
@@ -62,22 +57,22 @@ fn api_server(line: Line, settings: &Settings, files: &Files, ports: Ports) -> L
         .set("advertise-address", "127.0.0.1")
         // A service may not point at loopback: the `kubernetes` service has no endpoint.
         .set("endpoint-reconciler-type", "none")
-        .file("tls-cert-file", files.at("server.crt"))
-        .file("tls-private-key-file", files.at("server.key"))
-        .file("cert-dir", files.at("api-server-certificates"))
-        .file("client-ca-file", files.at("ca.crt"))
-        .file("token-auth-file", files.at("tokens.csv"))
+        .set("tls-cert-file", files.at("server.crt"))
+        .set("tls-private-key-file", files.at("server.key"))
+        .set("cert-dir", files.at("api-server-certificates"))
+        .set("client-ca-file", files.at("ca.crt"))
+        .set("token-auth-file", files.at("tokens.csv"))
         .set("authorization-mode", "RBAC")
         .set("service-account-issuer", "https://kubernetes.default.svc")
-        .file("service-account-key-file", files.at("service-accounts.pub"))
-        .file("service-account-signing-key-file", files.at("service-accounts.key"))
+        .set("service-account-key-file", files.at("service-accounts.pub"))
+        .set("service-account-signing-key-file", files.at("service-accounts.key"))
         .set("service-cluster-ip-range", SERVICE_RANGE)
         .set("allow-privileged", "true")
         // Tests load it from many sides at once; the defaults of 400 and 200 would answer 429.
         .set("max-requests-inflight", "3000")
         .set("max-mutating-requests-inflight", "1500")
-        .file("audit-policy-file", files.at("audit-policy.yaml"))
-        .file("audit-log-path", files.at("audit.log"))
+        .set("audit-policy-file", files.at("audit-policy.yaml"))
+        .set("audit-log-path", files.at("audit.log"))
         // MB. One file, whatever a test writes.
         .set("audit-log-maxsize", "1000000");
     if settings.has(Component::ControllerManager) {
@@ -90,9 +85,9 @@ fn api_server(line: Line, settings: &Settings, files: &Files, ports: Ports) -> L
 
 fn controller_manager(line: Line, settings: &Settings, files: &Files, ports: Ports) -> Line {
     let line = serving(line, files, ports.controller_manager)
-        .file("kubeconfig", files.kubeconfig_of(Component::ControllerManager))
-        .file("service-account-private-key-file", files.at("service-accounts.key"))
-        .file("root-ca-file", files.at("ca.crt"))
+        .set("kubeconfig", files.kubeconfig_of(Component::ControllerManager))
+        .set("service-account-private-key-file", files.at("service-accounts.key"))
+        .set("root-ca-file", files.at("ca.crt"))
         .set("use-service-account-credentials", "true")
         .set("allocate-node-cidrs", "false")
         .set("leader-elect", "false")
@@ -107,12 +102,13 @@ fn controller_manager(line: Line, settings: &Settings, files: &Files, ports: Por
 }
 
 fn scheduler(line: Line, files: &Files, ports: Ports) -> Line {
-    serving(line, files, ports.scheduler).file("config", files.at("scheduler.yaml"))
+    serving(line, files, ports.scheduler).set("config", files.at("scheduler.yaml"))
 }
 
-fn kwok(line: Line, files: &Files) -> Line {
-    line.file("kubeconfig", files.kubeconfig_of(Component::Kwok))
-        .file("config", files.at("kwok.yaml"))
+fn kwok(line: Line, files: &Files, ports: Ports) -> Line {
+    line.set("kubeconfig", files.kubeconfig_of(Component::Kwok))
+        .set("config", files.at("kwok.yaml"))
+        .set("server-address", format!("127.0.0.1:{}", ports.kwok))
         .set("manage-all-nodes", "false")
         .set("manage-nodes-with-label-selector", format!("{}={}", FAKE_LABEL.0, FAKE_LABEL.1))
 }
@@ -121,8 +117,8 @@ fn kwok(line: Line, files: &Files) -> Line {
 fn serving(line: Line, files: &Files, port: u16) -> Line {
     line.set("bind-address", "127.0.0.1")
         .set("secure-port", port.to_string())
-        .file("tls-cert-file", files.at("server.crt"))
-        .file("tls-private-key-file", files.at("server.key"))
+        .set("tls-cert-file", files.at("server.crt"))
+        .set("tls-private-key-file", files.at("server.key"))
 }
 
 #[cfg(test)]
@@ -132,20 +128,20 @@ mod tests {
     #[test]
     fn nothing_listens_beyond_loopback() {
         let settings = Settings::with_fake_nodes("/x");
-        let ports = Ports { etcd: 1, etcd_peer: 2, api_server: 3, controller_manager: 4, scheduler: 5 };
+        let ports = Ports { etcd: 1, etcd_peer: 2, api_server: 3, controller_manager: 4, scheduler: 5, kwok: 6 };
         for component in Component::ALL {
             let line = of(component, &settings, &Files::of("/x".as_ref()), ports);
             let text: Vec<String> = line.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
-            let addresses = text.iter().filter(|a| a.contains("bind-address=") || a.contains("listen-"));
+            let listens = ["bind-address=", "listen-", "server-address="];
+            let addresses = text.iter().filter(|a| listens.iter().any(|flag| a.contains(flag)));
             assert!(addresses.clone().all(|a| a.contains("127.0.0.1")), "{text:?}");
-            // kwok serves nothing unless it is told to.
-            assert!(addresses.count() > 0 || component == Component::Kwok);
+            assert!(addresses.count() > 0, "{component:?} listens everywhere unless it is told where");
         }
     }
 
     #[test]
     fn pods_are_let_in_where_nobody_makes_service_accounts() {
-        let ports = Ports { etcd: 1, etcd_peer: 2, api_server: 3, controller_manager: 4, scheduler: 5 };
+        let ports = Ports { etcd: 1, etcd_peer: 2, api_server: 3, controller_manager: 4, scheduler: 5, kwok: 6 };
         let has = |settings: Settings| {
             let line = of(Component::ApiServer, &settings, &Files::of("/x".as_ref()), ports);
             line.contains(&OsString::from("--disable-admission-plugins=ServiceAccount"))

@@ -23,10 +23,11 @@ pub(super) struct Ports {
     pub api_server: u16,
     pub controller_manager: u16,
     pub scheduler: u16,
+    pub kwok: u16,
 }
 
 impl Ports {
-    /// Five that nobody listens on.
+    /// Six that nobody listens on.
     pub(super) fn free() -> io::Result<Self> {
         Ok(Self {
             etcd: free()?,
@@ -34,6 +35,7 @@ impl Ports {
             api_server: free()?,
             controller_manager: free()?,
             scheduler: free()?,
+            kwok: free()?,
         })
     }
 }
@@ -60,8 +62,10 @@ mod tests {
     #[test]
     fn no_port_is_given_twice() {
         let many: Vec<Ports> = (0..20).map(|_| Ports::free().expect("there are thousands")).collect();
-        let all: BTreeSet<u16> =
-            many.iter().flat_map(|p| [p.etcd, p.etcd_peer, p.api_server, p.controller_manager, p.scheduler]).collect();
-        assert_eq!(all.len(), 100);
+        let all: BTreeSet<u16> = many
+            .iter()
+            .flat_map(|p| [p.etcd, p.etcd_peer, p.api_server, p.controller_manager, p.scheduler, p.kwok])
+            .collect();
+        assert_eq!(all.len(), 120);
     }
 }

@@ -22,8 +22,6 @@ pub(super) enum Probe {
     Page(Client, &'static str),
     /// That, and what the controllers make first.
     Controllers { page: Client, api: Client },
-    /// It says nothing of itself; that it still runs is all that can be seen.
-    Silent,
 }
 
 impl Probe {
@@ -33,19 +31,20 @@ impl Probe {
         ports: Ports,
         api: &Client,
     ) -> Result<Self, ClientError> {
-        let page = async |port: u16| {
-            let address = Uri::builder().scheme("https").authority(format!("127.0.0.1:{port}")).path_and_query("/");
+        let page = async |scheme: &str, port: u16| {
+            let address = Uri::builder().scheme(scheme).authority(format!("127.0.0.1:{port}")).path_and_query("/");
             // An address of digits is one.
             let address = address.build().unwrap_or_default();
             client::beside(&files.at("kubeconfig"), address).await
         };
         Ok(match component {
             Component::ApiServer => Probe::Page(api.clone(), "/readyz"),
-            Component::Scheduler => Probe::Page(page(ports.scheduler).await?, "/healthz"),
+            Component::Scheduler => Probe::Page(page("https", ports.scheduler).await?, "/healthz"),
             Component::ControllerManager => {
-                Probe::Controllers { page: page(ports.controller_manager).await?, api: api.clone() }
+                Probe::Controllers { page: page("https", ports.controller_manager).await?, api: api.clone() }
             }
-            Component::Etcd | Component::Kwok => Probe::Silent,
+            Component::Kwok => Probe::Page(page("http", ports.kwok).await?, "/healthz"),
+            Component::Etcd => Probe::Page(page("http", ports.etcd).await?, "/readyz"),
         })
     }
 
@@ -60,7 +59,6 @@ impl Probe {
                     let accounts: Api<ServiceAccount> = Api::namespaced(api.clone(), "default");
                     accounts.get_metadata("default").await.map(drop).map_err(|e| e.to_string())
                 }
-                Probe::Silent => Ok(()),
             }
         });
         answer.await.unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER.as_secs())))

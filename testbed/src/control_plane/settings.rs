@@ -55,7 +55,7 @@ pub enum Audit {
 /// A control plane to be started.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// An empty folder, or one of an earlier control plane, whose data then is there again. Its path must not hold a comma.
+    /// An empty folder, or one of an earlier control plane, whose data then is there again.
     pub folder: PathBuf,
     /// What runs beside etcd and the API server, which always run.
     pub components: Vec<Component>,

@@ -22,6 +22,7 @@ pub async fn jobs(world: &World) -> anyhow::Result<()> {
     fleet(&client).await?;
     runs_to_its_end(&client).await?;
     fails_as_it_is_told(&client).await?;
+    waits_for_gpus_that_no_node_has(&client).await?;
     waits_runs_and_goes(&client).await?;
     let deleted =
         plane.audited()?.iter().filter(|a| a.verb == "delete" && a.name == "serves" && a.user == "admin").count();
@@ -90,10 +91,6 @@ async fn runs_to_its_end(client: &Client) -> anyhow::Result<()> {
     let status = finished(&jobs, "works").await?.status.context("a status")?;
     ensure!(status.succeeded == Some(JOB_PODS), "{status:?}");
     eprintln!("    a job of {JOB_PODS} pods ended after {:.1} s", began.elapsed().as_secs_f64());
-    // Whole nodes each, so no two of them were on one at the same time: they had 8 of its 8 GPUs.
-    let pods =
-        Api::<Pod>::namespaced(client.clone(), "default").list(&ListParams::default().labels("job-name=works")).await?;
-    ensure!(pods.items.iter().all(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())));
     Ok(())
 }
 
@@ -110,6 +107,20 @@ async fn fails_as_it_is_told(client: &Client) -> anyhow::Result<()> {
         Some(state.terminated.as_ref()?.exit_code)
     });
     ensure!(code == Some(3), "{code:?}");
+    Ok(())
+}
+
+async fn waits_for_gpus_that_no_node_has(client: &Client) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
+    let pod = json!({"metadata": {"name": "too-large"}, "spec": {"containers": container(9)}});
+    pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+    let said = until("the scheduler says that no node fits", async || {
+        let conditions = pods.get("too-large").await?.status.and_then(|status| status.conditions).unwrap_or_default();
+        Ok(conditions.into_iter().find(|c| c.type_ == "PodScheduled" && c.status == "False").and_then(|c| c.message))
+    });
+    let said = said.await?;
+    ensure!(said.contains(&format!("{NODES} Insufficient nvidia.com/gpu")), "{said}");
+    pods.delete("too-large", &DeleteParams::default()).await?;
     Ok(())
 }
 

@@ -1,0 +1,89 @@
+//! What a test has: programs or a given cluster, folders of its own, and the certainty that no process is left.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, Client};
+use testbed::{Binaries, ControlPlane, Settings};
+
+/// How long anything may take on a busy machine that is not about time.
+pub const PATIENCE: Duration = Duration::from_secs(150);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// One test's surroundings.
+pub struct World {
+    /// The programs, unless a cluster was given.
+    pub binaries: Option<Arc<Binaries>>,
+    /// The kubeconfig that a person gave.
+    pub given: Option<PathBuf>,
+}
+
+/// Runs a test on a runtime of its own.
+pub fn run_alone<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime can be made").block_on(test)
+}
+
+impl World {
+    /// Starts a control plane, and says how long it took and what it holds in memory.
+    pub async fn start(&self, settings: Settings) -> anyhow::Result<ControlPlane> {
+        let binaries = self.binaries.as_ref().context("no programs")?;
+        let plane = ControlPlane::start(binaries, settings).await?;
+        let resident: Vec<String> = testbed::Component::ALL
+            .into_iter()
+            .filter_map(|c| Some(format!("{} {} MiB", c.name(), plane.process(c)?.resident_mib()?)))
+            .collect();
+        eprintln!("    ready in {:.1} s: {}", plane.ready_in().as_secs_f64(), resident.join(", "));
+        Ok(plane)
+    }
+}
+
+/// Makes a namespace.
+pub async fn make_namespace(client: &Client, name: &str) -> anyhow::Result<()> {
+    let mut namespace = Namespace::default();
+    namespace.metadata.name = Some(name.to_owned());
+    Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
+    Ok(())
+}
+
+/// Deletes one; what is in it goes by and by.
+pub async fn delete_namespace(client: &Client, name: &str) -> anyhow::Result<()> {
+    Api::<Namespace>::all(client.clone()).delete(name, &DeleteParams::default()).await?;
+    Ok(())
+}
+
+/// Whether there is one.
+pub async fn has_namespace(client: &Client, name: &str) -> anyhow::Result<bool> {
+    Ok(Api::<Namespace>::all(client.clone()).get_opt(name).await?.is_some())
+}
+
+/// Looks until `look` finds something.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look().await? {
+            return Ok(found);
+        }
+        if began.elapsed() > PATIENCE {
+            bail!("{what}: not within {} s", PATIENCE.as_secs());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Fails if a process stands in this folder: those of a control plane stand in its own.
+pub fn no_process_in(folder: &Path) -> anyhow::Result<()> {
+    let folder = std::fs::canonicalize(folder)?;
+    let mut left = vec![];
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        if std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&folder)) {
+            let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            left.push(format!("{} ({})", name.trim(), entry.file_name().to_string_lossy()));
+        }
+    }
+    if left.is_empty() { Ok(()) } else { bail!("processes are left: {}", left.join(", ")) }
+}

@@ -1,0 +1,35 @@
+//! `cargo xtask`: what people who work on Tidewater run by hand.
+
+mod kubernetes;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What people who work on Tidewater run by hand.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Real Kubernetes clusters on this machine.
+    #[command(subcommand)]
+    Kubernetes(kubernetes::Command),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Kubernetes(command) => kubernetes::run(command),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! `cargo xtask kubernetes` as people type it: up in one process, seen and ended from others.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Instant;
+
+use testbed::{Binaries, Settings};
+
+fn xtask(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.arg("kubernetes").args(arguments).arg("--folder").arg(folder);
+    command.output().expect("xtask starts")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Ends what is left when a test breaks off.
+struct Down<'a>(&'a Path);
+
+impl Drop for Down<'_> {
+    fn drop(&mut self) {
+        xtask(self.0, &["down"]);
+    }
+}
+
+#[test]
+fn clusters_outlive_up_and_down_ends_exactly_them() {
+    if let Err(error) = Binaries::provide(&Settings::with_fake_nodes("").tools(), &|line| eprintln!("{line}")) {
+        assert!(error.is_lack(), "{error}");
+        eprintln!("skipped: {error}");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let _down = Down(dir.path());
+    let began = Instant::now();
+    let up = xtask(dir.path(), &["up", "--clusters", "2", "--fake-nodes", "20"]);
+    assert!(up.status.success(), "{}", err(&up));
+    eprintln!("up in {:.1} s:\n{}", began.elapsed().as_secs_f64(), err(&up));
+    for cluster in ["cluster-1", "cluster-2"] {
+        let kubeconfig = dir.path().join(cluster).join("kubeconfig");
+        assert!(out(&up).contains(&format!("{cluster}: export KUBECONFIG={}", kubeconfig.display())), "{}", out(&up));
+        assert!(kubeconfig.exists());
+    }
+
+    let again = xtask(dir.path(), &["up"]);
+    assert!(
+        !again.status.success() && err(&again).contains("10 processes of an earlier `up` still run"),
+        "{}",
+        err(&again)
+    );
+
+    let status = xtask(dir.path(), &["status"]);
+    assert_eq!(out(&status).matches(" runs\n").count(), 10, "{}", out(&status));
+
+    // Another's process with an id that stands in a record is not ours to end.
+    let mut stranger = Command::new("sleep").arg("600").spawn().expect("sleep starts");
+    let record = dir.path().join("cluster-1/kwok.pid");
+    let text = std::fs::read_to_string(&record).expect("a record");
+    let (_, rest) = text.split_once(' ').expect("an id and more");
+    let kept = dir.path().join("cluster-1/scheduler-again.pid");
+    std::fs::write(&kept, &text).expect("written");
+    std::fs::write(&record, format!("{} {rest}", stranger.id())).expect("written");
+    let down = xtask(dir.path(), &["down", "--keep"]);
+    assert!(err(&down).contains("processes that were ended: 9"), "{}", err(&down));
+    assert!(stranger.try_wait().expect("a child").is_none(), "it ended somebody else's process");
+    stranger.kill().and_then(|()| stranger.wait()).expect("a child");
+
+    std::fs::rename(&kept, &record).expect("put back");
+    let down = xtask(dir.path(), &["down"]);
+    assert!(err(&down).contains("processes that were ended: 1"), "{}", err(&down));
+    assert!(!dir.path().join("cluster-1").exists() && !dir.path().join("cluster-2").exists());
+    let status = xtask(dir.path(), &["status"]);
+    assert!(out(&status).contains("no clusters"), "{}", out(&status));
+}
+
+#[test]
+fn what_is_not_there_yet_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let up = xtask(dir.path(), &["up", "--real-node"]);
+    assert!(!up.status.success() && err(&up).contains("--fake-nodes"), "{}", err(&up));
+    let none = xtask(dir.path(), &["up", "--clusters", "0"]);
+    assert!(!none.status.success());
+    let down = xtask(dir.path(), &["down"]);
+    assert!(down.status.success() && err(&down).contains("processes that were ended: 0"), "{}", err(&down));
+}

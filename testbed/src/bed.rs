@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use crate::build::{Binaries, BuildError, Progress};
 use crate::control_plane::{Component, ControlPlane, Settings, StartError};
 use crate::fake::{self, FakeNodes};
+use crate::folders::folder_of_user;
 use crate::process::{Lifetime, Record};
 
 /// How long processes have to end by themselves.
@@ -110,11 +111,7 @@ pub struct Bed {
 impl Bed {
     /// `$XDG_STATE_HOME/tidewater/kubernetes`, else `~/.local/state/tidewater/kubernetes`.
     pub fn default_folder() -> PathBuf {
-        let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        set("XDG_STATE_HOME")
-            .or_else(|| set("HOME").map(|home| home.join(".local/state")))
-            .unwrap_or_else(std::env::temp_dir)
-            .join("tidewater/kubernetes")
+        folder_of_user("XDG_STATE_HOME", ".local/state")
     }
 
     /// The bed whose state is in this folder.

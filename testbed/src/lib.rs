@@ -12,6 +12,7 @@ pub mod build;
 pub mod client;
 pub mod control_plane;
 pub mod fake;
+mod folders;
 pub mod process;
 
 pub use build::{Binaries, BuildError, Tool};

@@ -44,8 +44,13 @@ impl Member {
 
     /// Its GPUs as `CUDA_VISIBLE_DEVICES` has them; empty hides all.
     pub fn visible_devices(&self) -> String {
-        self.devices.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+        visible_devices(&self.devices)
     }
+}
+
+/// Devices as `CUDA_VISIBLE_DEVICES` has them.
+pub fn visible_devices<'a>(devices: impl IntoIterator<Item = &'a u32>) -> String {
+    devices.into_iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// The group and the index of a member that has a name such as `workers-0`.

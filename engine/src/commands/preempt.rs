@@ -99,12 +99,9 @@ fn check(state: &State, preemption: &Preemption) -> Result<(Vec<Ground>, Vec<Gro
 fn check_shrink(state: &State, workload: &Workload, shrink: &Shrink) -> Result<(), String> {
     let key = &workload.key;
     let live = resizable(state, workload, shrink.attempt)?;
-    if all_members(&shrink.members) == 0 {
-        return Err(format!("{key} has not the members that it was to give"));
-    }
     match live.without(&shrink.members, &workload.spec) {
-        Ok(_) => Ok(()),
-        Err(NotSpare::Absent) => Err(format!("{key} has not the members that it was to give")),
+        Ok(_) if all_members(&shrink.members) > 0 => Ok(()),
+        Ok(_) | Err(NotSpare::Absent) => Err(format!("{key} has not the members that it was to give")),
         Err(NotSpare::BelowFloor(group)) => {
             Err(format!("{key} would have fewer members of group {group} than its minimum"))
         }

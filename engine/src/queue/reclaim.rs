@@ -149,8 +149,7 @@ impl<'a> Walk<'a> {
     /// What pools have a right to before this plan's bindings.
     pub(super) fn new_rights(&self) -> Rights {
         let usable = self.usable();
-        let rooms = self.placer.rooms.iter().filter(|(name, _)| usable.contains(**name));
-        let live = rooms.flat_map(|(_, room)| room.live.iter().copied());
+        let live = usable.iter().flat_map(|cluster| self.live_in(cluster)).copied();
         Rights::with(self.state, self.fleet.clone(), &usable, live)
     }
 

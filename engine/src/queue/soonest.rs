@@ -48,7 +48,8 @@ impl Allowed for KeptBy {
 }
 
 /// One attempt and when it ends.
-struct End<'e, 'a> {
+#[derive(Clone)]
+struct End<'a> {
     at: Option<(UnixMs, Basis)>,
     workload: &'a Workload,
     attempt: &'a Attempt,
@@ -57,42 +58,31 @@ struct End<'e, 'a> {
     /// It is being ended, or will be as soon as that helps.
     goes: bool,
     /// The nodes that it holds something of.
-    nodes: &'e [u32],
-}
-
-/// An end that is there for everybody alike.
-struct Coming<'a> {
-    at: Option<(UnixMs, Basis)>,
-    workload: &'a Workload,
-    attempt: &'a Attempt,
-    gives: &'a [GroupPlacement],
-    /// It is being ended.
-    goes: bool,
-    nodes: Vec<u32>,
+    nodes: Rc<[u32]>,
 }
 
 /// When attempts end, by cluster: the same for all gangs of a plan, and so found once.
 #[derive(Default)]
-pub(crate) struct AllEnds<'a>(BTreeMap<&'a ClusterName, Rc<[Coming<'a>]>>);
+pub(crate) struct AllEnds<'a>(BTreeMap<&'a ClusterName, Rc<[End<'a>]>>);
 
 impl<'a> AllEnds<'a> {
     /// In the order in which they end; last those of which that is not known, the oldest first.
-    fn of(&mut self, room: &mut Room<'a>, state: &State, now: UnixMs) -> Rc<[Coming<'a>]> {
+    fn of(&mut self, room: &mut Room<'a>, state: &State, now: UnixMs) -> Rc<[End<'a>]> {
         let cluster = &room.cluster.info.name;
         let found = self.0.entry(cluster).or_insert_with(|| {
             let places = room.places();
-            let mut all: Vec<Coming<'a>> = vec![];
+            let mut all: Vec<End<'a>> = vec![];
             for &(workload, attempt) in room.live.iter() {
                 for (gives, leaves) in [(&attempt.placement[..], false), (attempt.leaving(), true)] {
                     let nodes = gives.iter().flat_map(|g| &g.nodes).filter_map(|s| places.get(&s.node).copied());
-                    let nodes: Vec<u32> = nodes.collect();
+                    let nodes: Rc<[u32]> = nodes.collect();
                     if nodes.is_empty() {
                         continue;
                     }
                     let goes = leaves || attempt.stop.is_some();
                     let basis = if leaves { Basis::Shrinking } else { Basis::Ending };
                     let at = if goes { Some((now, basis)) } else { ends(state, workload, attempt, now) };
-                    all.push(Coming { at, workload, attempt, gives, goes, nodes });
+                    all.push(End { at, workload, attempt, gives, goes, nodes });
                 }
             }
             all.sort_by_key(|end| order(end.at.as_ref(), end.attempt));
@@ -146,8 +136,8 @@ pub(crate) fn on_nodes<'a>(
     Some(found(nodes, &live, &ended, now))
 }
 
-fn found(nodes: BTreeSet<u32>, live: &[End<'_, '_>], ended: &BTreeSet<usize>, now: UnixMs) -> Soonest {
-    let on = |end: &&End<'_, '_>| end.nodes.iter().any(|node| nodes.contains(node));
+fn found(nodes: BTreeSet<u32>, live: &[End<'_>], ended: &BTreeSet<usize>, now: UnixMs) -> Soonest {
+    let on = |end: &&End<'_>| end.nodes.iter().any(|node| nodes.contains(node));
     let there = || ended.iter().filter_map(|i| live.get(*i)).filter(on);
     // They are in the order in which they end, those first of which that is known.
     let last = there().next_back();
@@ -163,25 +153,21 @@ fn found(nodes: BTreeSet<u32>, live: &[End<'_, '_>], ended: &BTreeSet<usize>, no
 }
 
 /// The attempts on nodes that matter, in the order in which they end; last those of which that is not known, the oldest first.
-fn live<'e, 'a>(
-    coming: &'e [Coming<'a>],
+fn live<'a>(
+    coming: &[End<'a>],
     room: &Room<'_>,
     shapes: &[Shape],
     (now, uid): (UnixMs, Uid),
     matters: &dyn Fn(u32) -> bool,
-) -> Vec<End<'e, 'a>> {
+) -> Vec<End<'a>> {
     let useful = useful(room, shapes);
     let there = coming.iter().filter(|end| end.nodes.iter().any(|node| matters(*node) && useful(*node)));
+    let mut live: Vec<End<'a>> = there.cloned().collect();
     let mut called = false;
-    let mut live: Vec<End<'e, 'a>> = there
-        .map(|Coming { at, workload, attempt, gives, goes, nodes }| {
-            // For this gang it ends as soon as that helps.
-            let ends = !goes && attempt.ends_for(uid);
-            called |= ends;
-            let at = if ends { Some((now, Basis::Ending)) } else { at.clone() };
-            End { at, workload, attempt, gives, goes: *goes || ends, nodes }
-        })
-        .collect();
+    // For this gang they end as soon as that helps.
+    for end in live.iter_mut().filter(|end| !end.goes && end.attempt.ends_for(uid)) {
+        (end.at, end.goes, called) = (Some((now, Basis::Ending)), true, true);
+    }
     if called {
         live.sort_by_key(|end| order(end.at.as_ref(), end.attempt));
     }
@@ -196,14 +182,15 @@ fn useful(room: &Room<'_>, shapes: &[Shape]) -> impl Fn(u32) -> bool {
 }
 
 /// The attempts of each node on which a member could be once they end, the nodes with the fewest first.
-fn by_node(room: &mut Room<'_>, shapes: &[Shape], live: &[End<'_, '_>]) -> Vec<Vec<usize>> {
-    let useful = useful(room, shapes);
+fn by_node(room: &mut Room<'_>, shapes: &[Shape], live: &[End<'_>]) -> Vec<Vec<usize>> {
     let mut on: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-    for (i, end) in live.iter().enumerate() {
-        let nodes = end.nodes.iter().filter(|node| useful(**node));
-        nodes.for_each(|node| on.entry(*node).or_default().push(i));
+    {
+        let useful = useful(room, shapes);
+        for (i, end) in live.iter().enumerate() {
+            let nodes = end.nodes.iter().filter(|node| useful(**node));
+            nodes.for_each(|node| on.entry(*node).or_default().push(i));
+        }
     }
-    drop(useful);
     let healthy = room.healthy();
     on.retain(|node, _| shapes.iter().any(|s| healthy.free(*node).members(&s.each) > 0));
     let mut steps: Vec<Vec<usize>> = on.into_values().collect();
@@ -218,7 +205,7 @@ fn first_fit(
     room: &mut Room<'_>,
     shapes: &[Shape],
     allowed: &dyn Allowed,
-    live: &[End<'_, '_>],
+    live: &[End<'_>],
     steps: &[Vec<usize>],
 ) -> Option<(Vec<Spot>, BTreeSet<usize>)> {
     let places = room.places();

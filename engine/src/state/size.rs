@@ -42,6 +42,11 @@ pub struct Arrival {
     pub placement: Vec<GroupPlacement>,
 }
 
+/// The fewest members of a group, where it is elastic.
+fn least(spec: &WorkloadSpec, group: &GroupName) -> Option<u32> {
+    spec.elastic().find(|(name, ..)| *name == group).map(|(_, least, _)| least)
+}
+
 /// Why members of an attempt can't go while it goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NotSpare {
@@ -62,9 +67,8 @@ impl Attempt {
         if !take(&mut left, gone) {
             return Err(NotSpare::Absent);
         }
-        let least = |name: &GroupName| spec.elastic().find(|(group, ..)| *group == name).map(|(_, least, _)| least);
         let few = |(has, left): &(&GroupPlacement, &GroupPlacement)| {
-            members(left) < members(has) && least(&left.group).is_none_or(|least| members(left) < least)
+            members(left) < members(has) && least(spec, &left.group).is_none_or(|least| members(left) < least)
         };
         let below = self.placement.iter().zip(&left).find(few).map(|(_, left)| left.group.clone());
         below.map_or(Ok(left), |group| Err(NotSpare::BelowFloor(group)))
@@ -149,9 +153,8 @@ impl Attempt {
 impl Workload {
     /// The fewest members of a group.
     pub fn floor(&self, group: &GroupName) -> u32 {
-        let elastic = self.spec.elastic().find(|(name, ..)| *name == group).map(|(_, least, _)| least);
         let fixed = || self.spec.gang().iter().find(|need| need.name == *group).map_or(0, |need| need.count);
-        elastic.unwrap_or_else(fixed)
+        least(&self.spec, group).unwrap_or_else(fixed)
     }
 
     /// The elastic groups of an attempt, each with the members beyond the fewest, and how many more there may be.

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 pub use recipes::Tool;
 
+use crate::folders::folder_of_user;
 use crate::process::{self, Lifetime};
 use recipes::Module;
 
@@ -139,11 +140,7 @@ impl Binaries {
 
 /// `$XDG_CACHE_HOME/tidewater/kubernetes`, else `~/.cache/tidewater/kubernetes`.
 pub fn default_cache() -> PathBuf {
-    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    set("XDG_CACHE_HOME")
-        .or_else(|| set("HOME").map(|home| home.join(".cache")))
-        .unwrap_or_else(std::env::temp_dir)
-        .join("tidewater/kubernetes")
+    folder_of_user("XDG_CACHE_HOME", ".cache")
 }
 
 fn place(cache: &Path, tool: Tool) -> PathBuf {

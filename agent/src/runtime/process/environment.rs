@@ -87,7 +87,6 @@ impl Base {
         more: [(&str, String); N],
     ) -> BTreeMap<String, String> {
         let mut env = self.with(more);
-        let devices = member.visible_devices();
         // Nothing keeps a program to its share: it is told, so that it can keep itself to it.
         env.remove(SHARE);
         if let Some(share) = member.share() {
@@ -97,13 +96,20 @@ impl Base {
             ("TIDEWATER_GROUP", member.group.to_string()),
             ("TIDEWATER_NODE", member.node.to_string()),
             (MEMBER, member.name()),
-            // Set also where it is empty: a member without GPUs must see none.
-            ("CUDA_VISIBLE_DEVICES", devices.clone()),
-            // For what starts containers itself. `void` is this variable's word for none.
-            ("NVIDIA_VISIBLE_DEVICES", if devices.is_empty() { "void".to_owned() } else { devices }),
-        ] {
+        ]
+        .into_iter()
+        .chain(of_devices(member.visible_devices()))
+        {
             env.insert(name.to_owned(), value);
         }
         env
     }
+}
+
+/// What tells a process its devices.
+pub(super) fn of_devices(visible: String) -> [(&'static str, String); 2] {
+    // For what starts containers itself. `void` is this variable's word for none.
+    let containers = if visible.is_empty() { "void".to_owned() } else { visible.clone() };
+    // Set also where it is empty: a member without GPUs must see none.
+    [("CUDA_VISIBLE_DEVICES", visible), ("NVIDIA_VISIBLE_DEVICES", containers)]
 }

@@ -8,12 +8,13 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::durable;
+use super::environment::of_devices;
 use super::frameworks::{java_program, java_version};
 use super::prepare::Layout;
 use super::private_dir;
 use super::python::{Progress, PythonEnv};
 use crate::guard::plan::{Plan, Process, Ready, Role};
-use crate::runtime::members::Member;
+use crate::runtime::members::{Member, visible_devices};
 
 /// Between SIGTERM and SIGKILL once the application ended.
 const END_GRACE_MS: u64 = 3_000;
@@ -53,7 +54,7 @@ pub(super) fn plan(layout: &Layout<'_>, installed: &Installed) -> Result<Plan, S
     durable::write(&program, include_bytes!("spark_driver.py")).map_err(io)?;
     let ready = layout.record.path("ready");
 
-    let devices = devices_of(&executors);
+    let [(_, devices), (_, containers)] = of_devices(devices_of(&executors));
     let cores = executor.each.cpu_milli.div_ceil(1000);
     let heap = heap_mib(executor, executors.len() as u64 + 1);
     let mut argv = vec![
@@ -79,8 +80,8 @@ pub(super) fn plan(layout: &Layout<'_>, installed: &Installed) -> Result<Plan, S
         ("spark.driver.host", "127.0.0.1".to_owned()),
         ("spark.driver.bindAddress", "127.0.0.1".to_owned()),
         ("spark.ui.enabled", "false".to_owned()),
-        ("spark.executorEnv.CUDA_VISIBLE_DEVICES", devices.clone()),
-        ("spark.executorEnv.NVIDIA_VISIBLE_DEVICES", if devices.is_empty() { "void".to_owned() } else { devices }),
+        ("spark.executorEnv.CUDA_VISIBLE_DEVICES", devices),
+        ("spark.executorEnv.NVIDIA_VISIBLE_DEVICES", containers),
     ];
     // The driver's log is the program's; Spark's own chatter, hundreds of lines a run, starts at warnings.
     let quiet = layout.record.path("log4j2.properties");
@@ -131,7 +132,7 @@ pub(super) fn plan(layout: &Layout<'_>, installed: &Installed) -> Result<Plan, S
 /// own resource scheduling, to say.
 fn devices_of(executors: &[&Member]) -> String {
     let all: BTreeSet<u32> = executors.iter().flat_map(|member| member.devices.iter().copied()).collect();
-    all.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+    visible_devices(&all)
 }
 
 /// Links to the installed Spark, with a `work` folder of this attempt's own.

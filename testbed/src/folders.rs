@@ -1,0 +1,12 @@
+//! Where this user's files go (XDG Base Directory Specification).
+
+use std::path::PathBuf;
+
+/// `$VARIABLE/tidewater/kubernetes`, else `~/FALLBACK/tidewater/kubernetes`.
+pub(crate) fn folder_of_user(variable: &str, fallback: &str) -> PathBuf {
+    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    set(variable)
+        .or_else(|| set("HOME").map(|home| home.join(fallback)))
+        .unwrap_or_else(std::env::temp_dir)
+        .join("tidewater/kubernetes")
+}

@@ -94,7 +94,8 @@ impl Planner {
         let idle = std::mem::take(&mut made.idle).into_iter().map(|end| Command::EndIdle(Box::new(end)));
         let over = std::mem::take(&mut made.expirations).into_iter().map(|(key, uid)| Command::Expire { key, uid });
         let growths = std::mem::take(&mut made.growths).into_iter().map(|growth| Command::Grow(Box::new(growth)));
-        let commands = bindings.chain(preemptions).chain(idle).chain(over).chain(growths).collect();
+        let raises = std::mem::take(&mut made.raises).into_iter().map(|raising| Command::RaisePool(Box::new(raising)));
+        let commands = bindings.chain(preemptions).chain(idle).chain(over).chain(growths).chain(raises).collect();
         self.last = Some(made);
         Some(commands)
     }

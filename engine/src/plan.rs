@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use protocol::ids::{Uid, UnixMs, WorkloadKey};
 
 use crate::capacity::Capacity;
-use crate::commands::{Binding, Growth, IdleEnd, Preemption};
+use crate::commands::{Binding, Growth, IdleEnd, Preemption, Raising};
 use crate::queue::{Turn, Walk};
 use crate::reasons::Waiting;
 use crate::state::State;
@@ -42,6 +42,8 @@ pub struct Plan {
     pub preemptions: Vec<Preemption>,
     /// Which attempts are to get members, in this order, after all others are committed.
     pub growths: Vec<Growth>,
+    /// Whose part is to be raised, or is not any more, after all others are committed.
+    pub raises: Vec<Raising>,
     /// Whose attempts are to end for their GPUs do nothing.
     pub idle: Vec<IdleEnd>,
     /// Ended workloads whose records are to go by themselves.
@@ -101,6 +103,7 @@ pub fn plan_within(state: &State, capacity: &Capacity, memory: &Memory, at: Unix
     }
     let walked = plan.bindings.len() < limit;
     (plan.preemptions, plan.memory) = walk.reclaim(memory);
+    (plan.raises, plan.memory.savings) = walk.raises(memory);
     // Only what everybody in line has left, and nobody is being made room for.
     if walked && plan.preemptions.is_empty() {
         plan.growths = walk.grow(memory);

@@ -10,7 +10,7 @@ use protocol::pool::{Lending, Quota};
 use support::slow_pools::slow_divide;
 
 fn claim(reservation: u64, limit: Option<u64>, share: u32, demand: u64) -> Claim {
-    Claim { quota: Quota { reservation, limit, share, lending: Lending::Elastic }, demand }
+    Claim { quota: Quota { reservation, limit, share, lending: Lending::Elastic }, demand, raised: 0 }
 }
 
 fn three(demands: [u64; 3]) -> Vec<u64> {
@@ -67,14 +67,30 @@ fn the_largest_numbers_do_not_overflow() {
     assert_eq!(given.iter().map(|g| u128::from(*g)).sum::<u128>(), u128::from(all));
 }
 
+#[test]
+fn a_raised_part_comes_after_reservations_and_before_shares() {
+    let raised = |to: u64, demand: u64| Claim { raised: to, ..claim(10, None, 1, demand) };
+    assert_eq!(divide(100, &[raised(60, 80), claim(10, None, 1, 80)], 1), [60, 40]);
+    assert_eq!(divide(100, &[raised(60, 30), claim(10, None, 1, 80)], 1), [30, 70], "no more than it asks for");
+    assert_eq!(divide(100, &[raised(95, 95), claim(40, None, 1, 80)], 1), [60, 40], "the other's reservation stays");
+    assert_eq!(
+        divide(100, &[raised(60, 80), claim(10, None, 1, 15)], 1),
+        [83, 17],
+        "what others leave is lent as ever"
+    );
+}
+
 fn any_claim() -> impl Strategy<Value = Claim> {
     let limit = prop_oneof![Just(None), (0..200u64).prop_map(Some)];
-    (0..60u64, limit, 1..5u32, 0..150u64, any::<bool>()).prop_map(|(reservation, limit, share, demand, fixed)| {
-        let lending = if fixed { Lending::Static } else { Lending::Elastic };
-        // The tree's rules keep a reservation within the limit.
-        let reservation = reservation.min(limit.unwrap_or(u64::MAX));
-        Claim { quota: Quota { reservation, limit, share, lending }, demand }
-    })
+    let raised = prop_oneof![Just(0u64), 0..150u64];
+    (0..60u64, limit, 1..5u32, 0..150u64, any::<bool>(), raised).prop_map(
+        |(reservation, limit, share, demand, fixed, raised)| {
+            let lending = if fixed { Lending::Static } else { Lending::Elastic };
+            // The tree's rules keep a reservation within the limit.
+            let reservation = reservation.min(limit.unwrap_or(u64::MAX));
+            Claim { quota: Quota { reservation, limit, share, lending }, demand, raised }
+        },
+    )
 }
 
 proptest! {

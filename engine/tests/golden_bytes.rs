@@ -7,7 +7,10 @@ mod support;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use engine::commands::{Binding, Command, Expect, Growth, IdleEnd, Outcome, Preemption, Refusal, Shrink, Victim};
+use engine::commands::{
+    Binding, Command, Expect, Growth, IdleEnd, Outcome, Preemption, Raising, Refusal, Shrink, Victim,
+};
+use engine::pools::Raise;
 use engine::reasons::{Candidate, Copies, Decision, Obstacle, Passed, ScoreTerm};
 use engine::state::Avoided;
 use engine::{Phase, State};
@@ -110,6 +113,8 @@ fn commands() -> Vec<(&'static str, Command)> {
         members: vec![placement.clone()],
     };
     let idle = IdleEnd { epoch: Epoch(3), key: key("a"), uid: uid("a"), attempt, since };
+    let raise = Raise { to: Amounts([(Resource::Gpu, 64_000)].into()), until: UnixMs(90_000) };
+    let raising = Raising { epoch: Epoch(3), pool: script::pool("research"), raise: Some(raise) };
     vec![
         ("OpenEpoch", Command::OpenEpoch { epoch: Epoch(3) }),
         ("Submit", Command::Submit { key: key("a"), uid: uid("a"), spec }),
@@ -141,6 +146,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("DeleteData", Command::DeleteData { name: imagenet() }),
         ("Preempt", Command::Preempt(Box::new(preemption))),
         ("Grow", Command::Grow(Box::new(growth))),
+        ("RaisePool", Command::RaisePool(Box::new(raising))),
     ]
 }
 

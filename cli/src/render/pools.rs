@@ -21,7 +21,19 @@ pub fn tree(pools: &[PoolObject], resource: Option<&Resource>, out: &Out) -> Str
             table.row(row(name, pool, resource, fleet(pools, resource), i == 0));
         }
     }
-    table.text(out)
+    table.text(out) + &raised(pools)
+}
+
+/// A line for each part that is raised.
+fn raised(pools: &[PoolObject]) -> String {
+    let parts =
+        pools.iter().flat_map(|pool| pool.status.iter().flat_map(|s| &s.resources).map(move |part| (pool, part)));
+    let line = |(pool, (resource, part)): (&PoolObject, (&Resource, &PoolPart))| {
+        let raised = part.raised.as_ref()?;
+        let (name, to, until) = (&pool.metadata.name, &raised.to, &raised.until);
+        Some(format!("The part of {name} is raised to {to} {resource} until {until}, for what it missed.\n"))
+    };
+    parts.filter_map(line).collect()
 }
 
 /// Pools in the tree's order, each with its name after the lines that lead to it.

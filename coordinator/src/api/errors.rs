@@ -182,6 +182,7 @@ impl From<Refusal> for ApiError {
             Refusal::UidTaken { .. }
             | Refusal::StaleBinding { .. }
             | Refusal::StaleGrowth { .. }
+            | Refusal::StaleRaise { .. }
             | Refusal::StalePreemption { .. }
             | Refusal::OldEpoch { .. }
             | Refusal::StrayReport { .. }

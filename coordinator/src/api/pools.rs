@@ -15,7 +15,7 @@ use engine::plan::{self, Standing};
 use engine::pools::Pools;
 use protocol::api::{API_VERSION, List, ListMetadata, Metadata, Status};
 use protocol::ids::{LogIndex, PoolName, WorkloadName};
-use protocol::pool::objects::{POOL_KIND, PoolObject, PoolPart, PoolStatus};
+use protocol::pool::objects::{POOL_KIND, PoolObject, PoolPart, PoolStatus, Raised};
 use protocol::pool::{PoolSpec, Resource};
 
 use super::errors::ApiError;
@@ -219,6 +219,11 @@ fn status(pools: &Pools, name: &PoolName, spec: &PoolSpec, standing: &Standing) 
             share: quota.share,
             lending: quota.lending,
             entitlement: resource.show(standing.entitled.of(resource)),
+            raised: standing
+                .raised
+                .as_ref()
+                .filter(|raise| raise.to.of(resource) > 0)
+                .map(|raise| Raised { to: resource.show(raise.to.of(resource)), until: words::timestamp(raise.until) }),
             allocated: resource.show(standing.held.of(resource)),
             pending: resource.show(standing.pending.of(resource)),
             idle: Some(standing.idle.of(resource)).filter(|idle| *idle > 0).map(|idle| resource.show(idle)),

@@ -16,7 +16,7 @@ use engine::commands::{Command, Outcome};
 use engine::plan::LASTING_MS;
 use engine::state::State;
 use protocol::control::{AgentMessage, CoordinatorMessage};
-use protocol::ids::{ClusterName, Epoch, LogIndex, MonotonicMs, ReplicaId, Uid, UnixMs};
+use protocol::ids::{ClusterName, Epoch, LogIndex, MonotonicMs, PoolName, ReplicaId, Uid, UnixMs};
 
 use crate::fleet::{Fleet, IntakeError};
 use crate::handle::{Change, ProposeError, ReadError, ReplicaStatus, View};
@@ -126,25 +126,25 @@ pub enum Fatal {
 }
 
 /// A command of a plan: until it is committed, or lost, nothing more is planned, for the next plan must see what it did.
-type Planned = (PlannedKind, Uid);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum PlannedKind {
-    Bind,
-    Preempt,
-    Grow,
-    EndIdle,
-    Expire,
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Planned {
+    Bind(Uid),
+    Preempt(Uid),
+    Grow(Uid),
+    EndIdle(Uid),
+    Expire(Uid),
+    RaisePool(PoolName),
 }
 
 /// What a command is to the planner; none where no plan makes it. Every command is named, so that none is forgotten.
 fn planned(command: &Command) -> Option<Planned> {
     match command {
-        Command::Bind(binding) => Some((PlannedKind::Bind, binding.uid)),
-        Command::Preempt(preemption) => Some((PlannedKind::Preempt, preemption.by_uid)),
-        Command::Grow(growth) => Some((PlannedKind::Grow, growth.uid)),
-        Command::EndIdle(end) => Some((PlannedKind::EndIdle, end.uid)),
-        Command::Expire { uid, .. } => Some((PlannedKind::Expire, *uid)),
+        Command::Bind(binding) => Some(Planned::Bind(binding.uid)),
+        Command::Preempt(preemption) => Some(Planned::Preempt(preemption.by_uid)),
+        Command::Grow(growth) => Some(Planned::Grow(growth.uid)),
+        Command::EndIdle(end) => Some(Planned::EndIdle(end.uid)),
+        Command::Expire { uid, .. } => Some(Planned::Expire(*uid)),
+        Command::RaisePool(raising) => Some(Planned::RaisePool(raising.pool.clone())),
         Command::OpenEpoch { .. }
         | Command::Submit { .. }
         | Command::Join { .. }

@@ -81,6 +81,9 @@ impl Ahead {
                     started.push(Started { key, cluster });
                 }
             }
+            for raising in plan.raises {
+                changed |= self.apply(Command::RaisePool(Box::new(raising))).is_ok();
+            }
             for preemption in plan.preemptions {
                 let victims: Vec<WorkloadKey> = preemption.victims.iter().map(|v| v.key.clone()).collect();
                 let shrinks = preemption.shrinks.clone();

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::DataFault;
 use crate::effects::Effect;
 use crate::lifecycle::Phase;
-use crate::pools::PoolFault;
+use crate::pools::{PoolFault, Raise};
 use crate::reasons::Decision;
 use crate::state::State;
 
@@ -36,6 +36,7 @@ mod join;
 mod lose_cluster;
 mod open_epoch;
 mod preempt;
+mod raise_pool;
 mod report;
 mod set_data;
 mod set_ownership_rule;
@@ -165,6 +166,8 @@ pub enum Command {
     },
     /// A running attempt gets more members.
     Grow(Box<Growth>),
+    /// A pool's part is raised, or not any more.
+    RaisePool(Box<Raising>),
 }
 
 /// What must be there before something is set, so that nobody overwrites what they have not seen.
@@ -270,6 +273,17 @@ pub struct Growth {
     pub sized_by: CommandNumber,
     /// The members. Free room is the planner's word, for capacity is not in the log.
     pub members: Vec<GroupPlacement>,
+}
+
+/// A pool's part that is to be raised for what the pool missed, or that is not to be any more.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Raising {
+    /// The epoch in which it was planned; must be the current one.
+    pub epoch: Epoch,
+    /// The pool: a leaf.
+    pub pool: PoolName,
+    /// To what and until when: what it missed is the planner's word, for capacity is not in the log. None: not any more.
+    pub raise: Option<Raise>,
 }
 
 /// What came of a command.
@@ -387,6 +401,14 @@ pub enum Refusal {
         /// What changed.
         why: String,
     },
+    /// The raise does not fit the state any more.
+    #[error("the part of pool {pool} is not raised: {why}")]
+    StaleRaise {
+        /// The pool.
+        pool: PoolName,
+        /// What changed.
+        why: String,
+    },
     /// The workload is not to end for being idle.
     #[error("{key} is not ended for being idle: {why}")]
     NotIdle {
@@ -482,6 +504,7 @@ impl State {
             Command::SetData { name, spec, expect } => step.set_data(name, spec, *expect),
             Command::DeleteData { name } => step.delete_data(name),
             Command::Grow(growth) => step.grow(growth),
+            Command::RaisePool(raising) => step.raise_pool(raising),
         };
         step.finish(outcome)
     }

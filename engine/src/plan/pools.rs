@@ -7,6 +7,7 @@ use protocol::pool::{Amounts, Resource};
 
 use crate::capacity::Capacity;
 use crate::placement::rooms::rooms;
+use crate::pools::Raise;
 use crate::pools::parts::parts;
 use crate::queue::books::books;
 use crate::state::{Attempt, State};
@@ -27,6 +28,8 @@ pub struct Standing {
     pub pending: Amounts,
     /// GPUs that are held and do nothing, where that is measured.
     pub idle: Amounts,
+    /// To what its part is raised for a while, for what it missed, where it is.
+    pub raised: Option<Raise>,
     /// Workloads that wait.
     pub queued: u64,
     /// Workloads with a live attempt.
@@ -40,6 +43,9 @@ pub fn pools(state: &State, capacity: &Capacity, at: UnixMs) -> BTreeMap<PoolNam
     let entitled = parts(state, &books.fleet, &books.held, &books.demands, now);
     let mut all: BTreeMap<PoolName, Standing> =
         entitled.into_iter().map(|(pool, entitled)| (pool, Standing { entitled, ..Standing::default() })).collect();
+    for (pool, raise) in state.pools.raises() {
+        all.entry(pool.clone()).or_default().raised = Some(raise.clone());
+    }
     let mut idle = idle(state, capacity, now);
     for (pool, usage) in &state.indices.usage {
         let held = books.held.get(pool).cloned().unwrap_or_default();

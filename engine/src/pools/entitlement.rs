@@ -2,8 +2,10 @@
 //!
 //! 1. A pool's demand is what its workloads hold and wait for, at most its limit; an inner pool's is its children's together.
 //! 2. It is assigned its reservation if that is STATIC, else as much of it as it demands.
-//! 3. What is left goes by share, round by round, to pools with more demand (max-min water filling).
-//! 4. What is still left goes by share to all of them, at most to their limits: so idle room is lent.
+//! 3. A pool whose part is raised for a while (`queue::raises`) gets what it demands up to that, and no share until the others have
+//!    what they demand.
+//! 4. What is left goes by share, round by round, to pools with more demand (max-min water filling).
+//! 5. What is still left goes by share to all of them, at most to their limits: so idle room is lent.
 //!
 //! Where the reservations are more than there is, they are filled by share in the same way. Integers throughout: what a round
 //! can't divide goes in pool order, a piece each, so that whole devices are handed out and not thousandths.
@@ -25,6 +27,8 @@ pub struct Claim {
     pub quota: Quota,
     /// What its workloads hold and wait for.
     pub demand: u64,
+    /// To what its part is raised; 0 where it is not.
+    pub raised: u64,
 }
 
 /// The smallest part in which a resource is handed out: a whole device, a thousandth of a core, a MiB.
@@ -45,8 +49,12 @@ pub fn divide(amount: u64, claims: &[Claim], piece: u64) -> Vec<u64> {
     };
     let mut given = vec![0; claims.len()];
     let mut left = amount;
-    let bounds: [Vec<u64>; 3] = [
+    let raised = |claim: &Claim| demand(claim).min(claim.raised);
+    let by_share = |claim: &Claim| if claim.raised > 0 { raised(claim) } else { demand(claim) };
+    let bounds: [Vec<u64>; 5] = [
         claims.iter().map(assigned).collect(),
+        claims.iter().map(raised).collect(),
+        claims.iter().map(by_share).collect(),
         claims.iter().map(demand).collect(),
         claims.iter().map(|claim| claim.quota.cap()).collect(),
     ];
@@ -127,6 +135,33 @@ pub fn entitlements(pools: &Pools, fleet: &Amounts, demands: &BTreeMap<PoolName,
     tree.divide(fleet, demands, resources.into_iter())
 }
 
+/// What each pool would be entitled to of these resources if no pool's part were raised.
+pub(crate) fn unraised(
+    pools: &Pools,
+    fleet: &Amounts,
+    demands: &BTreeMap<PoolName, Amounts>,
+    resources: &BTreeSet<Resource>,
+) -> Entitlements {
+    let tree = Tree { raised: vec![], ..Tree::of(pools) };
+    tree.divide(fleet, demands, resources.iter())
+}
+
+/// What each pool would be entitled to of these resources if one pool's part were raised, as others' are.
+pub(crate) fn raised_too(
+    pools: &Pools,
+    fleet: &Amounts,
+    demands: &BTreeMap<PoolName, Amounts>,
+    resources: &BTreeSet<Resource>,
+    (pool, to): (&PoolName, &Amounts),
+) -> Entitlements {
+    let mut tree = Tree::of(pools);
+    if let Ok(at) = tree.pools.binary_search_by(|(name, _)| (*name).cmp(pool)) {
+        tree.raised.retain(|(other, _)| *other != at);
+        tree.raised.push((at, to));
+    }
+    tree.divide(fleet, demands, resources.iter())
+}
+
 /// The pools by parent, made once for a division or for several. A pool is its place in the order of names.
 pub(super) struct Tree<'a> {
     pools: Vec<(&'a PoolName, &'a PoolSpec)>,
@@ -134,10 +169,13 @@ pub(super) struct Tree<'a> {
     roots: Vec<usize>,
     /// By pool: those below it.
     below: Vec<Vec<usize>>,
+    /// Pools whose parts are raised, and to what.
+    raised: Vec<(usize, &'a Amounts)>,
 }
 
 impl<'a> Tree<'a> {
     pub(super) fn of(pools: &'a Pools) -> Self {
+        let pools_raised = pools.raises();
         let pools: Vec<(&PoolName, &PoolSpec)> = pools.all().into_iter().collect();
         let (mut roots, mut below) = (vec![], vec![vec![]; pools.len()]);
         for (pool, (_, spec)) in pools.iter().enumerate() {
@@ -149,7 +187,9 @@ impl<'a> Tree<'a> {
                 Some(Err(_)) => {}
             }
         }
-        Self { pools, roots, below }
+        let place = |pool: &PoolName| pools.binary_search_by(|(name, _)| (*name).cmp(pool)).ok();
+        let raised = pools_raised.iter().filter_map(|(pool, raise)| Some((place(pool)?, &raise.to))).collect();
+        Self { pools, roots, below, raised }
     }
 
     /// What each pool is entitled to of these resources of `fleet`, for what its leaves demand.
@@ -164,7 +204,13 @@ impl<'a> Tree<'a> {
         for resource in resources {
             let mut demand = vec![0; self.pools.len()];
             self.demand(&self.roots, resource, &leaves, &mut demand);
-            self.entitle(&self.roots, fleet.of(resource), resource, &demand, &mut entitled);
+            let mut part = vec![0; self.pools.len()];
+            let mut raised = vec![0; self.pools.len()];
+            self.entitle(&self.roots, fleet.of(resource), resource, (&demand, &raised), &mut part);
+            if self.raise(&self.roots, resource, (&demand, &part), &mut raised) > 0 {
+                self.entitle(&self.roots, fleet.of(resource), resource, (&demand, &raised), &mut part);
+            }
+            entitled.iter_mut().zip(part).for_each(|(sum, part)| sum.add(resource.clone(), part));
         }
         self.pools.iter().map(|(name, _)| (*name).clone()).zip(entitled).collect()
     }
@@ -183,14 +229,48 @@ impl<'a> Tree<'a> {
         sum
     }
 
+    /// Fills in to what the parts of these pools and of every pool below them are to be raised: a leaf's to what it is raised to, an
+    /// inner pool's by as much as those below it together. Returns by how much these are.
+    fn raise(&self, pools: &[usize], resource: &Resource, (demand, part): (&[u64], &[u64]), raised: &mut [u64]) -> u64 {
+        if self.raised.is_empty() {
+            return 0;
+        }
+        let mut sum = 0u64;
+        for &pool in pools {
+            let more = match &self.below[pool][..] {
+                [] => {
+                    let to = self.raised.iter().find(|(at, _)| *at == pool).map_or(0, |(_, to)| to.of(resource));
+                    to.min(demand[pool]).saturating_sub(part[pool])
+                }
+                below => self.raise(below, resource, (demand, part), raised),
+            };
+            if more > 0 {
+                raised[pool] = part[pool].saturating_add(more);
+            }
+            sum = sum.saturating_add(more);
+        }
+        sum
+    }
+
     /// Divides an amount among these pools, and each part among those below.
-    fn entitle(&self, pools: &[usize], amount: u64, resource: &Resource, demand: &[u64], entitled: &mut [Amounts]) {
-        let claim = |&pool: &usize| Claim { quota: self.pools[pool].1.quota(resource), demand: demand[pool] };
+    fn entitle(
+        &self,
+        pools: &[usize],
+        amount: u64,
+        resource: &Resource,
+        (demand, raised): (&[u64], &[u64]),
+        entitled: &mut [u64],
+    ) {
+        let claim = |&pool: &usize| Claim {
+            quota: self.pools[pool].1.quota(resource),
+            demand: demand[pool],
+            raised: raised[pool],
+        };
         let claims: Vec<Claim> = pools.iter().map(claim).collect();
         for (&pool, part) in pools.iter().zip(divide(amount, &claims, piece(resource))) {
-            entitled[pool].add(resource.clone(), part);
+            entitled[pool] = part;
             if !self.below[pool].is_empty() {
-                self.entitle(&self.below[pool], part, resource, demand, entitled);
+                self.entitle(&self.below[pool], part, resource, (demand, raised), entitled);
             }
         }
     }

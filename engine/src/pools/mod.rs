@@ -13,6 +13,7 @@ pub(crate) mod parts;
 pub(crate) mod ratio;
 pub(crate) mod reclaim;
 pub mod rules;
+pub(crate) mod savings;
 mod tree;
 pub mod usage;
 
@@ -21,7 +22,7 @@ use std::sync::LazyLock;
 
 use bincode::{Decode, Encode};
 use protocol::ids::{LogIndex, Namespace, PoolName, UnixMs};
-use protocol::pool::{OwnershipSpec, PoolSpec};
+use protocol::pool::{Amounts, OwnershipSpec, PoolSpec};
 use serde::Serialize;
 
 pub use rules::PoolFault;
@@ -61,12 +62,23 @@ pub struct Owner {
     pub version: LogIndex,
 }
 
+/// A pool's part that is raised for a while, for what the pool missed before: so that gangs larger than its part have their turn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct Raise {
+    /// To what, where it asks for as much: reservations of others come first, shares after.
+    pub to: Amounts,
+    /// When what it missed is made up for, if it has all of it from now on. It ends when the planner says so.
+    pub until: UnixMs,
+}
+
 /// Every pool and every ownership rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Pools {
     pools: BTreeMap<PoolName, Pool>,
     owners: BTreeMap<Namespace, Owner>,
-    /// The log entry that last changed any of them.
+    raises: BTreeMap<PoolName, Raise>,
+    /// The log entry that last changed any pool or rule.
     pub version: LogIndex,
 }
 
@@ -110,6 +122,20 @@ impl Pools {
     pub(crate) fn remove(&mut self, name: &PoolName, index: LogIndex) {
         self.version = index;
         self.pools.remove(name);
+        self.raises.remove(name);
+    }
+
+    /// Pools whose parts are raised.
+    pub fn raises(&self) -> &BTreeMap<PoolName, Raise> {
+        &self.raises
+    }
+
+    /// A pool's part is raised; none: not any more.
+    pub(crate) fn raise(&mut self, name: &PoolName, raise: Option<Raise>) {
+        match raise {
+            Some(raise) => self.raises.insert(name.clone(), raise),
+            None => self.raises.remove(name),
+        };
     }
 
     pub(crate) fn set_owner(&mut self, owner: &Namespace, spec: OwnershipSpec, now: UnixMs, index: LogIndex) {

@@ -111,7 +111,8 @@ impl Division<'_> {
             if usage.queue.is_empty() {
                 continue;
             }
-            let first: Vec<(u64, Amounts)> = self.first_gangs(pool).collect();
+            let first = first_gangs(self.state, self.fleet, self.now, pool).map(|(w, gang)| (w.order, gang));
+            let first: Vec<(u64, Amounts)> = first.collect();
             if let Some((_, gang)) = first.iter().find(|(_, gang)| self.holds(pool, gang, parts)) {
                 served.push((pool.clone(), gang.clone()));
                 continue;
@@ -129,25 +130,30 @@ impl Division<'_> {
         let divided = held.iter().filter(|(resource, _)| self.divided.contains(resource));
         divided.map(|(resource, held)| Ratio::new(held, part(resource))).max().unwrap_or(Ratio::new(0, 1))
     }
+}
 
-    /// The first gangs of a pool's line that could ever start.
-    fn first_gangs(&self, pool: &PoolName) -> impl Iterator<Item = (u64, Amounts)> {
-        let usage = self.state.indices.usage.get(pool);
-        // However many wait for others, they hide nobody behind them.
-        let waiters = usage.into_iter().flat_map(|u| u.queue.values()).filter(|waiter| !waiter.dependent);
-        let workloads = waiters.take(FIRST).filter_map(|waiter| self.state.workloads.get(&waiter.key));
-        workloads.filter_map(|w| Some((w.order, self.could_start(w)?)))
-    }
+/// The first gangs of a pool's line that could ever start, with what each needs.
+pub(crate) fn first_gangs<'a>(
+    state: &'a State,
+    fleet: &Amounts,
+    now: UnixMs,
+    pool: &PoolName,
+) -> impl Iterator<Item = (&'a Workload, Amounts)> {
+    let usage = state.indices.usage.get(pool);
+    // However many wait for others, they hide nobody behind them.
+    let waiters = usage.into_iter().flat_map(|u| u.queue.values()).filter(|waiter| !waiter.dependent);
+    let workloads = waiters.take(FIRST).filter_map(|waiter| state.workloads.get(&waiter.key));
+    workloads.filter_map(move |w| Some((w, could_start(state, fleet, now, w)?)))
+}
 
-    fn could_start(&self, workload: &Workload) -> Option<Amounts> {
-        let (pools, pool) = (&self.state.pools, &workload.pool);
-        let resting = workload.not_before.is_some_and(|until| until > self.now);
-        let gang = needs(&workload.spec.gang());
-        let too_large = gang.iter().any(|(resource, needs)| needs > self.fleet.of(resource));
-        let nothing = Amounts::default();
-        let firm = workload.spec.preemptible == Preemptible::No;
-        let hopeless = over_limit(pools, &BTreeMap::new(), pool, &gang).is_some()
-            || (firm && pools.spec(pool).is_some_and(|s| over_reservation(s, pool, &nothing, &gang).is_some()));
-        (!resting && !too_large && !hopeless).then_some(gang)
-    }
+fn could_start(state: &State, fleet: &Amounts, now: UnixMs, workload: &Workload) -> Option<Amounts> {
+    let (pools, pool) = (&state.pools, &workload.pool);
+    let resting = workload.not_before.is_some_and(|until| until > now);
+    let gang = needs(&workload.spec.gang());
+    let too_large = gang.iter().any(|(resource, needs)| needs > fleet.of(resource));
+    let nothing = Amounts::default();
+    let firm = workload.spec.preemptible == Preemptible::No;
+    let hopeless = over_limit(pools, &BTreeMap::new(), pool, &gang).is_some()
+        || (firm && pools.spec(pool).is_some_and(|s| over_reservation(s, pool, &nothing, &gang).is_some()));
+    (!resting && !too_large && !hopeless).then_some(gang)
 }

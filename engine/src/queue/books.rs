@@ -54,8 +54,8 @@ pub(crate) fn books(state: &State, rooms: &BTreeMap<&ClusterName, Room<'_>>, now
     Books { fleet, held, demands }
 }
 
-/// The ledger of a plan.
-pub(crate) fn ledger(state: &State, books: Books, now: UnixMs) -> Ledger {
+/// The ledger of a plan, and what pools demanded at its start.
+pub(crate) fn ledger(state: &State, books: Books, now: UnixMs) -> (Ledger, BTreeMap<PoolName, Amounts>) {
     let entitled = parts(state, &books.fleet, &books.held, &books.demands, now);
-    Ledger::new(&state.pools, &state.indices.usage, books.fleet, entitled, books.held)
+    (Ledger::new(&state.pools, &state.indices.usage, books.fleet, entitled, books.held), books.demands)
 }

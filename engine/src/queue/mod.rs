@@ -12,6 +12,7 @@ pub(crate) mod estimates;
 mod giving;
 pub(crate) mod order;
 mod passers;
+mod raises;
 mod reclaim;
 pub(crate) mod reservations;
 mod soonest;
@@ -59,6 +60,8 @@ pub(crate) struct Walk<'a> {
     now: UnixMs,
     placer: Placer<'a>,
     ledger: Ledger,
+    /// What leaves held and waited for at the start.
+    demands: BTreeMap<PoolName, Amounts>,
     order: Order<'a>,
     reservations: Reservations<'a>,
     /// Why those of a likeness, by its address, that end in time to pass the same gangs find no room.
@@ -139,7 +142,7 @@ impl<'a> Walk<'a> {
         let mut placer = Placer::new(state, capacity);
         let books = books::books(state, &placer.rooms, now);
         let fleet = books.fleet.clone();
-        let ledger = books::ledger(state, books, now);
+        let (ledger, demands) = books::ledger(state, books, now);
         let order = Order::new(state, &ledger);
         let (found_none, last, standing, starved) = (BTreeMap::new(), None, Standing::default(), vec![]);
         let reservations = Reservations::new(&mut placer, (state, now), memory.promises());
@@ -151,6 +154,7 @@ impl<'a> Walk<'a> {
             placer,
             fleet,
             ledger,
+            demands,
             order,
             reservations,
             found_none,

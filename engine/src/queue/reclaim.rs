@@ -20,6 +20,7 @@ use crate::lifecycle::Event;
 use crate::placement::rooms::Room;
 use crate::plan::idle::Since;
 use crate::pools::reclaim::{Claim, Rights};
+use crate::pools::savings::Savings;
 use crate::reasons::Lent;
 use crate::state::{Attempt, Workload};
 
@@ -40,6 +41,8 @@ pub struct Memory {
     promises: Promises,
     /// Since when attempts are idle that may not be for ever.
     pub(crate) idle: Since,
+    /// What pools missed.
+    pub(crate) savings: Savings,
 }
 
 impl Default for Memory {
@@ -57,6 +60,7 @@ impl Memory {
             starved: BTreeMap::new(),
             promises: Promises::new(),
             idle: Since::new(),
+            savings: Savings::default(),
         }
     }
 

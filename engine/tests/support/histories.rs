@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::commands::{Binding, Command, Expect, Growth, Preemption, Shrink, Victim};
+use engine::commands::{Binding, Command, Expect, Growth, Preemption, Raising, Shrink, Victim};
 use engine::plan::{Bounds, Memory, Plan, plan_on, plan_within};
+use engine::pools::Raise;
 use engine::{Phase, State};
 use protocol::codec::{decode_body, encode_body};
 use protocol::control::{AttemptReport, GroupPlacement, NodeShare, Resized};
@@ -118,6 +119,10 @@ impl History {
                     let applied = self.apply(Command::Expire { key, uid })?;
                     applied.map_err(|r| format!("a record that is due did not go: {r}"))?;
                 }
+                for raising in plan.raises {
+                    let applied = self.apply(Command::RaisePool(Box::new(raising)))?;
+                    applied.map_err(|r| format!("a fresh raise was refused: {r}"))?;
+                }
                 for preemption in plan.preemptions {
                     self.check_hole(&preemption)?;
                     self.preempted.push(preemption.clone());
@@ -203,6 +208,12 @@ impl History {
                 Command::SetPool { name: script::pool(POOLS[*name]), spec: Box::new(spec), expect: Expect::Any }
             }
             Op::DeletePool { name } => Command::DeletePool { name: script::pool(POOLS[*name]) },
+            Op::Raise { name, gpus } => {
+                let to = || Amounts([(Resource::Gpu, gpus * 1000)].into());
+                let raise = (*gpus > 0).then(|| Raise { to: to(), until: UnixMs(self.now + gpus * 600_000) });
+                let (epoch, pool) = (self.state.epoch, script::pool(POOLS[*name]));
+                Command::RaisePool(Box::new(Raising { epoch, pool, raise }))
+            }
             Op::Owner { pool } => {
                 let spec = OwnershipSpec { pool: Some(script::pool(POOLS[*pool])), parent: None };
                 let owner = Namespace::new("default").unwrap();

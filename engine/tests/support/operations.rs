@@ -56,6 +56,11 @@ pub enum Op {
     DeletePool {
         name: usize,
     },
+    /// A part is raised to so many GPUs, or with 0 not any more.
+    Raise {
+        name: usize,
+        gpus: u64,
+    },
     Owner {
         pool: usize,
     },
@@ -124,6 +129,7 @@ pub fn op() -> impl Strategy<Value = Op> {
             }),
         1 => any::<usize>().prop_map(|which| Op::PreemptAgain { which }),
         1 => (0..POOLS.len()).prop_map(|name| Op::DeletePool { name }),
+        1 => (0..POOLS.len(), 0..9u64).prop_map(|(name, gpus)| Op::Raise { name, gpus }),
         1 => (0..POOLS.len()).prop_map(|pool| Op::Owner { pool }),
         6 => (1..4usize).prop_map(|limit| Op::Plan { limit }),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(which, older_epoch)| Op::BindAgain { which, older_epoch }),
@@ -178,6 +184,7 @@ pub fn lending() -> impl Strategy<Value = Vec<Op>> {
         1 => any::<usize>().prop_map(|which| Op::GrowAgain { which }),
         1 => any::<usize>().prop_map(|which| Op::PreemptAgain { which }),
         1 => (0..2usize, 0..4u64, 1..4u32).prop_map(move |(name, reservation, share)| pool(name, reservation, share)),
+        1 => (0..2usize, 0..9u64).prop_map(|(name, gpus)| Op::Raise { name, gpus }),
         1 => name().prop_map(|name| Op::Cancel { name }),
         1 => name().prop_map(|name| Op::Delete { name }),
     ];

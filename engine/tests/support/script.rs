@@ -23,7 +23,7 @@
 
 use std::fmt::Write;
 
-use engine::commands::{Applied, Binding, Command, Expect, Growth, IdleEnd, Outcome, Preemption, Shrink};
+use engine::commands::{Applied, Binding, Command, Expect, Growth, IdleEnd, Outcome, Preemption, Raising, Shrink};
 use engine::{Effect, State, plan};
 use protocol::control::{AttemptReport, AttemptState, GroupPlacement, NodeShare, Order, Resized};
 use protocol::data::DataSpec;
@@ -46,6 +46,7 @@ pub struct World {
     expires: Vec<(WorkloadKey, Uid)>,
     idle: Vec<IdleEnd>,
     growths: Vec<Growth>,
+    raises: Vec<Raising>,
     memory: plan::Memory,
 }
 
@@ -203,8 +204,9 @@ impl World {
         let told = standing.iter().map(|(name, s)| {
             let gpus = |amounts: &Amounts| Gpus(amounts.of(&Resource::Gpu)).to_string();
             let idle = if s.idle.is_empty() { String::new() } else { format!(", {} of them idle", gpus(&s.idle)) };
+            let raised = s.raised.as_ref().map(|raise| format!(" (raised until {})", raise.until)).unwrap_or_default();
             format!(
-                "{name}: entitled to {} gpu, holds {}{idle}, waits for {} ({} queued, {} live)\n",
+                "{name}: entitled to {} gpu{raised}, holds {}{idle}, waits for {} ({} queued, {} live)\n",
                 gpus(&s.entitled),
                 gpus(&s.held),
                 gpus(&s.pending),
@@ -430,7 +432,16 @@ impl World {
         for (key, _) in &plan.expirations {
             writeln!(told, "the record of {} is to go", key.name).unwrap();
         }
+        for Raising { pool, raise, .. } in &plan.raises {
+            match raise {
+                Some(raise) => {
+                    writeln!(told, "the part of {pool} is raised to {} until {}", raise.to, raise.until).unwrap()
+                }
+                None => writeln!(told, "the part of {pool} is not raised any more").unwrap(),
+            }
+        }
         self.preempts = std::mem::take(&mut plan.preemptions);
+        self.raises = std::mem::take(&mut plan.raises);
         self.expires = std::mem::take(&mut plan.expirations);
         self.idle = std::mem::take(&mut plan.idle);
         self.growths = std::mem::take(&mut plan.growths);
@@ -445,7 +456,9 @@ impl World {
         let expires = std::mem::take(&mut self.expires).into_iter().map(|(key, uid)| Command::Expire { key, uid });
         let idle = std::mem::take(&mut self.idle).into_iter().map(|end| Command::EndIdle(Box::new(end)));
         let grows = std::mem::take(&mut self.growths).into_iter().map(|g| Command::Grow(Box::new(g)));
-        let commands: Vec<Command> = binds.chain(preempts).chain(idle).chain(expires).chain(grows).collect();
+        let raises = std::mem::take(&mut self.raises).into_iter().map(|r| Command::RaisePool(Box::new(r)));
+        let commands: Vec<Command> =
+            binds.chain(preempts).chain(idle).chain(expires).chain(grows).chain(raises).collect();
         commands.iter().map(|c| self.apply(c)).collect()
     }
 

@@ -62,7 +62,10 @@ pub fn slow_divide(amount: u64, claims: &[Claim], piece: u64) -> Vec<u64> {
         Lending::Elastic => c.quota.reservation.min(demand(c)),
     };
     let mut given = vec![0u64; claims.len()];
-    let steps: [&dyn Fn(&Claim) -> u64; 3] = [&assigned, &demand, &limit];
+    let raised = |c: &Claim| c.raised.min(demand(c));
+    // Whoever is raised has no share before all others have what they ask for.
+    let plain = |c: &Claim| if c.raised == 0 { demand(c) } else { 0 };
+    let steps: [&dyn Fn(&Claim) -> u64; 5] = [&assigned, &raised, &plain, &demand, &limit];
     for bound in steps {
         let wants: Vec<u64> = claims.iter().zip(&given).map(|(c, g)| bound(c).saturating_sub(*g)).collect();
         let left = amount - given.iter().sum::<u64>();
@@ -414,7 +417,7 @@ fn could_start(state: &State, fleet: &Sums, w: &Workload, now: UnixMs) -> bool {
     !resting && !too_large && !limited && !hopeless
 }
 
-/// The four steps, over the whole tree.
+/// The steps, over the whole tree.
 fn division(state: &State, fleet: &Sums, demands: &BTreeMap<PoolName, Sums>) -> BTreeMap<PoolName, Sums> {
     let specs = specs(state);
     let mut all: BTreeMap<PoolName, Sums> = BTreeMap::new();
@@ -426,7 +429,23 @@ fn division(state: &State, fleet: &Sums, demands: &BTreeMap<PoolName, Sums>) -> 
         .collect();
     for what in resources {
         let amount = fleet.get(&what).copied().unwrap_or(0);
-        split(None, amount, &what, &specs, demands, &mut all);
+        let mut plain: BTreeMap<PoolName, Sums> = BTreeMap::new();
+        split(None, amount, &what, &specs, demands, &BTreeMap::new(), &mut plain);
+        // Then once more, with each pool raised by as much as the leaves below it.
+        let mut raised: BTreeMap<PoolName, u64> = BTreeMap::new();
+        for (leaf, raise) in state.pools.raises() {
+            let leads = specs.values().any(|s| s.parent.as_ref() == Some(leaf));
+            let to = raise.to.iter().find(|(r, _)| r.to_string() == what).map_or(0, |(_, to)| to);
+            let part = of(plain.get(leaf), &what);
+            let to = to.min(demand_of(leaf, &what, &specs, demands));
+            if leads || to <= part {
+                continue;
+            }
+            for pool in up(&specs, leaf) {
+                *raised.entry(pool.clone()).or_insert(of(plain.get(&pool), &what)) += to - part;
+            }
+        }
+        split(None, amount, &what, &specs, demands, &raised, &mut all);
     }
     all
 }
@@ -567,15 +586,19 @@ fn split(
     what: &str,
     specs: &BTreeMap<PoolName, PoolSpec>,
     demands: &BTreeMap<PoolName, Sums>,
+    raised: &BTreeMap<PoolName, u64>,
     all: &mut BTreeMap<PoolName, Sums>,
 ) {
     let below: Vec<&PoolName> = specs.iter().filter(|(_, s)| s.parent.as_ref() == parent).map(|(n, _)| n).collect();
-    let claim =
-        |pool: &&PoolName| Claim { quota: quota(&specs[*pool], what), demand: demand_of(pool, what, specs, demands) };
+    let claim = |pool: &&PoolName| Claim {
+        quota: quota(&specs[*pool], what),
+        demand: demand_of(pool, what, specs, demands),
+        raised: raised.get(*pool).copied().unwrap_or(0),
+    };
     let claims: Vec<Claim> = below.iter().map(claim).collect();
     let piece = if what.starts_with("gpu") { 1000 } else { 1 };
     for (pool, part) in below.iter().zip(slow_divide(amount, &claims, piece)) {
         add(all.entry((*pool).clone()).or_default(), what, part);
-        split(Some(pool), part, what, specs, demands, all);
+        split(Some(pool), part, what, specs, demands, raised, all);
     }
 }

@@ -63,6 +63,9 @@ pub struct PoolPart {
     pub lending: Lending,
     /// What it is entitled to now.
     pub entitlement: String,
+    /// To what its part is raised for a while, for what it missed while a gang larger than its part was first in its line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raised: Option<Raised>,
     /// What its attempts hold, in clusters that can be used.
     pub allocated: String,
     /// What its queued workloads need.
@@ -70,6 +73,16 @@ pub struct PoolPart {
     /// What is held and not used, where that is measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<String>,
+}
+
+/// A part that is raised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Raised {
+    /// To how much.
+    pub to: String,
+    /// Until when, as RFC 3339 has it: what the pool missed is made up for then.
+    pub until: String,
 }
 
 /// An ownership rule as people write it and as the API shows it. Its name is the owner's: a namespace.

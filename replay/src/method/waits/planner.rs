@@ -221,6 +221,10 @@ impl Run<'_> {
                 let left = self.accounts.trace.jobs[job].duration_ms - self.progress[job].saved;
                 self.later.push(Reverse((self.now + left, Later::Ends(job, number))));
             }
+            for raising in plan.raises {
+                self.apply(Command::RaisePool(Box::new(raising)))?;
+                changed = true;
+            }
             for preemption in plan.preemptions {
                 let victims: Vec<(Uid, AttemptNumber)> =
                     preemption.victims.iter().map(|v| (v.uid, v.attempt)).collect();

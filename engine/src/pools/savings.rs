@@ -1,0 +1,114 @@
+//! What pools missed: the amount by which each held less than its part while it waited for more, times how long that lasted; less what
+//! it held beyond its part since. The planner remembers it from plan to plan, and pays it back by raising a part (`queue::raises`).
+
+use std::collections::BTreeMap;
+
+use protocol::ids::{PoolName, UnixMs};
+use protocol::pool::Resource;
+
+/// The most that is remembered: a pool's whole part for this long, in ms.
+const KEPT_MS: u64 = 7 * 24 * 3_600_000;
+
+/// What pools missed, and how fast that changes while nothing happens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Savings {
+    at: UnixMs,
+    saved: BTreeMap<(PoolName, Resource), Saved>,
+}
+
+/// Of one pool and resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Saved {
+    /// Amount times ms.
+    sum: u128,
+    /// What the pool misses now, or holds too much (negative).
+    misses: i128,
+    /// The most that is remembered.
+    most: u128,
+}
+
+impl Savings {
+    /// As they are now, if all went on as it was.
+    pub(crate) fn at(&self, now: UnixMs) -> Self {
+        let ms = u128::from(now.0.saturating_sub(self.at.0));
+        let later = |saved: &Saved| {
+            let change = saved.misses.unsigned_abs().saturating_mul(ms);
+            let sum = match saved.misses < 0 {
+                true => saved.sum.saturating_sub(change),
+                false => saved.sum.saturating_add(change).min(saved.most),
+            };
+            Saved { sum, ..*saved }
+        };
+        let saved = self.saved.iter().map(|(key, saved)| (key.clone(), later(saved)));
+        Self { at: now.max(self.at), saved: saved.collect() }
+    }
+
+    /// What a pool missed of a resource: amount times ms.
+    pub(crate) fn of(&self, pool: &PoolName, resource: &Resource) -> u128 {
+        self.saved.get(&(pool.clone(), resource.clone())).map_or(0, |saved| saved.sum)
+    }
+
+    /// From now on a pool that is entitled to so much holds so much, and demands so much in all.
+    pub(crate) fn goes_on(&mut self, pool: &PoolName, resource: &Resource, (entitled, held, demand): (u64, u64, u64)) {
+        let key = (pool.clone(), resource.clone());
+        let (part, has) = (i128::from(entitled), i128::from(held));
+        let misses = match demand > held {
+            true => (part.min(i128::from(demand)) - has).max((part - has).min(0)),
+            false => (part - has).min(0),
+        };
+        let most = u128::from(entitled) * u128::from(KEPT_MS);
+        let sum = self.saved.get(&key).map_or(0, |saved| saved.sum);
+        if sum == 0 && misses <= 0 {
+            self.saved.remove(&key);
+        } else {
+            self.saved.insert(key, Saved { sum: sum.min(most.max(sum)), misses, most: most.max(sum) });
+        }
+    }
+
+    /// Only these pools go on being remembered.
+    pub(crate) fn keep(&mut self, is: impl Fn(&PoolName) -> bool) {
+        self.saved.retain(|(pool, _), _| is(pool));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3_600_000;
+
+    fn after(savings: &mut Savings, now: u64, books: (u64, u64, u64)) -> u128 {
+        let pool = PoolName::new("a").unwrap();
+        *savings = savings.at(UnixMs(now));
+        savings.goes_on(&pool, &Resource::Gpu, books);
+        savings.of(&pool, &Resource::Gpu)
+    }
+
+    #[test]
+    fn what_is_missed_adds_up_and_what_is_had_beyond_the_part_is_taken_off() {
+        let mut savings = Savings::default();
+        assert_eq!(after(&mut savings, 0, (8, 2, 100)), 0);
+        assert_eq!(after(&mut savings, HOUR, (8, 20, 100)), u128::from(6 * HOUR));
+        assert_eq!(after(&mut savings, HOUR + HOUR / 4, (8, 8, 100)), u128::from(3 * HOUR));
+        assert_eq!(after(&mut savings, 3 * HOUR, (8, 8, 100)), u128::from(3 * HOUR), "it has its part");
+        assert_eq!(after(&mut savings, 3 * HOUR, (8, 20, 100)), u128::from(3 * HOUR));
+        assert_eq!(after(&mut savings, 4 * HOUR, (8, 20, 100)), 0, "never less than nothing");
+    }
+
+    #[test]
+    fn who_does_not_ask_for_more_misses_nothing() {
+        let mut savings = Savings::default();
+        after(&mut savings, 0, (8, 2, 2));
+        assert_eq!(after(&mut savings, HOUR, (8, 2, 4)), 0);
+        assert_eq!(after(&mut savings, 2 * HOUR, (8, 2, 4)), u128::from(2 * HOUR), "no more than was asked for");
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_the_part_of_a_week() {
+        let mut savings = Savings::default();
+        after(&mut savings, 0, (8, 0, 100));
+        assert_eq!(after(&mut savings, 1000 * 24 * HOUR, (8, 0, 100)), u128::from(8 * KEPT_MS));
+        after(&mut savings, u64::MAX, (u64::MAX, 0, u64::MAX));
+    }
+}

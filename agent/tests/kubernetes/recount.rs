@@ -41,10 +41,10 @@ fn milli(quantity: &Quantity) -> anyhow::Result<i64> {
         "" => number * 1000,
         "m" => number,
         "k" => number * 1_000_000,
-        "Ki" => number * 1000 << 10,
-        "Mi" => number * 1000 << 20,
-        "Gi" => number * 1000 << 30,
-        "Ti" => number * 1000 << 40,
+        "Ki" => (number * 1000) << 10,
+        "Mi" => (number * 1000) << 20,
+        "Gi" => (number * 1000) << 30,
+        "Ti" => (number * 1000) << 40,
         other => bail!("{other} is not used in this test"),
     })
 }

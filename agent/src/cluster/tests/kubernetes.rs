@@ -8,7 +8,7 @@ use protocol::capacity::{DeviceState, NodeState, Source};
 use super::table::{device, frame};
 use super::*;
 
-fn cluster_node(name: &str, devices: u16) -> ClusterNode {
+pub fn cluster_node(name: &str, devices: u16) -> ClusterNode {
     ClusterNode {
         name: node(name),
         sku: Some(Sku::parse("H100").unwrap()),
@@ -23,7 +23,7 @@ fn takes(cpu_milli: u64, gpus: u64) -> Resources {
     Resources { cpu_milli, memory_mib: cpu_milli, gpu_milli: 1000 * gpus }
 }
 
-fn others(cpu_milli: u64, gpus: u64) -> NodePods {
+pub fn others(cpu_milli: u64, gpus: u64) -> NodePods {
     NodePods { others: takes(cpu_milli, gpus), attempts: BTreeMap::new() }
 }
 
@@ -182,10 +182,13 @@ fn moves() -> impl Strategy<Value = Move> {
     ]
 }
 
+/// Pods of a node: whose each is, and what it takes.
+type Pods = Vec<(Option<AttemptId>, Resources)>;
+
 /// Everything that happened, to be counted anew.
 #[derive(Default)]
 struct Model {
-    nodes: BTreeMap<NodeName, (ClusterNode, Vec<(Option<AttemptId>, Resources)>)>,
+    nodes: BTreeMap<NodeName, (ClusterNode, Pods)>,
     holds: BTreeMap<AttemptId, Assignment>,
     each: BTreeMap<AttemptId, Resources>,
     /// By node: of each device whether it is used and whether it is sick; and when that was read.
@@ -243,9 +246,9 @@ impl Model {
         let unoffered = (devices.len() - sick.len()).saturating_sub(offered);
         let out = if kubernetes.is_some() { (foreign_gpus as usize + unoffered).min(used + unused) } else { 0 };
         let total = kubernetes.map_or((0, 0), |(node, _)| (node.cpu_milli, node.memory_mib));
-        let state = if read.is_some_and(|(_, at)| self.now - at > STALE_AFTER_MS) {
-            NodeState::Stale
-        } else if kubernetes.is_some() && self.heard.is_none_or(|at| self.now - at > KUBERNETES_SILENT_AFTER_MS) {
+        let silent = self.heard.is_none_or(|at| self.now - at > KUBERNETES_SILENT_AFTER_MS);
+        let unread = read.is_some_and(|(_, at)| self.now - at > STALE_AFTER_MS);
+        let state = if unread || kubernetes.is_some() && silent {
             NodeState::Stale
         } else if kubernetes.is_some_and(|(node, _)| node.closed.is_some())
             || kubernetes.is_none() && self.heard.is_some()

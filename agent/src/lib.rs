@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod guard;
+pub mod kube;
 pub mod node;
 pub mod planted;
 pub mod run;

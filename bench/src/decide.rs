@@ -107,6 +107,7 @@ fn node(rng: &mut ChaCha8Rng, row: usize) -> Result<NodeCapacity> {
         shares,
         ghosts: 0,
         sick: 0,
+        foreign: 0,
         activity_percent: None,
         held_activity: None,
     })

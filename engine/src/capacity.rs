@@ -43,7 +43,7 @@ pub struct NodeCapacity {
     pub source: Source,
     /// What can be given out in all.
     pub total: Resources,
-    /// What is not given out; devices that are held, ghosts or sick are not in it.
+    /// What is not given out; devices that are held, ghosts, sick or foreign are not in it.
     pub free: Resources,
     /// What is left of each device that is partly given out, in thousandths; all of them are counted in `free` too.
     pub shares: Vec<u16>,
@@ -51,6 +51,8 @@ pub struct NodeCapacity {
     pub ghosts: u16,
     /// Devices with a fault.
     pub sick: u16,
+    /// Devices that Kubernetes gave to pods of no attempt here.
+    pub foreign: u16,
     /// Mean activity of its devices in percent, where any is known.
     pub activity_percent: Option<u8>,
     /// The activity in percent of all devices that attempts hold, added up; none unless there are such and that of
@@ -77,6 +79,7 @@ impl NodeCapacity {
             shares: vec![],
             ghosts: 0,
             sick: 0,
+            foreign: 0,
             activity_percent: None,
             held_activity: None,
         }

@@ -136,6 +136,9 @@ pub enum Obstacle {
         held_by_ghosts: u32,
         /// More members of this group alone that would fit but for sick GPUs.
         held_by_sick: u32,
+        /// More members of this group alone that would fit but for GPUs that Kubernetes gave to pods of others.
+        #[serde(default)]
+        held_by_foreign: u32,
         /// More members of this group alone that would fit once running attempts end.
         held_by_attempts: u32,
         /// More members of this group alone for which there is room on nodes that the workload avoids.

@@ -44,6 +44,7 @@ fn decision() -> Decision {
         fits: 2,
         held_by_ghosts: 1,
         held_by_sick: 0,
+        held_by_foreign: 2,
         held_by_attempts: 3,
         on_avoided: 1,
         avoided: Some(Avoided { until: UnixMs(60_000), attempt: AttemptNumber(2), failures: 1 }),

@@ -227,12 +227,13 @@ proptest! {
 fn the_numbers_of_an_obstacle_are_those_of_the_fleet() {
     let mut fleet = Fleet::default();
     let whole = resources(64, 512, 8);
-    let mut nodes: Vec<_> = (0..6).map(|i| node(&format!("n{i}"), Some("H100"), whole)).collect();
-    // n0 and n1 are free, n2 has a ghost, n3 a sick device, n4 is held, n5 is cordoned.
+    let mut nodes: Vec<_> = (0..7).map(|i| node(&format!("n{i}"), Some("H100"), whole)).collect();
+    // n0 and n1 are free, n2 has a ghost, n3 a sick device, n4 is held, n5 is cordoned, a pod of somebody has one of n6.
     (nodes[2].ghosts, nodes[2].free.gpu_milli) = (1, 7000);
     (nodes[3].sick, nodes[3].free.gpu_milli) = (1, 7000);
     nodes[4].free = Resources::ZERO;
     nodes[5].state = NodeState::Cordoned;
+    (nodes[6].foreign, nodes[6].free.gpu_milli) = (1, 7000);
     fleet.set("eu-1", nodes);
     let mut state = State::default();
     join(&mut state, "eu-1", 1);
@@ -248,6 +249,7 @@ fn the_numbers_of_an_obstacle_are_those_of_the_fleet() {
         fits: 2,
         held_by_ghosts: 1,
         held_by_sick: 1,
+        held_by_foreign: 1,
         held_by_attempts: 1,
         on_avoided: 0,
         avoided: None,

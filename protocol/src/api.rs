@@ -184,6 +184,9 @@ pub struct GpuCounts {
     pub ghosts: u64,
     /// Out for a fault.
     pub sick: u64,
+    /// Kubernetes' pods have them that are of no attempt here.
+    #[serde(default)]
+    pub foreign: u64,
 }
 
 /// Answer of `GET /capacity`.

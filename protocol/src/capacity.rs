@@ -29,6 +29,8 @@ pub enum Source {
     Measured,
     /// Written down in `fleet.toml`; activity is that of what was placed there, not of a device.
     Declared,
+    /// Counted by Kubernetes, of the model that the node's label says; nothing is read of them.
+    Label,
 }
 
 /// Whether a node takes members.
@@ -37,7 +39,7 @@ pub enum Source {
 pub enum NodeState {
     /// It takes members.
     Ready,
-    /// A person took it out.
+    /// A person or its cluster took it out: it is cordoned, not ready, or tainted.
     Cordoned,
     /// Its readings are older than the bound: shown, never placed on.
     Stale,
@@ -55,6 +57,8 @@ pub enum DeviceState {
     Ghost,
     /// A fault took it out.
     Sick,
+    /// Kubernetes gave it to a pod that is of no attempt here, or does not offer it.
+    Foreign,
 }
 
 /// Everything of a cluster's nodes. Node columns have a value a node; device columns have the devices of the first node,

@@ -347,6 +347,7 @@ fn summed(node: &NodeStatus) -> NodeCapacity {
         shares: vec![],
         ghosts: count(DeviceState::Ghost) as u16,
         sick: count(DeviceState::Sick) as u16,
+        foreign: count(DeviceState::Foreign) as u16,
         activity_percent: known.iter().sum::<u32>().checked_div(known.len() as u32).map(|mean| mean as u8),
         held_activity: held(node),
     }

@@ -9,7 +9,7 @@ use protocol::ids::{AttemptId, CommandNumber, Epoch, Incarnation, MonotonicMs, R
 
 use super::attempt::{Assignment, Launched, Progress, Record};
 use super::inbox::{Held, Inbox, Verdict};
-use super::interface::{AgentConfig, Input, Output};
+use super::interface::{AgentConfig, Input, KubernetesInput, Output};
 use super::journal::{Journal, JournalError};
 use super::lease::Lease;
 use super::nodes::Nodes;
@@ -160,6 +160,10 @@ impl Agent {
             Input::Runtime { attempt, state } => self.observe(attempt, state, unix, &mut out)?,
             Input::Members { attempt, gone } => self.members_gone(attempt, &gone, unix, &mut out)?,
             Input::Node { session, input } => self.nodes.take(&mut self.table, session, input, now, &mut out),
+            Input::Kubernetes(KubernetesInput::Changed { nodes, gone }) => {
+                self.table.kubernetes_changed(nodes, &gone, now)
+            }
+            Input::Kubernetes(KubernetesInput::Current { age_ms }) => self.table.kubernetes_current(age_ms, now),
             // Only here: a pass over all nodes for each node's frame would be quadratic.
             Input::Tick => self.table.tick(now),
         }

@@ -1,9 +1,12 @@
 //! What the cluster role is told once, what happens to it, and what it wants done: the words between [`super::Agent`] and
 //! the shell around it, or the simulation.
 
+use std::collections::BTreeMap;
+
 use protocol::control::{AgentMessage, AttemptState, ClusterInfo, CoordinatorMessage, LaunchOrder};
 use protocol::ids::{AttemptId, GroupName, NodeName, ReplicaId};
 use protocol::node::NodeClosed;
+use protocol::resources::Resources;
 use protocol::sku::Sku;
 
 use super::attempt::{Assignment, MemberAssignment};
@@ -23,6 +26,49 @@ pub struct DeclaredNode {
     pub cpu_milli: u64,
     /// MiB of memory that can be given out.
     pub memory_mib: u64,
+}
+
+/// A node as Kubernetes' API server has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterNode {
+    /// Its name.
+    pub name: NodeName,
+    /// Its GPU model, by its label.
+    pub sku: Option<Sku>,
+    /// How many whole GPUs Kubernetes gives out there (`status.allocatable`).
+    pub devices: u16,
+    /// Thousandths of a core that Kubernetes gives out there.
+    pub cpu_milli: u64,
+    /// MiB of memory that Kubernetes gives out there.
+    pub memory_mib: u64,
+    /// Why it takes no new members; none where it does.
+    pub closed: Option<String>,
+}
+
+/// What the live pods on a node ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodePods {
+    /// Pods that do not say that they are of an attempt.
+    pub others: Resources,
+    /// Pods that do, by attempt. Of an attempt that holds something by the journal they are counted there.
+    pub attempts: BTreeMap<AttemptId, Resources>,
+}
+
+/// What became known of the cluster's Kubernetes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KubernetesInput {
+    /// Nodes changed, or what their pods take. The first of these has all nodes.
+    Changed {
+        /// Nodes that are there, as they are now, each once.
+        nodes: Vec<(ClusterNode, NodePods)>,
+        /// Nodes that are not there any more.
+        gone: Vec<NodeName>,
+    },
+    /// Everything that happened up to this long ago has been said.
+    Current {
+        /// How long ago, in ms.
+        age_ms: u64,
+    },
 }
 
 /// What an agent is told once.
@@ -88,6 +134,8 @@ pub enum Input {
         /// What happened.
         input: NodeInput,
     },
+    /// Something became known of the cluster's Kubernetes.
+    Kubernetes(KubernetesInput),
     /// Time passed.
     Tick,
 }

@@ -1,4 +1,4 @@
-//! The cluster role: joins node frames into the capacity table, streams it to every coordinator replica, and carries out
+//! The cluster role: joins node frames and what Kubernetes says into the capacity table, streams it to every coordinator replica, and carries out
 //! what the leader commands, each command once.
 //!
 //! [`Agent`] is a state machine: it is stepped with (now, input) and gives outputs back. It touches no clock, socket or
@@ -24,8 +24,9 @@ mod tests;
 
 pub use agent::{Agent, OpenError, StepError};
 pub use attempt::{Assignment, MemberAssignment};
-pub use interface::{AgentConfig, DeclaredNode, Input, Output};
+pub use interface::{AgentConfig, ClusterNode, DeclaredNode, Input, KubernetesInput, NodePods, Output};
 pub use journal::{Journal, JournalError};
 pub use nodes::{NodeInput, NodeSession};
-pub use table::{IDLE_MEMORY_MIB, STALE_AFTER_MS, Table};
+pub(crate) use table::MAX_DEVICES;
+pub use table::{IDLE_MEMORY_MIB, KUBERNETES_SILENT_AFTER_MS, STALE_AFTER_MS, Table};
 pub use uplink::{Pace, Uplink};

@@ -73,6 +73,11 @@ impl Reservations {
         nodes
     }
 
+    /// Whether an attempt holds anything.
+    pub fn has(&self, attempt: AttemptId) -> bool {
+        self.by_attempt.contains_key(&attempt)
+    }
+
     /// What is held on a node.
     pub fn on(&self, node: &NodeName) -> impl Iterator<Item = &Hold> {
         self.by_node.get(node).into_iter().flat_map(BTreeMap::values)

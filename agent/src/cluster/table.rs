@@ -1,6 +1,8 @@
-//! The cluster's capacity table: a row a node, declared or measured, with what attempts hold subtracted. Owned by
-//! [`super::Agent`]; uplinks read it. It remembers which values changed since they were last asked for, so that nothing
+//! The cluster's capacity table: a row a node, declared, measured or of Kubernetes, with what attempts and others' pods hold
+//! subtracted. Owned by [`super::Agent`]; uplinks read it. It remembers which values changed since they were last asked for, so that nothing
 //! ever compares ten thousand nodes to find one change.
+
+mod kubernetes;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +16,8 @@ use super::DeclaredNode;
 use super::attempt::{Assignment, MemberAssignment};
 use super::bits::Bits;
 use super::reservations::{Reservations, Room, WHOLE_MILLI, assign};
+pub use kubernetes::KUBERNETES_SILENT_AFTER_MS;
+use kubernetes::{Kubernetes, OfKubernetes};
 
 /// A measured node whose last frame is older than this is stale, in ms.
 pub const STALE_AFTER_MS: u64 = 5_000;
@@ -50,6 +54,22 @@ impl Device {
     fn declared() -> Self {
         Device { state: DeviceState::Free, sick: false, ..Device::UNREAD }
     }
+
+    /// Nothing is read of it: it is taken for what somebody says that there is.
+    fn count_on(&mut self) {
+        (self.sick, self.used) = (false, false);
+    }
+
+    /// What it is doing where attempts were given this much of it, in thousandths, and no pod of others has any.
+    fn standing(&self, given: u16) -> DeviceState {
+        match (self.sick, given > 0, self.used) {
+            (true, ..) => DeviceState::Sick,
+            // Also where shares hold only a part: what else is in use on it is theirs.
+            (_, true, _) => DeviceState::Held,
+            (.., true) => DeviceState::Ghost,
+            _ => DeviceState::Free,
+        }
+    }
 }
 
 /// Frames of a measured node.
@@ -64,6 +84,7 @@ struct Measured {
 #[derive(Debug, Clone)]
 struct Row {
     name: NodeName,
+    /// As it is published: what was read of its devices, else its label's, else the declared one.
     sku: Option<Sku>,
     cpu_milli: u64,
     memory_mib: u64,
@@ -71,9 +92,22 @@ struct Row {
     first: usize,
     count: usize,
     measured: Option<Measured>,
+    /// Its devices told their model themselves.
+    read_sku: bool,
+    kubernetes: Option<OfKubernetes>,
     state: NodeState,
     free_cpu_milli: u64,
     free_memory_mib: u64,
+}
+
+impl Row {
+    fn source(&self) -> Source {
+        match (&self.measured, &self.kubernetes) {
+            (Some(_), _) => Source::Measured,
+            (None, Some(_)) => Source::Label,
+            (None, None) => Source::Declared,
+        }
+    }
 }
 
 /// Values that changed, by column.
@@ -142,6 +176,7 @@ pub struct Table {
     by_name: BTreeMap<NodeName, usize>,
     devices: Vec<Device>,
     reservations: Reservations,
+    kubernetes: Kubernetes,
     /// Grows when nodes or device counts change, which only a snapshot can carry.
     generation: u64,
     changed: Changed,
@@ -238,19 +273,24 @@ impl Table {
         for report in frame.devices.iter().filter(|d| (d.index as usize) < count) {
             self.set_reading(first + report.index as usize, &reading(report));
         }
-        if let Some(report) = frame.devices.first()
-            && self.rows[row].sku.as_ref() != Some(&report.sku)
-        {
-            self.rows[row].sku = Some(report.sku.clone());
+        if let Some(report) = frame.devices.first() {
+            self.rows[row].read_sku = true;
+            self.set_sku(row, Some(&report.sku));
+        }
+    }
+
+    fn set_sku(&mut self, row: usize, sku: Option<&Sku>) {
+        if self.rows[row].sku.as_ref() != sku {
+            self.rows[row].sku = sku.cloned();
             self.generation += 1;
             self.shape_changed();
         }
     }
 
-    /// Marks measured nodes stale that have not been heard for too long. Called each tick.
+    /// Marks nodes stale that have not been heard of for too long. Called each tick.
     pub fn tick(&mut self, now: MonotonicMs) {
         for row in 0..self.rows.len() {
-            if self.rows[row].measured.is_some() {
+            if self.rows[row].source() != Source::Declared {
                 self.refresh_state(row, now);
             }
         }
@@ -286,16 +326,18 @@ impl Table {
     /// Holds what an attempt was given, also on nodes that are not here yet.
     pub(crate) fn hold(&mut self, order: &LaunchOrder, assignment: &Assignment) {
         let touched = self.reservations.insert(order, assignment);
-        self.refresh_named(&touched);
+        self.refresh_named(touched.iter());
+        self.refresh_pods_of(order.attempt);
     }
 
     /// Nothing of the attempt is left: what it held can be given out again.
     pub(crate) fn release(&mut self, attempt: AttemptId) {
         let touched = self.reservations.remove(attempt);
-        self.refresh_named(&touched);
+        self.refresh_named(touched.iter());
+        self.refresh_pods_of(attempt);
     }
 
-    fn refresh_named(&mut self, nodes: &[NodeName]) {
+    fn refresh_named<'a>(&mut self, nodes: impl Iterator<Item = &'a NodeName>) {
         for node in nodes {
             if let Some(&row) = self.by_name.get(node) {
                 self.refresh(row);
@@ -318,6 +360,8 @@ impl Table {
             first: self.devices.len(),
             count: 0,
             measured: None,
+            read_sku: false,
+            kubernetes: None,
             state: NodeState::Ready,
             free_cpu_milli: 0,
             free_memory_mib: 0,
@@ -361,7 +405,7 @@ impl Table {
         }
     }
 
-    /// Works out a row's free figures and device states from readings and reservations.
+    /// Works out a row's free figures and device states from readings, reservations and others' pods.
     fn refresh(&mut self, row: usize) {
         let at = &mut self.rows[row];
         let (mut cpu, mut memory) = (at.cpu_milli, at.memory_mib);
@@ -375,6 +419,11 @@ impl Table {
                 }
             }
         }
+        let foreign = at.kubernetes.as_ref().map(|of| of.foreign(&self.reservations));
+        if let Some(foreign) = &foreign {
+            cpu = cpu.saturating_sub(foreign.cpu_milli);
+            memory = memory.saturating_sub(foreign.memory_mib);
+        }
         if at.free_cpu_milli != cpu {
             at.free_cpu_milli = cpu;
             self.changed.free_cpu_milli.mark(row);
@@ -383,16 +432,14 @@ impl Table {
             at.free_memory_mib = memory;
             self.changed.free_memory_mib.mark(row);
         }
-        for (device, given) in given.into_iter().enumerate() {
+        let devices = &mut self.devices[at.first..at.first + at.count];
+        let mut states: Vec<DeviceState> = devices.iter().zip(&given).map(|(d, given)| d.standing(*given)).collect();
+        if let (Some(of), Some(foreign)) = (&at.kubernetes, foreign) {
+            of.give_away(&mut states, foreign.gpus());
+        }
+        for (device, (state, given)) in states.into_iter().zip(given).enumerate() {
             let index = at.first + device;
-            let device = &mut self.devices[index];
-            let state = match (device.sick, given > 0, device.used) {
-                (true, ..) => DeviceState::Sick,
-                // Also where shares hold only a part: what else is in use on it is theirs.
-                (_, true, _) => DeviceState::Held,
-                (.., true) => DeviceState::Ghost,
-                _ => DeviceState::Free,
-            };
+            let device = &mut devices[device];
             let left = if state == DeviceState::Held { WHOLE_MILLI.saturating_sub(given) } else { 0 };
             if device.left_milli != left {
                 device.left_milli = left;
@@ -407,8 +454,13 @@ impl Table {
 
     fn refresh_state(&mut self, row: usize, now: MonotonicMs) {
         let at = &mut self.rows[row];
-        let state = match at.measured {
-            Some(m) if m.stalled || now.since(m.heard_at) > STALE_AFTER_MS => NodeState::Stale,
+        let unheard = at.measured.is_some_and(|m| m.stalled || now.since(m.heard_at) > STALE_AFTER_MS);
+        let state = match &at.kubernetes {
+            _ if unheard => NodeState::Stale,
+            Some(_) if self.kubernetes.is_silent(now) => NodeState::Stale,
+            Some(of) if of.is_closed() => NodeState::Cordoned,
+            // Measured, and no node of this cluster: nothing can be started there.
+            None if self.kubernetes.has_all_nodes() && at.measured.is_some() => NodeState::Cordoned,
             _ => NodeState::Ready,
         };
         if at.state != state {
@@ -442,7 +494,7 @@ impl Table {
                 })
             }));
             columns.devices.push(u16::try_from(row.count).unwrap_or(u16::MAX));
-            columns.source.push(if row.measured.is_some() { Source::Measured } else { Source::Declared });
+            columns.source.push(row.source());
             columns.cpu_milli.push(row.cpu_milli);
             columns.memory_mib.push(row.memory_mib);
             columns.state.push(row.state);

@@ -1,4 +1,4 @@
-//! An agent's process, from top to bottom: open the journal, find what runs, read the GPUs, let nodes in, connect to every
+//! An agent's process, from top to bottom: open the journal, find what runs, read the GPUs, follow Kubernetes, let nodes in, connect to every
 //! coordinator replica, step the cluster role for all that happens; stop in the other order. [`node`] is the other end of a
 //! node's link, in a process of its own.
 
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cluster::{AgentConfig, DeclaredNode, Input, Journal, JournalError, NodeInput, NodeSession, OpenError};
+use crate::kube;
 use crate::node::{NodeConfig, NodeSampler};
 use crate::runtime::process::{ProcessConfig, ProcessRuntime};
 use crate::runtime::{Runtime, RuntimeError, RuntimeEvent};
@@ -50,6 +51,8 @@ pub struct Config {
     pub node: Option<NodeConfig>,
     /// Where node roles in processes of their own connect.
     pub listen_nodes: Option<UdpSocket>,
+    /// By which right the API server is asked for the cluster's nodes and pods, where it is a Kubernetes cluster.
+    pub kubernetes: Option<kube::Access>,
 }
 
 /// Why an agent did not start.
@@ -83,6 +86,9 @@ pub enum StartError {
     /// Its GPUs.
     #[error("reading GPUs: {0}")]
     Node(#[from] crate::node::StartError),
+    /// Its access to Kubernetes.
+    #[error(transparent)]
+    Kubernetes(#[from] kube::ClientError),
     /// Its sockets or thread.
     #[error("{what}: {cause}")]
     System {
@@ -112,6 +118,8 @@ pub struct Running {
 
 /// Events of runtime and links that may wait for the core.
 const INBOX: usize = 4096;
+/// What is known of Kubernetes that may wait for the core: each may be many nodes.
+const KUBERNETES_INBOX: usize = 4;
 
 /// Starts an agent: what ran before is found again first.
 pub async fn start(mut config: Config) -> Result<Running, StartError> {
@@ -128,6 +136,10 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
         },
         events,
     )?;
+    let kubernetes = match &config.kubernetes {
+        Some(access) => Some(kube::connect(access).await?),
+        None => None,
+    };
     let journal = open_journal(&config.data_dir.join("agent.redb"))?;
     let mut missing = Vec::new();
     for check in runtime.frameworks().await {
@@ -187,6 +199,11 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
         inbox.try_send(opened).expect("the core's inbox is still empty but for links");
         let read = move |frame| own(NodeInput::Frame(frame));
         tasks.spawn(orders::forward(frames, inbox.clone(), stop.clone(), read));
+    }
+    if let Some(client) = kubernetes {
+        let (said, capacity) = mpsc::channel(KUBERNETES_INBOX);
+        tasks.spawn(kube::run(client, said, stop.clone()));
+        tasks.spawn(orders::forward(capacity, inbox.clone(), stop.clone(), Input::Kubernetes));
     }
     if let Some(endpoint) = listener.clone() {
         let cluster = config.cluster.name.clone();

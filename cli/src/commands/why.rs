@@ -11,7 +11,7 @@ use crate::server::{PATIENCE_TO_READ, connect};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Columns, in members of the group that does not fit: NEEDS it asks for, FITS would fit now, and of the \
-rest those held back by running workloads (BUSY), by memory that something unaccounted for holds (GHOSTS), by faults (SICK)."
+rest those held back by running workloads (BUSY), by memory that something unaccounted for holds (GHOSTS), by faults (SICK), by pods of others (OTHERS)."
 )]
 pub struct Args {
     /// The workload

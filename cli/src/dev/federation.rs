@@ -136,6 +136,7 @@ impl Federation {
             guard: guard()?,
             node,
             listen_nodes: None,
+            kubernetes: None,
         };
         let running = agent::run::start(config).await.with_context(|| format!("agent of cluster {}", cluster.name))?;
         self.agents.push(running);

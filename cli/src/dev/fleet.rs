@@ -38,7 +38,8 @@ pub struct Cluster {
     /// Price of a GPU-hour by model.
     #[serde(default)]
     pub prices: BTreeMap<String, f64>,
-    /// Its nodes, like ones together.
+    /// Its nodes, like ones together; left out where Kubernetes knows them.
+    #[serde(default)]
     pub nodes: Vec<Nodes>,
 }
 

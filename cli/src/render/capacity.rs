@@ -9,7 +9,8 @@ use super::{Out, age};
 
 /// The answer as a table, and the gang's fit in words.
 pub fn text(answer: &CapacityAnswer, out: &Out) -> String {
-    let mut columns = vec!["CLUSTER", "REGION", "GPU", "#NODES", "#GPUS", "#FREE", "#HELD", "#GHOSTS", "#SICK"];
+    let mut columns =
+        vec!["CLUSTER", "REGION", "GPU", "#NODES", "#GPUS", "#FREE", "#HELD", "#GHOSTS", "#SICK", "#OTHERS"];
     columns.extend(["#ACTIVITY", "SOURCE", "#AGE"]);
     if out.wide() {
         columns.extend(["#FREE CPU", "#FREE MEMORY", "#PRICE/GPU-H"]);
@@ -35,6 +36,7 @@ fn row(row: &CapacityRow, wide: bool) -> Vec<(String, Tone)> {
         cell(row.gpus.held),
         trouble(row.gpus.ghosts),
         trouble(row.gpus.sick),
+        cell(row.gpus.foreign),
         known(row.activity_percent.map(|percent| format!("{percent}%"))),
         cell(source(row.source)),
         cell(age::span_ms(row.age_ms)),
@@ -54,6 +56,7 @@ pub fn source(source: Source) -> &'static str {
     match source {
         Source::Measured => "measured",
         Source::Declared => "declared",
+        Source::Label => "label",
     }
 }
 

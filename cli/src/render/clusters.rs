@@ -11,7 +11,7 @@ use super::{Out, age, capacity};
 pub fn list(clusters: &[ClusterObject], out: &Out) -> String {
     let mut columns = vec!["NAME", "PHASE", "REGION", "#NODES", "MODELS", "#GPUS", "#FREE", "#RUNNING", "#AGE"];
     if out.wide() {
-        columns.extend(["#GHOSTS", "#SICK", "#FREE CPU", "#FREE MEMORY", "FRAMEWORKS"]);
+        columns.extend(["#GHOSTS", "#SICK", "#OTHERS", "#FREE CPU", "#FREE MEMORY", "FRAMEWORKS"]);
     }
     let mut table = Table::new(&columns);
     clusters.iter().for_each(|cluster| table.row(row(cluster, out.wide())));
@@ -26,6 +26,7 @@ fn row(cluster: &ClusterObject, wide: bool) -> Vec<(String, Tone)> {
         held: sum.held + n.held,
         ghosts: sum.ghosts + n.ghosts,
         sick: sum.sick + n.sick,
+        foreign: sum.foreign + n.foreign,
     });
     let models: Vec<String> = status.gpus.keys().map(ToString::to_string).collect();
     let mut cells = vec![
@@ -44,6 +45,7 @@ fn row(cluster: &ClusterObject, wide: bool) -> Vec<(String, Tone)> {
         cells.extend([
             trouble(all.ghosts),
             trouble(all.sick),
+            cell(all.foreign),
             cell(Cpu(status.free.cpu_milli)),
             cell(Memory(status.free.memory_mib)),
             cell(frameworks.join(",")),
@@ -54,7 +56,8 @@ fn row(cluster: &ClusterObject, wide: bool) -> Vec<(String, Tone)> {
 
 /// Nodes of a cluster as a table.
 pub fn nodes(nodes: &[NodeStatus], out: &Out) -> String {
-    let mut columns = vec!["NODE", "STATE", "GPU", "#GPUS", "#FREE", "#HELD", "#GHOSTS", "#SICK", "ACTIVITY", "SOURCE"];
+    let mut columns =
+        vec!["NODE", "STATE", "GPU", "#GPUS", "#FREE", "#HELD", "#GHOSTS", "#SICK", "#OTHERS", "ACTIVITY", "SOURCE"];
     if out.wide() {
         columns.extend(["#CPU", "#FREE CPU", "#MEMORY", "#FREE MEMORY"]);
     }
@@ -79,6 +82,7 @@ fn node_row(node: &NodeStatus, wide: bool) -> Vec<(String, Tone)> {
         cell(count(DeviceState::Held)),
         trouble(count(DeviceState::Ghost)),
         trouble(count(DeviceState::Sick)),
+        cell(count(DeviceState::Foreign)),
         known(Some(activity.join(" ")).filter(|a| !a.is_empty())),
         cell(capacity::source(node.source)),
     ];

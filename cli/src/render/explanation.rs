@@ -55,16 +55,22 @@ fn cause(cause: &WaitCause) -> String {
 }
 
 /// Clusters with what keeps the gang out, and the numbers behind it: members that are needed, that fit now, and that
-/// would fit but for running attempts, ghosts and sick GPUs.
+/// would fit but for running attempts, ghosts, sick GPUs and pods of others.
 fn obstacles(candidates: &[&Candidate]) -> Table {
-    let mut table = Table::new(&["CLUSTER", "#NEEDS", "#FITS", "#BUSY", "#GHOSTS", "#SICK", "WHY NOT"]);
+    let mut table = Table::new(&["CLUSTER", "#NEEDS", "#FITS", "#BUSY", "#GHOSTS", "#SICK", "#OTHERS", "WHY NOT"]);
     for candidate in candidates {
-        let numbers: [Option<u32>; 5] = match &candidate.obstacle {
-            Some(Obstacle::NoRoom { needs, fits, held_by_ghosts, held_by_sick, held_by_attempts, .. }) => {
-                [*needs, *fits, *held_by_attempts, *held_by_ghosts, *held_by_sick].map(Some)
-            }
-            Some(Obstacle::TooSmall { needs, holds, .. }) => [Some(*needs), Some(*holds), None, None, None],
-            _ => [None; 5],
+        let numbers: [Option<u32>; 6] = match &candidate.obstacle {
+            Some(Obstacle::NoRoom {
+                needs,
+                fits,
+                held_by_ghosts,
+                held_by_sick,
+                held_by_foreign,
+                held_by_attempts,
+                ..
+            }) => [*needs, *fits, *held_by_attempts, *held_by_ghosts, *held_by_sick, *held_by_foreign].map(Some),
+            Some(Obstacle::TooSmall { needs, holds, .. }) => [Some(*needs), Some(*holds), None, None, None, None],
+            _ => [None; 6],
         };
         let why = candidate
             .obstacle

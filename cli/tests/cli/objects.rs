@@ -89,6 +89,7 @@ pub fn waiting() -> Value {
         fits: 2,
         held_by_ghosts: 1,
         held_by_sick: 0,
+        held_by_foreign: 0,
         held_by_attempts: 5,
         on_avoided: 0,
         avoided: None,

@@ -127,7 +127,8 @@ impl Gauges {
             for (sku, supply) in supply::by_sku(view, cluster) {
                 let Some(sku) = sku else { continue };
                 let g = supply.gpus;
-                let counts = [("free", g.free), ("held", g.held), ("ghost", g.ghosts), ("sick", g.sick)];
+                let counts =
+                    [("free", g.free), ("held", g.held), ("ghost", g.ghosts), ("sick", g.sick), ("foreign", g.foreign)];
                 gpus.extend(counts.map(|(state, count)| {
                     (vec![("cluster", name.clone()), ("sku", sku.to_string()), ("state", state.to_owned())], count)
                 }));

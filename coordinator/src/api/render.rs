@@ -188,8 +188,8 @@ pub fn nodes(view: &View<'_>, cluster: &ClusterName, limit: usize) -> Vec<NodeSt
     nodes
         .map(|node| {
             let free = node.whole_devices();
-            let (ghosts, sick) = (u64::from(node.ghosts), u64::from(node.sick));
-            let held = node.total.gpus().saturating_sub(free + ghosts + sick);
+            let [ghosts, sick, foreign] = [node.ghosts, node.sick, node.foreign].map(u64::from);
+            let held = node.total.gpus().saturating_sub(free + ghosts + sick + foreign);
             let of = |state, count: u64| {
                 (0..count).map(move |_| DeviceStatus { state, activity_percent: None, memory_used_mib: None })
             };
@@ -202,6 +202,7 @@ pub fn nodes(view: &View<'_>, cluster: &ClusterName, limit: usize) -> Vec<NodeSt
                     .chain(of(DeviceState::Free, free))
                     .chain(of(DeviceState::Ghost, ghosts))
                     .chain(of(DeviceState::Sick, sick))
+                    .chain(of(DeviceState::Foreign, foreign))
                     .collect(),
                 free: node.free,
                 total: node.total,

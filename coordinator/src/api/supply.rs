@@ -57,7 +57,7 @@ pub struct Supply {
     pub total: Resources,
     /// What can be given out now: nothing where the cluster can't be placed on.
     pub free: Resources,
-    /// Where the figures come from; declared where any of them is.
+    /// Where the figures come from: of several sources the one that is the least sure.
     pub source: Source,
     activity_sum: u64,
     activity_devices: u64,
@@ -92,14 +92,19 @@ impl Supply {
         self.gpus.held += other.gpus.held;
         self.gpus.ghosts += other.gpus.ghosts;
         self.gpus.sick += other.gpus.sick;
+        self.gpus.foreign += other.gpus.foreign;
         self.total += other.total;
         self.free += other.free;
-        if other.source == Source::Declared {
-            self.source = Source::Declared;
-        }
+        self.source = less_sure(self.source, other.source);
         self.activity_sum += other.activity_sum;
         self.activity_devices += other.activity_devices;
     }
+}
+
+/// Of two sources the one that is less sure: what is written down, then what Kubernetes counts, then what is read.
+fn less_sure(one: Source, other: Source) -> Source {
+    let either = |source| one == source || other == source;
+    [Source::Declared, Source::Label].into_iter().find(|source| either(*source)).unwrap_or(Source::Measured)
 }
 
 /// What a cluster has, by model; `None` is nodes without GPUs. Empty before its first frame.
@@ -120,7 +125,8 @@ pub fn by_sku_and_source(view: &View<'_>, cluster: &Cluster) -> BTreeMap<(Option
     for node in &capacity.nodes {
         let taken = in_flight.get(&node.name).copied().unwrap_or(Resources::ZERO);
         let free = node.free.saturating_sub(&taken);
-        let (all, ghosts, sick) = (node.total.gpus(), u64::from(node.ghosts), u64::from(node.sick));
+        let [ghosts, sick, foreign] = [node.ghosts, node.sick, node.foreign].map(u64::from);
+        let all = node.total.gpus();
         let unheld = node.whole_devices().saturating_sub(taken.gpus());
         let supply = supplies.entry((node.sku.clone(), node.source)).or_default();
         supply.nodes += 1;
@@ -128,14 +134,13 @@ pub fn by_sku_and_source(view: &View<'_>, cluster: &Cluster) -> BTreeMap<(Option
         supply.gpus.total += all;
         supply.gpus.ghosts += ghosts;
         supply.gpus.sick += sick;
-        supply.gpus.held += all.saturating_sub(unheld + ghosts + sick);
+        supply.gpus.foreign += foreign;
+        supply.gpus.held += all.saturating_sub(unheld + ghosts + sick + foreign);
         if placeable && node.state == NodeState::Ready {
             supply.free += free;
             supply.gpus.free += unheld;
         }
-        if node.source == Source::Declared {
-            supply.source = Source::Declared;
-        }
+        supply.source = less_sure(supply.source, node.source);
         if let Some(percent) = node.activity_percent {
             supply.activity_sum += u64::from(percent) * all;
             supply.activity_devices += all;

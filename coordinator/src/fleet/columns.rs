@@ -120,6 +120,7 @@ impl Table {
             shares: self.shares(devices.clone()).collect(),
             ghosts: count(DeviceState::Ghost),
             sick: count(DeviceState::Sick),
+            foreign: count(DeviceState::Foreign),
             activity_percent: self.activity_percent(devices.clone()),
             held_activity: self.held_activity(devices),
         }
@@ -148,11 +149,12 @@ impl Table {
     /// Name, model, source and totals change with a snapshot only: the rest is written in place.
     fn refresh_row(&self, row: usize, node: &mut NodeCapacity) {
         let range = self.devices_of(row);
-        let (mut ghosts, mut sick) = (0u16, 0u16);
+        let (mut ghosts, mut sick, mut foreign) = (0u16, 0u16, 0u16);
         for state in &self.columns.device_state[range.clone()] {
             match state {
                 DeviceState::Ghost => ghosts += 1,
                 DeviceState::Sick => sick += 1,
+                DeviceState::Foreign => foreign += 1,
                 DeviceState::Free | DeviceState::Held => {}
             }
         }
@@ -160,7 +162,7 @@ impl Table {
         node.free = self.free(row);
         node.shares.clear();
         node.shares.extend(self.shares(range.clone()));
-        (node.ghosts, node.sick) = (ghosts, sick);
+        (node.ghosts, node.sick, node.foreign) = (ghosts, sick, foreign);
         node.activity_percent = self.activity_percent(range.clone());
         node.held_activity = self.held_activity(range);
     }

@@ -40,6 +40,7 @@ fn cell(index: usize, device: &DeviceStatus) -> Markup {
         (DeviceState::Free, _) => "c f".to_owned(),
         (DeviceState::Ghost, _) => "c g".to_owned(),
         (DeviceState::Sick, _) => "c s".to_owned(),
+        (DeviceState::Foreign, _) => "c o".to_owned(),
     };
     html! { i class=(class) title=(title(index, device)) {} }
 }
@@ -50,6 +51,7 @@ fn word(state: DeviceState) -> &'static str {
         DeviceState::Free => "free",
         DeviceState::Ghost => "ghost",
         DeviceState::Sick => "sick",
+        DeviceState::Foreign => "held by others",
     }
 }
 
@@ -75,7 +77,7 @@ fn summary(node: &NodeStatus) -> String {
         0 => "activity unknown".to_owned(),
         n => format!("mean activity {}%", known.iter().sum::<usize>() / n),
     };
-    let parts = [DeviceState::Held, DeviceState::Free, DeviceState::Ghost, DeviceState::Sick]
+    let parts = [DeviceState::Held, DeviceState::Free, DeviceState::Ghost, DeviceState::Sick, DeviceState::Foreign]
         .into_iter()
         .filter(|s| count(*s) > 0)
         .map(|s| match s {
@@ -94,6 +96,7 @@ pub fn legend() -> Markup {
             span { i.c.h.u {} " held, activity unknown" }
             span { i.c.g {} " ghost: memory held by something unaccounted for" }
             span { i.c.s {} " sick" }
+            span { i.c.o {} " held by pods of others" }
         }
     }
 }
@@ -117,10 +120,10 @@ mod tests {
 
     #[test]
     fn every_state_has_a_class_and_a_word_of_its_own() {
-        let all = [DeviceState::Held, DeviceState::Free, DeviceState::Ghost, DeviceState::Sick];
+        let all = [DeviceState::Held, DeviceState::Free, DeviceState::Ghost, DeviceState::Sick, DeviceState::Foreign];
         let shown: std::collections::BTreeSet<_> =
             all.iter().map(|s| cell(0, &device(*s, None)).into_string()).collect();
-        assert_eq!(shown.len(), 4);
+        assert_eq!(shown.len(), 5);
     }
 
     #[test]

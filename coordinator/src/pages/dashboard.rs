@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, PreEscaped, html};
+use protocol::capacity::Source;
 use protocol::ids::UnixMs;
 
 use super::cells;
@@ -65,6 +66,7 @@ fn totals(model: &Model) -> Markup {
             (figure("held", all.gpus.held.to_string(), ""))
             (figure("ghost", all.gpus.ghosts.to_string(), if all.gpus.ghosts > 0 { "warn" } else { "quiet" }))
             (figure("sick", all.gpus.sick.to_string(), if all.gpus.sick > 0 { "bad" } else { "quiet" }))
+            @if all.gpus.foreign > 0 { (figure("others", all.gpus.foreign.to_string(), "")) }
             (figure("mean activity", activity, ""))
             (figure("running", model.running.to_string(), ""))
             (figure("queued", model.queued.to_string(), ""))
@@ -100,8 +102,18 @@ fn card(cluster: &ClusterCard) -> Markup {
             header {
                 h4 { (cluster.name) }
                 span.tag.(state) { (state) }
-                @if cluster.declared() && cluster.supply.nodes > 0 {
-                    span.tag title="Written down, not measured; activity is that of what was placed there" { "declared" }
+                @if cluster.supply.nodes > 0 {
+                    @match cluster.supply.source {
+                        Source::Measured => {}
+                        Source::Label => {
+                            span.tag title="Counted by Kubernetes, not measured; activity is not known" { "by label" }
+                        }
+                        Source::Declared => {
+                            span.tag title="Written down, not measured; activity is that of what was placed there" {
+                                "declared"
+                            }
+                        }
+                    }
                 }
                 span.note { (age(cluster)) }
             }
@@ -138,7 +150,8 @@ fn model_line(sku: &str, supply: &Supply) -> Markup {
     words.extend((g.held > 0).then(|| format!("{} held", g.held)));
     words.extend((g.ghosts > 0).then(|| format!("{} ghost", g.ghosts)));
     words.extend((g.sick > 0).then(|| format!("{} sick", g.sick)));
-    let out = g.total.saturating_sub(g.free + g.held + g.ghosts + g.sick);
+    words.extend((g.foreign > 0).then(|| format!("{} held by others", g.foreign)));
+    let out = g.total.saturating_sub(g.free + g.held + g.ghosts + g.sick + g.foreign);
     words.extend((out > 0).then(|| format!("{out} out of service")));
     words.push(supply.activity_percent().map_or("activity unknown".into(), |p| format!("mean activity {p}%")));
     html! {
@@ -149,6 +162,7 @@ fn model_line(sku: &str, supply: &Supply) -> Markup {
                 i.h style=(share(g.held)) {}
                 i.g style=(share(g.ghosts)) {}
                 i.s style=(share(g.sick)) {}
+                i.o style=(share(g.foreign)) {}
             }
         }
     }

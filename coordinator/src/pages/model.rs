@@ -7,7 +7,6 @@ use engine::lifecycle::Phase;
 use engine::reasons::Waiting;
 use engine::state::{Attempt, Cluster, Workload};
 use protocol::api::NodeStatus;
-use protocol::capacity::Source;
 use protocol::ids::{ClusterName, Region, ReplicaId, UnixMs, WorkloadKey};
 use protocol::sku::Sku;
 
@@ -54,13 +53,6 @@ pub struct ClusterCard {
     pub nodes: Vec<NodeStatus>,
     /// How many more there are.
     pub more_nodes: usize,
-}
-
-impl ClusterCard {
-    /// Whether its figures are written down, not measured.
-    pub fn declared(&self) -> bool {
-        self.supply.source == Source::Declared
-    }
 }
 
 /// One workload in a table.

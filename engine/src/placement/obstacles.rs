@@ -110,6 +110,7 @@ pub(crate) fn no_room(room: &mut Room<'_>, gang: &[GroupNeed]) -> Obstacle {
         fits: narrow(fits),
         held_by_ghosts: more(&|n, free| devices(free, n.ghosts)),
         held_by_sick: more(&|n, free| devices(free, n.sick)),
+        held_by_foreign: more(&|n, free| devices(free, n.foreign)),
         held_by_attempts: more(&|n, free| healthy(n).unwrap_or_else(|| free.clone())),
         on_avoided: narrow(on_avoided),
         avoided,

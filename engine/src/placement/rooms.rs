@@ -83,7 +83,7 @@ impl<'a> Room<'a> {
         self.empty.get_or_insert_with(|| holes_of(capacity, skus, |n| Some(Free::whole(n.total))))
     }
 
-    /// What there would be once every attempt has ended, with ghosts, sick devices and cordoned nodes as they are now. Made
+    /// What there would be once every attempt has ended, with ghosts, sick and foreign devices and cordoned nodes as they are now. Made
     /// when first asked for.
     pub(crate) fn healthy(&mut self) -> &mut Holes {
         let (capacity, skus) = (self.capacity, &self.skus);
@@ -190,9 +190,9 @@ fn holes_of(capacity: Option<&ClusterCapacity>, skus: &[Sku], free: impl Fn(&Nod
     Holes::new(nodes.iter().map(|n| (sku_id(skus, n.sku.as_ref()), free(n))))
 }
 
-/// A node once nothing runs on it, its ghosts and sick devices left out; none where it takes no members.
+/// A node once no attempt runs on it, its ghosts, sick and foreign devices left out; none where it takes no members.
 pub(crate) fn healthy(node: &NodeCapacity) -> Option<Free> {
-    let out = (u64::from(node.ghosts) + u64::from(node.sick)) * DEVICE;
+    let out = (u64::from(node.ghosts) + u64::from(node.sick) + u64::from(node.foreign)) * DEVICE;
     let left = Resources { gpu_milli: node.total.gpu_milli.saturating_sub(out), ..node.total };
     (node.state == NodeState::Ready).then(|| Free::whole(left))
 }

@@ -328,14 +328,15 @@ fn cure(candidate: &Candidate, now: UnixMs) -> Option<String> {
         Obstacle::TooSmall { group, needs, holds, .. } => {
             format!("group {group} is made smaller: {cluster} could hold {holds} of its {needs} members")
         }
-        Obstacle::NoRoom { group, needs, fits, held_by_ghosts, held_by_sick, avoided, .. } => {
+        Obstacle::NoRoom { group, needs, fits, held_by_ghosts, held_by_sick, held_by_foreign, avoided, .. } => {
             let more = needs.saturating_sub(*fits).max(1);
-            let mend = match (held_by_ghosts, held_by_sick) {
-                (0, 0) => "",
-                (_, 0) => " (what holds memory on its ghost GPUs ends)",
-                (0, _) => " (its sick GPUs are repaired)",
-                _ => " (what holds memory on its ghost GPUs ends, its sick GPUs are repaired)",
-            };
+            let mends = [
+                (held_by_ghosts, "what holds memory on its ghost GPUs ends"),
+                (held_by_sick, "its sick GPUs are repaired"),
+                (held_by_foreign, "pods of others on its GPUs end"),
+            ];
+            let mends: Vec<&str> = mends.iter().filter(|(held, _)| **held > 0).map(|(_, mend)| *mend).collect();
+            let mend = if mends.is_empty() { String::new() } else { format!(" ({})", mends.join(", ")) };
             let again = match avoided {
                 Some(avoided) => {
                     format!(", or a node where it failed lately is taken again, in {}", left(avoided.until, now))

@@ -69,6 +69,7 @@ impl fmt::Display for Obstacle {
                 fits,
                 held_by_ghosts,
                 held_by_sick,
+                held_by_foreign,
                 held_by_attempts,
                 on_avoided,
                 avoided,
@@ -78,6 +79,7 @@ impl fmt::Display for Obstacle {
                 let held = [
                     (held_by_ghosts, "held by ghosts"),
                     (held_by_sick, "held by sick GPUs"),
+                    (held_by_foreign, "held by pods of others"),
                     (held_by_attempts, "held by running attempts"),
                 ];
                 held.iter().filter(|(n, _)| **n > 0).try_for_each(|(n, by)| write!(f, "; {n} more {by}"))?;

@@ -125,7 +125,7 @@ impl Fleet {
             }
         }
         for node in &mut there.nodes {
-            let bad = u64::from(node.ghosts + node.sick) * 1000;
+            let bad = u64::from(node.ghosts + node.sick + node.foreign) * 1000;
             let whole = Resources { gpu_milli: node.total.gpu_milli - bad, ..node.total };
             node.free = whole.saturating_sub(taken.get(&node.name).unwrap_or(&Resources::ZERO));
         }

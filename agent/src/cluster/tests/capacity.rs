@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use protocol::capacity::*;
 use protocol::codec::{decode_frame, encode_frame};
 
+use super::kubernetes::{cluster_node, others};
 use super::nodes::{open_nodes, read};
 use super::table::{device, frame};
 use super::*;
@@ -104,6 +105,8 @@ enum Move {
     End(u8),
     Reconnect(u64),
     SnapshotWanted(u64),
+    Kubernetes { node: u8, devices: u16, foreign: u64, closed: bool },
+    KubernetesGone(u8),
     Wait(u64),
 }
 
@@ -117,6 +120,9 @@ fn moves() -> impl Strategy<Value = Move> {
         2 => (1u8..20).prop_map(Move::End),
         1 => (1u64..3).prop_map(Move::Reconnect),
         1 => (1u64..3).prop_map(Move::SnapshotWanted),
+        3 => (0u8..4, 0u16..9, 0u64..4, any::<bool>())
+            .prop_map(|(node, devices, foreign, closed)| Move::Kubernetes { node, devices, foreign, closed }),
+        1 => (0u8..4).prop_map(Move::KubernetesGone),
         5 => (0u64..7_000).prop_map(Move::Wait),
     ]
 }
@@ -167,6 +173,15 @@ proptest! {
                 }
                 Move::SnapshotWanted(r) => {
                     Input::FromCoordinator { replica: ReplicaId(r), message: CoordinatorMessage::SnapshotWanted }
+                }
+                Move::Kubernetes { node, devices, foreign, closed } => {
+                    let there = ClusterNode { closed: closed.then(String::new), ..cluster_node(name(node), devices) };
+                    let nodes = vec![(there, others(foreign * 100, foreign))];
+                    Input::Kubernetes(KubernetesInput::Changed { nodes, gone: vec![] })
+                }
+                Move::KubernetesGone(node) => {
+                    let gone = vec![super::node(name(node))];
+                    Input::Kubernetes(KubernetesInput::Changed { nodes: vec![], gone })
                 }
                 Move::Wait(ms) => {
                     now += ms;

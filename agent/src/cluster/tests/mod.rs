@@ -5,6 +5,7 @@
 mod capacity;
 mod commands;
 mod crash;
+mod kubernetes;
 mod nodes;
 mod resize;
 mod shares;

@@ -1,0 +1,164 @@
+//! Rows of Kubernetes' nodes. What pods of others take is not free; which devices they have the API server does not say, so
+//! that as many as they ask for are taken out: those first that are in use and held by no attempt. What Kubernetes does
+//! not offer of measured devices is out as well.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::capacity::DeviceState;
+use protocol::ids::{AttemptId, MonotonicMs, NodeName};
+use protocol::resources::Resources;
+
+use super::{Device, Table};
+use crate::cluster::interface::{ClusterNode, NodePods};
+use crate::cluster::reservations::Reservations;
+
+/// Where the API server has not been heard of for longer than this, its nodes are stale, in ms.
+pub const KUBERNETES_SILENT_AFTER_MS: u64 = 30_000;
+
+/// What Kubernetes says of a row's node.
+#[derive(Debug, Clone)]
+pub(super) struct OfKubernetes {
+    /// How many GPUs it gives out.
+    offered: usize,
+    closed: bool,
+    pods: NodePods,
+}
+
+impl OfKubernetes {
+    /// Whether the node takes no members.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// What pods take that are not counted as a reservation.
+    pub fn foreign(&self, reservations: &Reservations) -> Resources {
+        let unknown = self.pods.attempts.iter().filter(|(attempt, _)| !reservations.has(**attempt));
+        unknown.fold(self.pods.others, |sum, (_, takes)| sum + *takes)
+    }
+
+    /// Takes devices out for `gpus` of others' pods, and those that Kubernetes does not offer.
+    pub fn give_away(&self, states: &mut [DeviceState], gpus: u64) {
+        let healthy = states.iter().filter(|state| **state != DeviceState::Sick).count();
+        let unoffered = healthy.saturating_sub(self.offered);
+        let mut out = usize::try_from(gpus).unwrap_or(usize::MAX).saturating_add(unoffered);
+        // Attempts get the lowest free ones, so that the highest are the least in the way.
+        for taken_first in [DeviceState::Ghost, DeviceState::Free] {
+            for state in states.iter_mut().rev().filter(|state| **state == taken_first) {
+                if out == 0 {
+                    return;
+                }
+                *state = DeviceState::Foreign;
+                out -= 1;
+            }
+        }
+    }
+}
+
+/// What is known of Kubernetes as a whole.
+#[derive(Debug, Default)]
+pub(super) struct Kubernetes {
+    /// Up to when everything is known; none before the first word.
+    current: Option<MonotonicMs>,
+    has_all_nodes: bool,
+    /// The nodes on which pods say that they are of an attempt.
+    pods_of: BTreeMap<AttemptId, BTreeSet<NodeName>>,
+}
+
+impl Kubernetes {
+    /// Whether what is known is too old to place on.
+    pub fn is_silent(&self, now: MonotonicMs) -> bool {
+        self.current.is_none_or(|at| now.since(at) > KUBERNETES_SILENT_AFTER_MS)
+    }
+
+    /// Whether every node of the cluster is in the table.
+    pub fn has_all_nodes(&self) -> bool {
+        self.has_all_nodes
+    }
+
+    fn pods_moved(&mut self, node: &NodeName, before: &NodePods, after: &NodePods) {
+        for attempt in before.attempts.keys().filter(|a| !after.attempts.contains_key(a)) {
+            if let Some(nodes) = self.pods_of.get_mut(attempt) {
+                nodes.remove(node);
+                if nodes.is_empty() {
+                    self.pods_of.remove(attempt);
+                }
+            }
+        }
+        for attempt in after.attempts.keys().filter(|a| !before.attempts.contains_key(a)) {
+            self.pods_of.entry(*attempt).or_default().insert(node.clone());
+        }
+    }
+}
+
+impl Table {
+    /// Takes in what changed of Kubernetes' nodes.
+    pub(crate) fn kubernetes_changed(
+        &mut self,
+        nodes: Vec<(ClusterNode, NodePods)>,
+        gone: &[NodeName],
+        now: MonotonicMs,
+    ) {
+        let first = !std::mem::replace(&mut self.kubernetes.has_all_nodes, true);
+        if first {
+            self.kubernetes.current = Some(now);
+        }
+        gone.iter().for_each(|name| self.kubernetes_gone(name));
+        for (node, pods) in nodes {
+            self.kubernetes_node(node, pods, now);
+        }
+        if first {
+            // Of those that are only measured it is known now that Kubernetes does not have them.
+            self.tick(now);
+        }
+    }
+
+    /// Everything up to `age_ms` ago has been said.
+    pub(crate) fn kubernetes_current(&mut self, age_ms: u64, now: MonotonicMs) {
+        self.kubernetes.current = Some(MonotonicMs(now.0.saturating_sub(age_ms)));
+    }
+
+    fn kubernetes_node(&mut self, node: ClusterNode, pods: NodePods, now: MonotonicMs) {
+        let row = self.row_named(&node.name);
+        let at = &mut self.rows[row];
+        let (before, source) = ((at.cpu_milli, at.memory_mib), at.source());
+        let had = at.kubernetes.take().map(|of| of.pods).unwrap_or_default();
+        self.kubernetes.pods_moved(&node.name, &had, &pods);
+        let devices = usize::from(node.devices);
+        at.kubernetes = Some(OfKubernetes { offered: devices, closed: node.closed.is_some(), pods });
+        (at.cpu_milli, at.memory_mib) = (node.cpu_milli, node.memory_mib);
+        if before != (at.cpu_milli, at.memory_mib) || source != at.source() {
+            // Only a snapshot can say these.
+            self.generation += 1;
+        }
+        if !at.read_sku {
+            self.set_sku(row, node.sku.as_ref());
+        }
+        if self.rows[row].measured.is_none() {
+            self.resize(row, devices);
+            let first = self.rows[row].first;
+            self.devices[first..first + devices].iter_mut().for_each(Device::count_on);
+        }
+        self.refresh(row);
+        self.refresh_state(row, now);
+    }
+
+    /// A node is gone, and with it its row. One that still reports is known again from its next full frame.
+    fn kubernetes_gone(&mut self, name: &NodeName) {
+        let Some(&row) = self.by_name.get(name) else { return };
+        let Some(of) = &self.rows[row].kubernetes else { return };
+        self.kubernetes.pods_moved(name, &of.pods, &NodePods::default());
+        let removed = self.rows.remove(row);
+        self.devices.drain(removed.first..removed.first + removed.count);
+        self.by_name.remove(name);
+        self.by_name.values_mut().filter(|at| **at > row).for_each(|at| *at -= 1);
+        self.rows[row..].iter_mut().for_each(|later| later.first -= removed.count);
+        self.generation += 1;
+        self.shape_changed();
+    }
+
+    /// The pods of an attempt count, or do not any more, since what it holds changed.
+    pub(super) fn refresh_pods_of(&mut self, attempt: AttemptId) {
+        let nodes = self.kubernetes.pods_of.get(&attempt).cloned().unwrap_or_default();
+        self.refresh_named(nodes.iter());
+    }
+}

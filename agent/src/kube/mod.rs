@@ -1,0 +1,22 @@
+//! The cluster's Kubernetes: what its nodes have and what its pods take, followed through the API server for as long as the
+//! agent runs, and told to the cluster role as [`KubernetesInput`](crate::cluster::KubernetesInput).
+//!
+//! [`follow`] lists and watches one kind of object each; [`seen`] says what is kept of an object; [`store`] adds up by node; [`feed`] gathers what
+//! changed and hands it on, a few times a second. Only the trimmed records are in memory.
+
+mod amounts;
+mod backoff;
+mod client;
+mod feed;
+mod follow;
+mod http;
+mod objects;
+mod quantity;
+mod seen;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{Access, ClientError, connect};
+pub use feed::run;

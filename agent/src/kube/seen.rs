@@ -1,0 +1,90 @@
+//! What is kept of a node and of a pod: pure functions of the object.
+
+use protocol::ids::{AttemptId, NodeName};
+use protocol::resources::Resources;
+use protocol::sku::Sku;
+
+use super::amounts::{of_pod, resources};
+use super::objects::{NodeObject, PodObject, Taint};
+use super::quantity::Round;
+use crate::cluster::{ClusterNode, MAX_DEVICES};
+
+/// Taints that what is placed here tolerates: where devices are, Kubernetes itself adds this toleration to pods that ask for
+/// them (`ExtendedResourceToleration`).
+const TOLERATED: [&str; 1] = ["nvidia.com/gpu"];
+
+/// A node as it is kept; where it cannot be used, why: it is left out of the table then.
+pub(super) fn node(object: &NodeObject) -> Result<ClusterNode, String> {
+    let text = object.metadata.name.as_deref().unwrap_or_default();
+    let name = NodeName::new(text).map_err(|e| e.to_string())?;
+    let status = object.status.as_ref();
+    let has = match status.and_then(|s| s.allocatable.as_ref()) {
+        Some(amounts) => {
+            resources(amounts, Round::Down, "status.allocatable").map_err(|e| format!("node {name}: {e}"))?
+        }
+        // A node whose kubelet has not said anything yet.
+        None => Resources::ZERO,
+    };
+    let devices = u16::try_from(has.gpu_milli / 1000).ok().filter(|devices| u32::from(*devices) <= MAX_DEVICES);
+    let devices = devices.ok_or_else(|| {
+        let gpus = has.gpu_milli / 1000;
+        format!("node {name}: status.allocatable.nvidia.com/gpu: {gpus} GPUs; a node has at most {MAX_DEVICES}")
+    })?;
+    let product = object.metadata.labels.as_ref().and_then(|l| l.product.as_deref()).filter(|p| !p.is_empty());
+    Ok(ClusterNode {
+        name,
+        sku: product.map(Sku::from_driver),
+        devices,
+        cpu_milli: has.cpu_milli,
+        memory_mib: has.memory_mib,
+        closed: closed(object),
+    })
+}
+
+/// Why a node takes no new members; none where it does.
+fn closed(object: &NodeObject) -> Option<String> {
+    let spec = object.spec.as_ref();
+    if spec.and_then(|s| s.unschedulable) == Some(true) {
+        return Some("it is cordoned (spec.unschedulable)".to_owned());
+    }
+    let conditions = object.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    match conditions.iter().find(|c| c.kind == "Ready") {
+        Some(ready) if ready.status == "True" => {}
+        Some(ready) => {
+            let reason = ready.reason.as_deref().unwrap_or("no reason given");
+            return Some(format!("it is not ready (Ready is {}: {reason})", ready.status));
+        }
+        None => return Some("its kubelet has not said that it is ready".to_owned()),
+    }
+    let bars = |t: &&Taint| matches!(&*t.effect, "NoSchedule" | "NoExecute") && !TOLERATED.contains(&&*t.key);
+    let taint = spec.and_then(|s| s.taints.as_deref()).unwrap_or_default().iter().find(bars)?;
+    let value = taint.value.as_ref().map_or_else(String::new, |value| format!("={value}"));
+    Some(format!("it has the taint {}{value}:{}, which nothing that is placed here tolerates", taint.key, taint.effect))
+}
+
+/// A live pod that is bound to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SeenPod {
+    /// Its node.
+    pub node: NodeName,
+    /// What it takes of it; or what of it cannot be counted, so that nobody can say what is free there.
+    pub takes: Result<Resources, Box<str>>,
+    /// Whose it is, by its label.
+    pub attempt: Option<AttemptId>,
+}
+
+/// A pod as it is kept; none where it takes nothing: not bound yet, at its end, or on a node that cannot be in the table.
+pub(super) fn pod(object: &PodObject) -> Option<SeenPod> {
+    let phase = object.status.as_ref().and_then(|s| s.phase.as_deref());
+    if matches!(phase, Some("Succeeded" | "Failed")) {
+        return None;
+    }
+    let node = object.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())?;
+    let metadata = &object.metadata;
+    let attempt = metadata.labels.as_ref().and_then(|l| l.attempt.as_deref()).and_then(|text| text.parse().ok());
+    let takes = of_pod(object).map_err(|bad| {
+        let part = |part: &Option<String>| part.clone().unwrap_or_default();
+        format!("pod {}/{}: {bad}", part(&metadata.namespace), part(&metadata.name)).into()
+    });
+    Some(SeenPod { node: NodeName::new(node).ok()?, takes, attempt })
+}

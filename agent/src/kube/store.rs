@@ -1,0 +1,199 @@
+//! What is known of nodes and pods, added up by node as it changes, and which nodes the cluster role has to be told of. Pure:
+//! [`super::feed`] fills and empties it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use protocol::ids::NodeName;
+use protocol::resources::Resources;
+
+use super::follow::News;
+use super::seen::SeenPod;
+use crate::cluster::{ClusterNode, KubernetesInput, NodePods};
+
+/// Keys are those of [`super::follow`].
+type Key = Box<str>;
+
+/// What the pods of a node take.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct OnNode {
+    pods: usize,
+    others: Resources,
+    /// By attempt, with how many pods say that they are its.
+    attempts: BTreeMap<protocol::ids::AttemptId, (usize, Resources)>,
+    /// Pods that cannot be counted, and why.
+    broken: BTreeMap<Key, Box<str>>,
+}
+
+impl OnNode {
+    fn add(&mut self, key: &str, pod: &SeenPod) {
+        self.pods += 1;
+        match (&pod.takes, pod.attempt) {
+            (Err(why), _) => drop(self.broken.insert(key.into(), why.clone())),
+            (Ok(takes), None) => self.others += *takes,
+            (Ok(takes), Some(attempt)) => {
+                let (count, sum) = self.attempts.entry(attempt).or_default();
+                *count += 1;
+                *sum += *takes;
+            }
+        }
+    }
+
+    /// Amounts are bounded as they are read, so that no sum was ever cut and this takes out what `add` put in.
+    fn take_out(&mut self, key: &str, pod: &SeenPod) {
+        self.pods -= 1;
+        match (&pod.takes, pod.attempt) {
+            (Err(_), _) => drop(self.broken.remove(key)),
+            (Ok(takes), None) => self.others = self.others.saturating_sub(takes),
+            (Ok(takes), Some(attempt)) => {
+                if let Some((count, sum)) = self.attempts.get_mut(&attempt) {
+                    *count -= 1;
+                    *sum = sum.saturating_sub(takes);
+                    if *count == 0 {
+                        self.attempts.remove(&attempt);
+                    }
+                }
+            }
+        }
+    }
+
+    fn sums(&self) -> NodePods {
+        let attempts = self.attempts.iter().map(|(attempt, (_, sum))| (*attempt, *sum)).collect();
+        NodePods { others: self.others, attempts }
+    }
+}
+
+/// Everything that is known.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    nodes: BTreeMap<Key, Result<ClusterNode, String>>,
+    pods: HashMap<Key, SeenPod>,
+    on_node: BTreeMap<NodeName, OnNode>,
+    /// Whether all nodes and all pods were heard of once: before that nothing is said of any.
+    listed: (bool, bool),
+    changed: BTreeSet<NodeName>,
+    /// Nodes that the cluster role has.
+    told: BTreeSet<NodeName>,
+    /// Nodes that are left out, and why: said once.
+    left_out: BTreeMap<Key, String>,
+    /// What a person should know and was not told yet.
+    complaints: Vec<String>,
+}
+
+impl Store {
+    /// Takes in what became known of nodes.
+    pub fn nodes(&mut self, news: News<Result<ClusterNode, String>>) {
+        match news {
+            News::All(all) => {
+                self.listed.0 = true;
+                let all: BTreeMap<Key, _> = all.into_iter().collect();
+                let before: Vec<Key> = self.nodes.keys().filter(|key| !all.contains_key(*key)).cloned().collect();
+                before.into_iter().for_each(|key| self.node_gone(&key));
+                all.into_iter().for_each(|(key, seen)| self.put_node(key, seen));
+            }
+            News::Put(key, seen) => self.put_node(key, seen),
+            News::Gone(key) => self.node_gone(&key),
+            News::Heard | News::Trouble(_) => {}
+        }
+    }
+
+    /// Takes in what became known of pods.
+    pub fn pods(&mut self, news: News<SeenPod>) {
+        match news {
+            News::All(all) => {
+                self.listed.1 = true;
+                let all: HashMap<Key, _> = all.into_iter().collect();
+                let before: Vec<Key> = self.pods.keys().filter(|key| !all.contains_key(*key)).cloned().collect();
+                before.into_iter().for_each(|key| self.pod_gone(&key));
+                all.into_iter().for_each(|(key, seen)| self.put_pod(key, seen));
+            }
+            News::Put(key, seen) => self.put_pod(key, seen),
+            News::Gone(key) => self.pod_gone(&key),
+            News::Heard | News::Trouble(_) => {}
+        }
+    }
+
+    /// Whether there is something to tell.
+    pub fn has_news(&self) -> bool {
+        self.listed == (true, true) && !self.changed.is_empty()
+    }
+
+    /// What a person should know since the last call: nodes that are left out, and why.
+    pub fn take_complaints(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.complaints)
+    }
+
+    /// What the cluster role has to be told since the last call.
+    pub fn take_news(&mut self) -> Option<KubernetesInput> {
+        if !self.has_news() {
+            return None;
+        }
+        let (mut nodes, mut gone) = (vec![], vec![]);
+        for name in std::mem::take(&mut self.changed) {
+            let on_node = self.on_node.get(&name);
+            let broken = on_node.and_then(|on| on.broken.values().next());
+            match (self.nodes.get(name.as_str()), broken) {
+                (Some(Ok(node)), None) => {
+                    self.told.insert(name);
+                    self.left_out.remove(node.name.as_str());
+                    nodes.push((node.clone(), on_node.map(OnNode::sums).unwrap_or_default()));
+                }
+                (found, broken) => {
+                    if let (Some(Ok(_)), Some(why)) = (found, broken) {
+                        let why = why.to_string();
+                        self.leave_out(name.as_str(), why);
+                    }
+                    if self.told.remove(&name) {
+                        gone.push(name);
+                    }
+                }
+            }
+        }
+        Some(KubernetesInput::Changed { nodes, gone })
+    }
+
+    fn put_node(&mut self, key: Key, seen: Result<ClusterNode, String>) {
+        if self.nodes.get(&key) == Some(&seen) {
+            return;
+        }
+        self.changed.extend(NodeName::new(&key));
+        if let Err(why) = &seen {
+            self.leave_out(&key, why.clone());
+        }
+        self.nodes.insert(key, seen);
+    }
+
+    fn leave_out(&mut self, node: &str, why: String) {
+        if self.left_out.get(node) != Some(&why) {
+            self.complaints.push(format!("node {node} is left out of the capacity table: {why}"));
+            self.left_out.insert(node.into(), why);
+        }
+    }
+
+    fn node_gone(&mut self, key: &str) {
+        self.left_out.remove(key);
+        if self.nodes.remove(key).is_some() {
+            self.changed.extend(NodeName::new(key));
+        }
+    }
+
+    fn put_pod(&mut self, key: Key, seen: SeenPod) {
+        if self.pods.get(&key) == Some(&seen) {
+            return;
+        }
+        self.pod_gone(&key);
+        self.on_node.entry(seen.node.clone()).or_default().add(&key, &seen);
+        self.changed.insert(seen.node.clone());
+        self.pods.insert(key, seen);
+    }
+
+    fn pod_gone(&mut self, key: &str) {
+        let Some(pod) = self.pods.remove(key) else { return };
+        if let Some(on_node) = self.on_node.get_mut(&pod.node) {
+            on_node.take_out(key, &pod);
+            if on_node.pods == 0 {
+                self.on_node.remove(&pod.node);
+            }
+        }
+        self.changed.insert(pod.node);
+    }
+}

@@ -15,6 +15,8 @@ use crate::build::{Binaries, BuildError, Progress};
 use crate::control_plane::{Component, ControlPlane, Settings, StartError};
 use crate::fake::{self, FakeNodes};
 use crate::folders::folder_of_user;
+use crate::images::{Image, ImageError, Images};
+use crate::node::{self, NodeError, NodeLack, NodeSettings};
 use crate::process::{Lifetime, Record};
 
 /// How long processes have to end by themselves.
@@ -52,6 +54,15 @@ pub enum BedError {
     /// A program is missing.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// This machine can't run a real node.
+    #[error(transparent)]
+    Lack(#[from] NodeLack),
+    /// An image is missing.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A real node that does not go.
+    #[error(transparent)]
+    Node(#[from] NodeError),
     /// A control plane did not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -82,6 +93,17 @@ pub struct Plan {
     pub clusters: u32,
     /// How many nodes of 8 fake GPUs each of them has.
     pub fake_nodes: u32,
+    /// The real node of the first of them, if it has one.
+    pub real_node: Option<RealNode>,
+}
+
+/// What a real node has beside its containers.
+#[derive(Debug, Clone, Default)]
+pub struct RealNode {
+    /// What pods can run beside the batch image.
+    pub images: Vec<Image>,
+    /// The operators beside the control plane: [`Component::KubeRay`], [`Component::SparkOperator`].
+    pub operators: Vec<Component>,
 }
 
 /// A cluster of the bed.
@@ -111,7 +133,7 @@ pub struct Bed {
 impl Bed {
     /// `$XDG_STATE_HOME/tidewater/kubernetes`, else `~/.local/state/tidewater/kubernetes`.
     pub fn default_folder() -> PathBuf {
-        folder_of_user("XDG_STATE_HOME", ".local/state")
+        folder_of_user("XDG_STATE_HOME", ".local/state", "kubernetes")
     }
 
     /// The bed whose state is in this folder.
@@ -133,10 +155,21 @@ impl Bed {
             return Err(BedError::AlreadyUp { count: running, folder: self.folder.clone() });
         }
         self.clear()?;
+        let node = match &plan.real_node {
+            Some(real) => {
+                node::check_with(&real.operators)?;
+                Some((real, NodeSettings::new(Images::provide(&real.images, progress)?)))
+            }
+            None => None,
+        };
         let settings = |number: u32| {
             let folder = self.folder.join(format!("cluster-{number}"));
             let settings =
                 if plan.fake_nodes > 0 { Settings::with_fake_nodes(folder) } else { Settings::whole(folder) };
+            let settings = match &node {
+                Some((real, node)) if number == 1 => settings.and_real_node(node.clone()).and(&real.operators),
+                _ => settings,
+            };
             Settings { lifetime: Lifetime::Detached, ..settings }
         };
         let binaries = Binaries::provide(&settings(1).tools(), progress)?;
@@ -166,6 +199,9 @@ impl Bed {
         for component in Component::ALL.into_iter().rev() {
             let of_kind = clusters.iter().flat_map(|c| &c.processes).filter(|(c, r)| *c == component && r.lives());
             ended += end(&of_kind.map(|(_, record)| record.clone()).collect::<Vec<_>>())?;
+        }
+        for cluster in &clusters {
+            node::clear(&cluster.folder)?;
         }
         if !keep {
             self.clear()?;
@@ -201,6 +237,8 @@ impl Bed {
 
     fn clear(&self) -> Result<(), BedError> {
         for folder in self.cluster_folders()? {
+            // Of one whose processes were killed by others.
+            node::clear(&folder)?;
             fs::remove_dir_all(&folder).map_err(|cause| BedError::Folder { place: folder, cause })?;
         }
         Ok(())

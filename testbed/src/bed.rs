@@ -16,7 +16,7 @@ use crate::control_plane::{Component, ControlPlane, Settings, StartError};
 use crate::fake::{self, FakeNodes};
 use crate::folders::folder_of_user;
 use crate::images::{Image, ImageError, Images};
-use crate::node::{self, NodeError, NodeLack, NodeSettings};
+use crate::node::{self, Link, NODE_NAME, NodeError, NodeLack, NodeSettings};
 use crate::process::{Lifetime, Record};
 
 /// How long processes have to end by themselves.
@@ -122,6 +122,11 @@ impl Cluster {
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.join("kubeconfig")
     }
+
+    /// The addresses between it and its real node, if it has one.
+    pub fn link(&self) -> Option<Link> {
+        Link::read(&self.folder)
+    }
 }
 
 /// The bed in one folder.
@@ -178,6 +183,10 @@ impl Bed {
             async move {
                 let plane = ControlPlane::start(binaries, settings).await?;
                 progress(&format!("cluster-{number} is ready after {:.1} s", plane.ready_in().as_secs_f64()));
+                if let Some(node) = plane.node() {
+                    let images: Vec<String> = node.images.images().iter().map(|image| image.reference()).collect();
+                    progress(&format!("cluster-{number}'s node {NODE_NAME} runs containers of {}", images.join(", ")));
+                }
                 fill(&plane, &format!("cluster-{number}"), plan.fake_nodes, progress).await?;
                 Ok::<_, BedError>(plane)
             }

@@ -22,7 +22,7 @@ use futures_util::future::LocalBoxFuture;
 use kubernetes::world::{self, World};
 use kubernetes::{crashes, fleets, frameworks, nodes, planes};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use testbed::{Binaries, BuildError, Component, Image, Images, NodeSettings, Settings, node};
+use testbed::{Binaries, Component, Image, Images, NodeSettings, Settings, node};
 
 type Test = for<'a> fn(&'a World) -> LocalBoxFuture<'a, anyhow::Result<()>>;
 
@@ -64,47 +64,37 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_iter(rest);
     // Each test starts several processes: more of them at a time would only measure the machine.
     arguments.test_threads.get_or_insert(2);
-    let binaries = if arguments.list || given.is_some() { None } else { Some(provide()) };
-    let lack = match &binaries {
-        Some(Err(error)) if !error.is_lack() => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
-        Some(Err(error)) => Some(error.to_string()),
-        _ if given.is_some() => Some("it needs clusters of its own, and one was given".to_owned()),
-        _ => None,
-    };
-    let binaries = binaries.and_then(Result::ok).map(Arc::new);
     let trials = TESTS.iter().map(|(name, on, test)| {
-        let given = given.clone().filter(|_| *on == On::Any);
-        let mut world = World { binaries: binaries.clone(), given, node: None, operators: &[] };
-        let mut lack = lack.clone().filter(|_| world.given.is_none() && *on != On::Nothing);
+        let mut world = World { binaries: None, given: given.clone(), node: None, operators: &[] };
         Trial::ignorable_test(*name, move || {
-            if let (On::Real(images, operators), None) = (on, &lack) {
-                lack = provide_node(&mut world, images, operators)?;
-            }
+            let lack = provide(&mut world, *on)?;
             run(name, &world, lack, *test)
         })
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-/// Gives a test what a real node needs; what the machine lacks for it is the answer.
-fn provide_node(
-    world: &mut World,
-    images: &[Image],
-    operators: &'static [Component],
-) -> Result<Option<String>, Failed> {
+/// Gives a test what it needs; what the machine lacks for it is the answer.
+fn provide(world: &mut World, on: On) -> Result<Option<String>, Failed> {
     let say = |line: &str| eprintln!("    {line}");
-    if let Err(lack) = node::check_with(operators) {
-        return Ok(Some(lack.to_string()));
+    match on {
+        On::Nothing => return Ok(None),
+        On::Any if world.given.is_some() => return Ok(None),
+        _ if world.given.is_some() => return Ok(Some("it needs clusters of its own, and one was given".to_owned())),
+        _ => {}
     }
-    let images = match Images::provide(images, &say) {
-        Err(error) if error.is_lack() => return Ok(Some(error.to_string())),
-        images => NodeSettings::new(images?),
-    };
-    let settings = Settings::with_real_node("", images.clone()).and(operators);
-    (world.node, world.operators) = (Some(images), operators);
+    let mut settings = Settings::with_fake_nodes("");
+    if let On::Real(images, operators) = on {
+        if let Err(lack) = node::check_with(operators) {
+            return Ok(Some(lack.to_string()));
+        }
+        let images = match Images::provide(images, &say) {
+            Err(error) if error.is_lack() => return Ok(Some(error.to_string())),
+            images => NodeSettings::new(images?),
+        };
+        settings = Settings::with_real_node("", images.clone()).and(operators);
+        (world.node, world.operators) = (Some(images), operators);
+    }
     match Binaries::provide(&settings.tools(), &say) {
         Err(error) if error.is_lack() => Ok(Some(error.to_string())),
         binaries => {
@@ -112,10 +102,6 @@ fn provide_node(
             Ok(None)
         }
     }
-}
-
-fn provide() -> Result<Binaries, BuildError> {
-    Binaries::provide(&Settings::with_fake_nodes("").tools(), &|line| eprintln!("    {line}"))
 }
 
 /// `--kubeconfig FILE` or the variable; and the other arguments.

@@ -24,7 +24,7 @@ use rustix::process::Signal;
 
 use crate::build::{Binaries, BuildError};
 use crate::client::{self, ClientError};
-use crate::node::{self, Link, NodeError};
+use crate::node::{self, Link, NodeError, NodeSettings};
 use crate::process::{Process, Program, tail};
 pub use audit::Audited;
 pub use credentials::CredentialsError;
@@ -190,6 +190,16 @@ impl ControlPlane {
     /// The kubeconfig of its administrator.
     pub fn kubeconfig(&self) -> PathBuf {
         self.files.at("kubeconfig")
+    }
+
+    /// Its real node as it was asked for.
+    pub fn node(&self) -> Option<&NodeSettings> {
+        self.settings.node.as_ref()
+    }
+
+    /// The addresses between it and its real node, if it has one.
+    pub fn link(&self) -> Option<Link> {
+        self.link
     }
 
     /// A client with the administrator's rights.

@@ -10,22 +10,19 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The roots of the hierarchies of this machine: one for each controller with cgroups v1, one for all with v2.
+/// The roots of the hierarchies of this machine: one for each controller with cgroups v1, one for all with v2. Where both are
+/// mounted, containers get a group in each.
 pub(super) fn hierarchies() -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    roots(&mounts)
+    roots(&fs::read_to_string("/proc/self/mounts").unwrap_or_default())
 }
 
 fn roots(mounts: &str) -> Vec<PathBuf> {
-    let line = |line: &str| -> Option<(PathBuf, bool, bool)> {
+    let root = |line: &str| {
         let fields: Vec<&str> = line.split(' ').collect();
-        let (place, kind, options) = (*fields.get(1)?, *fields.get(2)?, *fields.get(3)?);
-        let named = options.split(',').any(|option| option.starts_with("name="));
-        matches!(kind, "cgroup" | "cgroup2").then(|| (PathBuf::from(place), kind == "cgroup", named))
+        let (place, kind) = (*fields.get(1)?, *fields.get(2)?);
+        matches!(kind, "cgroup" | "cgroup2").then(|| PathBuf::from(place))
     };
-    let all: Vec<_> = mounts.lines().filter_map(line).collect();
-    let of_v1 = all.iter().any(|(_, v1, named)| *v1 && !named);
-    all.into_iter().filter(|(_, v1, _)| *v1 == of_v1).map(|(place, ..)| place).collect()
+    mounts.lines().filter_map(root).collect()
 }
 
 /// Makes the branch.
@@ -72,12 +69,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_controllers_count_and_the_other_version_does_not() {
-        let v1 = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup /sys/fs/cgroup/systemd cgroup rw,name=systemd 0 0\n\
-                  cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\ntmpfs /x tmpfs rw 0 0\n";
-        assert_eq!(roots(v1), ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/systemd"].map(PathBuf::from));
-        let v2 = "cgroup2 /sys/fs/cgroup cgroup2 rw,nsdelegate 0 0\n";
-        assert_eq!(roots(v2), [PathBuf::from("/sys/fs/cgroup")]);
+    fn every_hierarchy_counts_and_nothing_else() {
+        let mixed = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n\
+                     tmpfs /sys/fs/cgroup tmpfs rw 0 0\n";
+        assert_eq!(roots(mixed), ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/unified"].map(PathBuf::from));
     }
 
     #[test]

@@ -82,10 +82,13 @@ pub fn check() -> Result<Machine, NodeLack> {
     let has_all = |folder: &Path| CNI_PLUGINS.iter().all(|plugin| folder.join(plugin).exists());
     let cni = CNI_FOLDERS.into_iter().map(PathBuf::from).find(|folder| has_all(folder)).ok_or(NodeLack::Cni)?;
     let writable = |folder: &Path| rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok();
-    super::cgroups::hierarchies()
-        .into_iter()
-        .find(|h| writable(h))
-        .ok_or(NodeLack::Cgroups("/sys/fs/cgroup".into()))?;
+    let hierarchies = super::cgroups::hierarchies();
+    if let Some(closed) = hierarchies.iter().find(|hierarchy| !writable(hierarchy)) {
+        return Err(NodeLack::Cgroups(closed.clone()));
+    }
+    if hierarchies.is_empty() {
+        return Err(NodeLack::Cgroups("/sys/fs/cgroup".into()));
+    }
     tried("namespaces and mounts of its own", "mount -t tmpfs none /run && mkdir /run/l /run/u /run/m")?;
     tried(
         "overlay mounts",

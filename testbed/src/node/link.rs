@@ -2,7 +2,6 @@
 //! Its first half is the link (host .1, node .2), its second half is the node's pods.
 
 use std::fs;
-use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -12,6 +11,8 @@ use super::NodeError;
 const FIRST: u32 = u32::from_be_bytes([10, 64, 0, 0]);
 /// How many ranges of 512 addresses it has.
 const RANGES: u32 = 4096;
+/// Where a folder has its range.
+const FILE: &str = "node-range";
 /// The mask of a /23.
 const MASK: u32 = 0xffff_fe00;
 
@@ -25,19 +26,23 @@ impl Link {
     /// The range that a folder has from before, else `wanted`, else a free one. It is written down in the folder: the
     /// control plane's certificate names its address.
     pub(crate) fn choose(folder: &Path, wanted: Option<Ipv4Addr>) -> Result<Self, NodeError> {
-        let file = folder.join("node-range");
+        if let Some(link) = Self::read(folder) {
+            return Ok(link);
+        }
+        let file = folder.join(FILE);
         let unusable = |cause| NodeError::Folder { place: file.clone(), cause };
-        let link = match fs::read_to_string(&file) {
-            Ok(text) => text.trim().parse::<Ipv4Addr>().ok().and_then(Self::at),
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => match wanted {
-                Some(address) => Self::at(address),
-                None => free(&fs::read_to_string("/proc/net/route").map_err(unusable)?, uuid::Uuid::new_v4().as_u128()),
-            },
-            Err(cause) => return Err(unusable(cause)),
+        let link = match wanted {
+            Some(address) => Self::at(address),
+            None => free(&fs::read_to_string("/proc/net/route").map_err(unusable)?, uuid::Uuid::new_v4().as_u128()),
         };
         let link = link.ok_or(NodeError::NoRange)?;
         fs::write(&file, format!("{}\n", Ipv4Addr::from(link.base))).map_err(unusable)?;
         Ok(link)
+    }
+
+    /// The range that the control plane in this folder has; `None` without a real node.
+    pub(crate) fn read(folder: &Path) -> Option<Self> {
+        Self::at(fs::read_to_string(folder.join(FILE)).ok()?.trim().parse().ok()?)
     }
 
     /// The range that begins here; `None` where no /23 does.

@@ -8,8 +8,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, LogParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use testbed::Image;
+use tempfile::TempDir;
 use testbed::images::{RAY_VERSION, SPARK_VERSION};
+use testbed::{ControlPlane, Image};
 
 use super::world::{World, no_process_in, until};
 
@@ -38,8 +39,7 @@ pub async fn ray(world: &World) -> anyhow::Result<()> {
         Ok(pods.logs(&name, &LogParams::default()).await?.contains("SUM 2470 NODES 3").then_some(()))
     })
     .await?;
-    plane.end()?;
-    no_process_in(dir.path())
+    ends(plane, dir)
 }
 
 /// It waits until both workers have joined, and sums what all of them compute.
@@ -99,8 +99,18 @@ pub async fn spark(world: &World) -> anyhow::Result<()> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
     let said = pods.logs("squares-driver", &LogParams::default()).await?;
     ensure!(said.contains("SUM 332833500 EXECUTORS 2"), "{said}");
+    ends(plane, dir)
+}
+
+/// With all that runs in it.
+fn ends(plane: ControlPlane, dir: TempDir) -> anyhow::Result<()> {
+    let began = Instant::now();
     plane.end()?;
-    no_process_in(dir.path())
+    no_process_in(dir.path())?;
+    let ended = began.elapsed().as_secs_f64();
+    dir.close()?;
+    eprintln!("    ended in {ended:.1} s, its folder gone after {:.1} s", began.elapsed().as_secs_f64());
+    Ok(())
 }
 
 async fn driver_may_make_executors(client: &Client) -> anyhow::Result<()> {

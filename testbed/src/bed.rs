@@ -104,6 +104,8 @@ pub struct RealNode {
     pub images: Vec<Image>,
     /// The operators beside the control plane: [`Component::KubeRay`], [`Component::SparkOperator`].
     pub operators: Vec<Component>,
+    /// Told what takes more than a moment while the node starts.
+    pub say: Option<fn(&str)>,
 }
 
 /// A cluster of the bed.
@@ -163,7 +165,8 @@ impl Bed {
         let node = match &plan.real_node {
             Some(real) => {
                 node::check_with(&real.operators)?;
-                Some((real, NodeSettings::new(Images::provide(&real.images, progress)?)))
+                let images = Images::provide(&real.images, progress)?;
+                Some((real, NodeSettings { say: real.say, ..NodeSettings::new(images) }))
             }
             None => None,
         };

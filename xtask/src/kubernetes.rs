@@ -84,7 +84,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
 }
 
 fn node_with(ray: bool, spark: bool) -> RealNode {
-    let mut node = RealNode::default();
+    let mut node = RealNode { say: Some(say), ..RealNode::default() };
     for (wanted, image, operator) in
         [(ray, Image::Ray, Component::KubeRay), (spark, Image::Spark, Component::SparkOperator)]
     {

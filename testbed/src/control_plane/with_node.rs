@@ -1,5 +1,7 @@
 //! How a control plane starts its real node.
 
+use std::time::Instant;
+
 use super::{Component, ControlPlane, StartError};
 use crate::node::{self, NodeError, NodeFiles};
 
@@ -84,11 +86,17 @@ impl ControlPlane {
         let Some(settings) = &self.settings.node else { return Ok(()) };
         let socket = NodeFiles::of(&self.settings.folder).socket();
         for image in settings.images.images() {
-            let (images, image, socket) = (settings.images.clone(), *image, socket.clone());
-            let done = tokio::task::spawn_blocking(move || images.import(image, &socket));
-            done.await
-                .map_err(|cause| StartError::Program { name: "ctr", cause: std::io::Error::other(cause.to_string()) })?
+            let (images, image, socket, began) = (settings.images.clone(), *image, socket.clone(), Instant::now());
+            if let Some(say) = settings.say {
+                say(&format!("giving the node the image {}, {} MiB", image.reference(), images.mib(image)));
+            }
+            let done = tokio::task::spawn_blocking(move || images.import(image, &socket)).await;
+            let failed = |cause: tokio::task::JoinError| std::io::Error::other(cause.to_string());
+            done.map_err(|cause| StartError::Program { name: "ctr", cause: failed(cause) })?
                 .map_err(NodeError::from)?;
+            if let Some(say) = settings.say {
+                say(&format!("the node has {} after {:.1} s", image.reference(), began.elapsed().as_secs_f64()));
+            }
         }
         Ok(())
     }

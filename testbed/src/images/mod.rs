@@ -175,6 +175,11 @@ impl Images {
         &self.images
     }
 
+    /// The size of an image's layers.
+    pub fn mib(&self, image: Image) -> u64 {
+        image.layers().iter().filter_map(|layer| self.layers.get(layer)).map(|made| made.bytes >> 20).sum()
+    }
+
     /// Where Spark lies on this machine, for what submits to it (`SPARK_HOME`); `None` without its image.
     pub fn spark_home(&self) -> Option<PathBuf> {
         Some(self.layers.get(&Layer::Spark)?.root.join("usr/lib/python3/dist-packages/pyspark"))

@@ -69,3 +69,43 @@ fn sha256(text: &str) -> String {
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn every_blob_has_the_name_of_what_it_holds_and_every_reference_is_there() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let archive = dir.path().join("layer.tar");
+        fs::write(&archive, "a layer").expect("written");
+        let layer = Made { archive, sha256: sha256("a layer"), bytes: 7, root: dir.path().to_owned() };
+        let mut image = vec![];
+        write(&mut image, "localhost/x:9", &json!({"Cmd": ["/bin/sh"]}), &[&layer, &layer]).expect("written");
+        let (file, tree) = (dir.path().join("image.tar"), dir.path().join("tree"));
+        fs::write(&file, image).expect("written");
+        fs::create_dir(&tree).expect("made");
+        let tar = Command::new("tar").arg("-xf").arg(&file).arg("-C").arg(&tree).status();
+        assert!(tar.expect("tar is there").success());
+        let read =
+            |place: String| fs::read_to_string(tree.join(&place)).unwrap_or_else(|error| panic!("{place}: {error}"));
+        let follow = |description: &Value| {
+            let digest = description["digest"].as_str().and_then(|digest| digest.strip_prefix("sha256:"));
+            let digest = digest.expect("a digest");
+            let text = read(blob(digest));
+            assert_eq!(sha256(&text), digest);
+            assert_eq!(description["size"], text.len());
+            text
+        };
+        let json = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+        let index = json(&read("index.json".to_owned()));
+        assert_eq!(index["manifests"][0]["annotations"]["io.containerd.image.name"], "localhost/x:9");
+        let manifest = json(&follow(&index["manifests"][0]));
+        assert_eq!(json(&follow(&manifest["config"]))["config"]["Cmd"][0], "/bin/sh");
+        assert_eq!(manifest["layers"].as_array().map(Vec::len), Some(2));
+        assert_eq!(follow(&manifest["layers"][1]), "a layer");
+    }
+}

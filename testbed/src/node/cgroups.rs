@@ -28,6 +28,14 @@ fn roots(mounts: &str) -> Vec<PathBuf> {
 /// Makes the branch.
 pub(super) fn make(name: &str) -> io::Result<()> {
     for root in hierarchies() {
+        // With cgroups v2 a group has the controllers that its parent passes on. Those that cannot be passed on here the
+        // kubelet names when it misses them.
+        for controller in ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"] {
+            let passed_on = root.join("cgroup.subtree_control");
+            if passed_on.exists() {
+                let _ = fs::write(&passed_on, format!("+{controller}"));
+            }
+        }
         fs::create_dir_all(root.join(name))?;
     }
     Ok(())

@@ -96,12 +96,14 @@ pub struct NodeSettings {
     pub images: Images,
     /// Where its 512 addresses begin; `None`: a free range is found below 10.64.0.0/11.
     pub range: Option<Ipv4Addr>,
+    /// Told what takes more than a moment while the node starts.
+    pub say: Option<fn(&str)>,
 }
 
 impl NodeSettings {
     /// A node with these images, and addresses that are found free.
     pub fn new(images: Images) -> Self {
-        Self { images, range: None }
+        Self { images, range: None, say: None }
     }
 }
 

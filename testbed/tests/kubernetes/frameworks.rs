@@ -1,6 +1,6 @@
 //! Ray and Spark under their real operators on the real node.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 use http::{Method, Request};
@@ -12,7 +12,10 @@ use tempfile::TempDir;
 use testbed::images::{RAY_VERSION, SPARK_VERSION};
 use testbed::{ControlPlane, Image};
 
-use super::world::{World, no_process_in, until};
+use super::world::{World, no_process_in, until, until_within};
+
+/// How long a framework with three processes of Java or Python may take on a busy machine.
+const START: Duration = Duration::from_secs(400);
 
 const RAY: &str = "/apis/ray.io/v1/namespaces/default/rayjobs";
 const SPARK: &str = "/apis/sparkoperator.k8s.io/v1beta2/namespaces/default/sparkapplications";
@@ -23,7 +26,7 @@ pub async fn ray(world: &World) -> anyhow::Result<()> {
     let client = plane.client();
     let began = Instant::now();
     post(&client, RAY, &ray_job()).await?;
-    let status = until("the RayJob has ended", async || {
+    let status = until_within(START, "the RayJob has ended", async || {
         let status = get(&client, RAY, "squares").await?["status"].clone();
         Ok(matches!(status["jobStatus"].as_str(), Some("SUCCEEDED" | "FAILED" | "STOPPED")).then_some(status))
     })
@@ -86,7 +89,7 @@ pub async fn spark(world: &World) -> anyhow::Result<()> {
     driver_may_make_executors(&client).await?;
     let began = Instant::now();
     post(&client, SPARK, &spark_application()).await?;
-    until("the SparkApplication has ended", async || {
+    until_within(START, "the SparkApplication has ended", async || {
         let status = get(&client, SPARK, "squares").await?["status"].clone();
         match status["applicationState"]["state"].as_str() {
             Some("COMPLETED") => Ok(Some(())),

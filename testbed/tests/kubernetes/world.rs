@@ -72,14 +72,23 @@ pub async fn has_namespace(client: &Client, name: &str) -> anyhow::Result<bool> 
 }
 
 /// Looks until `look` finds something.
-pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+pub async fn until<T>(what: &str, look: impl AsyncFnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    until_within(PATIENCE, what, look).await
+}
+
+/// The same with another patience.
+pub async fn until_within<T>(
+    patience: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
     let began = Instant::now();
     loop {
         if let Some(found) = look().await? {
             return Ok(found);
         }
-        if began.elapsed() > PATIENCE {
-            bail!("{what}: not within {} s", PATIENCE.as_secs());
+        if began.elapsed() > patience {
+            bail!("{what}: not within {} s", patience.as_secs());
         }
         tokio::time::sleep(LOOK).await;
     }

@@ -3,7 +3,7 @@
 //! Everything of it is in namespaces of its own, so that ending it needs no list of what it did: its processes are in a
 //! process namespace that dies with its first process, its mounts in a mount namespace, its links and iptables chains in a
 //! network namespace that dies with the process that holds it. Beyond them there are only its folder (below the cluster's)
-//! and its branch of the cgroups, which [`clear`] removes. The programs of the node find their fixed places (`/run`,
+//! and its branch of the cgroups, which `clear` removes. The programs of the node find their fixed places (`/run`,
 //! `/var/lib/kubelet`, …) in that mount namespace; the machine's own are never touched.
 //!
 //! Called by the control plane; touches processes, namespaces, cgroups and that folder.

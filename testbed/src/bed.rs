@@ -15,6 +15,8 @@ use crate::build::{Binaries, BuildError, Progress};
 use crate::control_plane::{Component, ControlPlane, Settings, StartError};
 use crate::fake::{self, FakeNodes};
 use crate::folders::folder_of_user;
+use crate::images::{Image, ImageError, Images};
+use crate::node::{self, Link, NODE_NAME, NodeError, NodeLack, NodeSettings};
 use crate::process::{Lifetime, Record};
 
 /// How long processes have to end by themselves.
@@ -52,6 +54,15 @@ pub enum BedError {
     /// A program is missing.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// This machine can't run a real node.
+    #[error(transparent)]
+    Lack(#[from] NodeLack),
+    /// An image is missing.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A real node that does not go.
+    #[error(transparent)]
+    Node(#[from] NodeError),
     /// A control plane did not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -82,6 +93,19 @@ pub struct Plan {
     pub clusters: u32,
     /// How many nodes of 8 fake GPUs each of them has.
     pub fake_nodes: u32,
+    /// The real node of the first of them, if it has one.
+    pub real_node: Option<RealNode>,
+}
+
+/// What a real node has beside its containers.
+#[derive(Debug, Clone, Default)]
+pub struct RealNode {
+    /// What pods can run beside the batch image.
+    pub images: Vec<Image>,
+    /// The operators beside the control plane: [`Component::KubeRay`], [`Component::SparkOperator`].
+    pub operators: Vec<Component>,
+    /// Told what takes more than a moment while the node starts.
+    pub say: Option<fn(&str)>,
 }
 
 /// A cluster of the bed.
@@ -100,6 +124,11 @@ impl Cluster {
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.join("kubeconfig")
     }
+
+    /// The addresses between it and its real node, if it has one.
+    pub fn link(&self) -> Option<Link> {
+        Link::read(&self.folder)
+    }
 }
 
 /// The bed in one folder.
@@ -111,7 +140,7 @@ pub struct Bed {
 impl Bed {
     /// `$XDG_STATE_HOME/tidewater/kubernetes`, else `~/.local/state/tidewater/kubernetes`.
     pub fn default_folder() -> PathBuf {
-        folder_of_user("XDG_STATE_HOME", ".local/state")
+        folder_of_user("XDG_STATE_HOME", ".local/state", "kubernetes")
     }
 
     /// The bed whose state is in this folder.
@@ -133,10 +162,22 @@ impl Bed {
             return Err(BedError::AlreadyUp { count: running, folder: self.folder.clone() });
         }
         self.clear()?;
+        let node = match &plan.real_node {
+            Some(real) => {
+                node::check_with(&real.operators)?;
+                let images = Images::provide(&real.images, progress)?;
+                Some((real, NodeSettings { say: real.say, ..NodeSettings::new(images) }))
+            }
+            None => None,
+        };
         let settings = |number: u32| {
             let folder = self.folder.join(format!("cluster-{number}"));
             let settings =
                 if plan.fake_nodes > 0 { Settings::with_fake_nodes(folder) } else { Settings::whole(folder) };
+            let settings = match &node {
+                Some((real, node)) if number == 1 => settings.and_real_node(node.clone()).and(&real.operators),
+                _ => settings,
+            };
             Settings { lifetime: Lifetime::Detached, ..settings }
         };
         let binaries = Binaries::provide(&settings(1).tools(), progress)?;
@@ -145,6 +186,10 @@ impl Bed {
             async move {
                 let plane = ControlPlane::start(binaries, settings).await?;
                 progress(&format!("cluster-{number} is ready after {:.1} s", plane.ready_in().as_secs_f64()));
+                if let Some(node) = plane.node() {
+                    let images: Vec<String> = node.images.images().iter().map(|image| image.reference()).collect();
+                    progress(&format!("cluster-{number}'s node {NODE_NAME} runs containers of {}", images.join(", ")));
+                }
                 fill(&plane, &format!("cluster-{number}"), plan.fake_nodes, progress).await?;
                 Ok::<_, BedError>(plane)
             }
@@ -166,6 +211,9 @@ impl Bed {
         for component in Component::ALL.into_iter().rev() {
             let of_kind = clusters.iter().flat_map(|c| &c.processes).filter(|(c, r)| *c == component && r.lives());
             ended += end(&of_kind.map(|(_, record)| record.clone()).collect::<Vec<_>>())?;
+        }
+        for cluster in &clusters {
+            node::clear(&cluster.folder)?;
         }
         if !keep {
             self.clear()?;
@@ -201,6 +249,8 @@ impl Bed {
 
     fn clear(&self) -> Result<(), BedError> {
         for folder in self.cluster_folders()? {
+            // Of one whose processes were killed by others.
+            node::clear(&folder)?;
             fs::remove_dir_all(&folder).map_err(|cause| BedError::Folder { place: folder, cause })?;
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! Real Kubernetes on this machine, for tests and for people: any number of control planes side by side on loopback, and
-//! fleets of nodes whose kubelets kwok plays.
+//! Real Kubernetes on this machine, for tests and for people: any number of control planes side by side on loopback, fleets
+//! of nodes whose kubelets kwok plays, and nodes that really run containers ([`node`]), of images made here ([`images`]).
 //!
 //! Nothing is installed and no image is pulled: the programs are built once from their pinned Go modules ([`build`]) into
 //! the user's cache. A [`ControlPlane`] has a folder, ports, certificates and processes of its own; the processes die with
@@ -13,9 +13,13 @@ pub mod client;
 pub mod control_plane;
 pub mod fake;
 mod folders;
+pub mod images;
+pub mod node;
 pub mod process;
 
 pub use build::{Binaries, BuildError, Tool};
 pub use client::connect;
 pub use control_plane::{Component, ControlPlane, Settings, StartError};
 pub use fake::FakeNodes;
+pub use images::{Image, ImageError, Images};
+pub use node::{NodeError, NodeLack, NodeSettings};

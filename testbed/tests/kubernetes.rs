@@ -7,6 +7,8 @@
 mod kubernetes {
     pub mod crashes;
     pub mod fleets;
+    pub mod frameworks;
+    pub mod nodes;
     pub mod planes;
     pub mod world;
 }
@@ -18,9 +20,9 @@ use std::time::Instant;
 
 use futures_util::future::LocalBoxFuture;
 use kubernetes::world::{self, World};
-use kubernetes::{crashes, fleets, planes};
+use kubernetes::{crashes, fleets, frameworks, nodes, planes};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use testbed::{Binaries, BuildError, Settings};
+use testbed::{Binaries, Component, Image, Images, NodeSettings, Settings, node};
 
 type Test = for<'a> fn(&'a World) -> LocalBoxFuture<'a, anyhow::Result<()>>;
 
@@ -33,6 +35,8 @@ enum On {
     Any,
     /// None.
     Nothing,
+    /// A control plane of its own with a real node: these images beside the batch image, these operators.
+    Real(&'static [Image], &'static [Component]),
 }
 
 const TESTS: &[(&str, On, Test)] = &[
@@ -42,37 +46,62 @@ const TESTS: &[(&str, On, Test)] = &[
     ("crashes::of_the_api_server_lose_nothing", On::Own, |w| Box::pin(crashes::api_server(w))),
     ("crashes::of_what_started_them_end_them_too", On::Nothing, |w| Box::pin(crashes::starter(w))),
     ("crashes::at_the_start_are_told_with_the_end_of_the_log", On::Own, |w| Box::pin(crashes::at_the_start(w))),
+    ("nodes::run_pods_and_leave_nothing", On::Real(&[], &[]), |w| Box::pin(nodes::pods(w))),
+    ("nodes::come_back_after_a_power_cut", On::Real(&[], &[]), |w| Box::pin(nodes::power_cut(w))),
+    ("nodes::end_with_what_started_them", On::Real(&[], &[]), |w| Box::pin(nodes::starter(w))),
+    ("frameworks::ray_jobs_succeed", RAY, |w| Box::pin(frameworks::ray(w))),
+    ("frameworks::spark_applications_complete", SPARK, |w| Box::pin(frameworks::spark(w))),
 ];
 
+const RAY: On = On::Real(&[Image::Ray], &[Component::KubeRay]);
+const SPARK: On = On::Real(&[Image::Spark], &[Component::SparkOperator]);
+
 fn main() -> ExitCode {
-    if let Some(code) = crashes::hold() {
+    if let Some(code) = crashes::hold().or_else(nodes::hold) {
         return code;
     }
     let (given, rest) = given_kubeconfig(std::env::args().collect());
     let mut arguments = Arguments::from_iter(rest);
     // Each test starts several processes: more of them at a time would only measure the machine.
     arguments.test_threads.get_or_insert(2);
-    let binaries = if arguments.list || given.is_some() { None } else { Some(provide()) };
-    let lack = match &binaries {
-        Some(Err(error)) if !error.is_lack() => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
-        Some(Err(error)) => Some(error.to_string()),
-        _ if given.is_some() => Some("it needs clusters of its own, and one was given".to_owned()),
-        _ => None,
-    };
-    let binaries = binaries.and_then(Result::ok).map(Arc::new);
     let trials = TESTS.iter().map(|(name, on, test)| {
-        let world = World { binaries: binaries.clone(), given: given.clone().filter(|_| *on == On::Any) };
-        let lack = lack.clone().filter(|_| world.given.is_none() && *on != On::Nothing);
-        Trial::ignorable_test(*name, move || run(name, &world, lack, *test))
+        let mut world = World { binaries: None, given: given.clone(), node: None, operators: &[] };
+        Trial::ignorable_test(*name, move || {
+            let lack = provide(&mut world, *on)?;
+            run(name, &world, lack, *test)
+        })
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-fn provide() -> Result<Binaries, BuildError> {
-    Binaries::provide(&Settings::with_fake_nodes("").tools(), &|line| eprintln!("    {line}"))
+/// Gives a test what it needs; what the machine lacks for it is the answer.
+fn provide(world: &mut World, on: On) -> Result<Option<String>, Failed> {
+    let say = |line: &str| eprintln!("    {line}");
+    match on {
+        On::Nothing => return Ok(None),
+        On::Any if world.given.is_some() => return Ok(None),
+        _ if world.given.is_some() => return Ok(Some("it needs clusters of its own, and one was given".to_owned())),
+        _ => {}
+    }
+    let mut settings = Settings::with_fake_nodes("");
+    if let On::Real(images, operators) = on {
+        if let Err(lack) = node::check_with(operators) {
+            return Ok(Some(lack.to_string()));
+        }
+        let images = match Images::provide(images, &say) {
+            Err(error) if error.is_lack() => return Ok(Some(error.to_string())),
+            images => NodeSettings::new(images?),
+        };
+        settings = Settings::with_real_node("", images.clone()).and(operators);
+        (world.node, world.operators) = (Some(images), operators);
+    }
+    match Binaries::provide(&settings.tools(), &say) {
+        Err(error) if error.is_lack() => Ok(Some(error.to_string())),
+        binaries => {
+            world.binaries = Some(Arc::new(binaries?));
+            Ok(None)
+        }
+    }
 }
 
 /// `--kubeconfig FILE` or the variable; and the other arguments.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use testbed::bed::{Bed, Cluster, Plan};
-use testbed::{Binaries, Settings, Tool};
+use testbed::bed::{Bed, Cluster, Plan, RealNode};
+use testbed::{Binaries, Component, Image, Images, Settings, Tool};
 
 /// Real Kubernetes clusters on this machine.
 #[derive(Debug, clap::Subcommand)]
@@ -17,9 +17,16 @@ pub enum Command {
         /// How many nodes of 8 fake GPUs each of them has; their kubelets are played by kwok.
         #[arg(long, default_value_t = 0)]
         fake_nodes: u32,
-        /// A real kubelet with containers in the first of them.
+        /// A real kubelet with containers in the first of them. Pods there can run the image `localhost/tidewater-batch:1`
+        /// (busybox), with `imagePullPolicy: Never`.
         #[arg(long)]
         real_node: bool,
+        /// The KubeRay operator beside it, and Ray's image, `localhost/tidewater-ray:2.52.1`.
+        #[arg(long, requires = "real_node")]
+        ray: bool,
+        /// The Spark operator beside it, and Spark's image, `localhost/tidewater-spark:4.0.1`.
+        #[arg(long, requires = "real_node")]
+        spark: bool,
         #[command(flatten)]
         place: Place,
     },
@@ -41,6 +48,11 @@ pub enum Command {
         /// `kubectl`, `etcd`, …
         names: Vec<String>,
     },
+    /// Makes the container images of the real node into the cache, all unless some are named, and prints what pods call them.
+    Images {
+        /// `batch`, `ray`, `spark`
+        names: Vec<String>,
+    },
 }
 
 /// Where the bed's state is.
@@ -60,15 +72,28 @@ impl Place {
 /// Does it.
 pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Up { real_node: true, .. } => bail!(
-            "--real-node: a node with a kubelet and containers is not part of this version; nodes are played by kwok \
-             (--fake-nodes N)"
-        ),
-        Command::Up { clusters, fake_nodes, place, .. } => up(&place.bed(), &Plan { clusters, fake_nodes }),
+        Command::Up { clusters, fake_nodes, real_node, ray, spark, place } => {
+            let real_node = real_node.then(|| node_with(ray, spark));
+            up(&place.bed(), &Plan { clusters, fake_nodes, real_node })
+        }
         Command::Down { keep, place } => down(&place.bed(), keep),
         Command::Status { place } => status(&place.bed()),
         Command::Build { names } => build(&names),
+        Command::Images { names } => images(&names),
     }
+}
+
+fn node_with(ray: bool, spark: bool) -> RealNode {
+    let mut node = RealNode { say: Some(say), ..RealNode::default() };
+    for (wanted, image, operator) in
+        [(ray, Image::Ray, Component::KubeRay), (spark, Image::Spark, Component::SparkOperator)]
+    {
+        if wanted {
+            node.images.push(image);
+            node.operators.push(operator);
+        }
+    }
+    node
 }
 
 fn say(line: &str) {
@@ -134,6 +159,22 @@ fn build(names: &[String]) -> anyhow::Result<()> {
     let binaries = Binaries::provide(&tools, &say)?;
     for path in tools.iter().filter_map(|tool| binaries.path(*tool)) {
         println!("{}", path.display());
+    }
+    Ok(())
+}
+
+fn images(names: &[String]) -> anyhow::Result<()> {
+    let named = |name: &String| match Image::ALL.into_iter().find(|image| image.name() == name) {
+        Some(image) => Ok(image),
+        None => bail!("{name}: no such image; there are {}", Image::ALL.map(Image::name).join(", ")),
+    };
+    let mut images = names.iter().map(named).collect::<anyhow::Result<Vec<_>>>()?;
+    if images.is_empty() {
+        images = Image::ALL.to_vec();
+    }
+    Images::provide(&images, &say)?;
+    for image in images {
+        println!("{}", image.reference());
     }
     Ok(())
 }

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Instant;
 
-use testbed::{Binaries, Settings};
+use testbed::bed::Bed;
+use testbed::process::Record;
+use testbed::{Binaries, Images, NodeSettings, Settings, node};
 
 fn xtask(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -80,10 +82,62 @@ fn clusters_outlive_up_and_down_ends_exactly_them() {
 }
 
 #[test]
-fn what_is_not_there_yet_is_refused() {
+fn a_real_node_goes_with_down_even_if_its_first_process_was_killed() {
+    let node = NodeSettings::new(match Images::provide(&[], &|line| eprintln!("{line}")) {
+        Ok(images) => images,
+        Err(error) => return skipped(error.is_lack(), &error.to_string()),
+    });
+    if let Err(lack) = node::check() {
+        return skipped(true, &lack.to_string());
+    }
+    if let Err(error) = Binaries::provide(&Settings::with_real_node("", node).tools(), &|line| eprintln!("{line}")) {
+        return skipped(error.is_lack(), &error.to_string());
+    }
     let dir = tempfile::tempdir().expect("a folder");
-    let up = xtask(dir.path(), &["up", "--real-node"]);
-    assert!(!up.status.success() && err(&up).contains("--fake-nodes"), "{}", err(&up));
+    let _down = Down(dir.path());
+    let up = xtask(dir.path(), &["up", "--clusters", "2", "--real-node"]);
+    assert!(up.status.success(), "{}", err(&up));
+    eprintln!("{}", err(&up));
+    let status = out(&xtask(dir.path(), &["status"]));
+    assert_eq!(status.matches(" runs\n").count(), 10 + 4, "{status}");
+    assert_eq!(status.matches("kubelet ").count(), 1, "the first of them has the node: {status}");
+    let cluster = dir.path().join("cluster-1");
+    let record = |name: &str| Record::read(&cluster.join(name)).expect("a record");
+    let (init, holder) = (record("node-init.pid"), record("node-network.pid"));
+    let branch = std::fs::read_to_string(cluster.join("node/cgroup")).expect("a name");
+    let branches = || {
+        let groups = ["/sys/fs/cgroup", "/sys/fs/cgroup/cpu", "/sys/fs/cgroup/memory"].map(Path::new);
+        groups.into_iter().filter(|group| group.join(&branch).exists()).count()
+    };
+    let clusters = Bed::new(dir.path().to_owned()).clusters().expect("clusters");
+    let interface = clusters[0].link().expect("it has a node").interface();
+    let linked = || Path::new("/sys/class/net").join(&interface).exists();
+    assert!(branches() > 0 && init.lives() && linked());
+
+    record("node.pid").signal(rustix::process::Signal::KILL);
+    let down = xtask(dir.path(), &["down"]);
+    assert!(down.status.success(), "{}", err(&down));
+    assert!(!init.lives() && !holder.lives());
+    assert_eq!(branches(), 0, "its cgroups are left");
+    assert!(!cluster.exists());
+    let began = Instant::now();
+    // The kernel takes a namespace apart in its own time.
+    while linked() && began.elapsed().as_secs() < 30 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(!linked(), "the link to it is left");
+}
+
+fn skipped(is_lack: bool, why: &str) {
+    assert!(is_lack, "{why}");
+    eprintln!("skipped: {why}");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let up = xtask(dir.path(), &["up", "--ray"]);
+    assert!(!up.status.success() && err(&up).contains("--real-node"), "{}", err(&up));
     let none = xtask(dir.path(), &["up", "--clusters", "0"]);
     assert!(!none.status.success());
     let down = xtask(dir.path(), &["down"]);

@@ -4,6 +4,7 @@
 //! is whole, and of the versions and flags that its folder's name stands for. Where modules come from is what this user's
 //! Go settings say. Touches the cache and starts `go`.
 
+mod crds;
 mod cure;
 mod recipes;
 
@@ -105,6 +106,7 @@ impl BuildError {
 /// Programs that are there.
 #[derive(Debug, Clone)]
 pub struct Binaries {
+    cache: PathBuf,
     paths: BTreeMap<Tool, PathBuf>,
 }
 
@@ -118,7 +120,7 @@ impl Binaries {
     pub fn provide_in(cache: &Path, tools: &[Tool], progress: Progress) -> Result<Self, BuildError> {
         let paths: BTreeMap<Tool, PathBuf> = tools.iter().map(|tool| (*tool, place(cache, *tool))).collect();
         if paths.values().all(|path| path.exists()) {
-            return Ok(Self { paths });
+            return Ok(Self { cache: cache.to_owned(), paths });
         }
         go_is_there(&paths)?;
         fs::create_dir_all(cache).map_err(unusable(cache))?;
@@ -129,7 +131,12 @@ impl Binaries {
                 build(cache, *tool, path, progress)?;
             }
         }
-        Ok(Self { paths })
+        Ok(Self { cache: cache.to_owned(), paths })
+    }
+
+    /// The custom resources that this program serves, as the API server takes them.
+    pub fn custom_resources(&self, tool: Tool) -> Result<Vec<serde_json::Value>, BuildError> {
+        crds::provide(&self.cache, tool)
     }
 
     /// Where a program is; `None` if it was not asked for.
@@ -140,7 +147,7 @@ impl Binaries {
 
 /// `$XDG_CACHE_HOME/tidewater/kubernetes`, else `~/.cache/tidewater/kubernetes`.
 pub fn default_cache() -> PathBuf {
-    folder_of_user("XDG_CACHE_HOME", ".cache")
+    folder_of_user("XDG_CACHE_HOME", ".cache", "kubernetes")
 }
 
 fn place(cache: &Path, tool: Tool) -> PathBuf {
@@ -216,7 +223,7 @@ fn build(cache: &Path, tool: Tool, path: &Path, progress: Progress) -> Result<()
 fn write_module(folder: &Path, module: &Module) -> Result<(), BuildError> {
     let place = folder.join("module");
     fs::create_dir_all(&place).map_err(unusable(&place))?;
-    for (name, text) in [("go.mod", module.go_mod), ("go.sum", module.go_sum), ("tools.go", module.tools_go)] {
+    for (name, text) in [("go.mod", module.go_mod), ("go.sum", module.go_sum), module.source] {
         let file = place.join(name);
         fs::write(&file, text).map_err(unusable(&file))?;
     }

@@ -1,4 +1,4 @@
-//! The command line of each component. Everything listens on loopback alone.
+//! The command line of each component. Everything listens on loopback alone, or on the link to the real node.
 
 use std::ffi::OsString;
 
@@ -6,6 +6,7 @@ use super::credentials::{Files, SERVICE_RANGE};
 use super::ports::Ports;
 use super::settings::{Component, Settings};
 use crate::fake::FAKE_LABEL;
+use crate::node::Link;
 
 /// How long a node's lease may go without renewal before the node counts as lost, where kwok renews it each minute.
 const FAKE_NODE_GRACE: &str = "5m";
@@ -23,14 +24,26 @@ impl Line {
 }
 
 /// The arguments of a component of this control plane.
-pub(super) fn of(component: Component, settings: &Settings, files: &Files, ports: Ports) -> Vec<OsString> {
+pub(super) fn of(
+    component: Component,
+    settings: &Settings,
+    files: &Files,
+    ports: Ports,
+    link: Option<Link>,
+) -> Vec<OsString> {
     let line = Line(vec![]);
     match component {
         Component::Etcd => etcd(line, files, ports),
-        Component::ApiServer => api_server(line, settings, files, ports),
+        Component::ApiServer => api_server(line, settings, files, ports, link),
         Component::ControllerManager => controller_manager(line, settings, files, ports),
         Component::Scheduler => scheduler(line, files, ports),
         Component::Kwok => kwok(line, files, ports),
+        Component::CoreDns => line.set("conf", files.at("Corefile")),
+        Component::KubeRay => kuberay(line, files, ports),
+        Component::SparkOperator => spark_operator(line, files, ports),
+        // Those of the real node have command lines of its own.
+        Component::NodeNetwork | Component::Node | Component::Containerd => line,
+        Component::Kubelet | Component::KubeProxy => line,
     }
     .0
 }
@@ -49,20 +62,31 @@ fn etcd(line: Line, files: &Files, ports: Ports) -> Line {
         .set("log-level", "warn")
 }
 
-fn api_server(line: Line, settings: &Settings, files: &Files, ports: Ports) -> Line {
+fn api_server(line: Line, settings: &Settings, files: &Files, ports: Ports, link: Option<Link>) -> Line {
+    let line = match link {
+        // Pods come by the service, whose endpoint is this address.
+        Some(link) => line
+            .set("bind-address", link.host().to_string())
+            .set("advertise-address", link.host().to_string())
+            .set("authorization-mode", "Node,RBAC")
+            .set("kubelet-preferred-address-types", "InternalIP")
+            .set("kubelet-client-certificate", files.at("kubelet-client.crt"))
+            .set("kubelet-client-key", files.at("kubelet-client.key")),
+        None => line
+            .set("bind-address", "127.0.0.1")
+            .set("advertise-address", "127.0.0.1")
+            .set("authorization-mode", "RBAC")
+            // A service may not point at loopback: the `kubernetes` service has no endpoint.
+            .set("endpoint-reconciler-type", "none"),
+    };
     let line = line
         .set("etcd-servers", format!("http://127.0.0.1:{}", ports.etcd))
-        .set("bind-address", "127.0.0.1")
         .set("secure-port", ports.api_server.to_string())
-        .set("advertise-address", "127.0.0.1")
-        // A service may not point at loopback: the `kubernetes` service has no endpoint.
-        .set("endpoint-reconciler-type", "none")
         .set("tls-cert-file", files.at("server.crt"))
         .set("tls-private-key-file", files.at("server.key"))
         .set("cert-dir", files.at("api-server-certificates"))
         .set("client-ca-file", files.at("ca.crt"))
         .set("token-auth-file", files.at("tokens.csv"))
-        .set("authorization-mode", "RBAC")
         .set("service-account-issuer", "https://kubernetes.default.svc")
         .set("service-account-key-file", files.at("service-accounts.pub"))
         .set("service-account-signing-key-file", files.at("service-accounts.key"))
@@ -113,6 +137,59 @@ fn kwok(line: Line, files: &Files, ports: Ports) -> Line {
         .set("manage-nodes-with-label-selector", format!("{}={}", FAKE_LABEL.0, FAKE_LABEL.1))
 }
 
+fn kuberay(line: Line, files: &Files, ports: Ports) -> Line {
+    line.set("kubeconfig", files.kubeconfig_of(Component::KubeRay))
+        .set("health-probe-bind-address", format!("127.0.0.1:{}", ports.kuberay))
+        .set("metrics-addr", "0")
+        .set("enable-leader-election", "false")
+        // It is no pod and cannot resolve the cluster's names: it speaks to Ray through the API server.
+        .set("use-kubernetes-proxy", "true")
+}
+
+fn spark_operator(line: Line, files: &Files, ports: Ports) -> Line {
+    Line(line.0.into_iter().chain(["controller".into(), "start".into()]).collect())
+        .set("kubeconfig", files.kubeconfig_of(Component::SparkOperator))
+        .set("namespaces", "")
+        .set("health-probe-bind-address", format!("127.0.0.1:{}", ports.spark_operator))
+        .set("enable-metrics", "false")
+        .set("leader-election", "false")
+}
+
+/// What the name server does: the cluster's names alone.
+pub(super) fn corefile(files: &Files, ports: Ports, link: Option<Link>) -> String {
+    let address = link.map_or_else(|| "127.0.0.1".to_owned(), |link| link.host().to_string());
+    let kubeconfig = files.kubeconfig_of(Component::CoreDns);
+    format!(
+        ".:53 {{\n  bind {address}\n  errors\n  ready 127.0.0.1:{}\n  kubernetes cluster.local in-addr.arpa {{\n    \
+         kubeconfig \"{}\"\n    pods insecure\n    ttl 1\n  }}\n}}\n",
+        ports.core_dns,
+        kubeconfig.display()
+    )
+}
+
+/// What a component finds in its environment.
+pub(super) fn environment(
+    component: Component,
+    settings: &Settings,
+    files: &Files,
+    ports: Ports,
+    link: Option<Link>,
+) -> Vec<(&'static str, OsString)> {
+    if component != Component::SparkOperator {
+        return vec![];
+    }
+    let host = link.map_or_else(|| "127.0.0.1".to_owned(), |link| link.host().to_string());
+    let spark = settings.node.as_ref().and_then(|node| node.images.spark_home());
+    // It submits by Spark's own program, which takes certificate and token from the kubeconfig and the place from these.
+    let mut environment = vec![
+        ("KUBECONFIG", files.kubeconfig_of(component).into()),
+        ("KUBERNETES_SERVICE_HOST", host.into()),
+        ("KUBERNETES_SERVICE_PORT", ports.api_server.to_string().into()),
+    ];
+    environment.extend(spark.map(|home| ("SPARK_HOME", home.into())));
+    environment
+}
+
 /// A component's own page of health, with the control plane's certificate.
 fn serving(line: Line, files: &Files, port: u16) -> Line {
     line.set("bind-address", "127.0.0.1")
@@ -125,14 +202,26 @@ fn serving(line: Line, files: &Files, port: u16) -> Line {
 mod tests {
     use super::*;
 
+    const PORTS: Ports = Ports {
+        etcd: 1,
+        etcd_peer: 2,
+        api_server: 3,
+        controller_manager: 4,
+        scheduler: 5,
+        kwok: 6,
+        core_dns: 7,
+        kuberay: 8,
+        spark_operator: 9,
+    };
+
     #[test]
     fn nothing_listens_beyond_loopback() {
         let settings = Settings::with_fake_nodes("/x");
-        let ports = Ports { etcd: 1, etcd_peer: 2, api_server: 3, controller_manager: 4, scheduler: 5, kwok: 6 };
-        for component in Component::ALL {
-            let line = of(component, &settings, &Files::of("/x".as_ref()), ports);
+        let of_plane = |component: &Component| !component.is_of_node() && *component != Component::CoreDns;
+        for component in Component::ALL.into_iter().filter(of_plane) {
+            let line = of(component, &settings, &Files::of("/x".as_ref()), PORTS, None);
             let text: Vec<String> = line.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
-            let listens = ["bind-address=", "listen-", "server-address="];
+            let listens = ["bind-address=", "listen-", "server-address=", "probe-bind-address="];
             let addresses = text.iter().filter(|a| listens.iter().any(|flag| a.contains(flag)));
             assert!(addresses.clone().all(|a| a.contains("127.0.0.1")), "{text:?}");
             assert!(addresses.count() > 0, "{component:?} listens everywhere unless it is told where");
@@ -141,9 +230,8 @@ mod tests {
 
     #[test]
     fn pods_are_let_in_where_nobody_makes_service_accounts() {
-        let ports = Ports { etcd: 1, etcd_peer: 2, api_server: 3, controller_manager: 4, scheduler: 5, kwok: 6 };
         let has = |settings: Settings| {
-            let line = of(Component::ApiServer, &settings, &Files::of("/x".as_ref()), ports);
+            let line = of(Component::ApiServer, &settings, &Files::of("/x".as_ref()), PORTS, None);
             line.contains(&OsString::from("--disable-admission-plugins=ServiceAccount"))
         };
         assert!(has(Settings::api_only("/x")));

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -15,19 +15,27 @@ use rcgen::{
 use serde_json::json;
 
 use super::settings::Component;
+use crate::node::NodeFiles;
 
 /// The first address of the services' range: the API server's own service.
 pub(super) const SERVICE_RANGE: &str = "10.96.0.0/16";
 const API_SERVICE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
 
 /// Who may speak to the API server. The names stand in the audit log, so that tests know who did what.
-const USERS: [(&str, &str, &str); 4] = [
+const USERS: [(&str, &str, &str); 9] = [
     // file of the kubeconfig, user, groups
     ("kubeconfig", "admin", "system:masters"),
     ("controller-manager.kubeconfig", "system:kube-controller-manager", ""),
     ("scheduler.kubeconfig", "system:kube-scheduler", ""),
     ("kwok.kubeconfig", KWOK_USER, "system:masters"),
+    ("coredns.kubeconfig", "coredns", "system:masters"),
+    ("kuberay-operator.kubeconfig", "kuberay-operator", "system:masters"),
+    ("spark-operator.kubeconfig", "spark-operator", "system:masters"),
+    ("kubelet.kubeconfig", KUBELET_USER, "system:nodes"),
+    ("kube-proxy.kubeconfig", "system:kube-proxy", ""),
 ];
+/// A kubelet's rights are those of the node whose name is in its own.
+const KUBELET_USER: &str = "system:node:real-0";
 /// kwok's name in the audit log.
 pub(super) const KWOK_USER: &str = "kwok";
 
@@ -46,13 +54,24 @@ impl Files {
         self.folder.join(name)
     }
 
+    /// Those of the real node.
+    pub(super) fn node(&self) -> NodeFiles {
+        NodeFiles::of(&self.folder)
+    }
+
     /// The kubeconfig of a component that speaks to the API server.
     pub(super) fn kubeconfig_of(&self, component: Component) -> PathBuf {
         self.at(match component {
             Component::ControllerManager => "controller-manager.kubeconfig",
             Component::Scheduler => "scheduler.kubeconfig",
             Component::Kwok => "kwok.kubeconfig",
+            Component::CoreDns => "coredns.kubeconfig",
+            Component::KubeRay => "kuberay-operator.kubeconfig",
+            Component::SparkOperator => "spark-operator.kubeconfig",
+            Component::Kubelet => "kubelet.kubeconfig",
+            Component::KubeProxy => "kube-proxy.kubeconfig",
             Component::Etcd | Component::ApiServer => "kubeconfig",
+            Component::NodeNetwork | Component::Node | Component::Containerd => "kubeconfig",
         })
     }
 }
@@ -74,9 +93,9 @@ pub enum CredentialsError {
 }
 
 /// Makes all of it, unless the folder has it from before. The kubeconfigs are written anew: the port may be another.
-pub(super) fn provide(files: &Files, api_server_port: u16) -> Result<(), CredentialsError> {
+pub(super) fn provide(files: &Files, api_server: SocketAddrV4) -> Result<(), CredentialsError> {
     if !files.at("tokens.csv").exists() {
-        make(files)?;
+        make(files, *api_server.ip())?;
     }
     let read = |name: &str| {
         let file = files.at(name);
@@ -93,12 +112,12 @@ pub(super) fn provide(files: &Files, api_server_port: u16) -> Result<(), Credent
             let cause = io::Error::other(format!("tokens.csv has no {user}; delete the folder to begin anew"));
             return Err(CredentialsError::File { file, cause });
         };
-        write_private(&file, &kubeconfig(&files.at("ca.crt"), api_server_port, user, token))?;
+        write_private(&file, &kubeconfig(&files.at("ca.crt"), api_server, user, token))?;
     }
     Ok(())
 }
 
-fn make(files: &Files) -> Result<(), CredentialsError> {
+fn make(files: &Files, api_server: Ipv4Addr) -> Result<(), CredentialsError> {
     let ca_key = KeyPair::generate()?;
     let mut ca = CertificateParams::default();
     ca.distinguished_name.push(DnType::CommonName, "tidewater test bed");
@@ -115,10 +134,23 @@ fn make(files: &Files) -> Result<(), CredentialsError> {
     }
     server.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
     server.subject_alt_names.push(SanType::IpAddress(API_SERVICE));
+    if !api_server.is_loopback() {
+        server.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(api_server)));
+    }
     server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     write_private(&files.at("server.crt"), &server.signed_by(&key, &issuer)?.pem())?;
     write_private(&files.at("server.key"), &key.serialize_pem())?;
+
+    // The API server's own, by which a kubelet knows it.
+    let key = KeyPair::generate()?;
+    let mut client = CertificateParams::default();
+    client.distinguished_name.push(DnType::CommonName, "kube-apiserver-kubelet-client");
+    client.distinguished_name.push(DnType::OrganizationName, "system:masters");
+    client.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    write_private(&files.at("kubelet-client.crt"), &client.signed_by(&key, &issuer)?.pem())?;
+    write_private(&files.at("kubelet-client.key"), &key.serialize_pem())?;
 
     let accounts = KeyPair::generate()?;
     write_private(&files.at("service-accounts.key"), &accounts.serialize_pem())?;
@@ -134,8 +166,8 @@ fn make(files: &Files) -> Result<(), CredentialsError> {
     write_private(&files.at("tokens.csv"), &tokens.concat())
 }
 
-fn kubeconfig(ca: &Path, port: u16, user: &str, token: &str) -> String {
-    let server = format!("https://127.0.0.1:{port}");
+fn kubeconfig(ca: &Path, api_server: SocketAddrV4, user: &str, token: &str) -> String {
+    let server = format!("https://{api_server}");
     // JSON is YAML, and needs no care for what a path may hold.
     let config = json!({
         "apiVersion": "v1",
@@ -161,16 +193,26 @@ pub(super) fn write_private(file: &Path, text: &str) -> Result<(), CredentialsEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::NODE_NAME;
+
+    fn loopback(port: u16) -> SocketAddrV4 {
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
+    }
+
+    #[test]
+    fn the_kubelet_has_the_name_of_its_node() {
+        assert_eq!(KUBELET_USER, format!("system:node:{NODE_NAME}"));
+    }
 
     #[test]
     fn a_folder_keeps_its_authority_and_its_tokens() {
         let dir = tempfile::tempdir().expect("a folder");
         let files = Files::of(dir.path());
-        provide(&files, 20_001).expect("made");
+        provide(&files, loopback(20_001)).expect("made");
         let read = |name: &str| fs::read_to_string(files.at(name)).expect("there");
         let before = (read("ca.crt"), read("tokens.csv"));
         assert!(read("kubeconfig").contains("https://127.0.0.1:20001"));
-        provide(&files, 20_002).expect("found");
+        provide(&files, loopback(20_002)).expect("found");
         assert_eq!((read("ca.crt"), read("tokens.csv")), before);
         assert!(read("kubeconfig").contains("https://127.0.0.1:20002"));
     }
@@ -179,7 +221,7 @@ mod tests {
     fn every_user_has_a_token_of_its_own() {
         let dir = tempfile::tempdir().expect("a folder");
         let files = Files::of(dir.path());
-        provide(&files, 20_001).expect("made");
+        provide(&files, loopback(20_001)).expect("made");
         let tokens = fs::read_to_string(files.at("tokens.csv")).expect("there");
         let all: std::collections::BTreeSet<&str> = tokens.lines().filter_map(|l| l.split(',').next()).collect();
         assert_eq!(all.len(), USERS.len());

@@ -6,21 +6,25 @@
 mod arguments;
 mod audit;
 mod credentials;
+mod extensions;
 mod ports;
 mod ready;
 mod settings;
+mod with_node;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kube::Client;
 use rustix::process::Signal;
 
-use crate::build::Binaries;
+use crate::build::{Binaries, BuildError};
 use crate::client::{self, ClientError};
+use crate::node::{self, Link, NodeError, NodeSettings};
 use crate::process::{Process, Program, tail};
 pub use audit::Audited;
 pub use credentials::CredentialsError;
@@ -47,6 +51,20 @@ pub enum StartError {
     /// Its credentials cannot be made.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// Its real node is not up.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// An operator's custom resources are not there.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// An operator's custom resources were refused.
+    #[error("the custom resources of {name} were not made: {cause}")]
+    CustomResources {
+        /// Whose.
+        name: &'static str,
+        /// What the API server said.
+        cause: Box<kube::Error>,
+    },
     /// Its kubeconfig is not taken.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -101,6 +119,7 @@ pub struct ControlPlane {
     binaries: Binaries,
     files: Files,
     ports: Ports,
+    link: Option<Link>,
     client: Client,
     processes: BTreeMap<Component, Process>,
     ready_in: Duration,
@@ -130,22 +149,30 @@ impl ControlPlane {
         settings.folder = fs::canonicalize(&settings.folder).map_err(unusable(&settings.folder))?;
         let files = Files::of(&settings.folder);
         let ports = Ports::free().map_err(unusable(&settings.folder))?;
-        credentials::provide(&files, ports.api_server)?;
-        write_configurations(&files, &settings)?;
+        let link = settings.node.as_ref().map(|node| Link::choose(&settings.folder, node.range)).transpose()?;
+        let api_server = SocketAddrV4::new(link.map_or(Ipv4Addr::LOCALHOST, Link::host), ports.api_server);
+        credentials::provide(&files, api_server)?;
+        write_configurations(&files, &settings, ports, link)?;
         let client = client::connect(&files.at("kubeconfig")).await?;
         let (binaries, processes) = (binaries.clone(), BTreeMap::new());
-        let mut plane = Self { settings, binaries, files, ports, client, processes, ready_in: Duration::ZERO };
+        let mut plane = Self { settings, binaries, files, ports, link, client, processes, ready_in: Duration::ZERO };
+        plane.open_link().await?;
         // The API server waits for etcd by itself.
         plane.launch(Component::Etcd)?;
         plane.launch(Component::ApiServer)?;
         plane.until_ready(Component::ApiServer).await?;
-        let others: Vec<Component> = Component::ALL.into_iter().skip(2).filter(|c| plane.settings.has(*c)).collect();
+        plane.start_node().await?;
+        let of_its_own = |c: &Component| matches!(c, Component::Etcd | Component::ApiServer) || c.is_of_node();
+        let others = Component::ALL.into_iter().filter(|c| !of_its_own(c) && plane.settings.has(*c));
+        let others: Vec<Component> = others.collect();
         for component in &others {
+            extensions::install(&plane.client, &plane.binaries, *component).await?;
             plane.launch(*component)?;
         }
         for component in others {
             plane.until_ready(component).await?;
         }
+        plane.until_node_ready().await?;
         plane.ready_in = began.elapsed();
         Ok(plane)
     }
@@ -163,6 +190,16 @@ impl ControlPlane {
     /// The kubeconfig of its administrator.
     pub fn kubeconfig(&self) -> PathBuf {
         self.files.at("kubeconfig")
+    }
+
+    /// Its real node as it was asked for.
+    pub fn node(&self) -> Option<&NodeSettings> {
+        self.settings.node.as_ref()
+    }
+
+    /// The addresses between it and its real node, if it has one.
+    pub fn link(&self) -> Option<Link> {
+        self.link
     }
 
     /// A client with the administrator's rights.
@@ -186,9 +223,15 @@ impl ControlPlane {
     }
 
     /// Kills a component, as a crash would.
+    ///
+    /// [`Component::Node`] takes all that runs in it along, as a power cut would; [`start_node_again`](Self::start_node_again)
+    /// brings it back.
     pub fn kill(&mut self, component: Component) {
         if let Some(mut process) = self.processes.remove(&component) {
             process.end(Duration::ZERO);
+        }
+        if component == Component::Node {
+            self.processes.retain(|component, _| !component.is_in_node());
         }
     }
 
@@ -210,14 +253,22 @@ impl ControlPlane {
     pub async fn start_again(&mut self, component: Component) -> Result<(), StartError> {
         self.kill(component);
         self.launch(component)?;
+        self.stand_for_inner(component).await?;
         self.until_ready(component).await
     }
 
     /// Ends its processes, those that use others first. The folder stays.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
+        // Cgroups that the kernel does not let go of are removed by the next start in the folder.
+        let _ = self.end();
+    }
+
+    /// The same, and says whether anything of its real node is left.
+    pub fn end(mut self) -> Result<(), NodeError> {
         while let Some((_, mut process)) = self.processes.pop_last() {
             process.end(PATIENCE_AT_END);
         }
+        node::clear(&self.settings.folder)
     }
 
     /// Lets its processes run on; their records in the folder say who they are. Of use to those started as
@@ -228,11 +279,23 @@ impl ControlPlane {
 
     fn launch(&mut self, component: Component) -> Result<(), StartError> {
         let name = component.name();
-        let path = self.binaries.path(component.tool()).ok_or(StartError::NotProvided(name))?;
+        let binary = match component.tool() {
+            Some(tool) => Some(self.binaries.path(tool).ok_or(StartError::NotProvided(name))?),
+            None => None,
+        };
+        let (settings, files, ports, link) = (&self.settings, &self.files, self.ports, self.link);
+        let (path, arguments) = match (binary, link) {
+            (Some(binary), _) if !component.is_of_node() => {
+                (binary.to_owned(), arguments::of(component, settings, files, ports, link))
+            }
+            (_, Some(link)) => node::program(component, &settings.folder, link, binary, self.holder_of(component)),
+            (_, None) => return Err(StartError::NotProvided(name)),
+        };
         let program = Program {
             name,
-            path: path.to_owned(),
-            arguments: arguments::of(component, &self.settings, &self.files, self.ports),
+            path,
+            arguments,
+            environment: arguments::environment(component, settings, files, ports, link),
             folder: self.settings.folder.clone(),
             lifetime: self.settings.lifetime,
         };
@@ -244,7 +307,7 @@ impl ControlPlane {
     /// Waits for a component, and sees at once when it or one that it needs ends.
     async fn until_ready(&mut self, component: Component) -> Result<(), StartError> {
         let began = Instant::now();
-        let probe = ready::Probe::of(component, &self.files, self.ports, &self.client).await?;
+        let probe = ready::Probe::of(component, &self.files, self.ports, &self.client, self.link).await?;
         loop {
             let last = match probe.ask().await {
                 Ok(()) => return Ok(()),
@@ -271,14 +334,25 @@ impl ControlPlane {
 impl Drop for ControlPlane {
     fn drop(&mut self) {
         // Those that use others first, so that none complains of a lost server while it ends.
+        let any = !self.processes.is_empty();
         while self.processes.pop_last().is_some() {}
+        if any {
+            // What it could not remove the next start in this folder removes.
+            let _ = node::clear(&self.settings.folder);
+        }
     }
 }
 
-fn write_configurations(files: &Files, settings: &Settings) -> Result<(), CredentialsError> {
+fn write_configurations(
+    files: &Files,
+    settings: &Settings,
+    ports: Ports,
+    link: Option<Link>,
+) -> Result<(), CredentialsError> {
     let write = |name: &str, text: &str| credentials::write_private(&files.at(name), text);
     write("audit-policy.yaml", &audit::policy(settings.audit))?;
     write("kwok.yaml", crate::fake::STAGES)?;
+    write("Corefile", &arguments::corefile(files, ports, link))?;
     let scheduler = serde_json::json!({
         "apiVersion": "kubescheduler.config.k8s.io/v1",
         "kind": "KubeSchedulerConfiguration",

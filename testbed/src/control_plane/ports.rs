@@ -24,10 +24,13 @@ pub(super) struct Ports {
     pub controller_manager: u16,
     pub scheduler: u16,
     pub kwok: u16,
+    pub core_dns: u16,
+    pub kuberay: u16,
+    pub spark_operator: u16,
 }
 
 impl Ports {
-    /// Six that nobody listens on.
+    /// As many that nobody listens on.
     pub(super) fn free() -> io::Result<Self> {
         Ok(Self {
             etcd: free()?,
@@ -36,6 +39,9 @@ impl Ports {
             controller_manager: free()?,
             scheduler: free()?,
             kwok: free()?,
+            core_dns: free()?,
+            kuberay: free()?,
+            spark_operator: free()?,
         })
     }
 }
@@ -64,8 +70,21 @@ mod tests {
         let many: Vec<Ports> = (0..20).map(|_| Ports::free().expect("there are thousands")).collect();
         let all: BTreeSet<u16> = many
             .iter()
-            .flat_map(|p| [p.etcd, p.etcd_peer, p.api_server, p.controller_manager, p.scheduler, p.kwok])
+            .flat_map(|p| {
+                let Ports { etcd, etcd_peer, api_server, controller_manager, scheduler, kwok, .. } = *p;
+                [
+                    etcd,
+                    etcd_peer,
+                    api_server,
+                    controller_manager,
+                    scheduler,
+                    kwok,
+                    p.core_dns,
+                    p.kuberay,
+                    p.spark_operator,
+                ]
+            })
             .collect();
-        assert_eq!(all.len(), 120);
+        assert_eq!(all.len(), 180);
     }
 }

@@ -4,11 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::build::Tool;
+use crate::node::NodeSettings;
 use crate::process::Lifetime;
 
-/// A process of a control plane.
+/// A process of a control plane or of its real node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Component {
+    /// Holds the network namespace of the real node: while it lives, the link to the node has addresses.
+    NodeNetwork,
     /// The store.
     Etcd,
     /// The API.
@@ -19,27 +22,75 @@ pub enum Component {
     Scheduler,
     /// Plays the kubelets of nodes that carry [`crate::fake::FAKE_LABEL`].
     Kwok,
+    /// The cluster's name server.
+    CoreDns,
+    /// The operator that runs RayJobs.
+    KubeRay,
+    /// The operator that runs SparkApplications.
+    SparkOperator,
+    /// Holds the namespaces of the real node's processes and mounts: they end with it.
+    Node,
+    /// The real node's containers.
+    Containerd,
+    /// The real node's kubelet.
+    Kubelet,
+    /// The real node's way to services.
+    KubeProxy,
 }
 
 impl Component {
     /// All that a control plane may have, in the order in which they start.
-    pub const ALL: [Component; 5] =
-        [Component::Etcd, Component::ApiServer, Component::ControllerManager, Component::Scheduler, Component::Kwok];
+    pub const ALL: [Component; 13] = [
+        Component::NodeNetwork,
+        Component::Etcd,
+        Component::ApiServer,
+        Component::ControllerManager,
+        Component::Scheduler,
+        Component::Kwok,
+        Component::CoreDns,
+        Component::KubeRay,
+        Component::SparkOperator,
+        Component::Node,
+        Component::Containerd,
+        Component::Kubelet,
+        Component::KubeProxy,
+    ];
 
-    /// The program that it is.
-    pub fn tool(self) -> Tool {
-        match self {
+    /// The program that it is; `None` for what comes with the machine.
+    pub fn tool(self) -> Option<Tool> {
+        Some(match self {
             Component::Etcd => Tool::Etcd,
             Component::ApiServer => Tool::ApiServer,
             Component::ControllerManager => Tool::ControllerManager,
             Component::Scheduler => Tool::Scheduler,
             Component::Kwok => Tool::Kwok,
-        }
+            Component::CoreDns => Tool::CoreDns,
+            Component::KubeRay => Tool::KubeRay,
+            Component::SparkOperator => Tool::SparkOperator,
+            Component::Kubelet => Tool::Kubelet,
+            Component::KubeProxy => Tool::KubeProxy,
+            Component::NodeNetwork | Component::Node | Component::Containerd => return None,
+        })
     }
 
     /// The name of its program, its log and its record.
     pub fn name(self) -> &'static str {
-        self.tool().name()
+        match (self, self.tool()) {
+            (_, Some(tool)) => tool.name(),
+            (Component::NodeNetwork, None) => "node-network",
+            (Component::Containerd, None) => "containerd",
+            (_, None) => "node",
+        }
+    }
+
+    /// Whether it belongs to the real node.
+    pub(crate) fn is_of_node(self) -> bool {
+        self == Component::NodeNetwork || self.is_in_node()
+    }
+
+    /// Whether it runs in the real node's namespaces, or holds them.
+    pub(crate) fn is_in_node(self) -> bool {
+        self >= Component::Node
     }
 }
 
@@ -59,6 +110,8 @@ pub struct Settings {
     pub folder: PathBuf,
     /// What runs beside etcd and the API server, which always run.
     pub components: Vec<Component>,
+    /// The real node, if there is one.
+    pub node: Option<NodeSettings>,
     /// What is audited.
     pub audit: Audit,
     /// How long the processes live.
@@ -73,6 +126,7 @@ impl Settings {
         Self {
             folder: folder.into(),
             components: vec![],
+            node: None,
             audit: Audit::Changes,
             lifetime: Lifetime::Ours,
             patience: Duration::from_secs(240),
@@ -91,13 +145,35 @@ impl Settings {
         Self { components, ..Self::api_only(folder) }
     }
 
+    /// A whole control plane with a name server and one node that really runs containers.
+    pub fn with_real_node(folder: impl Into<PathBuf>, node: NodeSettings) -> Self {
+        Self::whole(folder).and_real_node(node)
+    }
+
+    /// The same with a real node and the name server that its pods ask.
+    #[must_use]
+    pub fn and_real_node(self, node: NodeSettings) -> Self {
+        Self { node: Some(node), ..self.and(&[Component::CoreDns]) }
+    }
+
+    /// The same with these too.
+    #[must_use]
+    pub fn and(mut self, components: &[Component]) -> Self {
+        self.components.extend_from_slice(components);
+        self
+    }
+
     /// The programs that it needs.
     pub fn tools(&self) -> Vec<Tool> {
-        Component::ALL.into_iter().filter(|component| self.has(*component)).map(Component::tool).collect()
+        Component::ALL.into_iter().filter(|component| self.has(*component)).filter_map(Component::tool).collect()
     }
 
     /// Whether it has this component.
     pub fn has(&self, component: Component) -> bool {
-        matches!(component, Component::Etcd | Component::ApiServer) || self.components.contains(&component)
+        match component {
+            Component::Etcd | Component::ApiServer => true,
+            _ if component.is_of_node() => self.node.is_some(),
+            _ => self.components.contains(&component),
+        }
     }
 }

@@ -32,6 +32,8 @@ pub struct Program {
     pub path: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
+    /// What it finds in its environment beside what this process has.
+    pub environment: Vec<(&'static str, OsString)>,
     /// Where it stands: `NAME.log` and `NAME.pid` lie there.
     pub folder: PathBuf,
     /// How long it lives.
@@ -45,6 +47,8 @@ pub struct Process {
     child: Option<Child>,
     /// As it was when it started: its id may be another's once it was waited for.
     record: Option<Record>,
+    /// What it runs, where it is only the door to another process.
+    inner: Option<Record>,
 }
 
 impl Program {
@@ -58,11 +62,12 @@ impl Program {
         {
             command.env_remove(name);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = spawn(command, self.lifetime)?;
         let record = Record::of(child.id() as i32);
         // From here on an error drops the process, which ends it.
-        let process = Process { program: self, child: Some(child), record };
+        let process = Process { program: self, child: Some(child), record, inner: None };
         if let Some(record) = &process.record {
             record.write(&process.program.record())?;
         }
@@ -95,6 +100,16 @@ impl Process {
         self.record.as_ref()
     }
 
+    /// Signals go to this process from here on: it is what was meant, and the one that was started waits for it.
+    pub fn stands_for(&mut self, inner: Record) {
+        self.inner = Some(inner);
+    }
+
+    /// The process that signals go to, where that is another one than was started.
+    pub fn inner(&self) -> Option<&Record> {
+        self.inner.as_ref()
+    }
+
     /// How it ended, if it did by itself.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.as_mut()?.try_wait().ok()?
@@ -102,14 +117,15 @@ impl Process {
 
     /// What of it is in memory, in MiB.
     pub fn resident_mib(&self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
+        let pid = self.inner.as_ref().map_or(self.pid()?, |inner| inner.pid);
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         Some(kib.trim().trim_end_matches(" kB").parse::<u64>().ok()? / 1024)
     }
 
     /// Signals it: `STOP` and `CONT` stall it, `KILL` is its crash.
     pub fn signal(&self, signal: Signal) {
-        if let Some(record) = &self.record {
+        if let Some(record) = self.inner.as_ref().or(self.record.as_ref()) {
             record.signal(signal);
         }
     }
@@ -117,14 +133,15 @@ impl Process {
     /// Asks it to end, and ends it if it does not within this time. It is gone afterwards.
     pub fn end(&mut self, patience: Duration) {
         let Some(mut child) = self.child.take() else { return };
-        if !patience.is_zero()
-            && let Some(record) = &self.record
-        {
-            record.signal(Signal::TERM);
+        if !patience.is_zero() {
+            self.signal(Signal::TERM);
             let asked = Instant::now();
             while asked.elapsed() < patience && matches!(child.try_wait(), Ok(None)) {
                 thread::sleep(LOOK);
             }
+        }
+        if let Some(inner) = &self.inner {
+            inner.signal(Signal::KILL);
         }
         // Both fail only for a child that was waited for already.
         let _ = child.kill();
@@ -165,6 +182,7 @@ mod tests {
             name: "shell",
             path: PathBuf::from("/bin/sh"),
             arguments: vec!["-c".into(), script.into()],
+            environment: vec![("GREETING", "hello".into())],
             folder: folder.to_owned(),
             lifetime: Lifetime::Ours,
         }
@@ -173,7 +191,7 @@ mod tests {
     #[test]
     fn a_process_that_is_dropped_is_gone_and_its_log_is_kept() {
         let dir = tempfile::tempdir().expect("a folder");
-        let process = shell(dir.path(), "echo hello; exec sleep 60").start().expect("started");
+        let process = shell(dir.path(), "echo $GREETING; exec sleep 60").start().expect("started");
         let record = Record::read(&dir.path().join("shell.pid")).expect("a record");
         assert!(record.lives());
         let began = Instant::now();

@@ -30,6 +30,13 @@ impl Record {
         Some(Self { pid, started: fields.get(19)?.parse().ok()?, boot })
     }
 
+    /// The only child of a process, such as what a program that opens namespaces runs in them.
+    pub fn child_of(parent: i32) -> Option<Self> {
+        let numbers = fs::read_dir("/proc").ok()?.flatten();
+        let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        pids.filter(|pid| parent_of(*pid) == Some(parent)).find_map(Self::of)
+    }
+
     /// Whether this very process lives.
     pub fn lives(&self) -> bool {
         Self::of(self.pid).as_ref() == Some(self)
@@ -62,6 +69,12 @@ impl Record {
     }
 }
 
+/// Field 4 of its `stat`.
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +85,17 @@ mod tests {
         assert!(own.lives());
         assert!(!Record { started: own.started + 1, ..own.clone() }.lives(), "another with its id");
         assert!(!Record { boot: "earlier".to_owned(), ..own }.lives(), "of an earlier boot");
+    }
+
+    #[test]
+    fn a_child_is_found() {
+        let mut sleep = std::process::Command::new("sleep").arg("60").spawn().expect("started");
+        let own = std::process::id() as i32;
+        // Other tests of this process may have children too.
+        let found = Record::child_of(own).expect("a child");
+        assert_eq!(parent_of(found.pid), Some(own));
+        assert_eq!(parent_of(sleep.id() as i32), Some(own));
+        sleep.kill().and_then(|()| sleep.wait()).expect("a child");
     }
 
     #[test]

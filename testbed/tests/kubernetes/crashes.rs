@@ -70,6 +70,7 @@ pub fn hold() -> Option<ExitCode> {
         name: "sleep",
         path: PathBuf::from("/bin/sleep"),
         arguments: vec!["600".into()],
+        environment: vec![],
         folder,
         lifetime: Lifetime::Ours,
     };

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
-use testbed::{Binaries, ControlPlane, Settings};
+use testbed::{Binaries, Component, ControlPlane, NodeSettings, Settings};
 
 /// How long anything may take on a busy machine that is not about time.
 pub const PATIENCE: Duration = Duration::from_secs(150);
@@ -20,6 +20,10 @@ pub struct World {
     pub binaries: Option<Arc<Binaries>>,
     /// The kubeconfig that a person gave.
     pub given: Option<PathBuf>,
+    /// The real node, where the test has one.
+    pub node: Option<NodeSettings>,
+    /// The operators beside it.
+    pub operators: &'static [Component],
 }
 
 /// Runs a test on a runtime of its own.
@@ -29,6 +33,12 @@ pub fn run_alone<T>(test: impl Future<Output = T>) -> T {
 }
 
 impl World {
+    /// What a control plane with the test's real node and operators is made of.
+    pub fn with_real_node(&self, folder: &Path) -> anyhow::Result<Settings> {
+        let node = self.node.clone().context("no real node")?;
+        Ok(Settings::with_real_node(folder, node).and(self.operators))
+    }
+
     /// Starts a control plane, and says how long it took and what it holds in memory.
     pub async fn start(&self, settings: Settings) -> anyhow::Result<ControlPlane> {
         let binaries = self.binaries.as_ref().context("no programs")?;
@@ -62,14 +72,23 @@ pub async fn has_namespace(client: &Client, name: &str) -> anyhow::Result<bool> 
 }
 
 /// Looks until `look` finds something.
-pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+pub async fn until<T>(what: &str, look: impl AsyncFnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    until_within(PATIENCE, what, look).await
+}
+
+/// The same with another patience.
+pub async fn until_within<T>(
+    patience: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
     let began = Instant::now();
     loop {
         if let Some(found) = look().await? {
             return Ok(found);
         }
-        if began.elapsed() > PATIENCE {
-            bail!("{what}: not within {} s", PATIENCE.as_secs());
+        if began.elapsed() > patience {
+            bail!("{what}: not within {} s", patience.as_secs());
         }
         tokio::time::sleep(LOOK).await;
     }

@@ -25,6 +25,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::cluster::{AgentConfig, DeclaredNode, Input, Journal, JournalError, NodeInput, NodeSession, OpenError};
 use crate::node::{NodeConfig, NodeSampler};
+use crate::runtime::any::AnyRuntime;
+use crate::runtime::kubernetes::{KubernetesRuntime, KubernetesSettings};
 use crate::runtime::process::{ProcessConfig, ProcessRuntime};
 use crate::runtime::{Runtime, RuntimeError, RuntimeEvent};
 
@@ -96,7 +98,7 @@ pub enum StartError {
 /// An agent that runs.
 pub struct Running {
     /// Its runtime, for provisioning ahead of time.
-    pub runtime: ProcessRuntime,
+    pub runtime: AnyRuntime,
     /// What it offers.
     pub cluster: ClusterInfo,
     /// Where nodes connect, where they may.
@@ -113,21 +115,40 @@ pub struct Running {
 /// Events of runtime and links that may wait for the core.
 const INBOX: usize = 4096;
 
-/// Starts an agent: what ran before is found again first.
-pub async fn start(mut config: Config) -> Result<Running, StartError> {
-    let system = |what| move |cause| StartError::System { what, cause };
+/// Starts an agent that runs attempts as processes of this machine: what ran before is found again first.
+pub async fn start(config: Config) -> Result<Running, StartError> {
     let (events, runtime_events) = mpsc::channel(INBOX);
     let runtime = ProcessRuntime::new(
         ProcessConfig {
             data_dir: config.data_dir.clone(),
-            cache_dir: config.cache_dir,
-            runtime_dir: config.runtime_dir,
-            guard: config.guard,
+            cache_dir: config.cache_dir.clone(),
+            runtime_dir: config.runtime_dir.clone(),
+            guard: config.guard.clone(),
             cluster: config.cluster.name.clone(),
             log_retention: Duration::from_secs(24 * 3600),
         },
         events,
     )?;
+    start_with(config, AnyRuntime::Process(runtime), runtime_events).await
+}
+
+/// Starts an agent that runs attempts as objects of the cluster that this client is of: what ran before is found again first.
+pub async fn start_in_kubernetes(
+    config: Config,
+    client: kube::Client,
+    settings: KubernetesSettings,
+) -> Result<Running, StartError> {
+    let (events, runtime_events) = mpsc::channel(INBOX);
+    let runtime = KubernetesRuntime::new(client, settings, events);
+    start_with(config, AnyRuntime::Kubernetes(runtime), runtime_events).await
+}
+
+async fn start_with(
+    mut config: Config,
+    runtime: AnyRuntime,
+    runtime_events: mpsc::Receiver<RuntimeEvent>,
+) -> Result<Running, StartError> {
+    let system = |what| move |cause| StartError::System { what, cause };
     let journal = open_journal(&config.data_dir.join("agent.redb"))?;
     let mut missing = Vec::new();
     for check in runtime.frameworks().await {

@@ -26,6 +26,7 @@ pub async fn batch(binaries: Arc<Binaries>) -> anyhow::Result<()> {
     a_stop_that_comes_first_stays(&plane).await?;
     what_nobody_owns_is_ended(&plane).await?;
     a_job_that_somebody_deletes_is_not_made_again(&plane).await?;
+    a_job_that_goes_while_no_agent_looks_is_not_made_again(&plane).await?;
     plane.stop();
     Ok(())
 }
@@ -145,6 +146,27 @@ async fn a_job_that_somebody_deletes_is_not_made_again(plane: &ControlPlane) -> 
     ensure!(matches!(&end, AttemptState::Failed { class: FailureClass::Infrastructure, .. }), "{end:?}");
     nothing_left(&client, order.attempt).await?;
     ensure!(made(plane, "jobs", "deleted")?.len() == 1);
+    running.runtime.forget(order.attempt).await?;
+    Ok(())
+}
+
+async fn a_job_that_goes_while_no_agent_looks_is_not_made_again(plane: &ControlPlane) -> anyhow::Result<()> {
+    let (client, order) = (plane.client(), order(7, "unseen", 1, 0)?);
+    let mut running = Running::new(client.clone(), settings(&[("runs-for", "600s")]));
+    running.runtime.recover().await?;
+    running.start(&order).await?;
+    running.until(order.attempt, "the gang runs", is_running).await?;
+    drop(running);
+    let jobs = Api::<Job>::namespaced(client.clone(), "unseen");
+    let name = job(&client, "unseen").await?.metadata.name.unwrap_or_default();
+    jobs.delete(&name, &DeleteParams::foreground()).await?;
+    until("the job is gone", async || Ok(jobs.get_opt(&name).await?.is_none().then_some(()))).await?;
+    let mut running = Running::new(client.clone(), settings(&[]));
+    running.runtime.recover().await?;
+    let end = running.end(order.attempt).await?;
+    ensure!(matches!(&end, AttemptState::Failed { class: FailureClass::Infrastructure, .. }), "{end:?}");
+    nothing_left(&client, order.attempt).await?;
+    ensure!(made(plane, "jobs", "unseen")?.len() == 1, "it was begun twice");
     running.runtime.forget(order.attempt).await?;
     Ok(())
 }

@@ -36,6 +36,19 @@ pub async fn api_server(binaries: Arc<Binaries>) -> anyhow::Result<()> {
     }
     let jobs = made(&plane, "jobs", "down")?;
     ensure!(jobs.len() == 2, "{jobs:?}");
+
+    // It hangs for longer than a request may take while an attempt is being made: creates go without an answer, and may be carried out.
+    let hangs = order(3, "hung", 2, 1)?;
+    running.start(&hangs).await?;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    plane.stall(Component::ApiServer);
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    plane.resume(Component::ApiServer);
+    let end = running.end(hangs.attempt).await?;
+    ensure!(end == AttemptState::Succeeded, "{end:?}");
+    nothing_left(&client, hangs.attempt).await?;
+    let jobs = made(&plane, "jobs", "hung")?;
+    ensure!(jobs.len() == 1, "{jobs:?}");
     plane.stop();
     Ok(())
 }

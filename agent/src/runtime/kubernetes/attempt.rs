@@ -81,7 +81,7 @@ impl Task {
             grace_ms = stopped(&mut stop) => (AttemptState::Stopped, grace_ms),
             state = self.carry_out(order, life) => (state, END_GRACE_MS),
         };
-        Ending { outcome: Outcome { state, late: self.late.load(Ordering::Acquire) }, grace_ms }
+        Ending { outcome: Outcome { state: shortened(state), late: self.late.load(Ordering::Acquire) }, grace_ms }
     }
 
     /// Up to how it ended.
@@ -95,6 +95,7 @@ impl Task {
                 Taken::Mine => self.inner.emit(self.attempt, &self.handle, AttemptState::Accepted).await,
                 Taken::Before(Record { outcome: Some(outcome), .. }) => return outcome.state,
                 Taken::Before(_) => life = Life::Found,
+                Taken::Never(state) => return state,
             }
         }
         let there = match life {
@@ -124,7 +125,13 @@ impl Task {
                     Ok(None) => error,
                     Err(error) => error,
                 },
-                Err(error) => error,
+                Err(error) => match error.meaning() {
+                    // Such as an order that is too large for an object.
+                    Meaning::Never(class) => {
+                        return Taken::Never(failed(class, format!("it can't be recorded: {error}")));
+                    }
+                    _ => error,
+                },
             };
             self.wait_for(format!("its record in namespace {}: {error}", self.inner.settings.own_namespace)).await;
             backoff.wait().await;
@@ -183,7 +190,7 @@ impl Task {
 
     /// Tells what the attempt waits for.
     pub(super) async fn wait_for(&self, waiting_for: String) {
-        self.tell(AttemptState::Starting { waiting_for }).await;
+        self.tell(shortened(AttemptState::Starting { waiting_for })).await;
     }
 }
 
@@ -196,6 +203,7 @@ enum Life {
 enum Taken {
     Mine,
     Before(Record),
+    Never(AttemptState),
 }
 
 /// Why something is not made.
@@ -228,6 +236,19 @@ pub(super) fn failed(class: FailureClass, message: String) -> AttemptState {
         FailureClass::Infrastructure => failure::infrastructure(message),
         class => AttemptState::Failed { class, message, exit_code: None },
     }
+}
+
+/// The longest text of a state, in characters: each is a report, and other programs' words have no end of their own.
+const TEXT: usize = 1_000;
+
+fn shortened(mut state: AttemptState) -> AttemptState {
+    if let AttemptState::Starting { waiting_for: text } | AttemptState::Failed { message: text, .. } = &mut state
+        && let Some((end, _)) = text.char_indices().nth(TEXT)
+    {
+        text.truncate(end);
+        text.push('…');
+    }
+    state
 }
 
 async fn stopped(stop: &mut watch::Receiver<Option<u64>>) -> u64 {

@@ -57,8 +57,8 @@ fn exited(code: i32, reason: &str, at: &str) -> Value {
 }
 
 fn objects(manifests: &Manifests, pods: Vec<Pod>, owner_status: Value) -> Objects {
-    let mut objects = Objects::default();
-    objects.pods = pods.into_iter().map(|pod| (pod.metadata.name.clone().unwrap(), pod)).collect();
+    let pods = pods.into_iter().map(|pod| (pod.metadata.name.clone().unwrap(), pod)).collect();
+    let mut objects = Objects { pods, ..Objects::default() };
     for owner in manifests.owners() {
         objects.owners.insert((owner.kind, owner.name.clone()), json!({"status": owner_status}));
     }

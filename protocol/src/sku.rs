@@ -110,6 +110,14 @@ impl Sku {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// How GPU feature discovery may label a node's devices of this model (`nvidia.com/gpu.product`): every name that is known for it,
+    /// blanks as dashes, and its own.
+    pub fn product_labels(&self) -> Vec<String> {
+        let known =
+            MODELS.iter().find(|(name, _)| *name == self.as_str()).map_or(&[] as &[&str], |(_, aliases)| aliases);
+        known.iter().copied().chain([self.as_str()]).map(|name| name.replace(' ', "-")).collect()
+    }
 }
 
 impl fmt::Display for Sku {

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::core::Event;
 use crate::cluster::Input;
-use crate::runtime::process::{LogError, LogStream, ProcessRuntime};
+use crate::runtime::any::{AnyLog, AnyRuntime};
 
 /// Messages that may wait for a link.
 const QUEUE: usize = 1024;
@@ -32,7 +32,7 @@ pub struct Link {
     /// The way to the core.
     pub inbox: mpsc::Sender<Event>,
     /// Whose logs are read.
-    pub runtime: ProcessRuntime,
+    pub runtime: AnyRuntime,
     /// Where log readers run.
     pub tasks: TaskTracker,
 }
@@ -133,10 +133,10 @@ async fn write(mut stream: SendStream, mut waiting: mpsc::Receiver<AgentMessage>
 }
 
 /// Opens a log; one that is to be followed may come a little after its attempt was accepted.
-async fn open_log(runtime: &ProcessRuntime, request: &LogRequest) -> Result<LogStream, LogError> {
+async fn open_log(runtime: &AnyRuntime, request: &LogRequest) -> Result<AnyLog, String> {
     let mut tries = if request.follow { LOG_TRIES } else { 0 };
     loop {
-        match runtime.logs(request.attempt, None, request.follow) {
+        match runtime.logs(request.attempt, request.follow).await {
             Err(_) if tries > 0 => tries -= 1,
             opened => return opened,
         }
@@ -145,7 +145,7 @@ async fn open_log(runtime: &ProcessRuntime, request: &LogRequest) -> Result<LogS
 }
 
 /// Answers one request for a log, until its end or until the coordinator stops reading.
-async fn serve_log(runtime: ProcessRuntime, connection: Connection, mut send: SendStream, mut receive: RecvStream) {
+async fn serve_log(runtime: AnyRuntime, connection: Connection, mut send: SendStream, mut receive: RecvStream) {
     let Ok(Some(request)) = read_frame::<LogRequest>(&mut receive).await else { return };
     let mut stream = match open_log(&runtime, &request).await {
         Ok(stream) => stream,

@@ -26,6 +26,8 @@ use tokio_util::task::TaskTracker;
 use crate::cluster::{AgentConfig, DeclaredNode, Input, Journal, JournalError, NodeInput, NodeSession, OpenError};
 use crate::kube;
 use crate::node::{NodeConfig, NodeSampler};
+use crate::runtime::any::AnyRuntime;
+use crate::runtime::kubernetes::{KubernetesRuntime, KubernetesSettings};
 use crate::runtime::process::{ProcessConfig, ProcessRuntime};
 use crate::runtime::{Runtime, RuntimeError, RuntimeEvent};
 
@@ -51,8 +53,16 @@ pub struct Config {
     pub node: Option<NodeConfig>,
     /// Where node roles in processes of their own connect.
     pub listen_nodes: Option<UdpSocket>,
-    /// By which right the API server is asked for the cluster's nodes and pods, where it is a Kubernetes cluster.
-    pub kubernetes: Option<kube::Access>,
+    /// The Kubernetes cluster that this is; none: attempts are processes of this machine, on declared and measured nodes.
+    pub kubernetes: Option<Kubernetes>,
+}
+
+/// A Kubernetes cluster: its API server says which nodes there are and what pods leave of them, and runs the attempts.
+pub struct Kubernetes {
+    /// By which right it is asked.
+    pub access: kube::Access,
+    /// How attempts are run in it.
+    pub settings: KubernetesSettings,
 }
 
 /// Why an agent did not start.
@@ -102,7 +112,7 @@ pub enum StartError {
 /// An agent that runs.
 pub struct Running {
     /// Its runtime, for provisioning ahead of time.
-    pub runtime: ProcessRuntime,
+    pub runtime: AnyRuntime,
     /// What it offers.
     pub cluster: ClusterInfo,
     /// Where nodes connect, where they may.
@@ -125,20 +135,23 @@ const KUBERNETES_INBOX: usize = 4;
 pub async fn start(mut config: Config) -> Result<Running, StartError> {
     let system = |what| move |cause| StartError::System { what, cause };
     let (events, runtime_events) = mpsc::channel(INBOX);
-    let runtime = ProcessRuntime::new(
-        ProcessConfig {
-            data_dir: config.data_dir.clone(),
-            cache_dir: config.cache_dir,
-            runtime_dir: config.runtime_dir,
-            guard: config.guard,
-            cluster: config.cluster.name.clone(),
-            log_retention: Duration::from_secs(24 * 3600),
-        },
-        events,
-    )?;
-    let kubernetes = match &config.kubernetes {
-        Some(access) => Some(kube::connect(access).await?),
-        None => None,
+    let (runtime, kubernetes) = match config.kubernetes.take() {
+        Some(Kubernetes { access, settings }) => {
+            let client = kube::connect(&access).await?;
+            let runtime = KubernetesRuntime::new(client.clone(), settings, events);
+            (AnyRuntime::Kubernetes(runtime), Some(client))
+        }
+        None => {
+            let process = ProcessConfig {
+                data_dir: config.data_dir.clone(),
+                cache_dir: config.cache_dir,
+                runtime_dir: config.runtime_dir,
+                guard: config.guard,
+                cluster: config.cluster.name.clone(),
+                log_retention: Duration::from_secs(24 * 3600),
+            };
+            (AnyRuntime::Process(ProcessRuntime::new(process, events)?), None)
+        }
     };
     let journal = open_journal(&config.data_dir.join("agent.redb"))?;
     let mut missing = Vec::new();

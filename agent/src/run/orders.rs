@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::core::Event;
 use crate::cluster::{Assignment, Input, MemberAssignment};
 use crate::node::NodeSampler;
-use crate::runtime::process::ProcessRuntime;
+use crate::runtime::any::AnyRuntime;
 use crate::runtime::{Devices, Runtime, RuntimeError};
 
 /// Something that the cluster role wants done.
@@ -30,7 +30,7 @@ pub enum RuntimeOrder {
 
 /// Carries orders out one after the other: a stop never overtakes its start.
 pub async fn carry_out(
-    runtime: ProcessRuntime,
+    runtime: AnyRuntime,
     mut orders: mpsc::UnboundedReceiver<RuntimeOrder>,
     inbox: mpsc::Sender<Event>,
     sampler: Option<Arc<NodeSampler>>,

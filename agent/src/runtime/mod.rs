@@ -1,8 +1,10 @@
 //! Running attempts: what the cluster role asks of a runtime, whichever carries it out.
 //!
 //! A runtime starts an attempt at most once, ends it on order, says what became of it, and finds everything again after
-//! its agent was killed. [`process`] runs attempts as processes of this machine.
+//! its agent was killed. [`process`] runs attempts as processes of this machine, [`kubernetes`] as objects of a cluster.
 
+pub mod any;
+pub mod kubernetes;
 pub mod members;
 pub mod process;
 
@@ -70,6 +72,14 @@ pub enum RuntimeError {
         place: String,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The cluster's API server did not do what it was asked.
+    #[error("{what}: {cause}")]
+    Cluster {
+        /// What was asked for.
+        what: &'static str,
+        /// What came of it.
+        cause: String,
     },
 }
 

@@ -1,10 +1,9 @@
-//! `tidewater agent`: a member cluster's agent, on declared nodes and this machine's own GPUs, or on Kubernetes' nodes.
+//! `tidewater agent`: a member cluster's agent, on declared nodes and this machine's own GPUs, or of a Kubernetes cluster.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use agent::kube::Access;
 use agent::node::NodeConfig;
 use anyhow::Context;
 use protocol::ids::{ClusterName, NodeName};
@@ -13,7 +12,8 @@ use super::{Peer, by_id};
 use crate::dev::Ended;
 use crate::dev::fleet::Fleet;
 
-/// Runs a member cluster's agent, with the process runtime. What it runs goes on while it is away; see `--end-attempts`.
+/// Runs a member cluster's agent: of a Kubernetes cluster, or with processes of this machine. What it runs goes on while it is away; see
+/// `--end-attempts`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The cluster's name in the fleet file
@@ -41,15 +41,8 @@ pub struct Args {
     /// or memory to give out
     #[arg(long, value_name = "ADDRESS")]
     pub listen_nodes: Option<SocketAddr>,
-    /// Take nodes, and what pods leave free of them, from the cluster's Kubernetes; nodes of the fleet file are not declared then
-    #[arg(long)]
-    pub kubernetes: bool,
-    /// The kubeconfig for that; left out: the service account of the pod in which the agent runs
-    #[arg(long, value_name = "FILE", requires = "kubernetes")]
-    pub kubeconfig: Option<PathBuf>,
-    /// The context in the kubeconfig; left out: its current one
-    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
-    pub context: Option<String>,
+    #[command(flatten)]
+    pub kubernetes: super::kubernetes::Args,
     /// On SIGTERM end every attempt too, and wait until all are gone
     #[arg(long)]
     pub end_attempts: bool,
@@ -74,14 +67,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Some(address) => Some(UdpSocket::bind(address).with_context(|| format!("--listen-nodes {address}"))?),
         None => None,
     };
-    let kubernetes = args.kubernetes.then_some(match args.kubeconfig {
-        Some(file) => Access::Kubeconfig { file, context: args.context },
-        None => Access::InCluster,
-    });
+    let kubernetes = args.kubernetes.of(&cluster.name);
     let mut ended = Ended::new()?;
     let running = agent::run::start(agent::run::Config {
         cluster: cluster.info()?,
-        nodes: if args.kubernetes { vec![] } else { cluster.declared()? },
+        nodes: if kubernetes.is_some() { vec![] } else { cluster.declared()? },
         credentials: crate::dev::federation::credentials(&args.identity)?,
         coordinators: by_id(args.coordinators)?,
         data_dir: args.data_dir,

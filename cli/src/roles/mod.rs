@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod coordinator;
 pub mod identity;
+pub mod kubernetes;
 pub mod node;
 
 use std::collections::BTreeMap;

@@ -2,6 +2,7 @@
 //! can be killed and started again on its own folder and ports.
 
 use std::net::{TcpListener, UdpSocket};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, bail};
@@ -59,6 +60,8 @@ pub struct Federation<'w> {
     pub listen_nodes: Option<u16>,
     /// Whether agents that are started from now on end their attempts as they end.
     pub end_attempts: bool,
+    /// The clusters' kubeconfigs, where they are Kubernetes clusters.
+    pub kubeconfigs: Vec<PathBuf>,
 }
 
 /// Makes an identity of the authority in the test's folder `ca`; returns its folder.
@@ -78,7 +81,7 @@ impl<'w> Federation<'w> {
         let api = Api::new(seats.iter().map(|s| format!("http://127.0.0.1:{}", s.http)).collect())?;
         let agents = CLUSTERS.map(|name| (name, None)).into();
         let fleet = world.write("fleet.toml", FLEET)?;
-        Ok(Self { world, fleet, seats, agents, api, listen_nodes: None, end_attempts: false })
+        Ok(Self { world, fleet, seats, agents, api, listen_nodes: None, end_attempts: false, kubeconfigs: vec![] })
     }
 
     /// Three coordinators and both agents, ready for workloads.
@@ -172,6 +175,10 @@ impl<'w> Federation<'w> {
         }
         if let Some(port) = self.listen_nodes.filter(|_| place == 0) {
             arguments.extend(["--listen-nodes".to_owned(), format!("127.0.0.1:{port}")]);
+        }
+        if let Some(file) = self.kubeconfigs.get(place) {
+            arguments.extend(["--kubernetes", "--kubeconfig"].map(str::to_owned));
+            arguments.push(file.display().to_string());
         }
         arguments.extend(self.end_attempts.then(|| "--end-attempts".to_owned()));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

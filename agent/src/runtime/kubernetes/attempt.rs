@@ -1,0 +1,260 @@
+//! One attempt's task: make its record, make its objects, follow them, and end what is left.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use protocol::control::{AttemptState, LaunchOrder};
+use protocol::errors::FailureClass;
+use protocol::ids::AttemptId;
+use protocol::workload::Framework;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::calls::{Backoff, CallError, Meaning};
+use super::ending::{self, Ending};
+use super::manifests::Manifests;
+use super::record::{Kept, Outcome, Record};
+use super::{Handle, Inner, failure, following, launching};
+
+/// Between the polite and the hard end of what is left of an attempt that ended by itself.
+const END_GRACE_MS: u64 = 5_000;
+/// How long what an API server refuses as it starts, or in a namespace that is new, is asked again.
+const SOON: Duration = Duration::from_secs(30);
+
+/// How a task finds its attempt.
+pub(super) enum Begin {
+    /// Ordered for the first time.
+    Order(Box<LaunchOrder>),
+    /// It has a record from before.
+    Found(Box<Record>),
+    /// Nothing is to be of it: it was stopped before it was known, or nobody owns it.
+    Nothing,
+}
+
+/// What a task has at hand.
+pub(super) struct Task {
+    pub inner: Arc<Inner>,
+    pub attempt: AttemptId,
+    pub handle: Handle,
+    /// Whether a create went without an answer, so that what it makes may still come.
+    late: AtomicBool,
+}
+
+impl Task {
+    pub(super) fn new(inner: Arc<Inner>, attempt: AttemptId, handle: Handle) -> Self {
+        Self { inner, attempt, handle, late: AtomicBool::new(false) }
+    }
+
+    /// From whatever is known to the end.
+    pub(super) async fn run(self, begin: Begin) {
+        let (place, ending) = match begin {
+            Begin::Order(order) => {
+                let place = Place::of(&order);
+                (place, self.live(&order, Life::New).await)
+            }
+            Begin::Found(record) => {
+                let place = record.order.as_ref().map_or(Place::default(), Place::of);
+                let ending = match (record.outcome, record.order) {
+                    (Some(outcome), _) => Ending { outcome, grace_ms: END_GRACE_MS },
+                    (None, Some(order)) => self.live(&order, Life::Found).await,
+                    (None, None) => self.nothing(),
+                };
+                (place, ending)
+            }
+            Begin::Nothing => (Place::default(), self.nothing()),
+        };
+        ending::conclude(&self, place, ending).await;
+        self.inner.seen.forget(self.attempt);
+    }
+
+    fn nothing(&self) -> Ending {
+        let grace_ms = self.handle.stop.borrow().unwrap_or(END_GRACE_MS);
+        Ending { outcome: Outcome { state: AttemptState::Stopped, late: false }, grace_ms }
+    }
+
+    async fn live(&self, order: &LaunchOrder, life: Life) -> Ending {
+        let mut stop = self.handle.stop.subscribe();
+        let (state, grace_ms) = tokio::select! {
+            // A stop that is already there comes before anything is made.
+            biased;
+            grace_ms = stopped(&mut stop) => (AttemptState::Stopped, grace_ms),
+            state = self.carry_out(order, life) => (state, END_GRACE_MS),
+        };
+        Ending { outcome: Outcome { state: shortened(state), late: self.late.load(Ordering::Acquire) }, grace_ms }
+    }
+
+    /// Up to how it ended.
+    async fn carry_out(&self, order: &LaunchOrder, mut life: Life) -> AttemptState {
+        let manifests = match Manifests::of(order, &self.inner.settings) {
+            Ok(manifests) => manifests,
+            Err(error) => return failed(FailureClass::User, error.to_string()),
+        };
+        if life == Life::New {
+            match self.take(order).await {
+                Taken::Mine => self.inner.emit(self.attempt, &self.handle, AttemptState::Accepted).await,
+                Taken::Before(Record { outcome: Some(outcome), .. }) => return outcome.state,
+                Taken::Before(_) => life = Life::Found,
+                Taken::Never(state) => return state,
+            }
+        }
+        let there = match life {
+            Life::New => launching::launch(self, &manifests).await,
+            Life::Found => launching::find(self, &manifests).await,
+        };
+        match there {
+            Ok(()) => following::follow(self, &manifests).await,
+            Err(state) => state,
+        }
+    }
+
+    /// Makes the record. From then on the attempt is this runtime's, and nobody else's, to begin.
+    async fn take(&self, order: &LaunchOrder) -> Taken {
+        let creator = self.inner.life.clone();
+        let record = Record { attempt: self.attempt, creator, order: Some(order.clone()), outcome: None };
+        let mut backoff = Backoff::new();
+        loop {
+            let error = match self.inner.records.create(&record).await {
+                Ok(()) => return Taken::Mine,
+                Err(error) if error.meaning() == Meaning::Taken => match self.inner.records.read(self.attempt).await {
+                    // An earlier try of this very loop, which had no answer.
+                    Ok(Some(Kept { record, .. })) if record.creator == self.inner.life && record.order.is_some() => {
+                        return Taken::Mine;
+                    }
+                    Ok(Some(Kept { record, .. })) => return Taken::Before(record),
+                    Ok(None) => error,
+                    Err(error) => error,
+                },
+                Err(error) => match error.meaning() {
+                    // Such as an order that is too large for an object.
+                    Meaning::Never(class) => {
+                        return Taken::Never(failed(class, format!("it can't be recorded: {error}")));
+                    }
+                    _ => error,
+                },
+            };
+            self.wait_for(format!("its record in namespace {}: {error}", self.inner.settings.own_namespace)).await;
+            backoff.wait().await;
+        }
+    }
+
+    /// Asks until there is an answer that stays: an error is the state in which the attempt ends for it, or that the name is taken.
+    pub(super) async fn insist<T, F>(&self, what: &str, ask: impl Fn() -> F) -> Result<T, Refusal>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let mut backoff = Backoff::new();
+        let mut refused_since = None;
+        loop {
+            let error = match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            match error.meaning() {
+                Meaning::Taken => return Err(Refusal::Taken),
+                Meaning::Never(class) => return Err(Refusal::Ends(failed(class, format!("{what}: {error}")))),
+                Meaning::SoonOrNever(class) => {
+                    if refused_since.get_or_insert_with(Instant::now).elapsed() > SOON {
+                        return Err(Refusal::Ends(failed(class, format!("{what}: {error}"))));
+                    }
+                }
+                Meaning::Later => {}
+            }
+            self.wait_for(format!("{what}: {error}")).await;
+            backoff.wait().await;
+        }
+    }
+
+    /// A create, which may be carried out also where no answer to it comes.
+    pub(super) async fn creating<T>(&self, create: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+        // Set before it is sent: this may be dropped while it is under way.
+        let was_late = self.late.swap(true, Ordering::AcqRel);
+        let answer = create.await;
+        if !matches!(answer, Err(CallError::NoAnswer(_))) {
+            self.late.store(was_late, Ordering::Release);
+        }
+        answer
+    }
+
+    /// From here on anything may still come that an earlier runtime began to make.
+    pub(super) fn may_be_late(&self) {
+        self.late.store(true, Ordering::Release);
+    }
+
+    /// Tells a state, unless it is the one that was told last.
+    pub(super) async fn tell(&self, state: AttemptState) {
+        if *self.handle.state.borrow() != state {
+            self.inner.emit(self.attempt, &self.handle, state).await;
+        }
+    }
+
+    /// Tells what the attempt waits for.
+    pub(super) async fn wait_for(&self, waiting_for: String) {
+        self.tell(shortened(AttemptState::Starting { waiting_for })).await;
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    New,
+    Found,
+}
+
+enum Taken {
+    Mine,
+    Before(Record),
+    Never(AttemptState),
+}
+
+/// Why something is not made.
+pub(super) enum Refusal {
+    /// There is an object of this name.
+    Taken,
+    /// The attempt ends for it.
+    Ends(AttemptState),
+}
+
+/// Where an attempt's objects are, as far as is known.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Place {
+    /// Their namespace; none: any.
+    pub namespace: Option<String>,
+    /// What they are of; none: anything.
+    pub framework: Option<Framework>,
+}
+
+impl Place {
+    fn of(order: &LaunchOrder) -> Self {
+        let namespace = Some(order.key.namespace.to_string());
+        Self { namespace, framework: order.spec.framework().ok() }
+    }
+}
+
+/// The end of an attempt that came to nothing.
+pub(super) fn failed(class: FailureClass, message: String) -> AttemptState {
+    match class {
+        FailureClass::Infrastructure => failure::infrastructure(message),
+        class => AttemptState::Failed { class, message, exit_code: None },
+    }
+}
+
+/// The longest text of a state, in characters: each is a report, and other programs' words have no end of their own.
+const TEXT: usize = 1_000;
+
+fn shortened(mut state: AttemptState) -> AttemptState {
+    if let AttemptState::Starting { waiting_for: text } | AttemptState::Failed { message: text, .. } = &mut state
+        && let Some((end, _)) = text.char_indices().nth(TEXT)
+    {
+        text.truncate(end);
+        text.push('…');
+    }
+    state
+}
+
+async fn stopped(stop: &mut watch::Receiver<Option<u64>>) -> u64 {
+    match stop.wait_for(Option::is_some).await.map(|grace_ms| *grace_ms) {
+        Ok(Some(grace_ms)) => grace_ms,
+        // The handle is gone, and with it whoever could ask.
+        _ => std::future::pending().await,
+    }
+}

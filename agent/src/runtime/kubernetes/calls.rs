@@ -1,0 +1,187 @@
+//! Single requests to the API server: each with a bound on its time, and with an error that says what it means for the attempt.
+
+use std::time::Duration;
+
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::core::{DynamicObject, ObjectList, Status};
+use kube::{Api, Client};
+use protocol::errors::FailureClass;
+
+use super::kinds::Kind;
+use super::manifests::Manifest;
+
+/// How long before the first and between later tries of a request.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Objects of one page of a list.
+pub(super) const PAGE: u32 = 500;
+
+/// What became of a request that did not succeed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum CallError {
+    /// The API server refused.
+    #[error("the API server said {}: {}", .0.code, .0.message)]
+    Refused(Box<Status>),
+    /// No answer came. It may be carried out all the same.
+    #[error("the API server does not answer: {0}")]
+    NoAnswer(String),
+}
+
+/// What a refusal means for whoever asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// It may be otherwise in a moment.
+    Later,
+    /// It may be so for a moment only, as an API server starts or as a namespace begins.
+    SoonOrNever(FailureClass),
+    /// An object of this name is there.
+    Taken,
+    /// It will stay so.
+    Never(FailureClass),
+}
+
+impl CallError {
+    pub(super) fn meaning(&self) -> Meaning {
+        let status = match self {
+            CallError::NoAnswer(_) => return Meaning::Later,
+            CallError::Refused(status) => status,
+        };
+        let says = |text: &str| status.message.contains(text);
+        match status.code {
+            408 | 410 | 429 | 500.. | 0 => Meaning::Later,
+            409 if status.reason == "AlreadyExists" => Meaning::Taken,
+            409 => Meaning::Later,
+            401 => Meaning::SoonOrNever(FailureClass::Infrastructure),
+            403 if says("exceeded quota") => Meaning::Never(FailureClass::Capacity),
+            403 if says("violates PodSecurity") || says("denied the request") => Meaning::Never(FailureClass::User),
+            403 => Meaning::SoonOrNever(FailureClass::Infrastructure),
+            404 => Meaning::SoonOrNever(FailureClass::Infrastructure),
+            _ => Meaning::Never(FailureClass::User),
+        }
+    }
+
+    /// Whether asking again is no use, by what the agent may and may not do.
+    pub(super) fn is_for_good(&self) -> bool {
+        matches!(self, CallError::Refused(status) if matches!(status.code, 401 | 403 | 404))
+    }
+
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, CallError::Refused(status) if status.code == 404)
+    }
+
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self, CallError::Refused(status) if status.code == 409)
+    }
+}
+
+/// Waits between tries, longer each time.
+pub(super) struct Backoff(Duration);
+
+impl Backoff {
+    pub(super) fn new() -> Self {
+        Self(RETRY.0)
+    }
+
+    pub(super) async fn wait(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(RETRY.1);
+    }
+}
+
+/// Requests with the rights of one client.
+#[derive(Clone)]
+pub(super) struct Calls {
+    client: Client,
+    timeout: Duration,
+}
+
+impl Calls {
+    pub(super) fn new(client: Client, timeout: Duration) -> Self {
+        Self { client, timeout }
+    }
+
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// One request, for as long as a request may take.
+    pub(super) async fn ask<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+        match tokio::time::timeout(self.timeout, request).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(kube::Error::Api(status))) => Err(CallError::Refused(status)),
+            Ok(Err(error)) => Err(CallError::NoAnswer(told(&error))),
+            Err(_) => Err(CallError::NoAnswer(format!("not within {} s", self.timeout.as_secs()))),
+        }
+    }
+
+    /// Objects of a kind in a namespace, or in all.
+    pub(super) fn of(&self, kind: Kind, namespace: Option<&str>) -> Api<DynamicObject> {
+        match namespace {
+            Some(namespace) => Api::namespaced_with(self.client(), namespace, &kind.resource()),
+            None => Api::all_with(self.client(), &kind.resource()),
+        }
+    }
+
+    /// Makes an object, or only tries whether it would be taken.
+    pub(super) async fn create(
+        &self,
+        namespace: &str,
+        manifest: &Manifest,
+        dry_run: bool,
+    ) -> Result<DynamicObject, CallError> {
+        let object: DynamicObject = serde_json::from_value(manifest.object.clone()).map_err(|error| {
+            CallError::NoAnswer(format!("{} {} cannot be said: {error}", manifest.kind, manifest.name))
+        })?;
+        let parameters = PostParams { dry_run, field_manager: Some("tidewater".to_owned()) };
+        self.ask(self.of(manifest.kind, Some(namespace)).create(&parameters, &object)).await
+    }
+
+    /// All objects of a kind with these labels. A kind that the cluster does not know has none.
+    pub(super) async fn list(
+        &self,
+        kind: Kind,
+        namespace: Option<&str>,
+        labels: &str,
+    ) -> Result<Vec<DynamicObject>, CallError> {
+        let api = self.of(kind, namespace);
+        let (mut found, mut page) = (vec![], ListParams::default().labels(labels).limit(PAGE));
+        loop {
+            let listed: ObjectList<DynamicObject> = match self.ask(api.list(&page)).await {
+                Err(error) if error.is_not_found() => return Ok(vec![]),
+                listed => listed?,
+            };
+            found.extend(listed.items);
+            match listed.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page = page.continue_token(&token),
+                None => return Ok(found),
+            }
+        }
+    }
+
+    /// Deletes an object; that it is not there is no error.
+    pub(super) async fn delete(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        parameters: &DeleteParams,
+    ) -> Result<(), CallError> {
+        match self.ask(self.of(kind, Some(namespace)).delete(name, parameters)).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What an error says, with its causes, which alone name the place.
+fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let said = inner.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,117 @@
+//! Follows an attempt whose objects are there, until it has ended.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Event;
+use kube::Api;
+use kube::api::ListParams;
+use protocol::control::AttemptState;
+use protocol::errors::FailureClass;
+use tokio::time::Instant;
+
+use super::attempt::{Task, failed};
+use super::failure::infrastructure;
+use super::kinds::Kind;
+use super::launching::look;
+use super::manifests::{Manifest, Manifests};
+use super::progress::{self, Progress};
+use super::seen::{Objects, Thing};
+
+/// Between two words on what is missing: each is a report, and a gang of thousands comes up one by one.
+const WORDS_APART: Duration = Duration::from_secs(2);
+/// Between two looks for an object that no watch has told of.
+const LOOKS_APART: Duration = Duration::from_secs(1);
+/// What changes at once is looked at once.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// Up to how it ended.
+pub(super) async fn follow(task: &Task, manifests: &Manifests) -> AttemptState {
+    let mut changes = task.inner.seen.changes(task.attempt);
+    let mut up = false;
+    let mut stuck_since: Option<(FailureClass, Instant)> = None;
+    let mut told = None;
+    let mut looked = Instant::now();
+    loop {
+        changes.borrow_and_update();
+        let mut objects = task.inner.seen.objects(task.attempt);
+        let unseen: Vec<&Manifest> = manifests.owners().filter(|m| objects.owner(m.kind, &m.name).is_none()).collect();
+        let mut pause = task.inner.settings.look_every;
+        if !unseen.is_empty() {
+            pause = LOOKS_APART;
+            if looked.elapsed() >= LOOKS_APART {
+                looked = Instant::now();
+                if let Err(state) = see(task, manifests, &unseen).await {
+                    return state;
+                }
+                objects = task.inner.seen.objects(task.attempt);
+            }
+        }
+        match progress::of(manifests, &objects) {
+            Progress::Ended(state) => return state,
+            Progress::Running => {
+                up = true;
+                task.tell(AttemptState::Running).await;
+            }
+            // Members that go after all were up are the framework's to replace, or its end.
+            Progress::Starting { .. } if up => {}
+            Progress::Starting { mut waiting_for, mut stuck } => {
+                if let Some((class, said)) = refused_pods(task, manifests, &objects).await {
+                    waiting_for = format!("{waiting_for}: {said}");
+                    stuck = Some(class);
+                }
+                stuck_since = stuck.map(|class| match stuck_since {
+                    Some((before, since)) if before == class => (class, since),
+                    _ => (class, Instant::now()),
+                });
+                let patience = task.inner.settings.start_patience;
+                if let Some((class, since)) = stuck_since {
+                    if since.elapsed() >= patience {
+                        let message = format!("not up {} s after it was stuck: {waiting_for}", patience.as_secs());
+                        return failed(class, message);
+                    }
+                    pause = pause.min(patience - since.elapsed());
+                }
+                if told.is_none_or(|at: Instant| at.elapsed() >= WORDS_APART) {
+                    told = Some(Instant::now());
+                    task.wait_for(waiting_for).await;
+                } else {
+                    pause = pause.min(WORDS_APART);
+                }
+            }
+        }
+        let _ = tokio::time::timeout(pause, changes.changed()).await;
+        tokio::time::sleep(GATHER).await;
+    }
+}
+
+/// Looks at the server itself for what no watch has told of: it is told, or it was deleted.
+async fn see(task: &Task, manifests: &Manifests, unseen: &[&Manifest]) -> Result<(), AttemptState> {
+    for manifest in unseen {
+        let Some(found) = look(task, &manifests.namespace, manifest).await? else {
+            return Err(infrastructure(format!("{} {} was deleted by somebody else", manifest.kind, manifest.name)));
+        };
+        let status = found.data.get("status").cloned().unwrap_or_default();
+        let thing = Thing::Owner(manifest.kind, manifest.name.clone(), serde_json::json!({"status": status}));
+        task.inner.seen.put(task.attempt, thing);
+    }
+    Ok(())
+}
+
+/// Why the controller of Jobs makes no pods: it says so in events only.
+async fn refused_pods(task: &Task, manifests: &Manifests, objects: &Objects) -> Option<(FailureClass, String)> {
+    let wanted: u32 = manifests.members.values().sum();
+    if objects.pods.len() >= wanted as usize {
+        return None;
+    }
+    let calls = &task.inner.calls;
+    let events: Api<Event> = Api::namespaced(calls.client(), &manifests.namespace);
+    let jobs: Vec<&Manifest> = manifests.owners().filter(|owner| owner.kind == Kind::Job).collect();
+    for job in jobs {
+        let of_job = format!("involvedObject.kind=Job,involvedObject.name={},reason=FailedCreate", job.name);
+        let listed = calls.ask(events.list(&ListParams::default().fields(&of_job))).await.ok()?;
+        let Some(said) = listed.items.into_iter().filter_map(|event| event.message).next_back() else { continue };
+        let class = if said.contains("exceeded quota") { FailureClass::Capacity } else { FailureClass::User };
+        return Some((class, said));
+    }
+    None
+}

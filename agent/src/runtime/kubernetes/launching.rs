@@ -1,0 +1,135 @@
+//! Makes the objects of an attempt, once; or finds those that an earlier runtime made.
+//!
+//! First everything is tried without being made, so that what can never succeed leaves nothing. Only the runtime that made an attempt's
+//! record makes its objects: one that finds a record with objects missing can't tell those that were never made from those that ran and
+//! were deleted, and begins nothing a second time.
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use kube::api::PostParams;
+use kube::core::DynamicObject;
+use protocol::control::AttemptState;
+
+use super::attempt::{Refusal, Task};
+use super::failure::infrastructure;
+use super::manifests::{CLUSTER, MANAGED_BY, MANAGER, Manifest, Manifests, attempt_of};
+
+/// Makes everything. The error is the state in which the attempt ends instead.
+pub(super) async fn launch(task: &Task, manifests: &Manifests) -> Result<(), AttemptState> {
+    let calls = &task.inner.calls;
+    let namespace = manifests.namespace.as_str();
+    provide_namespace(task, namespace).await?;
+    for manifest in manifests.objects.iter().chain(&manifests.samples) {
+        let what = format!("{} {} cannot be made in namespace {namespace}", manifest.kind, manifest.name);
+        match task.insist(&what, || calls.create(namespace, manifest, true)).await {
+            // Whose it is will be seen when it is made.
+            Ok(_) | Err(Refusal::Taken) => {}
+            Err(Refusal::Ends(state)) => return Err(state),
+        }
+    }
+    for manifest in &manifests.objects {
+        make(task, namespace, manifest).await?;
+    }
+    Ok(())
+}
+
+async fn make(task: &Task, namespace: &str, manifest: &Manifest) -> Result<(), AttemptState> {
+    let calls = &task.inner.calls;
+    let what = format!("{} {} cannot be made in namespace {namespace}", manifest.kind, manifest.name);
+    let made = task.insist(&what, || task.creating(calls.create(namespace, manifest, false))).await;
+    match made {
+        Ok(_) => Ok(()),
+        Err(Refusal::Ends(state)) => Err(state),
+        Err(Refusal::Taken) => match look(task, namespace, manifest).await? {
+            // A try that had no answer.
+            Some(found) if is_ours(task, &found) => Ok(()),
+            Some(found) => Err(infrastructure(format!(
+                "the name {} of a {} in namespace {namespace} is taken by {}; it is left alone",
+                manifest.name,
+                manifest.kind,
+                owner(&found)
+            ))),
+            None => Err(infrastructure(format!("{} {} was deleted by somebody else", manifest.kind, manifest.name))),
+        },
+    }
+}
+
+/// Sees that everything is there.
+pub(super) async fn find(task: &Task, manifests: &Manifests) -> Result<(), AttemptState> {
+    for manifest in &manifests.objects {
+        let found = look(task, &manifests.namespace, manifest).await?;
+        if !found.is_some_and(|found| is_ours(task, &found)) {
+            task.may_be_late();
+            return Err(infrastructure(format!(
+                "the agent was restarted, and {} {} is not there: it was not made yet, or somebody deleted it",
+                manifest.kind, manifest.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The object of this name, if there is one.
+pub(super) async fn look(
+    task: &Task,
+    namespace: &str,
+    manifest: &Manifest,
+) -> Result<Option<DynamicObject>, AttemptState> {
+    let calls = &task.inner.calls;
+    let api = calls.of(manifest.kind, Some(namespace));
+    let what = format!("a look at {} {}", manifest.kind, manifest.name);
+    match task.insist(&what, || calls.ask(api.get_opt(&manifest.name))).await {
+        Ok(found) => Ok(found),
+        Err(Refusal::Ends(state)) => Err(state),
+        Err(Refusal::Taken) => Ok(None),
+    }
+}
+
+fn is_ours(task: &Task, found: &DynamicObject) -> bool {
+    attempt_of(found.metadata.labels.as_ref()) == Some(task.attempt) && found.metadata.deletion_timestamp.is_none()
+}
+
+/// Who has it, for people.
+fn owner(found: &DynamicObject) -> String {
+    if let Some(attempt) = attempt_of(found.metadata.labels.as_ref()) {
+        return match found.metadata.deletion_timestamp {
+            Some(_) => format!("attempt {attempt}, which is being deleted"),
+            None => format!("attempt {attempt}"),
+        };
+    }
+    let label = found.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
+    let manager = || found.metadata.managed_fields.as_ref()?.first()?.manager.as_ref();
+    match label.or_else(manager) {
+        Some(name) => format!("what {name} made"),
+        None => "something that is not Tidewater's".to_owned(),
+    }
+}
+
+async fn provide_namespace(task: &Task, name: &str) -> Result<(), AttemptState> {
+    let calls = &task.inner.calls;
+    let namespaces: Api<Namespace> = Api::all(calls.client());
+    let ends = |refusal| match refusal {
+        Refusal::Ends(state) => state,
+        Refusal::Taken => infrastructure(format!("namespace {name} is there and is not")),
+    };
+    let what = format!("a look at namespace {name}");
+    let found = task.insist(&what, || calls.ask(namespaces.get_opt(name))).await;
+    if found.map_err(ends)?.is_some() {
+        return Ok(());
+    }
+    if !task.inner.settings.make_namespaces {
+        return Err(infrastructure(format!(
+            "this cluster has no namespace {name}, and its agent may make none; make it, or allow that in the agent's settings"
+        )));
+    }
+    let mut namespace = Namespace::default();
+    namespace.metadata.name = Some(name.to_owned());
+    let labels = [(MANAGED_BY, MANAGER.to_owned()), (CLUSTER, task.inner.settings.cluster.to_string())];
+    namespace.metadata.labels = Some(labels.map(|(label, value)| (label.to_owned(), value)).into());
+    let parameters = PostParams::default();
+    let make = || calls.ask(namespaces.create(&parameters, &namespace));
+    match task.insist(&format!("namespace {name} cannot be made"), make).await {
+        Ok(_) | Err(Refusal::Taken) => Ok(()),
+        Err(Refusal::Ends(state)) => Err(state),
+    }
+}

@@ -1,0 +1,129 @@
+//! From a launch order to the objects that carry it out. Pure: the same order gives the same objects, byte for byte, so that an agent
+//! that was restarted knows what it would have made.
+
+mod batch;
+mod names;
+mod pod;
+mod ray;
+mod spark;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use protocol::control::{GroupPlacement, LaunchOrder};
+use protocol::ids::GroupName;
+use protocol::workload::{Framework, SpecError};
+use serde_json::Value;
+
+use super::kinds::Kind;
+use super::settings::KubernetesSettings;
+
+pub use names::{CLUSTER, GROUP, MANAGED_BY, MANAGER, ROLE, attempt_of, of_attempt, of_cluster};
+
+/// Why an order cannot be laid out: the specification's fault, whichever cluster it goes to.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Not exactly one framework.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// Containers need an image.
+    #[error("{field} is not set: a Kubernetes cluster runs containers, so the workload must name its image there")]
+    NoImage {
+        /// The field.
+        field: &'static str,
+    },
+    /// No room for a group was decided.
+    #[error("the placement has no group {0}; this is an error of the coordinator")]
+    NoPlacement(String),
+    /// Shares of GPUs.
+    #[error(
+        "group {group} asks for {asked} of a GPU, and this cluster gives out whole GPUs only; ask for whole ones, or name the \
+         cluster's shared resource in its agent's settings"
+    )]
+    Share {
+        /// The group.
+        group: String,
+        /// How much.
+        asked: String,
+    },
+    /// One and a half GPUs.
+    #[error("group {group} asks for {asked} GPUs; more than one GPU goes to a member in whole devices only")]
+    Broken {
+        /// The group.
+        group: String,
+        /// How many.
+        asked: String,
+    },
+}
+
+/// One object to be made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// All of it.
+    pub object: Value,
+}
+
+/// All that an order comes to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifests {
+    /// The framework.
+    pub framework: Framework,
+    /// The namespace of all of it.
+    pub namespace: String,
+    /// What is made, in this order.
+    pub objects: Vec<Manifest>,
+    /// Pods as controllers will make them, one of each sort: they are tried without being made.
+    pub samples: Vec<Manifest>,
+    /// How many pods there must be for all to be up, by their group.
+    pub members: BTreeMap<GroupName, u32>,
+}
+
+impl Manifests {
+    /// What an order comes to on this cluster.
+    pub fn of(order: &LaunchOrder, settings: &KubernetesSettings) -> Result<Self, ManifestError> {
+        let layout = Layout { order, settings };
+        match order.spec.framework()? {
+            Framework::Batch => batch::manifests(&layout),
+            Framework::Ray => ray::manifests(&layout),
+            Framework::Spark => spark::manifests(&layout),
+        }
+    }
+
+    /// Those objects whose state tells how the attempt goes.
+    pub fn owners(&self) -> impl Iterator<Item = &Manifest> {
+        self.objects.iter().filter(|m| matches!(m.kind, Kind::Job | Kind::RayJob | Kind::SparkApplication))
+    }
+}
+
+/// An order on a cluster.
+struct Layout<'a> {
+    order: &'a LaunchOrder,
+    settings: &'a KubernetesSettings,
+}
+
+impl Layout<'_> {
+    fn namespace(&self) -> &str {
+        self.order.key.namespace.as_str()
+    }
+
+    fn placement(&self, group: &str) -> Result<&GroupPlacement, ManifestError> {
+        let found = self.order.placement.iter().find(|placement| placement.group.as_str() == group);
+        found.ok_or_else(|| ManifestError::NoPlacement(group.to_owned()))
+    }
+
+    fn finish(&self, framework: Framework, objects: Vec<Manifest>, samples: Vec<Manifest>) -> Manifests {
+        let members =
+            self.order.placement.iter().map(|placement| (placement.group.clone(), count(placement))).collect();
+        Manifests { framework, namespace: self.namespace().to_owned(), objects, samples, members }
+    }
+}
+
+/// How many members a group has.
+fn count(placement: &GroupPlacement) -> u32 {
+    placement.nodes.iter().map(|share| share.members).sum()
+}

@@ -1,0 +1,193 @@
+//! What the pods of every framework share: where they go, what they take, what they are told, and what they may not do.
+
+use protocol::control::GroupPlacement;
+use protocol::resources::{Gpus, Resources};
+use protocol::workload::Spread;
+use serde_json::{Map, Value, json};
+
+use super::names::{ATTEMPT, GROUP};
+use super::{Kind, Layout, Manifest, ManifestError};
+use crate::guard::plan::{MARK, MEMBER};
+use crate::runtime::kubernetes::settings::Pin;
+
+const HOSTNAME: &str = "kubernetes.io/hostname";
+const PRODUCT: &str = "nvidia.com/gpu.product";
+const GPU: &str = "nvidia.com/gpu";
+
+/// A container's own part of a pod.
+pub(super) struct Container<'a> {
+    pub name: &'a str,
+    pub image: &'a str,
+    /// The program and its arguments; empty: the image's own.
+    pub command: Vec<String>,
+    /// Variables beyond those that all members have; they win.
+    pub env: Vec<Value>,
+}
+
+/// Kubernetes puts variables in where a text says `$(NAME)`; with each `$` doubled it leaves a text as it is.
+pub(super) fn literal(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+/// A variable with this very text.
+pub(super) fn variable(name: &str, value: &str) -> Value {
+    json!({"name": name, "value": literal(value)})
+}
+
+/// A variable whose `$(NAME)`s Kubernetes fills in.
+pub(super) fn filled(name: &str, value: &str) -> Value {
+    json!({"name": name, "value": value})
+}
+
+/// A variable that is a field of the pod.
+pub(super) fn field(name: &str, path: &str) -> Value {
+    json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})
+}
+
+/// A member's name within its attempt: as the process runtime has it.
+pub(super) fn member(name: &str) -> Value {
+    filled(MEMBER, name)
+}
+
+impl Layout<'_> {
+    /// What each pod of a group takes, as requests and limits alike.
+    pub(super) fn resources(&self, placement: &GroupPlacement) -> Result<Value, ManifestError> {
+        let Resources { cpu_milli, memory_mib, gpu_milli } = placement.each;
+        let mut amounts = Map::new();
+        if cpu_milli > 0 {
+            amounts.insert("cpu".to_owned(), json!(format!("{cpu_milli}m")));
+        }
+        if memory_mib > 0 {
+            amounts.insert("memory".to_owned(), json!(format!("{memory_mib}Mi")));
+        }
+        let group = placement.group.to_string();
+        let asked = Gpus(gpu_milli).to_string();
+        match (gpu_milli, &self.settings.shared_gpu_resource) {
+            (0, _) => {}
+            (whole, _) if whole % 1000 == 0 => {
+                amounts.insert(GPU.to_owned(), json!((whole / 1000).to_string()));
+            }
+            (1..1000, Some(shared)) => {
+                amounts.insert(shared.clone(), json!("1"));
+            }
+            (1..1000, None) => return Err(ManifestError::Share { group, asked }),
+            _ => return Err(ManifestError::Broken { group, asked }),
+        }
+        Ok(json!({"requests": amounts, "limits": amounts}))
+    }
+
+    /// The variables of every member of a group. What is Tidewater's own wins over the workload's.
+    pub(super) fn environment(&self, placement: &GroupPlacement, more: Vec<Value>) -> Vec<Value> {
+        let pool = self.order.spec.pool.as_ref().map_or("default", |pool| pool.as_str());
+        let mut own = vec![
+            variable(MARK, &self.order.attempt.to_string()),
+            variable("TIDEWATER_WORKLOAD", &self.order.key.to_string()),
+            variable("TIDEWATER_CLUSTER", self.settings.cluster.as_str()),
+            variable("TIDEWATER_POOL", pool),
+            variable("TIDEWATER_GROUP", placement.group.as_str()),
+            field("TIDEWATER_NODE", "spec.nodeName"),
+            // Logs are followed while the program runs.
+            variable("PYTHONUNBUFFERED", "1"),
+        ];
+        let Resources { gpu_milli, .. } = placement.each;
+        if gpu_milli == 0 {
+            // Images that are built for GPUs ask for all of the node's: a member without GPUs must see none.
+            own.push(variable("NVIDIA_VISIBLE_DEVICES", "void"));
+        } else if gpu_milli < 1000 {
+            own.push(variable("TIDEWATER_GPU_SHARE", &Gpus(gpu_milli).to_string()));
+        }
+        own.extend(more);
+        let is_own = |name: &str| own.iter().any(|variable| variable["name"] == name);
+        let users = self.order.spec.env.iter().filter(|(name, _)| !is_own(name)).map(|(n, v)| variable(n, v));
+        // A variable can be filled in only from those before it.
+        users.collect::<Vec<_>>().into_iter().chain(own).collect()
+    }
+
+    /// Which nodes a group's pods may go to, and which they should.
+    pub(super) fn affinity(&self, placement: &GroupPlacement) -> Value {
+        let nodes: Vec<&str> = placement.nodes.iter().map(|share| share.node.as_str()).collect();
+        let chosen = json!({"key": HOSTNAME, "operator": "In", "values": nodes});
+        let mut required = vec![];
+        if let Some(sku) = placement.sku.as_ref().filter(|_| placement.each.gpu_milli > 0) {
+            required.push(json!({"key": PRODUCT, "operator": "In", "values": sku.product_labels()}));
+        }
+        let mut node = json!({});
+        match self.settings.pin {
+            Pin::Required => required.push(chosen),
+            Pin::Preferred => {
+                node["preferredDuringSchedulingIgnoredDuringExecution"] =
+                    json!([{"weight": 100, "preference": {"matchExpressions": [chosen]}}]);
+            }
+        }
+        if !required.is_empty() {
+            node["requiredDuringSchedulingIgnoredDuringExecution"] =
+                json!({"nodeSelectorTerms": [{"matchExpressions": required}]});
+        }
+        let mut affinity = json!({"nodeAffinity": node});
+        if self.order.spec.placement.spread == Spread::Nodes {
+            let alike = json!({ATTEMPT: self.order.attempt.to_string(), GROUP: placement.group});
+            affinity["podAntiAffinity"] = json!({"requiredDuringSchedulingIgnoredDuringExecution": [
+                {"topologyKey": HOSTNAME, "labelSelector": {"matchLabels": alike}},
+            ]});
+        }
+        affinity
+    }
+
+    /// What keeps ordinary pods from nodes with GPUs does not keep these.
+    pub(super) fn tolerations(&self) -> Value {
+        json!([{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}])
+    }
+
+    /// A pod template of a group with one container.
+    pub(super) fn template(
+        &self,
+        placement: &GroupPlacement,
+        container: Container<'_>,
+    ) -> Result<Value, ManifestError> {
+        let mut main = json!({
+            "name": container.name,
+            "image": container.image,
+            "env": self.environment(placement, container.env),
+            "resources": self.resources(placement)?,
+            "securityContext": {"allowPrivilegeEscalation": false},
+        });
+        if !container.command.is_empty() {
+            main["command"] = container.command.iter().map(|word| literal(word)).collect();
+        }
+        if let Some(policy) = self.settings.pull_policy {
+            main["imagePullPolicy"] = json!(policy.as_str());
+        }
+        Ok(json!({
+            "metadata": self.pod_metadata(placement.group.as_str()),
+            "spec": {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": false,
+                "enableServiceLinks": false,
+                "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+                "affinity": self.affinity(placement),
+                "tolerations": self.tolerations(),
+                "containers": [main],
+            },
+        }))
+    }
+
+    /// The metadata of a group's pods.
+    pub(super) fn pod_metadata(&self, group: &str) -> Value {
+        let mut metadata = json!({"labels": self.labels_of(group)});
+        if !self.settings.pod_annotations.is_empty() {
+            let annotations = self.settings.pod_annotations.iter();
+            metadata["annotations"] = annotations.map(|(name, value)| (name.clone(), json!(value))).collect();
+        }
+        metadata
+    }
+
+    /// A pod as a controller will make it from a template.
+    pub(super) fn sample(&self, name: &str, template: &Value) -> Manifest {
+        let mut object = json!({"apiVersion": "v1", "kind": "Pod"});
+        object["metadata"] = template["metadata"].clone();
+        object["metadata"]["name"] = json!(name);
+        object["metadata"]["namespace"] = json!(self.namespace());
+        object["spec"] = template["spec"].clone();
+        Manifest { kind: Kind::Pod, name: name.to_owned(), object }
+    }
+}

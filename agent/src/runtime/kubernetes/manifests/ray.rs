@@ -1,0 +1,120 @@
+//! Ray: a `RayJob` of KubeRay, which makes the Ray cluster and submits the job to it, once.
+//!
+//! Once, because the submission's id is the attempt's, the submitter is not tried again, the `RayJob` is not either, and a head that ended
+//! is not made anew. The entrypoint is a file of a config map: the shells between a `RayJob` and its driver would each read it differently.
+
+use protocol::control::GroupPlacement;
+use protocol::workload::Framework;
+use serde_json::{Value, json};
+
+use super::names::{ROLE, name};
+use super::pod::{Container, member};
+use super::{Kind, Layout, Manifest, ManifestError, Manifests, count};
+
+/// KubeRay's own limit.
+const RAY_JOB_NAME: usize = 47;
+/// Where the entrypoint is in the head's pod.
+const ENTRYPOINT_DIR: &str = "/etc/tidewater";
+const ENTRYPOINT: &str = "entrypoint.sh";
+/// The role of the pod that submits the job, and prints its log.
+pub(in crate::runtime::kubernetes) const SUBMITTER: &str = "submitter";
+/// What `ray job submit` takes. It is not part of the gang, and so not of what was reserved.
+const SUBMITTER_TAKES: (&str, &str) = ("200m", "512Mi");
+
+pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError> {
+    let order = layout.order;
+    let spec = order.spec.ray.as_ref().ok_or_else(|| ManifestError::NoPlacement("ray".into()))?;
+    let image = spec.image.as_deref().ok_or(ManifestError::NoImage { field: "spec.ray.image" })?;
+    let job = name(order, "", RAY_JOB_NAME);
+    let head = layout.placement("head")?;
+    let mut template = layout.template(head, node("ray-head", "head", image))?;
+    template["spec"]["volumes"] = json!([{"name": "entrypoint", "configMap": {"name": job}}]);
+    template["spec"]["containers"][0]["volumeMounts"] =
+        json!([{"name": "entrypoint", "mountPath": ENTRYPOINT_DIR, "readOnly": true}]);
+    let mut samples = vec![layout.sample(&format!("{job}-head"), &template)];
+    let mut head_parameters = start_parameters(head);
+    head_parameters["dashboard-host"] = json!("0.0.0.0");
+    let mut workers = vec![];
+    for placement in order.placement.iter().filter(|placement| placement.group != head.group) {
+        let group = placement.group.as_str();
+        let template = layout.template(placement, node("ray-worker", group, image))?;
+        samples.push(layout.sample(&format!("{job}-{}", workers.len()), &template));
+        let members = count(placement);
+        workers.push(json!({
+            "groupName": group,
+            "replicas": members,
+            "minReplicas": members,
+            "maxReplicas": members,
+            "rayStartParams": start_parameters(placement),
+            "template": template,
+        }));
+    }
+    let entrypoint = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": layout.metadata(&job, layout.labels()),
+        "immutable": true,
+        "data": {ENTRYPOINT: format!("{}\n", spec.entrypoint)},
+    });
+    let mut metadata = layout.metadata(&job, layout.labels());
+    metadata["annotations"] = json!({"ray.io/disable-provisioned-head-restart": "true"});
+    let object = json!({
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": metadata,
+        "spec": {
+            "entrypoint": format!("sh {ENTRYPOINT_DIR}/{ENTRYPOINT}"),
+            "jobId": order.attempt.to_string(),
+            "submissionMode": "K8sJobMode",
+            "submitterConfig": {"backoffLimit": 0},
+            "backoffLimit": 0,
+            "shutdownAfterJobFinishes": true,
+            "submitterPodTemplate": submitter(layout, image),
+            "rayClusterSpec": {
+                "enableInTreeAutoscaling": false,
+                "headGroupSpec": {"rayStartParams": head_parameters, "template": template},
+                "workerGroupSpecs": workers,
+            },
+        },
+    });
+    let objects = vec![
+        Manifest { kind: Kind::ConfigMap, name: job.clone(), object: entrypoint },
+        Manifest { kind: Kind::RayJob, name: job, object },
+    ];
+    Ok(layout.finish(Framework::Ray, objects, samples))
+}
+
+/// The image's own program is left to KubeRay, which starts Ray in it.
+fn node<'a>(name: &'a str, group: &str, image: &'a str) -> Container<'a> {
+    Container { name, image, command: vec![], env: vec![member(group)] }
+}
+
+/// Ray knows whole cores only.
+fn start_parameters(placement: &GroupPlacement) -> Value {
+    json!({"num-cpus": placement.each.cpu_milli.div_ceil(1000).to_string()})
+}
+
+fn submitter(layout: &Layout<'_>, image: &str) -> Value {
+    let mut metadata = json!({"labels": layout.labels()});
+    metadata["labels"][ROLE] = json!(SUBMITTER);
+    let (cpu, memory) = SUBMITTER_TAKES;
+    let mut container = json!({
+        "name": "ray-job-submitter",
+        "image": image,
+        "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}},
+        "securityContext": {"allowPrivilegeEscalation": false},
+    });
+    if let Some(policy) = layout.settings.pull_policy {
+        container["imagePullPolicy"] = json!(policy.as_str());
+    }
+    json!({
+        "metadata": metadata,
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": false,
+            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+            "tolerations": layout.tolerations(),
+            "containers": [container],
+        },
+    })
+}

@@ -1,0 +1,153 @@
+//! The record of an attempt: a config map in the agent's own namespace, named after the attempt alone.
+//!
+//! It is made before anything of the attempt, by whoever is to make the rest, and deleted last. So an attempt that has one is never
+//! begun again: that it was stopped before it began, and how it ended while nobody could be told, stand in it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use protocol::control::{AttemptState, LaunchOrder};
+use protocol::ids::{AttemptId, ClusterName};
+use serde::{Deserialize, Serialize};
+
+use super::calls::{CallError, Calls, PAGE};
+use super::manifests::{CLUSTER, MANAGED_BY, MANAGER};
+
+/// The label of a record, with the attempt. Not the label of the attempt's own objects: the record outlives them.
+const RECORD: &str = "tidewater.dev/record";
+/// Where the record stands in its config map.
+const KEY: &str = "record";
+
+/// What is kept of an attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Record {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Which life of a runtime made it: that one alone makes the attempt's objects.
+    pub creator: String,
+    /// What was ordered; none where the attempt was stopped before it was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<LaunchOrder>,
+    /// How it ended. What is left of it is to go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Outcome {
+    /// The state, which is told once everything is gone.
+    pub state: AttemptState,
+    /// Whether something of it may still come: a create went without an answer.
+    pub late: bool,
+}
+
+/// A record as it is on the server.
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    pub record: Record,
+    /// The version that it had, so that nothing later is overwritten.
+    version: Option<String>,
+}
+
+/// The records of one cluster's attempts.
+#[derive(Clone)]
+pub(super) struct Records {
+    calls: Calls,
+    api: Api<ConfigMap>,
+    cluster: ClusterName,
+}
+
+impl Records {
+    pub(super) fn new(calls: Calls, namespace: &str, cluster: ClusterName) -> Self {
+        let api = Api::namespaced(calls.client(), namespace);
+        Self { calls, api, cluster }
+    }
+
+    fn name(attempt: AttemptId) -> String {
+        format!("attempt-{attempt}")
+    }
+
+    fn config_map(&self, record: &Record, version: Option<String>) -> ConfigMap {
+        let labels = [
+            (MANAGED_BY, MANAGER.to_owned()),
+            (CLUSTER, self.cluster.to_string()),
+            (RECORD, record.attempt.to_string()),
+        ];
+        let mut map = ConfigMap::default();
+        map.metadata.name = Some(Self::name(record.attempt));
+        map.metadata.labels = Some(labels.map(|(name, value)| (name.to_owned(), value)).into());
+        map.metadata.resource_version = version;
+        let text = serde_json::to_string(record).unwrap_or_default();
+        map.data = Some(BTreeMap::from([(KEY.to_owned(), text)]));
+        map
+    }
+
+    fn kept(map: ConfigMap) -> Option<Kept> {
+        let text = map.data.as_ref()?.get(KEY)?;
+        match serde_json::from_str(text) {
+            Ok(record) => Some(Kept { record, version: map.metadata.resource_version }),
+            Err(error) => {
+                let name = map.metadata.name.unwrap_or_default();
+                tracing::error!(name, %error, "an attempt's record cannot be read; it is left alone");
+                None
+            }
+        }
+    }
+
+    /// Makes a record; refused where there is one.
+    pub(super) async fn create(&self, record: &Record) -> Result<(), CallError> {
+        self.calls.ask(self.api.create(&PostParams::default(), &self.config_map(record, None))).await.map(drop)
+    }
+
+    /// The record of an attempt.
+    pub(super) async fn read(&self, attempt: AttemptId) -> Result<Option<Kept>, CallError> {
+        Ok(self.calls.ask(self.api.get_opt(&Self::name(attempt))).await?.and_then(Self::kept))
+    }
+
+    /// Writes how an attempt ended, unless that is written already: the outcome that stands then. An attempt without a record gets one.
+    pub(super) async fn conclude(
+        &self,
+        attempt: AttemptId,
+        creator: &str,
+        outcome: &Outcome,
+    ) -> Result<Outcome, CallError> {
+        let Some(Kept { mut record, version }) = self.read(attempt).await? else {
+            let record = Record { attempt, creator: creator.to_owned(), order: None, outcome: Some(outcome.clone()) };
+            return self.create(&record).await.map(|()| outcome.clone());
+        };
+        if let Some(outcome) = record.outcome {
+            return Ok(outcome);
+        }
+        record.outcome = Some(outcome.clone());
+        let map = self.config_map(&record, version);
+        self.calls.ask(self.api.replace(&Self::name(attempt), &PostParams::default(), &map)).await?;
+        Ok(outcome.clone())
+    }
+
+    /// All records.
+    pub(super) async fn list(&self) -> Result<Vec<Record>, CallError> {
+        let labels = format!("{MANAGED_BY}={MANAGER},{CLUSTER}={},{RECORD}", self.cluster);
+        let (mut found, mut page) = (vec![], ListParams::default().labels(&labels).limit(PAGE));
+        loop {
+            let listed = self.calls.ask(self.api.list(&page)).await?;
+            found.extend(listed.items.into_iter().filter_map(Self::kept).map(|kept| kept.record));
+            match listed.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page = page.continue_token(&token),
+                None => return Ok(found),
+            }
+        }
+    }
+
+    /// Deletes the record of an attempt.
+    pub(super) async fn delete(&self, attempt: AttemptId) -> Result<(), CallError> {
+        match self.calls.ask(self.api.delete(&Self::name(attempt), &DeleteParams::default())).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}

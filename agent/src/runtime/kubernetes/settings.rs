@@ -1,0 +1,89 @@
+//! How the Kubernetes runtime is set up for one cluster.
+
+use std::time::Duration;
+
+use protocol::ids::ClusterName;
+
+/// When a node fetches a container's image (Kubernetes' `imagePullPolicy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// At every start.
+    Always,
+    /// Where the node has it not.
+    IfNotPresent,
+    /// The node has it already.
+    Never,
+}
+
+impl PullPolicy {
+    /// As Kubernetes writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PullPolicy::Always => "Always",
+            PullPolicy::IfNotPresent => "IfNotPresent",
+            PullPolicy::Never => "Never",
+        }
+    }
+}
+
+/// How strictly pods go to the nodes that the decision chose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pin {
+    /// The scheduler takes them where it can.
+    Preferred,
+    /// It takes no others.
+    Required,
+}
+
+/// Settings of one cluster's runtime.
+#[derive(Debug, Clone)]
+pub struct KubernetesSettings {
+    /// The cluster, as its objects' labels name it.
+    pub cluster: ClusterName,
+    /// The agent's own namespace, in which the records of attempts are kept. It must exist.
+    pub own_namespace: String,
+    /// Whether a workload's namespace is made where it is missing.
+    pub make_namespaces: bool,
+    /// How pods go to the chosen nodes.
+    pub pin: Pin,
+    /// When images are fetched; none leaves it to Kubernetes.
+    pub pull_policy: Option<PullPolicy>,
+    /// The resource of which one unit is a share of a GPU, such as `nvidia.com/gpu.shared`; none: shares are refused.
+    pub shared_gpu_resource: Option<String>,
+    /// The service account of Spark's drivers, which may make and delete pods, services and config maps in its namespace.
+    pub spark_service_account: String,
+    /// Annotations of every pod.
+    pub pod_annotations: Vec<(String, String)>,
+    /// How long a pod may be unschedulable, without its image or without what its container needs before the attempt has failed.
+    pub start_patience: Duration,
+    /// How long a request may go unanswered.
+    pub request_timeout: Duration,
+    /// How long after the API server's next answer a create that it did not answer may still be carried out: its own
+    /// `--request-timeout` (60 s by default) and a margin.
+    pub late_create: Duration,
+    /// Between two looks at what is not watched.
+    pub look_every: Duration,
+    /// Between two searches for what no attempt owns.
+    pub sweep_every: Duration,
+}
+
+impl KubernetesSettings {
+    /// The usual settings of this cluster.
+    pub fn new(cluster: ClusterName) -> Self {
+        Self {
+            cluster,
+            own_namespace: "tidewater".to_owned(),
+            make_namespaces: true,
+            pin: Pin::Preferred,
+            pull_policy: None,
+            shared_gpu_resource: None,
+            spark_service_account: "spark".to_owned(),
+            pod_annotations: vec![],
+            start_patience: Duration::from_secs(300),
+            request_timeout: Duration::from_secs(30),
+            late_create: Duration::from_secs(70),
+            look_every: Duration::from_secs(5),
+            sweep_every: Duration::from_secs(60),
+        }
+    }
+}

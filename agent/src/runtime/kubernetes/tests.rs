@@ -1,0 +1,214 @@
+//! What pods and owners say, as states: whole gangs, what they wait for, and whose failure an end is.
+
+use k8s_openapi::api::core::v1::Pod;
+use protocol::control::{AttemptState, LaunchOrder};
+use protocol::errors::FailureClass;
+use protocol::ids::ClusterName;
+use serde_json::{Value, json};
+
+use super::failure;
+use super::kinds::Kind;
+use super::manifests::Manifests;
+use super::progress::{self, Progress};
+use super::seen::{Objects, Thing};
+use super::settings::KubernetesSettings;
+
+fn order(spec: Value, groups: &[(&str, u32)]) -> LaunchOrder {
+    let each = json!({"cpuMilli": 1000, "memoryMib": 1024, "gpuMilli": 0});
+    let placement: Vec<Value> = groups
+        .iter()
+        .map(|(group, members)| json!({"group": group, "each": each, "nodes": [{"node": "n", "members": members}]}))
+        .collect();
+    let attempt = json!({"workload": "00000000-0000-0000-0000-00000000000a", "number": 1});
+    let key = json!({"namespace": "a", "name": "b"});
+    let order = json!({"attempt": attempt, "key": key, "spec": spec, "placement": placement});
+    serde_json::from_value(order).unwrap()
+}
+
+fn batch(members: u32) -> Manifests {
+    let group = json!({"count": members, "cpu": "1", "memory": "1Gi"});
+    made(order(json!({"batch": {"image": "i", "command": ["c"], "groups": [group]}}), &[("workers", members)]))
+}
+
+fn made(order: LaunchOrder) -> Manifests {
+    Manifests::of(&order, &KubernetesSettings::new(ClusterName::new("c").unwrap())).unwrap()
+}
+
+/// A pod of a group with this status.
+fn pod(name: &str, group: &str, status: Value) -> Pod {
+    let labels = json!({"tidewater.dev/group": group});
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": labels}, "spec": {"nodeName": "n", "containers": []}, "status": status,
+    }))
+    .unwrap()
+}
+
+fn running() -> Value {
+    json!({"phase": "Running", "containerStatuses": [
+        {"name": "main", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}},
+    ]})
+}
+
+fn exited(code: i32, reason: &str, at: &str) -> Value {
+    json!({"phase": if code == 0 { "Succeeded" } else { "Failed" }, "containerStatuses": [
+        {"name": "main", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+         "state": {"terminated": {"exitCode": code, "reason": reason, "finishedAt": at}}},
+    ]})
+}
+
+fn objects(manifests: &Manifests, pods: Vec<Pod>, owner_status: Value) -> Objects {
+    let pods = pods.into_iter().map(|pod| (pod.metadata.name.clone().unwrap(), pod)).collect();
+    let mut objects = Objects { pods, ..Objects::default() };
+    for owner in manifests.owners() {
+        objects.owners.insert((owner.kind, owner.name.clone()), json!({"status": owner_status}));
+    }
+    objects
+}
+
+fn conditions(kind: &str, reason: &str) -> Value {
+    json!({"conditions": [{"type": kind, "status": "True", "reason": reason, "message": "it said so"}]})
+}
+
+#[test]
+fn a_gang_runs_when_its_last_member_is_up() {
+    let two = batch(2);
+    let one_of_two = objects(&two, vec![pod("p0", "workers", running())], json!({}));
+    let Progress::Starting { waiting_for, stuck: None } = progress::of(&two, &one_of_two) else { panic!() };
+    assert_eq!(waiting_for, "1 of 2 workers up, waiting for pods that its controller has yet to make");
+    let quick = exited(0, "Completed", "2026-01-01T00:00:00Z");
+    let both = vec![pod("p0", "workers", running()), pod("p1", "workers", quick)];
+    assert_eq!(progress::of(&two, &objects(&two, both, json!({}))), Progress::Running);
+}
+
+#[test]
+fn what_a_pod_waits_for_is_in_the_words_of_who_makes_it_wait() {
+    let one = batch(1);
+    let said = |status: Value| match progress::of(&one, &objects(&one, vec![pod("p0", "workers", status)], json!({}))) {
+        Progress::Starting { waiting_for, stuck } => (waiting_for, stuck),
+        other => panic!("{other:?}"),
+    };
+    let no_node = json!({"phase": "Pending", "conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"},
+    ]});
+    let (text, stuck) = said(no_node);
+    assert_eq!(text, "0 of 1 workers up, waiting for a node for pod p0: 0/3 nodes are available");
+    assert_eq!(stuck, Some(FailureClass::Capacity));
+    let waiting = |reason: &str| {
+        json!({"phase": "Pending", "containerStatuses": [
+            {"name": "main", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+             "state": {"waiting": {"reason": reason, "message": "no such image"}}},
+        ]})
+    };
+    let (text, stuck) = said(waiting("ImagePullBackOff"));
+    assert_eq!(text, "0 of 1 workers up, waiting for container main of pod p0 (ImagePullBackOff) no such image");
+    assert_eq!(stuck, Some(FailureClass::User));
+    assert_eq!(said(waiting("ContainerCreating")).1, None, "what every pod does for a moment");
+}
+
+#[test]
+fn a_batch_gang_ends_with_its_last_job_or_its_first_failure() {
+    let one = batch(1);
+    let ended = |pods: Vec<Pod>, status: Value| progress::of(&one, &objects(&one, pods, status));
+    let done = vec![pod("p0", "workers", exited(0, "Completed", "2026-01-01T00:00:00Z"))];
+    assert_eq!(ended(done, conditions("Complete", "CompletionsReached")), Progress::Ended(AttemptState::Succeeded));
+    let failed = vec![pod("p0", "workers", exited(3, "Error", "2026-01-01T00:00:00Z"))];
+    let Progress::Ended(AttemptState::Failed { class, message, exit_code }) =
+        ended(failed, conditions("FailureTarget", "BackoffLimitExceeded"))
+    else {
+        panic!()
+    };
+    assert_eq!((class, exit_code), (FailureClass::User, Some(3)));
+    assert_eq!(message, "container main of pod p0 on n exited with 3");
+    let gone = ended(vec![], conditions("Failed", "BackoffLimitExceeded"));
+    let Progress::Ended(AttemptState::Failed { class: FailureClass::Infrastructure, message, .. }) = gone else {
+        panic!()
+    };
+    assert!(message.contains("its pods are not there any more"), "{message}");
+}
+
+#[test]
+fn whose_failure_an_end_is() {
+    let class = |status: Value| match failure::of_pod(&pod("p", "workers", status)) {
+        Some(AttemptState::Failed { class, .. }) => Some(class),
+        other => panic!("{other:?}"),
+    };
+    let at = "2026-01-01T00:00:00Z";
+    assert_eq!(class(exited(1, "Error", at)), Some(FailureClass::User));
+    assert_eq!(class(exited(137, "OOMKilled", at)), Some(FailureClass::User));
+    assert_eq!(class(exited(137, "ContainerStatusUnknown", at)), Some(FailureClass::Infrastructure));
+    assert_eq!(class(json!({"phase": "Failed", "reason": "Evicted"})), Some(FailureClass::Infrastructure));
+    assert_eq!(class(json!({"phase": "Failed", "reason": "OutOfcpu"})), Some(FailureClass::Capacity));
+    let mut taken = exited(143, "Error", at);
+    taken["conditions"] = json!([{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]);
+    assert_eq!(class(taken), Some(FailureClass::Infrastructure));
+    assert!(failure::of_pod(&pod("p", "workers", running())).is_none());
+}
+
+#[test]
+fn others_that_failed_after_a_member_was_taken_away_are_not_the_cause() {
+    let mut taken = exited(143, "Error", "2026-01-01T00:05:00Z");
+    taken["conditions"] = json!([{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}]);
+    let pods = [
+        pod("p0", "workers", exited(1, "Error", "2026-01-01T00:01:00Z")),
+        pod("p1", "workers", taken),
+        pod("p2", "workers", exited(2, "Error", "2026-01-01T00:00:30Z")),
+    ];
+    let Some(AttemptState::Failed { class, message, .. }) = failure::first(pods.iter()) else { panic!() };
+    assert_eq!(class, FailureClass::Infrastructure);
+    assert!(message.contains("pod p1") && message.contains("DeletionByTaintManager"), "{message}");
+    let Some(AttemptState::Failed { exit_code, .. }) = failure::first([&pods[0], &pods[2]].into_iter()) else {
+        panic!()
+    };
+    assert_eq!(exit_code, Some(2), "the first that failed");
+}
+
+#[test]
+fn a_ray_job_runs_once_it_is_submitted_and_ends_as_ray_says() {
+    let spec = json!({"ray": {"image": "i", "entrypoint": "e", "head": {"cpu": "1", "memory": "1Gi"},
+        "workers": [{"count": 1, "cpu": "1", "memory": "1Gi"}]}});
+    let ray = made(order(spec, &[("head", 1), ("workers", 1)]));
+    let up = || vec![pod("h", "head", running()), pod("w", "workers", running())];
+    let progress = |pods: Vec<Pod>, status: Value| progress::of(&ray, &objects(&ray, pods, status));
+    let waits = progress(up(), json!({"jobDeploymentStatus": "Initializing"}));
+    assert!(matches!(waits, Progress::Starting { .. }), "{waits:?}");
+    assert_eq!(progress(up(), json!({"jobDeploymentStatus": "Running"})), Progress::Running);
+    let done = json!({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"});
+    assert_eq!(progress(vec![], done), Progress::Ended(AttemptState::Succeeded));
+    let class = |pods, status| match progress(pods, status) {
+        Progress::Ended(AttemptState::Failed { class, .. }) => class,
+        other => panic!("{other:?}"),
+    };
+    let app = json!({"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "AppFailed"});
+    assert_eq!(class(up(), app), FailureClass::User);
+    let lost = json!({"jobDeploymentStatus": "Failed", "reason": "SubmissionFailed"});
+    assert_eq!(class(up(), lost), FailureClass::Infrastructure);
+    let head = pod("h", "head", json!({"phase": "Failed", "reason": "Evicted"}));
+    assert_eq!(class(vec![head], json!({"jobDeploymentStatus": "Running"})), FailureClass::Infrastructure);
+}
+
+#[test]
+fn a_spark_application_ends_as_its_driver_does() {
+    let spec = json!({"spark": {"image": "i", "main": "local:///m.py", "driver": {"cpu": "1", "memory": "1Gi"},
+        "executors": {"name": "executors", "count": 1, "cpu": "1", "memory": "1Gi"}}});
+    let spark = made(order(spec, &[("driver", 1), ("executors", 1)]));
+    let state = |name: &str| json!({"applicationState": {"state": name, "errorMessage": "it said"}});
+    let up = || vec![pod("d", "driver", running()), pod("e", "executors", running())];
+    let progress = |pods: Vec<Pod>, status: Value| progress::of(&spark, &objects(&spark, pods, status));
+    assert!(matches!(progress(up(), state("SUBMITTED")), Progress::Starting { .. }));
+    assert_eq!(progress(up(), state("RUNNING")), Progress::Running);
+    assert_eq!(progress(vec![], state("COMPLETED")), Progress::Ended(AttemptState::Succeeded));
+    let driver = pod("d", "driver", exited(7, "Error", "2026-01-01T00:00:00Z"));
+    let Progress::Ended(AttemptState::Failed { class, exit_code, .. }) = progress(vec![driver], state("FAILED")) else {
+        panic!()
+    };
+    assert_eq!((class, exit_code), (FailureClass::User, Some(7)));
+}
+
+#[test]
+fn an_object_that_a_watch_told_of_is_found_by_its_kind_and_name() {
+    let seen = super::seen::Seen::default();
+    let attempt = "00000000-0000-0000-0000-00000000000a-1".parse().unwrap();
+    seen.put(attempt, Thing::Owner(Kind::Job, "j".to_owned(), json!({"status": 1})));
+    assert_eq!(seen.objects(attempt).owner(Kind::Job, "j"), Some(&json!({"status": 1})));
+    assert!(seen.objects(attempt).owner(Kind::RayJob, "j").is_none());
+}

@@ -1,0 +1,70 @@
+//! The Kubernetes runtime on real API servers, controllers and schedulers; kwok plays the nodes' kubelets.
+//!
+//! What this machine lacks (Go, the network where the programs are not built yet) is told, and the tests are listed as ignored.
+
+mod kubernetes {
+    pub mod runtime;
+    pub mod runtime_crashes;
+    pub mod runtime_operators;
+    pub mod runtime_world;
+}
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use kubernetes::{runtime, runtime_crashes, runtime_operators};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use testbed::{Binaries, Settings};
+
+type Test = fn(Arc<Binaries>) -> std::pin::Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
+
+const TESTS: &[(&str, Test)] = &[
+    ("runtime::batch_jobs_run_end_and_leave_nothing", |b| Box::pin(runtime::batch(b))),
+    ("runtime::what_can_not_start_says_why", |b| Box::pin(runtime::refusals(b))),
+    ("runtime_crashes::of_the_api_server_lose_and_double_nothing", |b| Box::pin(runtime_crashes::api_server(b))),
+    ("runtime_crashes::of_the_agent_at_each_request_double_nothing", |b| Box::pin(runtime_crashes::agent(b))),
+    (OPERATORS, |b| Box::pin(runtime_operators::kinds(b))),
+];
+
+/// Needs the operators' modules beside the programs.
+const OPERATORS: &str = "runtime_operators::definitions_take_what_is_made";
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Each test starts several processes: more of them at a time would only measure the machine.
+    arguments.test_threads.get_or_insert(1);
+    let binaries = if arguments.list {
+        None
+    } else {
+        Some(Binaries::provide(&Settings::with_fake_nodes("").tools(), &|line| eprintln!("    {line}")))
+    };
+    let lack = match &binaries {
+        Some(Err(error)) if !error.is_lack() => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+        Some(Err(error)) => Some(error.to_string()),
+        _ => None,
+    };
+    let binaries = binaries.and_then(Result::ok).map(Arc::new);
+    let trials = TESTS.iter().map(|(name, test)| {
+        let (mut binaries, mut lack) = (binaries.clone(), lack.clone());
+        if *name == OPERATORS
+            && let Err(missing) = runtime_operators::definitions()
+        {
+            (binaries, lack) = (None, Some(missing));
+        }
+        Trial::ignorable_test(*name, move || run(name, binaries, lack, *test))
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+fn run(name: &str, binaries: Option<Arc<Binaries>>, lack: Option<String>, test: Test) -> Result<Completion, Failed> {
+    let Some(binaries) = binaries else { return Ok(Completion::ignored_with(lack.unwrap_or_default())) };
+    let began = Instant::now();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let outcome = runtime.block_on(test(binaries));
+    eprintln!("    {name}: {:.1} s", began.elapsed().as_secs_f64());
+    outcome.map(|()| Completion::Completed).map_err(|error| format!("{error:#}").into())
+}

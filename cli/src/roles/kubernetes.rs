@@ -1,0 +1,86 @@
+//! How an agent reaches its Kubernetes cluster and runs attempts in it.
+
+use std::path::PathBuf;
+
+use agent::kube::Access;
+use agent::run::Kubernetes;
+use agent::runtime::kubernetes::{KubernetesSettings, Pin, PullPolicy};
+use protocol::ids::ClusterName;
+
+/// The cluster is a Kubernetes cluster.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Kubernetes")]
+pub struct Args {
+    /// Take nodes, and what pods leave free of them, from the cluster's Kubernetes, and run workloads in it; nodes of the fleet file are
+    /// not declared then
+    #[arg(long)]
+    pub kubernetes: bool,
+    /// The kubeconfig for that; left out: the service account of the pod in which the agent runs
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context in the kubeconfig; left out: its current one
+    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
+    pub context: Option<String>,
+    /// The agent's own namespace, where it keeps its records; it must exist
+    #[arg(long, value_name = "NAME", requires = "kubernetes", default_value = "tidewater")]
+    pub own_namespace: String,
+    /// Fail a workload whose namespace the cluster does not have, instead of making it
+    #[arg(long, requires = "kubernetes")]
+    pub keep_namespaces: bool,
+    /// How strictly pods go to the nodes that were chosen for them
+    #[arg(long, requires = "kubernetes", value_name = "HOW", default_value = "preferred")]
+    pub pin: PinTo,
+    /// When nodes fetch images; left out: as Kubernetes does by itself
+    #[arg(long, requires = "kubernetes", value_name = "WHEN")]
+    pub image_pull_policy: Option<Pull>,
+    /// The resource of which one unit is a share of a GPU, such as nvidia.com/gpu.shared; left out: shares are refused
+    #[arg(long, requires = "kubernetes", value_name = "RESOURCE")]
+    pub shared_gpu_resource: Option<String>,
+}
+
+/// How strictly pods go to the chosen nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum PinTo {
+    /// Where the scheduler can
+    Preferred,
+    /// Nowhere else
+    Required,
+}
+
+/// When nodes fetch images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Pull {
+    /// At every start
+    Always,
+    /// Where the node has it not
+    IfNotPresent,
+    /// The nodes have them
+    Never,
+}
+
+impl Args {
+    /// What they mean for the agent of this cluster; none where it is no Kubernetes cluster.
+    pub fn of(&self, cluster: &ClusterName) -> Option<Kubernetes> {
+        let access = match &self.kubeconfig {
+            _ if !self.kubernetes => return None,
+            Some(file) => Access::Kubeconfig { file: file.clone(), context: self.context.clone() },
+            None => Access::InCluster,
+        };
+        let settings = KubernetesSettings {
+            own_namespace: self.own_namespace.clone(),
+            make_namespaces: !self.keep_namespaces,
+            pin: match self.pin {
+                PinTo::Preferred => Pin::Preferred,
+                PinTo::Required => Pin::Required,
+            },
+            pull_policy: self.image_pull_policy.map(|pull| match pull {
+                Pull::Always => PullPolicy::Always,
+                Pull::IfNotPresent => PullPolicy::IfNotPresent,
+                Pull::Never => PullPolicy::Never,
+            }),
+            shared_gpu_resource: self.shared_gpu_resource.clone(),
+            ..KubernetesSettings::new(cluster.clone())
+        };
+        Some(Kubernetes { access, settings })
+    }
+}

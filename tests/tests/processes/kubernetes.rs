@@ -1,0 +1,149 @@
+//! Two real control planes whose nodes are played by kwok, an agent of each, and a coordinator that places work on both.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, bail, ensure};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
+use kube::api::{Api, ListParams, PostParams};
+use serde_json::{Value, json};
+use testbed::{Binaries, ControlPlane, FakeNodes, Settings, fake};
+
+use super::api::{phase, text};
+use super::federation::{CLUSTERS, Federation};
+use super::world::{PATIENCE, World, wait_for};
+use crate::Done;
+
+const NODES: u32 = 12;
+const WORKLOADS: u32 = 40;
+
+/// Workloads run in both clusters though an agent is killed meanwhile; each ran once, and nothing of them is left.
+pub fn placed_once(world: &World) -> anyhow::Result<Done> {
+    let tools = Settings::with_fake_nodes("").tools();
+    let binaries = match Binaries::provide(&tools, &|line| eprintln!("    {line}")) {
+        Err(lack) if lack.is_lack() => return Ok(Done::CannotRunHere(lack.to_string())),
+        provided => provided?,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let start = async |name: &str| {
+        let plane = ControlPlane::start(&binaries, Settings::with_fake_nodes(world.path(name))).await?;
+        let client = plane.client();
+        FakeNodes::h100("gpu", NODES).make(&client).await?;
+        if let Err(ready) = fake::until_ready(&client, NODES as usize, PATIENCE).await? {
+            bail!("only {ready} of {NODES} nodes are ready");
+        }
+        make_namespace(&client).await?;
+        Ok(plane)
+    };
+    let planes = [runtime.block_on(start("plane-north"))?, runtime.block_on(start("plane-south"))?];
+    let mut federation = Federation::prepare(world, 1)?;
+    federation.kubeconfigs = planes.iter().map(ControlPlane::kubeconfig).collect();
+    federation.start_coordinator(1)?;
+    (0..CLUSTERS.len()).try_for_each(|place| federation.start_agent(place))?;
+    CLUSTERS.iter().try_for_each(|name| federation.until_cluster(name, "Ready"))?;
+    whole_fleet(&federation)?;
+
+    let began = std::time::Instant::now();
+    (0..WORKLOADS).try_for_each(|n| federation.api.submit(&workload(n)))?;
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    federation.kill_agent(0);
+    federation.start_agent(0)?;
+    wait_for("the end of every workload", PATIENCE * 2, || {
+        let all = federation.api.workloads()?;
+        let failed = all.values().find(|w| matches!(&*phase(w), "Failed" | "Unknown"));
+        ensure!(failed.is_none(), "{failed:?}");
+        Ok((all.values().filter(|w| phase(w) == "Succeeded").count() == WORKLOADS as usize).then_some(()))
+    })
+    .with_context(|| format!("{:#?}", federation.api.workloads().map(phases)))?;
+    eprintln!("    {WORKLOADS} workloads on 2 clusters after {:.1} s", began.elapsed().as_secs_f64());
+
+    let mut places: BTreeMap<String, u32> = BTreeMap::new();
+    for (name, workload) in federation.api.workloads()? {
+        let attempts = workload["status"]["attempts"].as_array().cloned().unwrap_or_default();
+        ensure!(attempts.len() == 1, "{name} was tried {} times: {workload:#}", attempts.len());
+        *places.entry(text(&attempts[0]["cluster"])).or_default() += 1;
+    }
+    ensure!(places.len() == 2, "all went to one cluster: {places:?}");
+    nothing_left(&runtime, &planes)?;
+    whole_fleet(&federation)?;
+    federation.stop()?;
+    planes.into_iter().for_each(ControlPlane::stop);
+    Ok(Done::Holds)
+}
+
+fn phases(workloads: BTreeMap<String, Value>) -> BTreeMap<String, u32> {
+    let mut found = BTreeMap::new();
+    workloads.values().for_each(|w| *found.entry(phase(w)).or_default() += 1);
+    found
+}
+
+/// The agent's own namespace.
+async fn make_namespace(client: &kube::Client) -> anyhow::Result<()> {
+    let own = serde_json::from_value(json!({"metadata": {"name": "tidewater"}}))?;
+    Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &own).await?;
+    Ok(())
+}
+
+/// Some need a GPU, some a node, some two.
+fn workload(n: u32) -> Value {
+    let (count, gpus) = [(1, 1), (2, 2), (1, 8), (2, 8)][(n % 4) as usize];
+    json!({
+        "apiVersion": "tidewater.dev/v1",
+        "kind": "Workload",
+        "metadata": {"name": format!("w{n}"), "namespace": "default"},
+        "spec": {"batch": {
+            "image": "none", "command": ["work"],
+            "groups": [{"name": "w", "count": count, "cpu": 1, "memory": "1Gi", "gpus": gpus, "gpu": ["H100"]}],
+        }},
+    })
+}
+
+/// Every GPU of both clusters is free.
+fn whole_fleet(federation: &Federation<'_>) -> anyhow::Result<()> {
+    let mut last = Value::Null;
+    wait_for("all GPUs as free", PATIENCE, || {
+        last = federation.api.get("/capacity")?;
+        let rows = last["rows"].as_array().cloned().unwrap_or_default();
+        let free: u64 = rows.iter().filter_map(|row| row["gpus"]["free"].as_u64()).sum();
+        Ok((free == u64::from(2 * NODES * 8)).then_some(()))
+    })
+    .with_context(|| format!("{last:#}"))
+}
+
+/// Neither jobs nor pods nor services, nor records of attempts; and all jobs together were made once each.
+fn nothing_left(runtime: &tokio::runtime::Runtime, planes: &[ControlPlane]) -> anyhow::Result<()> {
+    let ours = ListParams::default().labels("app.kubernetes.io/managed-by=tidewater");
+    let mut made = vec![];
+    for plane in planes {
+        let client = plane.client();
+        wait_for("the end of all objects", PATIENCE, || {
+            runtime.block_on(async {
+                let jobs = Api::<Job>::all(client.clone()).list(&ours).await?.items.len();
+                let pods = Api::<Pod>::all(client.clone()).list(&ours).await?.items.len();
+                let services = Api::<Service>::all(client.clone()).list(&ours).await?.items.len();
+                ensure!((jobs, pods, services) == (0, 0, 0), "{jobs} jobs, {pods} pods, {services} services are left");
+                let records = Api::<ConfigMap>::all(client.clone()).list(&ours).await?.items.len();
+                Ok((records == 0).then_some(()))
+            })
+        })?;
+        made.extend(jobs_made(plane)?);
+    }
+    let count = made.len();
+    made.sort();
+    made.dedup();
+    ensure!(made.len() == count && count == WORKLOADS as usize, "{count} jobs were made: {made:?}");
+    Ok(())
+}
+
+/// The names of the jobs that were made, by the audit log. What was only tried was not made.
+fn jobs_made(plane: &ControlPlane) -> anyhow::Result<Vec<String>> {
+    let log = std::fs::read_to_string(plane.folder().join("audit.log"))?;
+    let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let made = entries.filter(|e| {
+        e["verb"] == "create"
+            && e["objectRef"]["resource"] == "jobs"
+            && e["responseStatus"]["code"] == 201
+            && !text(&e["requestURI"]).contains("dryRun")
+    });
+    Ok(made.map(|e| text(&e["objectRef"]["name"])).collect())
+}

@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS")]
     pub listen_nodes: Option<SocketAddr>,
     #[command(flatten)]
-    pub kubernetes: super::kubernetes::Args,
+    pub kubernetes: super::kubernetes::KubernetesArgs,
     /// On SIGTERM end every attempt too, and wait until all are gone
     #[arg(long)]
     pub end_attempts: bool,

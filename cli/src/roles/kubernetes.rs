@@ -10,7 +10,7 @@ use protocol::ids::ClusterName;
 /// The cluster is a Kubernetes cluster.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Kubernetes")]
-pub struct Args {
+pub struct KubernetesArgs {
     /// Take nodes, and what pods leave free of them, from the cluster's Kubernetes, and run workloads in it; nodes of the fleet file are
     /// not declared then
     #[arg(long)]
@@ -58,7 +58,7 @@ pub enum Pull {
     Never,
 }
 
-impl Args {
+impl KubernetesArgs {
     /// What they mean for the agent of this cluster; none where it is no Kubernetes cluster.
     pub fn of(&self, cluster: &ClusterName) -> Option<Kubernetes> {
         let access = match &self.kubeconfig {

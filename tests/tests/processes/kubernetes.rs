@@ -57,14 +57,19 @@ pub fn placed_once(world: &World) -> anyhow::Result<Done> {
     .with_context(|| format!("{:#?}", federation.api.workloads().map(phases)))?;
     eprintln!("    {WORKLOADS} workloads on 2 clusters after {:.1} s", began.elapsed().as_secs_f64());
 
-    let mut places: BTreeMap<String, u32> = BTreeMap::new();
+    let (mut places, mut tried): (BTreeMap<String, u32>, _) = (BTreeMap::new(), 0);
     for (name, workload) in federation.api.workloads()? {
         let attempts = workload["status"]["attempts"].as_array().cloned().unwrap_or_default();
-        ensure!(attempts.len() == 1, "{name} was tried {} times: {workload:#}", attempts.len());
-        *places.entry(text(&attempts[0]["cluster"])).or_default() += 1;
+        let (last, others) = attempts.split_last().with_context(|| format!("{name} was not tried"))?;
+        // A launch that the kill cut off half way is ended by the next agent, and the workload tried again.
+        let cut_off = |a: &Value| a["cluster"] == CLUSTERS[0] && a.to_string().contains("nfrastructure");
+        ensure!(others.len() <= 1 && others.iter().all(cut_off), "{name} was tried again: {workload:#}");
+        *places.entry(text(&last["cluster"])).or_default() += 1;
+        tried += attempts.len();
     }
     ensure!(places.len() == 2, "all went to one cluster: {places:?}");
-    nothing_left(&runtime, &planes)?;
+    eprintln!("    {tried} attempts");
+    nothing_left(&runtime, &planes, tried)?;
     whole_fleet(&federation)?;
     federation.stop()?;
     planes.into_iter().for_each(ControlPlane::stop);
@@ -111,7 +116,7 @@ fn whole_fleet(federation: &Federation<'_>) -> anyhow::Result<()> {
 }
 
 /// Neither jobs nor pods nor services, nor records of attempts; and no job was made twice.
-fn nothing_left(runtime: &tokio::runtime::Runtime, planes: &[ControlPlane]) -> anyhow::Result<()> {
+fn nothing_left(runtime: &tokio::runtime::Runtime, planes: &[ControlPlane], tried: usize) -> anyhow::Result<()> {
     let ours = ListParams::default().labels("app.kubernetes.io/managed-by=tidewater");
     let (mut made, mut deleted) = (vec![], BTreeSet::new());
     for plane in planes {
@@ -133,7 +138,8 @@ fn nothing_left(runtime: &tokio::runtime::Runtime, planes: &[ControlPlane]) -> a
     ensure!(names.len() == made.len(), "a job was made twice: {made:?}");
     // A create whose client was killed meanwhile may be carried out and not stand in the log as such.
     let all: BTreeSet<&String> = names.into_iter().chain(&deleted).collect();
-    ensure!(all.len() == WORKLOADS as usize, "there were {} jobs: {all:?}", all.len());
+    let enough = (WORKLOADS as usize..=tried).contains(&all.len());
+    ensure!(enough, "there were {} jobs of {tried} attempts: {all:?}", all.len());
     Ok(())
 }
 

@@ -97,14 +97,7 @@ fn decided(decision: &Decision, out: &Out) -> String {
     let mut table = Table::new(&["#RANK", "CLUSTER", "SCORE (LOWER IS BETTER, FIRST TERM COUNTS MOST)"]);
     let (able, unable): (Vec<_>, Vec<_>) = decision.candidates.iter().partition(|c| c.obstacle.is_none());
     for (i, candidate) in able.iter().enumerate() {
-        let terms: Vec<String> = candidate
-            .score
-            .iter()
-            .map(|term| match term.unit.is_empty() {
-                true => format!("{} {}", term.name, term.value),
-                false => format!("{} {} {}", term.name, term.value, term.unit),
-            })
-            .collect();
+        let terms: Vec<String> = candidate.score.iter().map(ToString::to_string).collect();
         let tone = if i == 0 { Tone::Good } else { Tone::Plain };
         table.row(vec![
             cell(i + 1),

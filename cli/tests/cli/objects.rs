@@ -122,7 +122,7 @@ pub fn waiting() -> Value {
 pub fn placed() -> Value {
     let candidates = vec![
         candidate("eu-1", None, &[("region", 0, ""), ("cost", 2400, "milli/h")]),
-        candidate("eu-2", None, &[("region", 1, ""), ("cost", 2100, "milli/h")]),
+        candidate("eu-2", None, &[("region", 1, ""), ("cost", i64::MAX, "milli/h")]),
         candidate("us-1", Some(Obstacle::NoRuntime { framework: Framework::Ray }), &[]),
     ];
     explained(&Explanation {

@@ -31,11 +31,11 @@ async fn clusters_count_their_gpus_and_bindings_in_flight() {
     let api = serve(&core, Settings::default()).await;
     let h100 = |object: serde_json::Value| object["status"]["gpus"]["H100"].clone();
     let before = h100(api.get(&format!("{CLUSTERS}/eu-1")).await.json());
-    assert_eq!(before, serde_json::json!({"total": 16, "free": 13, "held": 0, "ghosts": 1, "sick": 2}));
+    assert_eq!(before, serde_json::json!({"total": 16, "free": 13, "held": 0, "ghosts": 1, "sick": 2, "foreign": 0}));
     api.post_yaml(&batch("a", 1, 8)).await;
     core.place().await;
     let after = h100(api.get(&format!("{CLUSTERS}/eu-1")).await.json());
-    assert_eq!(after, serde_json::json!({"total": 16, "free": 5, "held": 8, "ghosts": 1, "sick": 2}));
+    assert_eq!(after, serde_json::json!({"total": 16, "free": 5, "held": 8, "ghosts": 1, "sick": 2, "foreign": 0}));
     let list = api.get(CLUSTERS).await.json();
     assert_eq!(list["kind"], "ClusterList");
     assert_eq!(list["items"][0]["status"]["running"], 1);

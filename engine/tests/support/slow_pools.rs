@@ -419,8 +419,7 @@ fn could_start(state: &State, fleet: &Sums, w: &Workload, now: UnixMs) -> bool {
 
 /// The steps, over the whole tree.
 fn division(state: &State, fleet: &Sums, demands: &BTreeMap<PoolName, Sums>) -> BTreeMap<PoolName, Sums> {
-    let specs = specs(state);
-    let mut all: BTreeMap<PoolName, Sums> = BTreeMap::new();
+    let (specs, mut all): (_, BTreeMap<PoolName, Sums>) = (specs(state), BTreeMap::new());
     let resources: BTreeSet<String> = fleet
         .keys()
         .cloned()
@@ -429,19 +428,15 @@ fn division(state: &State, fleet: &Sums, demands: &BTreeMap<PoolName, Sums>) -> 
         .collect();
     for what in resources {
         let amount = fleet.get(&what).copied().unwrap_or(0);
-        let mut plain: BTreeMap<PoolName, Sums> = BTreeMap::new();
+        let (mut plain, mut raised): (BTreeMap<PoolName, Sums>, BTreeMap<PoolName, u64>) = Default::default();
         split(None, amount, &what, &specs, demands, &BTreeMap::new(), &mut plain);
         // Then once more, with each pool raised by as much as the leaves below it.
-        let mut raised: BTreeMap<PoolName, u64> = BTreeMap::new();
         for (leaf, raise) in state.pools.raises() {
             let leads = specs.values().any(|s| s.parent.as_ref() == Some(leaf));
             let to = raise.to.iter().find(|(r, _)| r.to_string() == what).map_or(0, |(_, to)| to);
             let part = of(plain.get(leaf), &what);
             let to = to.min(demand_of(leaf, &what, &specs, demands));
-            if leads || to <= part {
-                continue;
-            }
-            for pool in up(&specs, leaf) {
+            for pool in up(&specs, leaf).into_iter().filter(|_| !leads && to > part) {
                 *raised.entry(pool.clone()).or_insert(of(plain.get(&pool), &what)) += to - part;
             }
         }

@@ -155,7 +155,7 @@ pub(crate) fn raised_too(
     (pool, to): (&PoolName, &Amounts),
 ) -> Entitlements {
     let mut tree = Tree::of(pools);
-    if let Ok(at) = tree.pools.binary_search_by(|(name, _)| (*name).cmp(pool)) {
+    if let Some(at) = place(&tree.pools, pool) {
         tree.raised.retain(|(other, _)| *other != at);
         tree.raised.push((at, to));
     }
@@ -173,22 +173,26 @@ pub(super) struct Tree<'a> {
     raised: Vec<(usize, &'a Amounts)>,
 }
 
+/// Where a pool is among these, which are in the order of names.
+fn place(pools: &[(&PoolName, &PoolSpec)], pool: &PoolName) -> Option<usize> {
+    pools.binary_search_by(|(name, _)| (*name).cmp(pool)).ok()
+}
+
 impl<'a> Tree<'a> {
     pub(super) fn of(pools: &'a Pools) -> Self {
-        let pools_raised = pools.raises();
+        let raises = pools.raises();
         let pools: Vec<(&PoolName, &PoolSpec)> = pools.all().into_iter().collect();
         let (mut roots, mut below) = (vec![], vec![vec![]; pools.len()]);
         for (pool, (_, spec)) in pools.iter().enumerate() {
-            let parent = spec.parent.as_ref().map(|parent| pools.binary_search_by(|(name, _)| (*name).cmp(parent)));
+            let parent = spec.parent.as_ref().map(|parent| place(&pools, parent));
             match parent {
                 None => roots.push(pool),
-                Some(Ok(parent)) => below[parent].push(pool),
+                Some(Some(parent)) => below[parent].push(pool),
                 // A pool of an unknown parent, which no command makes, has nothing.
-                Some(Err(_)) => {}
+                Some(None) => {}
             }
         }
-        let place = |pool: &PoolName| pools.binary_search_by(|(name, _)| (*name).cmp(pool)).ok();
-        let raised = pools_raised.iter().filter_map(|(pool, raise)| Some((place(pool)?, &raise.to))).collect();
+        let raised = raises.iter().filter_map(|(pool, raise)| Some((place(&pools, pool)?, &raise.to))).collect();
         Self { pools, roots, below, raised }
     }
 

@@ -51,17 +51,15 @@ impl Savings {
     /// From now on a pool that is entitled to so much holds so much, and demands so much in all.
     pub(crate) fn goes_on(&mut self, pool: &PoolName, resource: &Resource, (entitled, held, demand): (u64, u64, u64)) {
         let key = (pool.clone(), resource.clone());
-        let (part, has) = (i128::from(entitled), i128::from(held));
-        let misses = match demand > held {
-            true => (part.min(i128::from(demand)) - has).max((part - has).min(0)),
-            false => (part - has).min(0),
-        };
+        // Whoever asks for no more than it has misses nothing.
+        let misses = i128::from(entitled.min(demand.max(held))) - i128::from(held);
         let most = u128::from(entitled) * u128::from(KEPT_MS);
         let sum = self.saved.get(&key).map_or(0, |saved| saved.sum);
         if sum == 0 && misses <= 0 {
             self.saved.remove(&key);
         } else {
-            self.saved.insert(key, Saved { sum: sum.min(most.max(sum)), misses, most: most.max(sum) });
+            // What is saved already is not cut where the part has become smaller.
+            self.saved.insert(key, Saved { sum, misses, most: most.max(sum) });
         }
     }
 

@@ -1,4 +1,5 @@
-//! The agent on a real API server: its capacity table equals a count of all nodes and pods there, whatever happens.
+//! The agent on real API servers, controllers and schedulers; kwok plays the nodes' kubelets. Its capacity table equals a count of all
+//! nodes and pods there, whatever happens; its runtime makes what it is to make once, and leaves nothing.
 //!
 //! What this machine lacks (Go, the network where the programs are not built yet) is told, and the tests are listed as ignored.
 
@@ -6,19 +7,39 @@ mod kubernetes {
     pub mod capacity;
     pub mod recount;
     pub mod rig;
+    pub mod runtime;
+    pub mod runtime_crashes;
+    pub mod runtime_operators;
+    pub mod runtime_world;
 }
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use kubernetes::capacity;
-use libtest_mimic::{Arguments, Completion, Trial};
+use kubernetes::{capacity, runtime, runtime_crashes, runtime_operators};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use testbed::{Binaries, Settings};
+
+type Test = fn(Arc<Binaries>) -> std::pin::Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
+
+const TESTS: &[(&str, Test)] = &[
+    ("capacity::the_table_equals_a_recount_from_the_api_server", |b| {
+        Box::pin(async move { capacity::follows_the_api_server(&b).await })
+    }),
+    ("runtime::batch_jobs_run_end_and_leave_nothing", |b| Box::pin(runtime::batch(b))),
+    ("runtime::what_can_not_start_says_why", |b| Box::pin(runtime::refusals(b))),
+    ("runtime_crashes::of_the_api_server_lose_and_double_nothing", |b| Box::pin(runtime_crashes::api_server(b))),
+    ("runtime_crashes::of_the_agent_at_each_request_double_nothing", |b| Box::pin(runtime_crashes::agent(b))),
+    (OPERATORS, |b| Box::pin(runtime_operators::kinds(b))),
+];
+
+/// Needs the operators' modules beside the programs.
+const OPERATORS: &str = "runtime_operators::definitions_take_what_is_made";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Each starts several processes.
+    // Each test starts several processes: more of them at a time would only measure the machine.
     arguments.test_threads.get_or_insert(1);
     let provide = || Binaries::provide(&Settings::with_fake_nodes("").tools(), &|line| eprintln!("    {line}"));
     let binaries = if arguments.list { None } else { Some(provide()) };
@@ -31,16 +52,22 @@ fn main() -> ExitCode {
         _ => None,
     };
     let binaries = binaries.and_then(Result::ok).map(Arc::new);
-    let trial = Trial::ignorable_test("the_table_equals_a_recount_from_the_api_server", move || {
-        if let Some(lack) = lack {
-            return Ok(Completion::ignored_with(lack));
+    let trials = TESTS.iter().map(|(name, test)| {
+        let (mut binaries, mut lack) = (binaries.clone(), lack.clone());
+        let missing = binaries.as_deref().filter(|_| *name == OPERATORS).map(runtime_operators::definitions);
+        if let Some(Err(missing)) = missing.filter(|found| found.as_ref().is_err_and(|error| error.is_lack())) {
+            (binaries, lack) = (None, Some(missing.to_string()));
         }
-        let binaries = binaries.ok_or("no programs")?;
-        let began = Instant::now();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let outcome = runtime.block_on(capacity::follows_the_api_server(&binaries));
-        eprintln!("    it took {:.1} s", began.elapsed().as_secs_f64());
-        outcome.map(|()| Completion::Completed).map_err(|error| format!("{error:#}").into())
+        Trial::ignorable_test(*name, move || run(name, binaries, lack, *test))
     });
-    libtest_mimic::run(&arguments, vec![trial]).exit_code()
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+fn run(name: &str, binaries: Option<Arc<Binaries>>, lack: Option<String>, test: Test) -> Result<Completion, Failed> {
+    let Some(binaries) = binaries else { return Ok(Completion::ignored_with(lack.unwrap_or_default())) };
+    let began = Instant::now();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let outcome = runtime.block_on(test(binaries));
+    eprintln!("    {name}: {:.1} s", began.elapsed().as_secs_f64());
+    outcome.map(|()| Completion::Completed).map_err(|error| format!("{error:#}").into())
 }

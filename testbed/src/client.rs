@@ -9,9 +9,11 @@ use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::PostParams;
 use kube::client::ConfigExt;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::{Api, Client, Config};
 use rustls::RootCertStore;
 use rustls::crypto::ring;
 use rustls_pki_types::pem::PemObject;
@@ -37,6 +39,13 @@ pub enum ClientError {
 pub async fn connect(kubeconfig: &Path) -> Result<Client, ClientError> {
     let config = read(kubeconfig).await?;
     client(&config).map_err(|cause| ClientError::Kubeconfig { file: kubeconfig.to_owned(), cause })
+}
+
+/// Makes a namespace.
+pub async fn make_namespace(client: &Client, name: &str) -> kube::Result<()> {
+    let mut namespace = Namespace::default();
+    namespace.metadata.name = Some(name.to_owned());
+    Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.map(drop)
 }
 
 /// A client of another server of the same control plane: same authority, no rights.

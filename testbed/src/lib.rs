@@ -18,7 +18,7 @@ pub mod node;
 pub mod process;
 
 pub use build::{Binaries, BuildError, Tool};
-pub use client::connect;
+pub use client::{connect, make_namespace};
 pub use control_plane::{Component, ControlPlane, Settings, StartError};
 pub use fake::FakeNodes;
 pub use images::{Image, ImageError, Images};

@@ -13,9 +13,9 @@ use kube::{Api, Client};
 use protocol::control::AttemptState;
 use protocol::errors::FailureClass;
 use serde_json::json;
-use testbed::{Binaries, ControlPlane};
+use testbed::{Binaries, ControlPlane, make_namespace};
 
-use super::runtime_world::{Running, job, made, make_namespace, nothing_left, order, plane, records, settings, until};
+use super::runtime_world::{Running, job, made, nothing_left, order, plane, records, settings, until};
 
 pub async fn batch(binaries: Arc<Binaries>) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;

@@ -1,8 +1,6 @@
 //! RayJobs and SparkApplications against their operators' own definitions: what is made is taken as it is, every field, and goes again. The
 //! operators themselves do not run here: their words are written by the test.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 
 use agent::runtime::Runtime;
@@ -15,33 +13,17 @@ use protocol::control::{AttemptState, LaunchOrder};
 use protocol::errors::FailureClass;
 use protocol::workload::Framework;
 use serde_json::{Value, json};
-use testbed::Binaries;
+use testbed::{Binaries, BuildError, Tool, make_namespace};
 
 use super::runtime_world::{Running, nothing_left, order, plane, settings, until};
 
-/// The definitions, in Go's cache of modules, below `MODULE@VERSION`.
-const DEFINITIONS: [(&str, &str, &str); 3] = [
-    ("github.com/ray-project/kuberay", "ray-operator@", "config/crd/bases/ray.io_rayjobs.yaml"),
-    ("github.com/ray-project/kuberay", "ray-operator@", "config/crd/bases/ray.io_rayclusters.yaml"),
-    ("github.com/kubeflow/spark-operator", "v2@", "config/crd/bases/sparkoperator.k8s.io_sparkapplications.yaml"),
-];
-
-/// Where the definitions are; else what to do.
-pub fn definitions() -> Result<Vec<PathBuf>, String> {
-    let asked = Command::new("go").args(["env", "GOMODCACHE"]).output().map_err(|e| format!("go: {e}"))?;
-    let cache = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim());
-    let find = |(module, version, file): &(&str, &str, &str)| {
-        let folder = cache.join(module);
-        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-        let versions = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(version));
-        let mut found: Vec<PathBuf> =
-            versions.map(|entry| entry.path().join(file)).filter(|path| path.exists()).collect();
-        found.sort();
-        found
-            .pop()
-            .ok_or_else(|| format!("no {file} below {}: build the operators with the test bed first", folder.display()))
-    };
-    DEFINITIONS.iter().map(find).collect()
+/// The operators' definitions of their kinds.
+pub fn definitions(binaries: &Binaries) -> Result<Vec<Value>, BuildError> {
+    let mut all = vec![];
+    for operator in [Tool::KubeRay, Tool::SparkOperator] {
+        all.extend(binaries.custom_resources(operator)?);
+    }
+    Ok(all)
 }
 
 pub async fn kinds(binaries: Arc<Binaries>) -> anyhow::Result<()> {
@@ -50,13 +32,12 @@ pub async fn kinds(binaries: Arc<Binaries>) -> anyhow::Result<()> {
     let client = plane.client();
     let missing = frameworks(&client).await;
     ensure!(missing == [Some(true), Some(true), None], "{missing:?}");
-    for file in definitions().map_err(anyhow::Error::msg)? {
-        let text = std::fs::read(&file)?;
+    for definition in definitions(&binaries)? {
         let request = http::Request::post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions")
-            .header("content-type", "application/yaml")
-            .body(Body::from(text))?;
+            .header("content-type", "application/json")
+            .body(Body::from(definition.to_string().into_bytes()))?;
         let answer = client.send(request).await?;
-        ensure!(answer.status() == 201, "{}: {}", file.display(), answer.status());
+        ensure!(answer.status() == 201, "{}: {}", definition["metadata"]["name"], answer.status());
     }
     until("the kinds are known", async || Ok(frameworks(&client).await.iter().all(Option::is_none).then_some(())))
         .await?;
@@ -127,7 +108,7 @@ async fn spark_fails(client: &Client) -> anyhow::Result<()> {
     let mut running = Running::new(client.clone(), settings(&[]));
     running.runtime.recover().await?;
     // The driver's account is the cluster's to make; without it the pod is not taken.
-    super::runtime_world::make_namespace(client, "spark").await?;
+    make_namespace(client, "spark").await?;
     let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::namespaced(client.clone(), "spark");
     accounts.create(&Default::default(), &serde_json::from_value(json!({"metadata": {"name": "spark"}}))?).await?;
     running.start(&order).await?;

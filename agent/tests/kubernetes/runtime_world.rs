@@ -8,13 +8,13 @@ use agent::runtime::kubernetes::{KubernetesRuntime, KubernetesSettings};
 use agent::runtime::{Devices, Runtime, RuntimeEvent};
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
-use kube::api::{ListParams, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use kube::api::ListParams;
 use kube::{Api, Client};
 use protocol::control::{AttemptState, LaunchOrder};
 use protocol::ids::{AttemptId, AttemptNumber, ClusterName, Uid};
 use serde_json::{Value, json};
-use testbed::{Binaries, ControlPlane, FakeNodes, Settings, fake};
+use testbed::{Binaries, ControlPlane, FakeNodes, Settings, fake, make_namespace};
 use tokio::sync::mpsc;
 
 /// How long anything may take on a busy machine that is not about time.
@@ -34,14 +34,6 @@ pub async fn plane(binaries: &Arc<Binaries>, dir: &std::path::Path, nodes: u32) 
     }
     make_namespace(&client, OWN).await?;
     Ok(plane)
-}
-
-/// Makes a namespace.
-pub async fn make_namespace(client: &Client, name: &str) -> anyhow::Result<()> {
-    let mut namespace = Namespace::default();
-    namespace.metadata.name = Some(name.to_owned());
-    Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
-    Ok(())
 }
 
 /// Settings of the tests' one cluster, whose pods do as these annotations tell kwok.
@@ -140,16 +132,8 @@ pub async fn records(client: &Client) -> anyhow::Result<usize> {
 
 /// The names of the objects of a kind that were made in a namespace, by the API server's audit log. What was only tried was not made.
 pub fn made(plane: &ControlPlane, resource: &str, namespace: &str) -> anyhow::Result<Vec<String>> {
-    let log = std::fs::read_to_string(plane.folder().join("audit.log"))?;
-    let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let created = entries.filter(|e| {
-        e["verb"] == "create"
-            && e["objectRef"]["resource"] == resource
-            && e["objectRef"]["namespace"] == namespace
-            && e["responseStatus"]["code"] == 201
-            && !e["requestURI"].as_str().unwrap_or_default().contains("dryRun")
-    });
-    Ok(created.map(|e| e["objectRef"]["name"].as_str().unwrap_or_default().to_owned()).collect())
+    let entries = plane.audited()?.into_iter().filter(|e| e.verb == "create" && e.code == 201 && !e.dry_run);
+    Ok(entries.filter(|e| e.resource == resource && e.namespace == namespace).map(|e| e.name).collect())
 }
 
 /// Looks until `look` finds something.

@@ -43,6 +43,8 @@ pub struct Audited {
     pub name: String,
     /// The answer, as HTTP has it.
     pub code: u64,
+    /// Whether it was only tried: nothing was changed.
+    pub dry_run: bool,
 }
 
 /// All that the log has so far. A last line that is still being written is left out.
@@ -65,6 +67,7 @@ fn entry(line: &Value) -> Option<Audited> {
         namespace: text("/objectRef/namespace"),
         name: text("/objectRef/name"),
         code: line.pointer("/responseStatus/code").and_then(Value::as_u64).unwrap_or(0),
+        dry_run: text("/requestURI").contains("dryRun="),
     })
 }
 
@@ -78,9 +81,10 @@ mod tests {
         let log = dir.path().join("audit.log");
         let line = r#"{"verb":"create","user":{"username":"admin"},"responseStatus":{"code":201},
             "objectRef":{"resource":"pods","subresource":"binding","namespace":"a","name":"b"}}"#;
-        fs::write(&log, format!("{}\n{{\"verb\":\"del", line.replace('\n', ""))).expect("written");
+        let tried = r#"{"verb":"create","requestURI":"/api/v1/pods?dryRun=All&fieldManager=x"}"#;
+        fs::write(&log, format!("{}\n{tried}\n{{\"verb\":\"del", line.replace('\n', ""))).expect("written");
         let found = read(&log).expect("read");
-        assert_eq!(found.len(), 1);
+        assert_eq!(found.iter().map(|one| one.dry_run).collect::<Vec<_>>(), [false, true]);
         assert_eq!((found[0].resource.as_str(), found[0].code, found[0].user.as_str()), ("pods/binding", 201, "admin"));
     }
 }

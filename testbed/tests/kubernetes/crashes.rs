@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use testbed::process::{Lifetime, Program, Record};
-use testbed::{Component, ControlPlane, Settings, StartError};
+use testbed::{Component, ControlPlane, Settings, StartError, make_namespace};
 
-use super::world::{World, has_namespace, make_namespace, no_process_in, until};
+use super::world::{World, has_namespace, no_process_in, until};
 
 pub async fn api_server(world: &World) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;

@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
-use testbed::{Settings, connect};
+use testbed::{Settings, connect, make_namespace};
 
-use super::world::{World, delete_namespace, has_namespace, make_namespace, no_process_in, until};
+use super::world::{World, delete_namespace, has_namespace, no_process_in, until};
 
 pub async fn side_by_side(world: &World) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::DeleteParams;
 use kube::{Api, Client};
 use testbed::{Binaries, Component, ControlPlane, NodeSettings, Settings};
 
@@ -50,14 +50,6 @@ impl World {
         eprintln!("    ready in {:.1} s: {}", plane.ready_in().as_secs_f64(), resident.join(", "));
         Ok(plane)
     }
-}
-
-/// Makes a namespace.
-pub async fn make_namespace(client: &Client, name: &str) -> anyhow::Result<()> {
-    let mut namespace = Namespace::default();
-    namespace.metadata.name = Some(name.to_owned());
-    Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
-    Ok(())
 }
 
 /// Deletes one; what is in it goes by and by.

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
-use kube::api::{Api, ListParams, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
-use testbed::{Binaries, ControlPlane, FakeNodes, Settings, fake};
+use testbed::{Binaries, ControlPlane, FakeNodes, Settings, fake, make_namespace};
 
 use super::api::{phase, text};
 use super::federation::{CLUSTERS, Federation};
@@ -32,7 +32,8 @@ pub fn placed_once(world: &World) -> anyhow::Result<Done> {
         if let Err(ready) = fake::until_ready(&client, NODES as usize, PATIENCE).await? {
             bail!("only {ready} of {NODES} nodes are ready");
         }
-        make_namespace(&client).await?;
+        // The agent's own.
+        make_namespace(&client, "tidewater").await?;
         Ok(plane)
     };
     let planes = [runtime.block_on(start("plane-north"))?, runtime.block_on(start("plane-south"))?];
@@ -80,13 +81,6 @@ fn phases(workloads: BTreeMap<String, Value>) -> BTreeMap<String, u32> {
     let mut found = BTreeMap::new();
     workloads.values().for_each(|w| *found.entry(phase(w)).or_default() += 1);
     found
-}
-
-/// The agent's own namespace.
-async fn make_namespace(client: &kube::Client) -> anyhow::Result<()> {
-    let own = serde_json::from_value(json!({"metadata": {"name": "tidewater"}}))?;
-    Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &own).await?;
-    Ok(())
 }
 
 /// Some need a GPU, some a node, some two.
@@ -145,14 +139,6 @@ fn nothing_left(runtime: &tokio::runtime::Runtime, planes: &[ControlPlane], trie
 
 /// The names of the jobs to which this was done, by the audit log. What was only tried was not done.
 fn jobs(plane: &ControlPlane, verb: &str) -> anyhow::Result<Vec<String>> {
-    let log = std::fs::read_to_string(plane.folder().join("audit.log"))?;
-    let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let done = entries.filter(|e| {
-        e["verb"] == verb
-            && e["objectRef"]["resource"] == "jobs"
-            && e["objectRef"]["subresource"].is_null()
-            && matches!(e["responseStatus"]["code"].as_u64(), Some(200..=299))
-            && !text(&e["requestURI"]).contains("dryRun")
-    });
-    Ok(done.map(|e| text(&e["objectRef"]["name"])).collect())
+    let done = plane.audited()?.into_iter().filter(|e| e.verb == verb && (200..300).contains(&e.code) && !e.dry_run);
+    Ok(done.filter(|e| e.resource == "jobs").map(|e| e.name).collect())
 }

@@ -4,6 +4,7 @@
 use protocol::resources::Resources;
 use serde_json::Value;
 
+use super::GPU;
 use super::objects::{Amounts, Container, ContainerStatus, PodObject};
 use super::quantity::{BadQuantity, Quantity, Round};
 
@@ -36,7 +37,7 @@ pub(super) fn resources(amounts: &Amounts, round: Round, field: &str) -> Result<
     Ok(Resources {
         cpu_milli: read(&amounts.cpu, "cpu", Quantity::milli)?,
         memory_mib: read(&amounts.memory, "memory", Quantity::mib)?,
-        gpu_milli: read(&amounts.gpus, "nvidia.com/gpu", Quantity::whole)?.saturating_mul(WHOLE_GPU),
+        gpu_milli: read(&amounts.gpus, GPU, Quantity::whole)?.saturating_mul(WHOLE_GPU),
     })
 }
 

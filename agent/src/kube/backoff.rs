@@ -10,7 +10,7 @@ const LONGEST_ASKED: Duration = Duration::from_secs(60);
 
 /// The wait before the next try.
 #[derive(Debug)]
-pub(super) struct Backoff(Duration);
+pub(crate) struct Backoff(Duration);
 
 impl Backoff {
     /// Before the first failure.
@@ -23,6 +23,11 @@ impl Backoff {
         let wait = self.0;
         self.0 = (wait * 2).min(LAST);
         wait.max(asked.unwrap_or_default().min(LONGEST_ASKED))
+    }
+
+    /// Waits after one more failure of which the server said nothing.
+    pub async fn wait(&mut self) {
+        tokio::time::sleep(self.next(None)).await;
     }
 
     /// It works again.

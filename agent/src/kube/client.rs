@@ -187,7 +187,7 @@ fn pem(what: &str, data: Option<&str>, file: Option<&str>) -> Result<Option<Vec<
 }
 
 /// An error with what caused it: the outer one alone often says nothing.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -4,6 +4,7 @@ use protocol::ids::{AttemptId, NodeName};
 use protocol::resources::Resources;
 use protocol::sku::Sku;
 
+use super::GPU;
 use super::amounts::{of_pod, resources};
 use super::objects::{NodeObject, PodObject, Taint};
 use super::quantity::Round;
@@ -11,7 +12,7 @@ use crate::cluster::{ClusterNode, MAX_DEVICES};
 
 /// Taints that what is placed here tolerates: where devices are, Kubernetes itself adds this toleration to pods that ask for
 /// them (`ExtendedResourceToleration`).
-const TOLERATED: [&str; 1] = ["nvidia.com/gpu"];
+const TOLERATED: [&str; 1] = [GPU];
 
 /// A node as it is kept; where it cannot be used, why: it is left out of the table then.
 pub(super) fn node(object: &NodeObject) -> Result<ClusterNode, String> {

@@ -11,11 +11,12 @@ use protocol::workload::Framework;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::calls::{Backoff, CallError, Meaning};
+use super::calls::{CallError, Meaning};
 use super::ending::{self, Ending};
 use super::manifests::Manifests;
 use super::record::{Kept, Outcome, Record};
 use super::{Handle, Inner, failure, following, launching};
+use crate::kube::Backoff;
 
 /// Between the polite and the hard end of what is left of an attempt that ended by itself.
 const END_GRACE_MS: u64 = 5_000;

@@ -1,19 +1,20 @@
 //! Single requests to the API server: each with a bound on its time, and with an error that says what it means for the attempt.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use kube::api::{DeleteParams, ListParams, PostParams};
-use kube::core::{DynamicObject, ObjectList, Status};
+use kube::core::{DynamicObject, Status};
 use kube::{Api, Client};
 use protocol::errors::FailureClass;
+use serde::de::DeserializeOwned;
 
 use super::kinds::Kind;
 use super::manifests::Manifest;
+use crate::kube::with_causes;
 
-/// How long before the first and between later tries of a request.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// Objects of one page of a list.
-pub(super) const PAGE: u32 = 500;
+const PAGE: u32 = 500;
 
 /// What became of a request that did not succeed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -73,20 +74,6 @@ impl CallError {
     }
 }
 
-/// Waits between tries, longer each time.
-pub(super) struct Backoff(Duration);
-
-impl Backoff {
-    pub(super) fn new() -> Self {
-        Self(RETRY.0)
-    }
-
-    pub(super) async fn wait(&mut self) {
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(RETRY.1);
-    }
-}
-
 /// Requests with the rights of one client.
 #[derive(Clone)]
 pub(super) struct Calls {
@@ -108,7 +95,7 @@ impl Calls {
         match tokio::time::timeout(self.timeout, request).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(kube::Error::Api(status))) => Err(CallError::Refused(status)),
-            Ok(Err(error)) => Err(CallError::NoAnswer(told(&error))),
+            Ok(Err(error)) => Err(CallError::NoAnswer(with_causes(&error))),
             Err(_) => Err(CallError::NoAnswer(format!("not within {} s", self.timeout.as_secs()))),
         }
     }
@@ -142,17 +129,24 @@ impl Calls {
         namespace: Option<&str>,
         labels: &str,
     ) -> Result<Vec<DynamicObject>, CallError> {
-        let api = self.of(kind, namespace);
+        match self.pages(&self.of(kind, namespace), labels).await {
+            Err(error) if error.is_not_found() => Ok(vec![]),
+            listed => listed.map(|(found, _)| found),
+        }
+    }
+
+    /// All objects with these labels, page by page, and the version of the list.
+    pub(super) async fn pages<K>(&self, api: &Api<K>, labels: &str) -> Result<(Vec<K>, String), CallError>
+    where
+        K: Clone + DeserializeOwned + Debug,
+    {
         let (mut found, mut page) = (vec![], ListParams::default().labels(labels).limit(PAGE));
         loop {
-            let listed: ObjectList<DynamicObject> = match self.ask(api.list(&page)).await {
-                Err(error) if error.is_not_found() => return Ok(vec![]),
-                listed => listed?,
-            };
+            let listed = self.ask(api.list(&page)).await?;
             found.extend(listed.items);
             match listed.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => page = page.continue_token(&token),
-                None => return Ok(found),
+                None => return Ok((found, listed.metadata.resource_version.unwrap_or_default())),
             }
         }
     }
@@ -170,18 +164,4 @@ impl Calls {
             _ => Ok(()),
         }
     }
-}
-
-/// What an error says, with its causes, which alone name the place.
-fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let said = inner.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = inner.source();
-    }
-    text
 }

@@ -9,10 +9,11 @@ use protocol::workload::Framework;
 use tokio::time::Instant;
 
 use super::attempt::{Place, Task};
-use super::calls::{Backoff, CallError};
+use super::calls::CallError;
 use super::kinds::Kind;
 use super::manifests::of_attempt;
 use super::record::Outcome;
+use crate::kube::Backoff;
 
 /// After which what is still there is ordered to go once more.
 const AGAIN: Duration = Duration::from_secs(5);

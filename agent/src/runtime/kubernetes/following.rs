@@ -90,9 +90,9 @@ async fn see(task: &Task, manifests: &Manifests, unseen: &[&Manifest]) -> Result
         let Some(found) = look(task, &manifests.namespace, manifest).await? else {
             return Err(infrastructure(format!("{} {} was deleted by somebody else", manifest.kind, manifest.name)));
         };
-        let status = found.data.get("status").cloned().unwrap_or_default();
-        let thing = Thing::Owner(manifest.kind, manifest.name.clone(), serde_json::json!({"status": status}));
-        task.inner.seen.put(task.attempt, thing);
+        if let Some(thing) = Thing::owner(manifest.kind, found) {
+            task.inner.seen.put(task.attempt, thing);
+        }
     }
     Ok(())
 }

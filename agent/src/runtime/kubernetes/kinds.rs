@@ -26,6 +26,9 @@ impl Kind {
     pub const ALL: [Kind; 7] =
         [Kind::RayJob, Kind::RayCluster, Kind::SparkApplication, Kind::Job, Kind::Pod, Kind::Service, Kind::ConfigMap];
 
+    /// Those whose state tells how an attempt goes.
+    pub const OWNERS: [Kind; 3] = [Kind::Job, Kind::RayJob, Kind::SparkApplication];
+
     /// Group, version, name and plural, as the API has them.
     fn parts(self) -> (&'static str, &'static str, &'static str, &'static str) {
         match self {

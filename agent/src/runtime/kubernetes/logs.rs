@@ -10,9 +10,10 @@ use kube::api::{ListParams, LogParams};
 use protocol::ids::AttemptId;
 use tokio::sync::mpsc;
 
-use super::calls::{Backoff, CallError, Calls};
+use super::calls::{CallError, Calls};
 use super::failure::phase;
 use super::manifests::{GROUP, ROLE, of_attempt};
+use crate::kube::Backoff;
 
 /// Pieces that may wait for their reader, of all pods together.
 const QUEUE: usize = 64;

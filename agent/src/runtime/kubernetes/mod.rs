@@ -42,8 +42,9 @@ pub use settings::{KubernetesSettings, Pin, PullPolicy};
 
 use super::{Devices, FrameworkCheck, Runtime, RuntimeError, RuntimeEvent};
 use crate::cluster::MemberAssignment;
+use crate::kube::Backoff;
 use attempt::{Begin, Task};
-use calls::{Backoff, Calls};
+use calls::Calls;
 use kinds::Kind;
 use manifests::{attempt_of, of_cluster};
 use record::{Record, Records};

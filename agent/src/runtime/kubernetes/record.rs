@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, PostParams};
 use protocol::control::{AttemptState, LaunchOrder};
 use protocol::ids::{AttemptId, ClusterName};
 use serde::{Deserialize, Serialize};
 
-use super::calls::{CallError, Calls, PAGE};
+use super::calls::{CallError, Calls};
 use super::manifests::{CLUSTER, MANAGED_BY, MANAGER};
 
 /// The label of a record, with the attempt. Not the label of the attempt's own objects: the record outlives them.
@@ -132,15 +132,8 @@ impl Records {
     /// All records.
     pub(super) async fn list(&self) -> Result<Vec<Record>, CallError> {
         let labels = format!("{MANAGED_BY}={MANAGER},{CLUSTER}={},{RECORD}", self.cluster);
-        let (mut found, mut page) = (vec![], ListParams::default().labels(&labels).limit(PAGE));
-        loop {
-            let listed = self.calls.ask(self.api.list(&page)).await?;
-            found.extend(listed.items.into_iter().filter_map(Self::kept).map(|kept| kept.record));
-            match listed.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => page = page.continue_token(&token),
-                None => return Ok(found),
-            }
-        }
+        let (maps, _) = self.calls.pages(&self.api, &labels).await?;
+        Ok(maps.into_iter().filter_map(Self::kept).map(|kept| kept.record).collect())
     }
 
     /// Deletes the record of an attempt.

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::core::DynamicObject;
 use protocol::ids::AttemptId;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::kinds::Kind;
@@ -39,6 +40,12 @@ pub(super) enum Thing {
 }
 
 impl Thing {
+    /// An owner: of all that it is only its status is kept.
+    pub(super) fn owner(kind: Kind, mut object: DynamicObject) -> Option<Self> {
+        let status = object.data.get_mut("status").map(Value::take).unwrap_or_default();
+        Some(Thing::Owner(kind, object.metadata.name?, json!({"status": status})))
+    }
+
     fn kind(&self) -> Kind {
         match self {
             Thing::Pod(_) => Kind::Pod,

@@ -6,37 +6,34 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::api::{WatchEvent, WatchParams};
 use kube::core::DynamicObject;
 use kube::{Api, Resource};
 use protocol::ids::AttemptId;
 use serde::de::DeserializeOwned;
 
-use super::calls::{Backoff, CallError, Calls, PAGE};
+use super::calls::Calls;
 use super::kinds::Kind;
 use super::manifests::attempt_of;
 use super::seen::{Seen, Thing, trimmed};
+use crate::kube::Backoff;
 
 /// How long the API server is asked to keep a watch open, and how long past that it has to end it.
 const WATCH: (u32, Duration) = (20, Duration::from_secs(28));
 /// Between two looks for a kind that the cluster does not know yet.
 const UNKNOWN_KIND: Duration = Duration::from_secs(30);
 
-/// Kinds that are watched beside pods.
-const OWNERS: [Kind; 3] = [Kind::Job, Kind::RayJob, Kind::SparkApplication];
-
 /// Watches until dropped.
 pub(super) async fn all(calls: Calls, labels: String, seen: Arc<Seen>) {
     let pods = reflect(Kind::Pod, Api::<Pod>::all(calls.client()), &calls, &labels, &seen, |pod| {
         Some((attempt_of(pod.metadata.labels.as_ref())?, Thing::Pod(Box::new(trimmed(pod)))))
     });
-    let owners = OWNERS.map(|kind| {
+    let owners = Kind::OWNERS.map(|kind| {
         let (calls, labels, seen) = (&calls, &labels, &seen);
         async move {
             reflect(kind, calls.of(kind, None), calls, labels, seen, |object: DynamicObject| {
                 let attempt = attempt_of(object.metadata.labels.as_ref())?;
-                let (name, status) = (object.metadata.name?, object.data.get("status").cloned().unwrap_or_default());
-                Some((attempt, Thing::Owner(kind, name, serde_json::json!({"status": status}))))
+                Some((attempt, Thing::owner(kind, object)?))
             })
             .await
         }
@@ -64,7 +61,7 @@ async fn reflect<K>(
 {
     let mut backoff = Backoff::new();
     loop {
-        let mut version = match list(&api, calls, labels).await {
+        let mut version = match calls.pages(&api, labels).await {
             Ok((objects, version)) => {
                 seen.replace(kind, objects.into_iter().filter_map(&thing).collect());
                 version
@@ -85,21 +82,6 @@ async fn reflect<K>(
         }
         // A server that ends every watch at once is not asked without a pause.
         backoff.wait().await;
-    }
-}
-
-async fn list<K>(api: &Api<K>, calls: &Calls, labels: &str) -> Result<(Vec<K>, String), CallError>
-where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let (mut found, mut page) = (vec![], ListParams::default().labels(labels).limit(PAGE));
-    loop {
-        let listed = calls.ask(api.list(&page)).await?;
-        found.extend(listed.items);
-        match listed.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => page = page.continue_token(&token),
-            None => return Ok((found, listed.metadata.resource_version.unwrap_or_default())),
-        }
     }
 }
 

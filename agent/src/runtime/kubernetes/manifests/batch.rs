@@ -12,7 +12,7 @@ use super::pod::{Container, field, filled, member, variable};
 use super::{Kind, Layout, Manifest, ManifestError, Manifests, count};
 
 /// Where rank 0 may listen: PyTorch's own default. Each pod has an address of its own.
-const MASTER_PORT: &str = "29500";
+const MASTER_PORT: u16 = 29_500;
 /// A Job's name, a dash and an index of up to 100,000 are a host name.
 const JOB_NAME: usize = 63 - 6;
 const INDEX: &str = "metadata.annotations['batch.kubernetes.io/job-completion-index']";
@@ -52,7 +52,7 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
                 filled("LOCAL_RANK", "0"),
                 filled("WORLD_SIZE", &world.to_string()),
                 filled("MASTER_ADDR", &host),
-                filled("MASTER_PORT", MASTER_PORT),
+                filled("MASTER_PORT", &MASTER_PORT.to_string()),
             ];
             let container = Container { name: "main", image, command: spec.command.clone(), env };
             let mut template = layout.template(placement, container)?;
@@ -109,7 +109,7 @@ fn rendezvous(layout: &Layout<'_>, name: &str) -> Manifest {
             "clusterIP": "None",
             "publishNotReadyAddresses": true,
             "selector": {ATTEMPT: layout.order.attempt.to_string()},
-            "ports": [{"name": "rendezvous", "port": 29500}],
+            "ports": [{"name": "rendezvous", "port": MASTER_PORT}],
         },
     });
     Manifest { kind: Kind::Service, name: name.to_owned(), object }

@@ -96,7 +96,7 @@ impl Manifests {
 
     /// Those objects whose state tells how the attempt goes.
     pub fn owners(&self) -> impl Iterator<Item = &Manifest> {
-        self.objects.iter().filter(|m| matches!(m.kind, Kind::Job | Kind::RayJob | Kind::SparkApplication))
+        self.objects.iter().filter(|m| Kind::OWNERS.contains(&m.kind))
     }
 }
 

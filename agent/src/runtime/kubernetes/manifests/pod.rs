@@ -8,11 +8,11 @@ use serde_json::{Map, Value, json};
 use super::names::{ATTEMPT, GROUP};
 use super::{Kind, Layout, Manifest, ManifestError};
 use crate::guard::plan::{MARK, MEMBER};
+use crate::kube::GPU;
 use crate::runtime::kubernetes::settings::Pin;
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const PRODUCT: &str = "nvidia.com/gpu.product";
-const GPU: &str = "nvidia.com/gpu";
 
 /// A container's own part of a pod.
 pub(super) struct Container<'a> {
@@ -22,6 +22,13 @@ pub(super) struct Container<'a> {
     pub command: Vec<String>,
     /// Variables beyond those that all members have; they win.
     pub env: Vec<Value>,
+}
+
+impl<'a> Container<'a> {
+    /// One that runs the image's own program, as this member.
+    pub(super) fn of_image(name: &'a str, image: &'a str, own_name: &str) -> Self {
+        Self { name, image, command: vec![], env: vec![member(own_name)] }
+    }
 }
 
 /// Kubernetes puts variables in where a text says `$(NAME)`; with each `$` doubled it leaves a text as it is.

@@ -8,7 +8,7 @@ use protocol::workload::Framework;
 use serde_json::{Value, json};
 
 use super::names::{ROLE, name};
-use super::pod::{Container, member};
+use super::pod::Container;
 use super::{Kind, Layout, Manifest, ManifestError, Manifests, count};
 
 /// KubeRay's own limit.
@@ -27,7 +27,8 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
     let image = spec.image.as_deref().ok_or(ManifestError::NoImage { field: "spec.ray.image" })?;
     let job = name(order, "", RAY_JOB_NAME);
     let head = layout.placement("head")?;
-    let mut template = layout.template(head, node("ray-head", "head", image))?;
+    // KubeRay starts Ray in the containers.
+    let mut template = layout.template(head, Container::of_image("ray-head", image, "head"))?;
     template["spec"]["volumes"] = json!([{"name": "entrypoint", "configMap": {"name": job}}]);
     template["spec"]["containers"][0]["volumeMounts"] =
         json!([{"name": "entrypoint", "mountPath": ENTRYPOINT_DIR, "readOnly": true}]);
@@ -37,7 +38,7 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
     let mut workers = vec![];
     for placement in order.placement.iter().filter(|placement| placement.group != head.group) {
         let group = placement.group.as_str();
-        let template = layout.template(placement, node("ray-worker", group, image))?;
+        let template = layout.template(placement, Container::of_image("ray-worker", image, group))?;
         samples.push(layout.sample(&format!("{job}-{}", workers.len()), &template));
         let members = count(placement);
         workers.push(json!({
@@ -82,11 +83,6 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
         Manifest { kind: Kind::RayJob, name: job, object },
     ];
     Ok(layout.finish(Framework::Ray, objects, samples))
-}
-
-/// The image's own program is left to KubeRay, which starts Ray in it.
-fn node<'a>(name: &'a str, group: &str, image: &'a str) -> Container<'a> {
-    Container { name, image, command: vec![], env: vec![member(group)] }
 }
 
 /// Ray knows whole cores only.

@@ -8,7 +8,7 @@ use protocol::workload::Framework;
 use serde_json::{Value, json};
 
 use super::names::name;
-use super::pod::{Container, literal, member};
+use super::pod::{Container, literal};
 use super::{Kind, Layout, Manifest, ManifestError, Manifests, count};
 
 /// Spark appends to an application's name what it makes of it: `-driver-svc` and the like.
@@ -26,12 +26,14 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
     let driver = layout.placement("driver")?;
     let executors = layout.placement(spec.executors.name.as_str())?;
     let driver_pod = format!("{name}-driver");
-    let mut driver_template = layout.template(driver, process("spark-kubernetes-driver", "driver", image))?;
+    let mut driver_template =
+        layout.template(driver, Container::of_image("spark-kubernetes-driver", image, "driver"))?;
     // It makes its executors by the API.
     driver_template["spec"]["automountServiceAccountToken"] = json!(true);
     driver_template["spec"]["serviceAccountName"] = json!(layout.settings.spark_service_account);
     let group = executors.group.as_str();
-    let executor_template = layout.template(executors, process("spark-kubernetes-executor", group, image))?;
+    let executor_template =
+        layout.template(executors, Container::of_image("spark-kubernetes-executor", image, group))?;
     let samples = vec![
         layout.sample(&driver_pod, &driver_template),
         layout.sample(&format!("{name}-exec-1"), &executor_template),
@@ -69,10 +71,6 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
     }
     let objects = vec![Manifest { kind: Kind::SparkApplication, name, object }];
     Ok(layout.finish(Framework::Spark, objects, samples))
-}
-
-fn process<'a>(name: &'a str, group: &str, image: &'a str) -> Container<'a> {
-    Container { name, image, command: vec![], env: vec![member(group)] }
 }
 
 fn language(main: &str) -> &'static str {

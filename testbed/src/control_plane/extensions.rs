@@ -28,19 +28,33 @@ pub(super) async fn install(client: &Client, binaries: &Binaries, component: Com
             Err(error) => return Err(refused(error)),
         }
     }
-    for definition in &definitions {
-        let name = definition["metadata"]["name"].as_str().unwrap_or_default();
+    // The condition `Established` comes before the kind can be found, and an operator that does not find its kinds ends.
+    for (path, plural) in definitions.iter().flat_map(served) {
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
-            let found = client.request::<Value>(get(name)).await.map_err(refused)?;
-            let conditions = found["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
-            if conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True") {
-                break;
+            match client.request::<Value>(get(&path)).await {
+                Ok(list) if lists(&list, &plural) => break,
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 503) => {}
+                Err(error) => return Err(refused(error)),
             }
             tokio::time::sleep(LOOK).await;
         }
     }
     Ok(())
+}
+
+/// Where each version of a definition's kind is listed once it is served, and as what.
+fn served(definition: &Value) -> Vec<(String, String)> {
+    let spec = &definition["spec"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (group, plural) = (text(&spec["group"]), text(&spec["names"]["plural"]));
+    let versions = spec["versions"].as_array().into_iter().flatten().filter(|version| version["served"] == true);
+    versions.map(|version| (format!("/apis/{group}/{}", text(&version["name"])), plural.clone())).collect()
+}
+
+fn lists(list: &Value, plural: &str) -> bool {
+    list["resources"].as_array().into_iter().flatten().any(|resource| resource["name"] == plural)
 }
 
 fn post(definition: &Value) -> Request<Vec<u8>> {
@@ -51,9 +65,9 @@ fn post(definition: &Value) -> Request<Vec<u8>> {
     request
 }
 
-fn get(name: &str) -> Request<Vec<u8>> {
+fn get(path: &str) -> Request<Vec<u8>> {
     let mut request = Request::new(vec![]);
     // A name from a definition has no character that a path may not have.
-    *request.uri_mut() = format!("{PATH}/{name}").parse().unwrap_or_default();
+    *request.uri_mut() = path.parse().unwrap_or_default();
     request
 }

@@ -238,7 +238,7 @@ impl ControlPlane {
     /// Stalls a component: it stays connected and answers nobody until it is [resumed](Self::resume).
     pub fn stall(&self, component: Component) {
         if let Some(process) = self.process(component) {
-            process.signal(Signal::STOP);
+            process.stall();
         }
     }
 

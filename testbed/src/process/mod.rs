@@ -123,10 +123,19 @@ impl Process {
         Some(kib.trim().trim_end_matches(" kB").parse::<u64>().ok()? / 1024)
     }
 
-    /// Signals it: `STOP` and `CONT` stall it, `KILL` is its crash.
+    /// Signals it: `CONT` lets it go on after a stall, `KILL` is its crash.
     pub fn signal(&self, signal: Signal) {
         if let Some(record) = self.inner.as_ref().or(self.record.as_ref()) {
             record.signal(signal);
+        }
+    }
+
+    /// Stalls it, and returns once it runs no more.
+    pub fn stall(&self) {
+        self.signal(Signal::STOP);
+        let Some(record) = self.inner.as_ref().or(self.record.as_ref()) else { return };
+        while record.lives() && !record.is_stopped() {
+            thread::sleep(LOOK / 10);
         }
     }
 

@@ -52,6 +52,17 @@ impl Record {
         }
     }
 
+    /// Whether none of its threads runs: each takes note of a stop by itself, on a busy machine some time after it was sent.
+    pub fn is_stopped(&self) -> bool {
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid)) else { return false };
+        let stops = |stat: &str| {
+            stat.rsplit_once(')')
+                .is_some_and(|(_, rest)| matches!(rest.trim_start().chars().next(), Some('T' | 't' | 'Z')))
+        };
+        // A thread that has ended meanwhile is not one that runs.
+        threads.flatten().all(|thread| fs::read_to_string(thread.path().join("stat")).map_or(true, |stat| stops(&stat)))
+    }
+
     /// Writes it down.
     pub fn write(&self, file: &Path) -> io::Result<()> {
         fs::write(file, format!("{} {} {}\n", self.pid, self.started, self.boot))
@@ -85,6 +96,24 @@ mod tests {
         assert!(own.lives());
         assert!(!Record { started: own.started + 1, ..own.clone() }.lives(), "another with its id");
         assert!(!Record { boot: "earlier".to_owned(), ..own }.lives(), "of an earlier boot");
+    }
+
+    #[test]
+    fn a_process_is_stopped_once_all_its_threads_are() {
+        let mut sleep = std::process::Command::new("sleep").arg("60").spawn().expect("started");
+        let record = Record::of(sleep.id() as i32).expect("it lives");
+        let until = |stopped: bool| {
+            (0..500).any(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                record.is_stopped() == stopped
+            })
+        };
+        assert!(!record.is_stopped());
+        record.signal(Signal::STOP);
+        assert!(until(true));
+        record.signal(Signal::CONT);
+        assert!(until(false));
+        sleep.kill().and_then(|()| sleep.wait()).expect("a child");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Makes the objects of an attempt, once; or finds those that an earlier runtime made.
 //!
-//! First everything is tried without being made, so that what can never succeed leaves nothing. Only the runtime that made an attempt's
+//! First everything is tried without being made, so that what can never succeed leaves nothing; but for the first object, whose making is
+//! its own trial. Only the runtime that made an attempt's
 //! record makes its objects: one that finds a record with objects missing can't tell those that were never made from those that ran and
 //! were deleted, and begins nothing a second time.
 
@@ -19,7 +20,7 @@ pub(super) async fn launch(task: &Task, manifests: &Manifests) -> Result<(), Att
     let calls = &task.inner.calls;
     let namespace = manifests.namespace.as_str();
     provide_namespace(task, namespace).await?;
-    for manifest in manifests.objects.iter().chain(&manifests.samples) {
+    for manifest in manifests.objects.iter().skip(1).chain(&manifests.samples) {
         let what = format!("{} {} cannot be made in namespace {namespace}", manifest.kind, manifest.name);
         match task.insist(&what, || calls.create(namespace, manifest, true)).await {
             // Whose it is will be seen when it is made.

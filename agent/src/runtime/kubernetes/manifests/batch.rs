@@ -1,4 +1,4 @@
-//! Batch: Indexed Jobs, one pod a member, and a headless Service under which rank 0 can be reached.
+//! Batch: Indexed Jobs, one pod a member, and a headless Service under which rank 0 can be reached, where there are other ranks.
 //!
 //! A pod of an Indexed Job knows its index, and nothing in a pod's environment can add: so the members of the gang's first group, whose
 //! ranks are their indexes, are one Job; each member of a later group is a Job of its own, with its rank written out.
@@ -23,7 +23,8 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
     let image = spec.image.as_deref().ok_or(ManifestError::NoImage { field: "spec.batch.image" })?;
     let service = name(order, "", 63);
     let world: u32 = order.placement.iter().map(count).sum();
-    let mut objects = vec![rendezvous(layout, &service)];
+    let alone = world == 1;
+    let mut objects = if alone { vec![] } else { vec![rendezvous(layout, &service)] };
     let mut samples = vec![];
     let mut first_rank = 0;
     let mut host = String::new();
@@ -33,7 +34,10 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
         let jobs: Vec<(String, u32, Value, Value)> = match first_rank {
             0 => {
                 let job = name(order, group, JOB_NAME);
-                host = format!("{job}-0.{service}.{}.svc", layout.namespace());
+                host = match alone {
+                    true => "127.0.0.1".to_owned(),
+                    false => format!("{job}-0.{service}.{}.svc", layout.namespace()),
+                };
                 vec![(job, count(placement), field("RANK", INDEX), member(&format!("{group}-$(RANK)")))]
             }
             _ => (0..count(placement))
@@ -56,7 +60,9 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
             ];
             let container = Container { name: "main", image, command: spec.command.clone(), env };
             let mut template = layout.template(placement, container)?;
-            template["spec"]["subdomain"] = json!(service);
+            if !alone {
+                template["spec"]["subdomain"] = json!(service);
+            }
             if !samples
                 .iter()
                 .any(|sample: &Manifest| sample.object["metadata"]["labels"] == template["metadata"]["labels"])

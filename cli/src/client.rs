@@ -158,8 +158,17 @@ impl Client {
     }
 
     /// The output of an attempt (none: the last one), with `follow` until the attempt ends.
-    pub async fn logs(&self, key: &WorkloadKey, attempt: Option<u32>, follow: bool) -> Result<ByteStream, ClientError> {
+    pub async fn logs(
+        &self,
+        key: &WorkloadKey,
+        attempt: Option<u32>,
+        worker: Option<u32>,
+        follow: bool,
+    ) -> Result<ByteStream, ClientError> {
         let mut query = vec![];
+        if let Some(worker) = worker {
+            query.push(("worker", worker.to_string()));
+        }
         if follow {
             query.push(("follow", "true".to_owned()));
         }

@@ -165,6 +165,8 @@ pub struct LogQuestion {
     pub attempt: AttemptId,
     /// Whether to go on until the attempt ends.
     pub follow: bool,
+    /// Of one worker alone, counted from 0 through the placement without Ray's head and Spark's driver.
+    pub worker: Option<u32>,
 }
 
 /// A way to a replica's core. Cheap to clone.

@@ -100,6 +100,10 @@ async fn logs_are_streamed_and_errors_are_told() {
     assert_eq!((log.code, log.body.as_str()), (200, "one\ntwo\n"));
     let message = api.get("/logs/default/a?attempt=2").await.failure(404, "NotFound");
     assert!(message.contains("attempts 1 only"), "{message}");
+    assert_eq!(api.get("/logs/default/a?worker=0").await.code, 200);
+    let message = api.get("/logs/default/a?worker=1").await.failure(404, "NotFound");
+    assert!(message.contains("attempt 1 of workload default/a has one worker: 0"), "{message}");
+    api.get("/logs/default/a?worker=first").await.failure(400, "BadRequest");
     core.set(|s| s.log = vec![Err("the agent is gone".into())]);
     let message = api.get("/logs/default/a").await.failure(503, "ServiceUnavailable");
     assert!(message.contains("the agent is gone"), "{message}");

@@ -266,9 +266,11 @@ pub enum CoordinatorMessage {
 
 /// Reset code of a log's stream: the agent has no log of this attempt.
 pub const NO_LOG: u32 = 4;
+/// Reset code of a log's stream: the agent has the attempt's log and not, or not any more, that of the worker asked for.
+pub const NO_WORKER_LOG: u32 = 5;
 
 /// On a stream of its own, opened by a coordinator: asks for an attempt's log. The answer is the log's bytes, then the end
-/// of the stream; a log that is not there resets it with [`NO_LOG`], one that breaks off with another code.
+/// of the stream; a log that is not there resets it with [`NO_LOG`] or [`NO_WORKER_LOG`], one that breaks off with another code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "camelCase")]
 pub struct LogRequest {
@@ -276,4 +278,7 @@ pub struct LogRequest {
     pub attempt: AttemptId,
     /// Whether to go on until the attempt has ended.
     pub follow: bool,
+    /// Of one worker alone, as the attempt's placement counts them from 0, without Ray's head and Spark's driver; none: what speaks for the
+    /// program.
+    pub worker: Option<u32>,
 }

@@ -358,6 +358,11 @@ pub struct SpecError {
     pub problem: String,
 }
 
+/// Whether a group is one fixed member that leads the others: Ray's head, Spark's driver. No group that people name is called so.
+pub fn is_fixed(group: &GroupName) -> bool {
+    matches!(group.as_str(), "head" | "driver")
+}
+
 impl WorkloadSpec {
     /// Which runtime it needs; an error unless exactly one framework is set.
     pub fn framework(&self) -> Result<Framework, SpecError> {

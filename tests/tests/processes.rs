@@ -20,6 +20,7 @@ mod processes {
     pub mod nodes;
     pub mod pauses;
     pub mod program;
+    pub mod real_node;
     pub mod shares;
     pub mod world;
 }
@@ -30,7 +31,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use processes::world::World;
 use processes::{
     attempts, bad_starts, certificates, commands, crashes, damage, demo, dev, kubernetes, ledger, nodes, pauses,
-    program, shares,
+    program, real_node, shares,
 };
 
 /// What a test comes to: done, or not possible on this machine for this reason.
@@ -83,6 +84,7 @@ const TESTS: &[(&str, Test)] = &[
     ("commands::bad_input_is_answered_with_place_and_cure", commands::bad_input),
     ("commands::a_log_is_followed_while_the_leader_is_killed", commands::followed_through_a_kill),
     ("kubernetes::workloads_run_once_in_two_clusters_though_an_agent_is_killed", kubernetes::placed_once),
+    ("real_node::ray_spark_and_batch_run_once_and_say_what_they_computed", real_node::frameworks),
     ("shares::of_one_gpu_are_never_more_than_the_whole_of_it", shares::of_one_gpu),
     ("commands::a_gang_that_must_wait_says_why_and_starts_when_there_is_room", commands::waiting_gang),
 ];

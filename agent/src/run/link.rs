@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest, NO_LOG};
+use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest, NO_LOG, NO_WORKER_LOG};
 use protocol::ids::ReplicaId;
 use protocol::quic::{ConnectFailed, read_frame, replica_server_name, write_frame};
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, VarInt};
@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::core::Event;
 use crate::cluster::Input;
-use crate::runtime::any::{AnyLog, AnyRuntime};
+use crate::runtime::any::{AnyLog, AnyLogError, AnyRuntime};
 
 /// Messages that may wait for a link.
 const QUEUE: usize = 1024;
@@ -133,10 +133,10 @@ async fn write(mut stream: SendStream, mut waiting: mpsc::Receiver<AgentMessage>
 }
 
 /// Opens a log; one that is to be followed may come a little after its attempt was accepted.
-async fn open_log(runtime: &AnyRuntime, request: &LogRequest) -> Result<AnyLog, String> {
+async fn open_log(runtime: &AnyRuntime, request: &LogRequest) -> Result<AnyLog, AnyLogError> {
     let mut tries = if request.follow { LOG_TRIES } else { 0 };
     loop {
-        match runtime.logs(request.attempt, request.follow).await {
+        match runtime.logs(request.attempt, request.worker, request.follow).await {
             Err(_) if tries > 0 => tries -= 1,
             opened => return opened,
         }
@@ -151,7 +151,7 @@ async fn serve_log(runtime: AnyRuntime, connection: Connection, mut send: SendSt
         Ok(stream) => stream,
         Err(error) => {
             tracing::debug!(attempt = %request.attempt, %error, "no log");
-            let _ = send.reset(VarInt::from_u32(NO_LOG));
+            let _ = send.reset(VarInt::from_u32(if error.is_of_worker() { NO_WORKER_LOG } else { NO_LOG }));
             return;
         }
     };

@@ -136,7 +136,8 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
     let system = |what| move |cause| StartError::System { what, cause };
     let (events, runtime_events) = mpsc::channel(INBOX);
     let (runtime, kubernetes) = match config.kubernetes.take() {
-        Some(Kubernetes { access, settings }) => {
+        Some(Kubernetes { access, mut settings }) => {
+            settings.log_folder = Some(config.data_dir.join("logs"));
             let client = kube::connect(&access).await?;
             let runtime = KubernetesRuntime::new(client.clone(), settings, events);
             (AnyRuntime::Kubernetes(runtime), Some(client))

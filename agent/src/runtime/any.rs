@@ -5,8 +5,8 @@ use protocol::control::{AttemptState, LaunchOrder};
 use protocol::ids::AttemptId;
 use protocol::workload::Framework;
 
-use super::kubernetes::{KubernetesLog, KubernetesRuntime};
-use super::process::{LogStream, ProcessRuntime, Progress, ProvisionError};
+use super::kubernetes::{self, KubernetesLog, KubernetesRuntime};
+use super::process::{self, LogStream, ProcessRuntime, Progress, ProvisionError};
 use super::{Devices, FrameworkCheck, Runtime, RuntimeError};
 use crate::cluster::MemberAssignment;
 
@@ -27,6 +27,28 @@ pub enum AnyLog {
     Kubernetes(KubernetesLog),
 }
 
+/// Why a log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum AnyLogError {
+    /// From this machine's files.
+    #[error(transparent)]
+    Process(#[from] process::LogError),
+    /// From the cluster's pods.
+    #[error(transparent)]
+    Kubernetes(#[from] kubernetes::LogError),
+}
+
+impl AnyLogError {
+    /// Whether the attempt has a log, and the worker that was asked for has none.
+    pub fn is_of_worker(&self) -> bool {
+        matches!(
+            self,
+            AnyLogError::Process(process::LogError::NoMember { .. })
+                | AnyLogError::Kubernetes(kubernetes::LogError::NoWorker(_))
+        )
+    }
+}
+
 impl AnyLog {
     /// The next piece; `None` at the end. May be dropped and called again only between pieces.
     pub async fn next(&mut self) -> Option<std::io::Result<Bytes>> {
@@ -38,15 +60,14 @@ impl AnyLog {
 }
 
 impl AnyRuntime {
-    /// Reads an attempt's log, of all that speaks for the program. The error is what a person reads.
-    pub async fn logs(&self, attempt: AttemptId, follow: bool) -> Result<AnyLog, String> {
+    /// Reads an attempt's log: of all that speaks for the program, or of one worker.
+    pub async fn logs(&self, attempt: AttemptId, worker: Option<u32>, follow: bool) -> Result<AnyLog, AnyLogError> {
         match self {
             AnyRuntime::Process(runtime) => {
-                runtime.logs(attempt, None, follow).map(AnyLog::Process).map_err(|e| e.to_string())
+                let member = worker.map(|number| runtime.worker(attempt, number)).transpose()?;
+                Ok(AnyLog::Process(runtime.logs(attempt, member.as_deref(), follow)?))
             }
-            AnyRuntime::Kubernetes(runtime) => {
-                runtime.logs(attempt, follow).await.map(AnyLog::Kubernetes).map_err(|e| e.to_string())
-            }
+            AnyRuntime::Kubernetes(runtime) => Ok(AnyLog::Kubernetes(runtime.logs(attempt, worker, follow).await?)),
         }
     }
 

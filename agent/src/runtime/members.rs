@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use protocol::control::LaunchOrder;
 use protocol::ids::{GroupName, NodeName};
 use protocol::resources::{Gpus, Resources};
+use protocol::workload::is_fixed;
 
 use super::Devices;
 
@@ -31,9 +32,9 @@ impl Member {
     /// Its name within the attempt, such as `workers-0`; a group of one fixed member, such as Ray's head, goes by its
     /// group's name alone.
     pub fn name(&self) -> String {
-        match self.group.as_str() {
-            fixed @ ("head" | "driver") => fixed.to_owned(),
-            group => format!("{group}-{}", self.index),
+        match is_fixed(&self.group) {
+            true => self.group.to_string(),
+            false => format!("{}-{}", self.group, self.index),
         }
     }
 
@@ -51,6 +52,21 @@ impl Member {
 /// Devices as `CUDA_VISIBLE_DEVICES` has them.
 pub fn visible_devices<'a>(devices: impl IntoIterator<Item = &'a u32>) -> String {
     devices.into_iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The group and the index of a worker: a member beside Ray's head and Spark's driver, counted from 0 in rank order. Members that came
+/// after the order are the last group's.
+pub fn worker(order: &LaunchOrder, number: u32) -> Option<(&GroupName, u32)> {
+    let groups = order.placement.iter().filter(|placement| !is_fixed(&placement.group));
+    let (mut index, mut found) = (number, None);
+    for placement in groups {
+        found = Some((&placement.group, index));
+        match index.checked_sub(placement.nodes.iter().map(|share| share.members).sum()) {
+            Some(beyond) => index = beyond,
+            None => break,
+        }
+    }
+    found
 }
 
 /// The group and the index of a member that has a name such as `workers-0`.
@@ -94,25 +110,37 @@ mod tests {
 
     #[test]
     fn ranks_run_through_the_gang_and_local_ranks_through_each_node() {
-        let group = |name: &str, nodes: &[(&str, u32)]| GroupPlacement {
-            group: GroupName::new(name).unwrap(),
-            each: Resources::ZERO,
-            sku: None,
-            nodes: nodes
-                .iter()
-                .map(|(node, members)| NodeShare { node: NodeName::new(node).unwrap(), members: *members })
-                .collect(),
-        };
-        let order = LaunchOrder {
-            attempt: AttemptId { workload: Uid(1), number: AttemptNumber(1) },
-            key: protocol::ids::WorkloadKey { namespace: "a".parse().unwrap(), name: "b".parse().unwrap() },
-            spec: Default::default(),
-            placement: vec![group("head", &[("n1", 1)]), group("train", &[("n1", 1), ("n2", 2)])],
-        };
+        let order = order(vec![group("head", &[("n1", 1)]), group("train", &[("n1", 1), ("n2", 2)])]);
         let by_group = BTreeMap::from([(GroupName::new("train").unwrap(), vec![vec![0], vec![4, 5]])]);
         let all = members(&order, &Devices { by_group });
         let seen: Vec<_> = all.iter().map(|m| (m.name(), m.rank, m.local_rank, m.visible_devices())).collect();
         let want = [("head", 0, 0, ""), ("train-0", 1, 1, "0"), ("train-1", 2, 0, "4,5"), ("train-2", 3, 1, "")];
         assert_eq!(seen, want.map(|(n, r, l, d)| (n.to_owned(), r, l, d.to_owned())));
+    }
+
+    #[test]
+    fn workers_are_counted_without_the_head_and_through_all_groups() {
+        let order =
+            order(vec![group("head", &[("n1", 1)]), group("a", &[("n1", 1), ("n2", 1)]), group("b", &[("n1", 2)])]);
+        let found = |number| worker(&order, number).map(|(group, index)| (group.to_string(), index)).unwrap();
+        assert_eq!((found(0), found(1)), (("a".to_owned(), 0), ("a".to_owned(), 1)));
+        assert_eq!((found(2), found(3)), (("b".to_owned(), 0), ("b".to_owned(), 1)));
+        assert_eq!(found(7), ("b".to_owned(), 5), "it came later");
+        assert_eq!(worker(&self::order(vec![group("head", &[("n1", 1)])]), 0), None);
+    }
+
+    fn group(name: &str, nodes: &[(&str, u32)]) -> GroupPlacement {
+        let share = |(node, members): &(&str, u32)| NodeShare { node: NodeName::new(node).unwrap(), members: *members };
+        let nodes = nodes.iter().map(share).collect();
+        GroupPlacement { group: GroupName::new(name).unwrap(), each: Resources::ZERO, sku: None, nodes }
+    }
+
+    fn order(placement: Vec<GroupPlacement>) -> LaunchOrder {
+        LaunchOrder {
+            attempt: AttemptId { workload: Uid(1), number: AttemptNumber(1) },
+            key: protocol::ids::WorkloadKey { namespace: "a".parse().unwrap(), name: "b".parse().unwrap() },
+            spec: Default::default(),
+            placement,
+        }
     }
 }

@@ -25,11 +25,12 @@ pub enum From {
     Only(u32),
 }
 
-/// Hands a workload's output to `write` as it comes, until the workload (or the one attempt) has ended.
+/// Hands a workload's output, or one worker's, to `write` as it comes, until the workload (or the one attempt) has ended.
 pub async fn logs(
     client: &Client,
     key: &WorkloadKey,
     from: From,
+    worker: Option<u32>,
     mut write: impl FnMut(&[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     // A name that does not exist is told now; a watch would wait for it for ever.
@@ -55,7 +56,7 @@ pub async fn logs(
             }
             object = next(&mut changes, key).await?;
         }
-        whole(client, key, attempt, &mut write).await?;
+        whole(client, key, (attempt, worker), &mut write).await?;
         if matches!(from, From::Only(_)) {
             return Ok(());
         }
@@ -104,12 +105,23 @@ async fn next(changes: &mut Changes, key: &WorkloadKey) -> anyhow::Result<Worklo
 async fn whole(
     client: &Client,
     key: &WorkloadKey,
-    attempt: u32,
+    (attempt, worker): (u32, Option<u32>),
     write: &mut impl FnMut(&[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let (mut had, mut pause) = (0_u64, FIRST_PAUSE);
     loop {
-        let mut stream = client.logs(key, Some(attempt), true).await?;
+        let mut stream = match client.logs(key, Some(attempt), worker, true).await {
+            Ok(stream) => stream,
+            // A worker's log goes with its worker, a moment before its attempt has ended.
+            Err(ClientError::Refused { .. }) if had > 0 => {
+                if has_ended(&client.get(key).await?, attempt) {
+                    return Ok(());
+                }
+                tokio::time::sleep(pause).await;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         let mut skip = had;
         loop {
             match stream.next().await {

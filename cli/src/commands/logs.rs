@@ -16,6 +16,9 @@ pub struct Args {
     /// Wait for more, until the workload has ended
     #[arg(long, short)]
     follow: bool,
+    /// Of this worker alone, from 0: a batch gang's rank, a Ray worker, a Spark executor [default: what speaks for the program]
+    #[arg(long, value_name = "N")]
+    worker: Option<u32>,
     /// Of this attempt, from 1 [default: the last one]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     attempt: Option<u32>,
@@ -30,10 +33,11 @@ pub async fn run(args: Args, global: &Global, out: &Out) -> anyhow::Result<()> {
             Some(n) => follow::From::Only(n),
             None => follow::From::Last,
         };
-        return follow::logs(&client, &key, from, |bytes| out.bytes(bytes)).await;
+        return follow::logs(&client, &key, from, args.worker, |bytes| out.bytes(bytes)).await;
     }
     let client = connect(global, PATIENCE_TO_READ)?;
-    let mut bytes = progress::patiently("waiting for the server", client.logs(&key, args.attempt, false)).await?;
+    let mut bytes =
+        progress::patiently("waiting for the server", client.logs(&key, args.attempt, args.worker, false)).await?;
     while let Some(chunk) = bytes.next().await? {
         out.bytes(&chunk)?;
     }

@@ -106,7 +106,7 @@ fn verdict(object: &WorkloadObject) -> Result<(), String> {
 async fn show_logs(client: &Client, key: &WorkloadKey, prefixed: bool, lines: &Lines, out: &Out) -> anyhow::Result<()> {
     let mut pending: Vec<u8> = vec![];
     let prefix = format!("[{}] ", key.name);
-    let shown = follow::logs(client, key, follow::From::First, |bytes| {
+    let shown = follow::logs(client, key, follow::From::First, None, |bytes| {
         if !prefixed {
             return lines.above(|| out.bytes(bytes));
         }

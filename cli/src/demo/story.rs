@@ -223,7 +223,7 @@ async fn report(client: &Client, actor: &Actor) -> anyhow::Result<()> {
 }
 
 async fn tail(client: &Client, key: &WorkloadKey) -> anyhow::Result<Vec<String>> {
-    let mut stream = client.logs(key, None, false).await?;
+    let mut stream = client.logs(key, None, None, false).await?;
     let mut bytes = Vec::new();
     while let Some(piece) = stream.next().await? {
         bytes.extend_from_slice(&piece);

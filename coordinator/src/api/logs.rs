@@ -6,9 +6,10 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use engine::state::Workload;
+use engine::state::{Attempt, Workload};
 use futures_util::stream;
 use protocol::ids::{AttemptNumber, WorkloadKey};
+use protocol::workload::is_fixed;
 use tokio::sync::mpsc;
 
 use super::Api;
@@ -31,7 +32,16 @@ enum Found {
     Never(String),
 }
 
-/// `GET /logs/{ns}/{name}?follow=&attempt=`. With `follow` it goes on until the attempt ends, and a queued workload's log
+/// Which log is asked for.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    /// None: the last.
+    attempt: Option<AttemptNumber>,
+    worker: Option<u32>,
+    follow: bool,
+}
+
+/// `GET /logs/{ns}/{name}?follow=&attempt=&worker=`. With `follow` it goes on until the attempt ends, and a queued workload's log
 /// begins with its first attempt.
 pub async fn get(
     State(api): State<Api>,
@@ -39,11 +49,14 @@ pub async fn get(
     Query(params): Query<Params>,
 ) -> Result<Response, ApiError> {
     let key = key(path)?;
-    let follow = params.switch("follow")?;
-    let attempt = params.parsed::<u32>("attempt")?.map(AttemptNumber);
-    let body = match find(&api, &key, attempt, follow, Consistency::Linearizable).await? {
+    let wanted = Wanted {
+        attempt: params.parsed::<u32>("attempt")?.map(AttemptNumber),
+        worker: params.parsed("worker")?,
+        follow: params.switch("follow")?,
+    };
+    let body = match find(&api, &key, wanted, Consistency::Linearizable).await? {
         Found::Log(question) => begin(&api, question).await?,
-        Found::NotYet if follow => later(api, key, attempt),
+        Found::NotYet if wanted.follow => later(api, key, wanted),
         Found::NotYet => {
             return Err(ApiError::NotFound(format!(
                 "workload {key} has no log yet: it has not been placed; ask with follow=true to wait for it"
@@ -59,29 +72,33 @@ pub async fn get(
     Ok((headers, body).into_response())
 }
 
-async fn find(
-    api: &Api,
-    key: &WorkloadKey,
-    attempt: Option<AttemptNumber>,
-    follow: bool,
-    consistency: Consistency,
-) -> Result<Found, ApiError> {
-    let wanted = key.clone();
-    let found = api.read(consistency, move |view| Some(which(view.state.workloads.get(&wanted)?, attempt, follow)));
+async fn find(api: &Api, key: &WorkloadKey, wanted: Wanted, consistency: Consistency) -> Result<Found, ApiError> {
+    let workload = key.clone();
+    let found = api.read(consistency, move |view| Some(which(view.state.workloads.get(&workload)?, wanted)));
     found.await?.ok_or_else(|| no_workload(key))
 }
 
-fn which(workload: &Workload, number: Option<AttemptNumber>, follow: bool) -> Found {
+fn which(workload: &Workload, wanted: Wanted) -> Found {
     let attempts = &workload.attempts;
-    let chosen = match number {
+    let chosen = match wanted.attempt {
         None => attempts.last(),
         Some(number) => attempts.iter().find(|a| a.number == number),
     };
+    let beyond = |attempt: &&Attempt| wanted.worker.is_some_and(|worker| worker >= workers(attempt));
+    if let Some(attempt) = chosen.filter(beyond) {
+        let (key, number) = (&workload.key, attempt.number);
+        return Found::Never(match workers(attempt) {
+            0 => format!("attempt {number} of workload {key} has no workers: leave out which"),
+            1 => format!("attempt {number} of workload {key} has one worker: 0"),
+            count => format!("attempt {number} of workload {key} has workers 0 to {}", count - 1),
+        });
+    }
     match chosen {
         Some(attempt) => Found::Log(LogQuestion {
             cluster: attempt.cluster.clone(),
             attempt: workload.attempt_id(attempt.number),
-            follow: follow && attempt.ended_at.is_none(),
+            follow: wanted.follow && attempt.ended_at.is_none(),
+            worker: wanted.worker,
         }),
         None if workload.phase.is_terminal() || !attempts.is_empty() => {
             let kept: Vec<String> = attempts.iter().map(|a| a.number.to_string()).collect();
@@ -92,6 +109,12 @@ fn which(workload: &Workload, number: Option<AttemptNumber>, follow: bool) -> Fo
         }
         None => Found::NotYet,
     }
+}
+
+/// How many members it has beside Ray's head and Spark's driver.
+fn workers(attempt: &Attempt) -> u32 {
+    let groups = attempt.placement.iter().filter(|group| !is_fixed(&group.group));
+    groups.flat_map(|group| &group.nodes).map(|share| share.members).sum()
 }
 
 /// Asks for the log and waits a moment for its first chunk.
@@ -126,7 +149,7 @@ fn body(api: Api, first: Option<Chunk>, chunks: mpsc::Receiver<Chunk>) -> Body {
 }
 
 /// The log of an attempt that does not exist yet.
-fn later(api: Api, key: WorkloadKey, attempt: Option<AttemptNumber>) -> Body {
+fn later(api: Api, key: WorkloadKey, wanted: Wanted) -> Body {
     enum At {
         Waiting,
         Reading(mpsc::Receiver<Chunk>),
@@ -142,7 +165,7 @@ fn later(api: Api, key: WorkloadKey, attempt: Option<AttemptNumber>) -> Body {
                     let chunk = chunk.map(Bytes::from).map_err(std::io::Error::other);
                     return Some((chunk, (api, key, At::Reading(chunks))));
                 }
-                At::Waiting => match find(&api, &key, attempt, true, Consistency::Stale).await {
+                At::Waiting => match find(&api, &key, wanted, Consistency::Stale).await {
                     Ok(Found::Log(question)) => at = At::Reading(api.handle().logs(question)),
                     Ok(Found::NotYet) => tokio::select! {
                         () = tokio::time::sleep(LOOK_AGAIN) => {}

@@ -195,7 +195,8 @@ impl Core {
             }
             Request::Logs { question, chunks } => {
                 let link = self.replica.session_of(&question.cluster).and_then(|s| self.agents.get(&s)).cloned();
-                let request = LogRequest { attempt: question.attempt, follow: question.follow };
+                let request =
+                    LogRequest { attempt: question.attempt, follow: question.follow, worker: question.worker };
                 self.spawner.spawn(async move {
                     match link {
                         Some(link) => read_log(link, request, chunks).await,

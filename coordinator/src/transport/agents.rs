@@ -1,6 +1,6 @@
 //! Sessions of agents: one control stream each way for the session's life, and a stream for each log that is read.
 
-use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest, NO_LOG};
+use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest, NO_LOG, NO_WORKER_LOG};
 use protocol::ids::ClusterName;
 use protocol::quic::{read_frame, write_frame};
 use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt};
@@ -81,6 +81,11 @@ fn log_error(error: ReadError) -> String {
     match error {
         ReadError::Reset(code) if code == VarInt::from_u32(NO_LOG) => {
             "its cluster has no log of this attempt (yet, or any more)".into()
+        }
+        ReadError::Reset(code) if code == VarInt::from_u32(NO_WORKER_LOG) => {
+            "its cluster has no log of this worker (yet, or any more): what is kept of an attempt that has ended is what speaks for its \
+             program"
+                .into()
         }
         error => format!("the log broke off: {error}"),
     }

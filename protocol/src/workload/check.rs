@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     GroupSpec, HeadSpec, MAX_DATA, MAX_DEPENDENCIES, MAX_GROUPS, MAX_MEMBERS, MAX_TEXT, MIN_IDLE_TIMEOUT, SpecError,
-    WorkloadSpec,
+    WorkloadSpec, is_fixed,
 };
 use crate::resources::Span;
 
@@ -66,7 +66,7 @@ impl WorkloadSpec {
         for (i, group) in groups.iter().enumerate() {
             let place = if self.spark.is_some() { at.to_owned() } else { format!("{at}[{i}]") };
             members += u64::from(group.most());
-            if !names.insert(group.name.as_str()) || matches!(group.name.as_str(), "head" | "driver") {
+            if !names.insert(group.name.as_str()) || is_fixed(&group.name) {
                 bad(format!("{place}.name"), format!("{} is taken: each group needs a name of its own", group.name));
             }
             check_group(&place, group, &mut bad);

@@ -252,5 +252,8 @@ pub fn coordinator_messages() -> Vec<(&'static str, CoordinatorMessage)> {
 }
 
 pub fn log_requests() -> Vec<(&'static str, LogRequest)> {
-    vec![("follow", LogRequest { attempt: attempt(), follow: true })]
+    vec![
+        ("follow", LogRequest { attempt: attempt(), follow: true, worker: None }),
+        ("worker", LogRequest { attempt: attempt(), follow: false, worker: Some(3) }),
+    ]
 }

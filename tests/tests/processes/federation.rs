@@ -62,6 +62,8 @@ pub struct Federation<'w> {
     pub end_attempts: bool,
     /// The clusters' kubeconfigs, where they are Kubernetes clusters.
     pub kubeconfigs: Vec<PathBuf>,
+    /// What agents are told beside that.
+    pub agents_flags: Vec<&'static str>,
 }
 
 /// Makes an identity of the authority in the test's folder `ca`; returns its folder.
@@ -81,7 +83,18 @@ impl<'w> Federation<'w> {
         let api = Api::new(seats.iter().map(|s| format!("http://127.0.0.1:{}", s.http)).collect())?;
         let agents = CLUSTERS.map(|name| (name, None)).into();
         let fleet = world.write("fleet.toml", FLEET)?;
-        Ok(Self { world, fleet, seats, agents, api, listen_nodes: None, end_attempts: false, kubeconfigs: vec![] })
+        let (kubeconfigs, agents_flags) = (vec![], vec![]);
+        Ok(Self {
+            world,
+            fleet,
+            seats,
+            agents,
+            api,
+            listen_nodes: None,
+            end_attempts: false,
+            kubeconfigs,
+            agents_flags,
+        })
     }
 
     /// Three coordinators and both agents, ready for workloads.
@@ -181,6 +194,7 @@ impl<'w> Federation<'w> {
             arguments.push(file.display().to_string());
         }
         arguments.extend(self.end_attempts.then(|| "--end-attempts".to_owned()));
+        arguments.extend(self.agents_flags.iter().map(|flag| (*flag).to_owned()));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.world.start(&format!("agent-{name}"), &arguments)
     }

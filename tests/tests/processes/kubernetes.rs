@@ -7,7 +7,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
-use testbed::{Binaries, ControlPlane, FakeNodes, Settings, fake, make_namespace};
+use testbed::{Binaries, BuildError, ControlPlane, FakeNodes, Settings, fake, make_namespace};
 
 use super::api::{phase, text};
 use super::federation::{CLUSTERS, Federation};
@@ -20,9 +20,9 @@ const WORKLOADS: u32 = 40;
 /// Workloads run in both clusters though an agent is killed meanwhile; each ran once, and nothing of them is left.
 pub fn placed_once(world: &World) -> anyhow::Result<Done> {
     let tools = Settings::with_fake_nodes("").tools();
-    let binaries = match Binaries::provide(&tools, &|line| eprintln!("    {line}")) {
-        Err(lack) if lack.is_lack() => return Ok(Done::CannotRunHere(lack.to_string())),
-        provided => provided?,
+    let binaries = match lack_of(Binaries::provide(&tools, &|line| eprintln!("    {line}")))? {
+        Ok(binaries) => binaries,
+        Err(lack) => return Ok(lack),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let start = async |name: &str| {
@@ -75,6 +75,14 @@ pub fn placed_once(world: &World) -> anyhow::Result<Done> {
     federation.stop()?;
     planes.into_iter().for_each(ControlPlane::stop);
     Ok(Done::Holds)
+}
+
+/// What this machine lacks for a test, apart from other errors.
+pub fn lack_of(provided: Result<Binaries, BuildError>) -> anyhow::Result<Result<Binaries, Done>> {
+    match provided {
+        Err(lack) if lack.is_lack() => Ok(Err(Done::CannotRunHere(lack.to_string()))),
+        provided => Ok(Ok(provided?)),
+    }
 }
 
 fn phases(workloads: BTreeMap<String, Value>) -> BTreeMap<String, u32> {

@@ -5,11 +5,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use kube::api::{DeleteParams, ListParams};
 use kube::core::DynamicObject;
+use protocol::control::AttemptState;
 use protocol::workload::Framework;
 use tokio::time::Instant;
 
 use super::attempt::{Place, Task};
 use super::calls::CallError;
+use super::kept;
 use super::kinds::Kind;
 use super::manifests::of_attempt;
 use super::record::Outcome;
@@ -39,6 +41,7 @@ struct Left {
 /// Writes down how it ended, deletes everything, and tells the final state once nothing is left.
 pub(super) async fn conclude(task: &Task, place: Place, ending: Ending) {
     let outcome = write_down(task, &ending.outcome).await;
+    kept::keep(task, outcome.state != AttemptState::Stopped).await;
     let mut changes = task.inner.seen.changes(task.attempt);
     let mut ordered: Option<Instant> = None;
     let mut empty_since: Option<Instant> = None;

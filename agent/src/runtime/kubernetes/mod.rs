@@ -1,6 +1,6 @@
 //! The Kubernetes runtime: attempts as RayJobs, SparkApplications and Jobs of a real cluster.
 //!
-//! It keeps nothing on this machine. What it must know again after a restart stands in the API server: a record for each attempt
+//! It keeps nothing on this machine but logs of what has ended (`kept.rs`). What it must know again after a restart stands in the API server: a record for each attempt
 //! (`record.rs`) and the attempt's objects, found by their labels. Each attempt has a task (`attempt.rs`) that makes its record, tries and
 //! makes its objects (`launching.rs`), follows them (`following.rs`, by what `watching.rs` sees) and ends what is left (`ending.rs`). Dropping the
 //! runtime ends its tasks and nothing in the cluster: the next one finds everything with `recover`.
@@ -14,6 +14,7 @@ mod ending;
 mod failure;
 mod following;
 mod frameworks;
+mod kept;
 mod kinds;
 mod launching;
 mod logs;
@@ -43,9 +44,12 @@ pub use settings::{KubernetesSettings, Pin, PullPolicy};
 use super::{Devices, FrameworkCheck, Runtime, RuntimeError, RuntimeEvent};
 use crate::cluster::MemberAssignment;
 use crate::kube::Backoff;
+use crate::runtime::members;
 use attempt::{Begin, Task};
 use calls::Calls;
+use kept::KeptLogs;
 use kinds::Kind;
+use logs::{Reading, Whose};
 use manifests::{attempt_of, of_cluster};
 use record::{Record, Records};
 use seen::Seen;
@@ -69,6 +73,7 @@ struct Inner {
     settings: KubernetesSettings,
     calls: Calls,
     records: Records,
+    kept: KeptLogs,
     seen: Arc<Seen>,
     events: mpsc::Sender<RuntimeEvent>,
     live: Mutex<BTreeMap<AttemptId, Handle>>,
@@ -159,6 +164,9 @@ impl Inner {
     async fn sweep(self: Arc<Self>) {
         loop {
             tokio::time::sleep(self.settings.sweep_every).await;
+            if let Err(error) = self.kept.tidy().await {
+                tracing::warn!(%error, "old logs of attempts stay");
+            }
             for attempt in self.seen.attempts() {
                 if self.lock_live().contains_key(&attempt) {
                     continue;
@@ -196,7 +204,8 @@ impl KubernetesRuntime {
         let life = uuid::Uuid::new_v4().to_string();
         let live = Mutex::default();
         let labels = of_cluster(&settings.cluster);
-        let inner = Arc::new(Inner { settings, calls, records, seen, events, live, life, end: end.clone() });
+        let kept = KeptLogs::new(settings.log_folder.clone(), settings.log_retention);
+        let inner = Arc::new(Inner { settings, calls, records, kept, seen, events, live, life, end: end.clone() });
         let (watched, ended) = (watching::all(inner.calls.clone(), labels, inner.seen.clone()), end.clone());
         tokio::spawn(async move {
             tokio::select! {
@@ -207,9 +216,24 @@ impl KubernetesRuntime {
         Self { inner, _guard: Arc::new(end.drop_guard()) }
     }
 
-    /// Reads an attempt's log, of those of its pods that speak for the program. `follow` goes on until they have ended.
-    pub async fn logs(&self, attempt: AttemptId, follow: bool) -> Result<KubernetesLog, LogError> {
-        KubernetesLog::open(&self.inner.calls, attempt, follow).await
+    /// Reads an attempt's log: of those of its pods that speak for the program, or of one worker's, counted from 0 through the groups without
+    /// Ray's head and Spark's driver. `follow` goes on until they have ended. Once they are gone it is what was kept of the former.
+    pub async fn logs(&self, attempt: AttemptId, worker: Option<u32>, follow: bool) -> Result<KubernetesLog, LogError> {
+        let inner = &self.inner;
+        let reading = if follow { Reading::Follow } else { Reading::Now };
+        if let Some(number) = worker {
+            let record = inner.records.read(attempt).await.map_err(|error| LogError::Cluster(error.to_string()))?;
+            let order = record.and_then(|kept| kept.record.order).ok_or(LogError::NoWorker(number))?;
+            let (group, index) = members::worker(&order, number).ok_or(LogError::NoWorker(number))?;
+            return KubernetesLog::open(&inner.calls, attempt, Whose::Worker(group, index, number), reading).await;
+        }
+        if inner.kept.is_whole(attempt).await {
+            return inner.kept.read(attempt).await;
+        }
+        match KubernetesLog::open(&inner.calls, attempt, Whose::Program, reading).await {
+            Err(LogError::Unknown) => inner.kept.read(attempt).await,
+            opened => opened,
+        }
     }
 
     /// Ends every attempt and returns once all are gone.

@@ -1,5 +1,6 @@
 //! How the Kubernetes runtime is set up for one cluster.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use protocol::ids::ClusterName;
@@ -54,6 +55,10 @@ pub struct KubernetesSettings {
     pub spark_service_account: String,
     /// Annotations of every pod.
     pub pod_annotations: Vec<(String, String)>,
+    /// Where the logs of attempts are kept whose pods are gone; none: they go with the pods.
+    pub log_folder: Option<PathBuf>,
+    /// For how long.
+    pub log_retention: Duration,
     /// How long a pod may be unschedulable, without its image or without what its container needs before the attempt has failed.
     pub start_patience: Duration,
     /// How long a request may go unanswered.
@@ -79,6 +84,8 @@ impl KubernetesSettings {
             shared_gpu_resource: None,
             spark_service_account: "spark".to_owned(),
             pod_annotations: vec![],
+            log_folder: None,
+            log_retention: Duration::from_secs(24 * 3600),
             start_patience: Duration::from_secs(300),
             request_timeout: Duration::from_secs(30),
             late_create: Duration::from_secs(70),

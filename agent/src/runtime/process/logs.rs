@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt;
 use super::Order;
 use crate::guard::durable;
 use crate::guard::record::Record;
+use crate::runtime::members;
 
 /// How often a followed log is looked at.
 const POLL: Duration = Duration::from_millis(200);
@@ -76,6 +77,17 @@ pub(super) fn files(record: &Record) -> Result<Vec<LogFile>, LogError> {
     found.extend(executors(&dir.join("executors")));
     found.sort_by(|a, b| natural(&a.member).cmp(&natural(&b.member)));
     Ok(found)
+}
+
+/// The member that is this worker.
+pub(super) fn worker(record: &Record, number: u32) -> Result<String, LogError> {
+    let order: Option<Order> = durable::read_json(&record.path("order.json"))?;
+    let launch = order.ok_or(LogError::Unknown)?.launch;
+    if launch.spec.spark.is_some() {
+        return Ok(format!("executor-{number}"));
+    }
+    let (group, index) = members::worker(&launch, number).ok_or(LogError::Unknown)?;
+    Ok(format!("{group}-{index}"))
 }
 
 /// Spark's executors write under `APPLICATION/NUMBER/`.

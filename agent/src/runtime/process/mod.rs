@@ -192,6 +192,11 @@ impl ProcessRuntime {
         LogStream::open(self.inner.record(attempt), member, follow)
     }
 
+    /// Whose log is that of a worker, counted from 0 without Ray's head and Spark's driver.
+    pub fn worker(&self, attempt: AttemptId, number: u32) -> Result<String, LogError> {
+        logs::worker(&self.inner.record(attempt), number)
+    }
+
     async fn order_stop(&self, attempt: AttemptId, handle: &Handle, stop: Stop) -> Result<(), RuntimeError> {
         let record = self.inner.record(attempt);
         let stop = blocking(move || record.order_stop(stop)).await.map_err(|e| self.inner.failed(attempt, e))?;

@@ -1,0 +1,227 @@
+//! Ray, Spark and batch through a coordinator and an agent on a node that really runs containers, under the real operators; beside it a
+//! cluster that kwok plays. Each computes something whose answer is known, and says it in its log, also once its pods are gone.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use kube::Client;
+use kube::api::{Api, ListParams};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use serde_json::{Value, json};
+use testbed::{
+    Binaries, Component, ControlPlane, FakeNodes, Image, Images, NodeSettings, Settings, fake, make_namespace, node,
+};
+
+use super::api::{phase, text};
+use super::federation::{CLUSTERS, Federation};
+use super::kubernetes::lack_of;
+use super::world::{PATIENCE, World, wait_for};
+use crate::Done;
+
+/// How long three programs of Java and Python may take one after another on a busy machine.
+const WHOLE: Duration = Duration::from_secs(600);
+const OPERATORS: [Component; 2] = [Component::KubeRay, Component::SparkOperator];
+const FAKE_NODES: u32 = 2;
+
+/// All three run in the cluster with the real node, once, and leave nothing but what they said.
+pub fn frameworks(world: &World) -> anyhow::Result<Done> {
+    if let Err(lack) = node::check_with(&OPERATORS) {
+        return Ok(Done::CannotRunHere(lack.to_string()));
+    }
+    let say = |line: &str| eprintln!("    {line}");
+    let images = match Images::provide(&[Image::Ray, Image::Spark], &say) {
+        Err(lack) if lack.is_lack() => return Ok(Done::CannotRunHere(lack.to_string())),
+        provided => provided?,
+    };
+    let real = Settings::with_real_node(world.path("plane-north"), NodeSettings::new(images)).and(&OPERATORS);
+    let played = Settings::with_fake_nodes(world.path("plane-south"));
+    let tools = [real.tools(), played.tools()].concat();
+    let binaries = match lack_of(Binaries::provide(&tools, &say))? {
+        Ok(binaries) => binaries,
+        Err(lack) => return Ok(lack),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let planes = runtime.block_on(async {
+        let north = ControlPlane::start(&binaries, real).await?;
+        eprintln!("    the cluster with the real node is ready after {:.1} s", north.ready_in().as_secs_f64());
+        let south = ControlPlane::start(&binaries, played).await?;
+        FakeNodes::h100("gpu", FAKE_NODES).make(&south.client()).await?;
+        if let Err(ready) = fake::until_ready(&south.client(), FAKE_NODES as usize, PATIENCE).await? {
+            bail!("only {ready} of {FAKE_NODES} nodes are ready");
+        }
+        for plane in [&north, &south] {
+            make_namespace(&plane.client(), "tidewater").await?;
+        }
+        drivers_may_make_executors(&north.client()).await?;
+        Ok([north, south])
+    })?;
+    let mut federation = Federation::prepare(world, 1)?;
+    federation.kubeconfigs = planes.iter().map(ControlPlane::kubeconfig).collect();
+    federation.agents_flags = vec!["--image-pull-policy", "never"];
+    federation.start_coordinator(1)?;
+    (0..CLUSTERS.len()).try_for_each(|place| federation.start_agent(place))?;
+    CLUSTERS.iter().try_for_each(|name| federation.until_cluster(name, "Ready"))?;
+
+    let servers = federation.api.places().join(",");
+    let ask = |arguments: &[&str]| world.run(&[&["--server", &servers], arguments].concat());
+    let began = Instant::now();
+    let mut followers = vec![];
+    for (name, spec, _) in workloads() {
+        federation.api.submit(&workload(name, spec))?;
+        followers.push(world.start(name, &["--server", &servers, "logs", "--follow", name])?);
+    }
+    // While they run: what kept logs have not.
+    let worker = |name: &str, number: &str| ask(&["logs", "--follow", "--attempt", "1", "--worker", number, name]);
+    let second = worker("batch", "1")?.with_code(0)?.out;
+    ensure!(second.contains("w-1 is done") && !second.contains("w-0"), "the log of worker 1 is {second}");
+    worker("batch", "2")?.with_code(3)?.says("has workers 0 to 1")?;
+    let mut waits = WHOLE;
+    for ((name, _, says), mut follower) in workloads().into_iter().zip(followers) {
+        let ended = wait_for(&format!("the end of {name}"), waits, || {
+            let workload = federation.api.workloads()?.remove(name).context("it is not there")?;
+            match &*phase(&workload) {
+                "Succeeded" => Ok(Some(workload)),
+                "Failed" | "Unknown" => bail!("{workload:#}"),
+                _ => Ok(None),
+            }
+        });
+        let ended = ended.with_context(|| ask(&["describe", name]).map(|ran| ran.out).unwrap_or_default())?;
+        waits = WHOLE.saturating_sub(began.elapsed());
+        let attempts = ended["status"]["attempts"].as_array().cloned().unwrap_or_default();
+        ensure!(attempts.len() == 1 && text(&attempts[0]["cluster"]) == CLUSTERS[0], "{ended:#}");
+        eprintln!("    {name} has succeeded {:.1} s after the first was submitted", began.elapsed().as_secs_f64());
+        let status = follower.until_ended(PATIENCE)?;
+        ensure!(status.success(), "the follower of {name} ended with {status}: {}", follower.err());
+        let followed = follower.out();
+        // Its pods are gone.
+        let kept = ask(&["logs", name])?.with_code(0)?.out;
+        for line in says {
+            for (what, log) in [("followed", &followed), ("kept", &kept)] {
+                ensure!(log.contains(line), "the {what} log of {name} has no {line:?}: {log}");
+            }
+        }
+    }
+    for plane in &planes {
+        runtime.block_on(nothing_left(&plane.client()))?;
+        let mut made: Vec<String> = vec![];
+        for entry in plane.audited()? {
+            let owner = ["jobs", "rayjobs", "sparkapplications"].contains(&&*entry.resource);
+            if owner && entry.verb == "create" && (200..300).contains(&entry.code) && !entry.dry_run {
+                made.push(format!("{} {}", entry.resource, entry.name));
+            }
+        }
+        let count = made.len();
+        made.sort();
+        made.dedup();
+        ensure!(made.len() == count, "something was made twice: {made:?}");
+    }
+    federation.stop()?;
+    for plane in planes {
+        plane.end()?;
+    }
+    Ok(Done::Holds)
+}
+
+/// Each with what its log must say. Ray and Spark can run in the one cluster only whose operators are there; both together are more than
+/// its node has room for.
+fn workloads() -> [(&'static str, Value, Vec<&'static str>); 3] {
+    let ray = json!({"ray": {
+        "image": Image::Ray.reference(),
+        "entrypoint": format!("python3 -c \"{RAY}\""),
+        "head": {"cpu": "700m", "memory": "3Gi"},
+        "workers": [{"name": "workers", "count": 2, "cpu": "400m", "memory": "2Gi"}],
+    }});
+    let spark = json!({"spark": {
+        "image": Image::Spark.reference(),
+        "main": "local:///opt/tidewater/squares.py",
+        "arguments": ["1000", "2"],
+        "driver": {"cpu": "700m", "memory": "1Gi"},
+        "executors": {"name": "executors", "count": 2, "cpu": "400m", "memory": "1Gi"},
+    }});
+    let command = "echo rank $RANK of $WORLD_SIZE on $TIDEWATER_NODE; sleep 5; echo \"$TIDEWATER_MEMBER is done\"";
+    let batch = json!({
+        "placement": {"regions": {"require": ["eu"]}},
+        "batch": {
+            "image": Image::Batch.reference(),
+            "command": ["sh", "-c", command],
+            "groups": [{"name": "w", "count": 2, "cpu": "100m", "memory": "64Mi"}],
+        },
+    });
+    [
+        ("batch", batch, vec!["w-0 | rank 0 of 2 on ", "w-1 | rank 1 of 2 on ", "w-1 | w-1 is done"]),
+        ("ray", ray, vec!["SUM 2470 NODES 3"]),
+        ("spark", spark, vec!["SUM 332833500 EXECUTORS 2"]),
+    ]
+}
+
+/// It waits until both workers have joined, and sums what all of them compute.
+const RAY: &str = "import ray, time
+ray.init()
+until = time.monotonic() + 60
+while len(ray.nodes()) < 3 and time.monotonic() < until:
+    time.sleep(0.2)
+square = ray.remote(lambda number: number * number)
+print('SUM', sum(ray.get([square.remote(number) for number in range(20)])), 'NODES', len(ray.nodes()))";
+
+fn workload(name: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": "tidewater.dev/v1", "kind": "Workload",
+        "metadata": {"name": name, "namespace": "default"}, "spec": spec,
+    })
+}
+
+fn resource(group: &str, version: &str, kind: &str) -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
+}
+
+/// As whoever set up the Spark operator in that cluster gave them leave.
+async fn drivers_may_make_executors(client: &Client) -> anyhow::Result<()> {
+    let objects = [
+        (resource("", "v1", "ServiceAccount"), json!({"metadata": {"name": "spark"}})),
+        (
+            resource("rbac.authorization.k8s.io", "v1", "RoleBinding"),
+            json!({
+                "metadata": {"name": "spark"},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+                "subjects": [{"kind": "ServiceAccount", "name": "spark", "namespace": "default"}],
+            }),
+        ),
+    ];
+    for (resource, object) in objects {
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), "default", &resource);
+        api.create(&Default::default(), &serde_json::from_value(object)?).await?;
+    }
+    Ok(())
+}
+
+/// None of what a workload is made of.
+async fn nothing_left(client: &Client) -> anyhow::Result<()> {
+    let kinds = [
+        ("", "v1", "Pod"),
+        ("", "v1", "Service"),
+        ("", "v1", "ConfigMap"),
+        ("batch", "v1", "Job"),
+        ("ray.io", "v1", "RayJob"),
+        ("ray.io", "v1", "RayCluster"),
+        ("sparkoperator.k8s.io", "v1beta2", "SparkApplication"),
+    ];
+    // A record goes once its end is acknowledged.
+    let began = Instant::now();
+    loop {
+        let mut left = vec![];
+        for (group, version, kind) in kinds {
+            let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource(group, version, kind));
+            let listed = match api.list(&ListParams::default().labels("tidewater.dev/attempt")).await {
+                // The cluster that kwok plays has no operators.
+                Err(kube::Error::Api(error)) if error.code == 404 => continue,
+                listed => listed?,
+            };
+            left.extend(listed.items.into_iter().map(|o| format!("{kind} {}", o.metadata.name.unwrap_or_default())));
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < PATIENCE, "left: {left:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}

@@ -1,4 +1,4 @@
-//! Ours, as real processes on loopback: three `tidewater coordinator`, and agents where they are asked for.
+//! Ours, as real processes on loopback: one or three `tidewater coordinator`, and agents where they are asked for.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ pub struct Replica {
     process: Option<Child>,
 }
 
-/// Three replicas and their agents; all end with this value.
+/// The replicas and their agents; all end with this value.
 pub struct Federation {
     program: PathBuf,
     folder: PathBuf,
@@ -49,17 +49,22 @@ pub struct Federation {
 impl Federation {
     /// Starts three replicas with their data below `folder`, and waits for a leader.
     pub async fn start(program: &Path, folder: &Path) -> Result<Self> {
-        let ports = free_ports(6)?;
-        let seat = |i: usize| Replica { id: i + 1, http: ports[i], quic: ports[i + 3], process: None };
+        Self::start_replicas(program, folder, 3).await
+    }
+
+    /// Starts so many replicas.
+    pub async fn start_replicas(program: &Path, folder: &Path, count: usize) -> Result<Self> {
+        let ports = free_ports(2 * count)?;
+        let seat = |i: usize| Replica { id: i + 1, http: ports[i], quic: ports[i + count], process: None };
         let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build()?;
         let mut federation = Self {
             program: program.to_path_buf(),
             folder: folder.to_path_buf(),
-            replicas: (0..3).map(seat).collect(),
+            replicas: (0..count).map(seat).collect(),
             agents: Vec::new(),
             http,
         };
-        for i in 0..3 {
+        for i in 0..count {
             federation.identity("--replica", &(i + 1).to_string())?;
             federation.start_replica(i)?;
         }
@@ -114,10 +119,31 @@ impl Federation {
 
     /// Starts the agents of all clusters, and waits until workloads can be placed on each.
     pub async fn start_agents(&mut self) -> Result<()> {
-        for cluster in CLUSTERS {
+        self.start_agents_of(CLUSTERS.len(), |_, command| {
+            command.arg("--end-attempts");
+        })
+        .await
+    }
+
+    /// Starts the agents of the first clusters, each of which is a Kubernetes cluster with this kubeconfig. They leave their attempts.
+    pub async fn start_kubernetes_agents(&mut self, kubeconfigs: &[PathBuf]) -> Result<()> {
+        self.start_agents_of(kubeconfigs.len(), |cluster, command| {
+            command.arg("--kubernetes").arg("--kubeconfig").arg(&kubeconfigs[cluster]);
+        })
+        .await
+    }
+
+    /// The process ids of the agents.
+    pub fn agents(&self) -> Vec<u32> {
+        self.agents.iter().map(Child::id).collect()
+    }
+
+    async fn start_agents_of(&mut self, count: usize, more: impl Fn(usize, &mut Command)) -> Result<()> {
+        for (place, cluster) in CLUSTERS.into_iter().enumerate().take(count) {
             let identity = self.identity("--cluster", cluster)?;
             let mut command = Command::new(&self.program);
-            command.args(["agent", "--end-attempts", "--cluster", cluster, "--identity"]).arg(identity);
+            command.args(["agent", "--cluster", cluster, "--identity"]).arg(identity);
+            more(place, &mut command);
             command.arg("--data-dir").arg(self.folder.join(format!("agent-{cluster}")));
             for replica in &self.replicas {
                 command.arg("--coordinator").arg(format!("{}={}", replica.id, replica.quic));
@@ -153,7 +179,7 @@ impl Federation {
         let Ok(text) = self.get(http, "/apis/tidewater.dev/v1/clusters?consistency=stale").await else { return false };
         let Ok(list) = serde_json::from_str::<serde_json::Value>(&text) else { return false };
         let ready = |one: &&serde_json::Value| one["status"]["phase"] == "Ready";
-        list["items"].as_array().is_some_and(|all| all.iter().filter(ready).count() == CLUSTERS.len())
+        list["items"].as_array().is_some_and(|all| all.iter().filter(ready).count() == self.agents.len())
     }
 
     async fn is_ready(&self, http: SocketAddr) -> bool {

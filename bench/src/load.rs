@@ -79,7 +79,7 @@ fn latencies() -> Histogram<u64> {
 }
 
 /// CPU time of a process so far, all its threads, in steps of 10 ms.
-fn cpu(process: u32) -> Duration {
+pub fn cpu(process: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // The name may have anything in it, and ends with the last parenthesis.
     let after = stat.rsplit(')').next().unwrap_or_default();

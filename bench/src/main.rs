@@ -2,9 +2,11 @@
 //! figures. One file a benchmark; what they share is the processes that are measured (`built`, `federation`), the clients
 //! (`clients`, `load`), how runs share the cores (`workers`) and how a result is written down (`result`).
 
+mod agent_scale;
 mod built;
 mod clients;
 mod decide;
+mod dispatch;
 mod durable;
 mod etcd;
 mod failover;
@@ -36,6 +38,10 @@ enum Name {
     Decide,
     /// GPUs given out at saturation, by list and policy
     Quality,
+    /// The agent of 5,000 Kubernetes nodes and 100,000 pods
+    AgentScale,
+    /// Jobs a second into three API servers, beside what these take raw
+    Dispatch,
     /// How long jobs of the Philly trace wait, by policy
     Waits,
 }
@@ -70,6 +76,8 @@ fn main() -> ExitCode {
         Name::Footprint => footprint::run(args.quick),
         Name::Decide => decide::run(args.quick),
         Name::Quality => quality::run(args.quick, args.save),
+        Name::AgentScale => agent_scale::run(args.quick),
+        Name::Dispatch => dispatch::run(args.quick),
         Name::Waits => waits::run(args.quick, args.save),
     };
     let name = args.name.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();

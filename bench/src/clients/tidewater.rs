@@ -33,7 +33,11 @@ impl Submitter {
 
     /// Submits one workload of this name; returns once it was accepted.
     pub async fn submit(&mut self, name: &str) -> Result<()> {
-        let body = workload(name);
+        self.post(&workload(name)).await
+    }
+
+    /// Submits this workload; returns once it was accepted.
+    pub async fn post(&mut self, body: &str) -> Result<()> {
         self.request.clear();
         self.request.extend_from_slice(
             format!(

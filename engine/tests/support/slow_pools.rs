@@ -256,7 +256,8 @@ pub fn fleet(state: &State, capacity: &Capacity) -> (BTreeSet<ClusterName>, Sums
     let mut fleet = Sums::new();
     for name in &usable {
         let (frame, cluster) = (&capacity.clusters[name], &state.clusters[name]);
-        for node in frame.nodes.iter().filter(|n| n.state == protocol::capacity::NodeState::Ready) {
+        let open = cluster.cordon.is_none();
+        for node in frame.nodes.iter().filter(|n| open && n.state == protocol::capacity::NodeState::Ready) {
             let mut free = node.free;
             for attempt in state.workloads.values().filter_map(|w| w.attempts.last()) {
                 if attempt.ended_at.is_some() || attempt.cluster != *name {

@@ -92,6 +92,8 @@ pub enum Command {
     Whatif(Box<commands::whatif::Args>),
     /// List clusters, or the nodes of one
     Clusters(commands::clusters::Args),
+    /// Take clusters out of service and back: cordon, drain, uncordon, remove
+    Cluster(commands::cluster::Args),
     /// Show the resource pools: what each is entitled to, holds and waits for
     Pools(commands::pools::Args),
     /// Make, change or remove pools and ownership rules
@@ -122,7 +124,7 @@ pub enum Command {
 /// The help's groups of commands, in the order in which they are shown.
 const GROUPS: &[(&str, &[&str])] = &[
     ("Workloads", &["submit", "get", "describe", "why", "forecast", "logs", "cancel", "delete", "forget"]),
-    ("The fleet", &["capacity", "whatif", "clusters", "pools", "pool", "data"]),
+    ("The fleet", &["capacity", "whatif", "clusters", "cluster", "pools", "pool", "data"]),
     ("Try it", &["demo", "dev", "replay"]),
     ("Roles", &["coordinator", "agent", "node", "identity"]),
     ("Shell", &["completions"]),

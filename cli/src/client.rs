@@ -3,6 +3,7 @@
 //! by type. Called by the commands; it prints nothing.
 
 mod changes;
+mod cordons;
 mod data;
 mod error;
 mod pools;

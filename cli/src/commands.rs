@@ -3,6 +3,7 @@
 
 pub mod cancel;
 pub mod capacity;
+pub mod cluster;
 pub mod clusters;
 pub mod completions;
 pub mod data;
@@ -70,6 +71,7 @@ async fn dispatch(command: Command, global: Global, out: Out) -> anyhow::Result<
         Command::Pools(args) => pools::run(args, &global, &out).await,
         Command::Pool(args) => pool::run(args, &global, &out).await,
         Command::Data(args) => data::run(args, &global, &out).await,
+        Command::Cluster(args) => cluster::run(args, &global, &out).await,
         Command::Clusters(args) => clusters::run(args, &global, &out).await,
         Command::Replay(args) => replay::run(args, &global, &out),
         Command::Completions(args) => completions::run(args, &out),

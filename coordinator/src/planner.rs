@@ -90,12 +90,14 @@ impl Planner {
         let mut made = plan_on(state, capacity, &self.memory, now.unix, limit);
         self.memory = std::mem::take(&mut made.memory);
         let bindings = std::mem::take(&mut made.bindings).into_iter().map(|b| Command::Bind(Box::new(b)));
+        let drains = std::mem::take(&mut made.drains).into_iter().map(|end| Command::EndDrained(Box::new(end)));
         let preemptions = std::mem::take(&mut made.preemptions).into_iter().map(|p| Command::Preempt(Box::new(p)));
         let idle = std::mem::take(&mut made.idle).into_iter().map(|end| Command::EndIdle(Box::new(end)));
         let over = std::mem::take(&mut made.expirations).into_iter().map(|(key, uid)| Command::Expire { key, uid });
         let growths = std::mem::take(&mut made.growths).into_iter().map(|growth| Command::Grow(Box::new(growth)));
         let raises = std::mem::take(&mut made.raises).into_iter().map(|raising| Command::RaisePool(Box::new(raising)));
-        let commands = bindings.chain(preemptions).chain(idle).chain(over).chain(growths).chain(raises).collect();
+        let commands =
+            bindings.chain(drains).chain(preemptions).chain(idle).chain(over).chain(growths).chain(raises).collect();
         self.last = Some(made);
         Some(commands)
     }

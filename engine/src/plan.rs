@@ -3,6 +3,7 @@
 //! Run by the leader alone, for its result must become commands; the questions beside it (`explain`, `warnings`, `gangs`) may
 //! be asked anywhere. Free room, fit and score are `placement`'s, the order and the rule of waiting are `queue`'s.
 
+mod drains;
 mod explain;
 mod gangs;
 pub(crate) mod idle;
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use protocol::ids::{Uid, UnixMs, WorkloadKey};
 
 use crate::capacity::Capacity;
-use crate::commands::{Binding, Growth, IdleEnd, Preemption, Raising};
+use crate::commands::{Binding, DrainEnd, Growth, IdleEnd, Preemption, Raising};
 use crate::queue::{Turn, Walk};
 use crate::reasons::Waiting;
 use crate::state::State;
@@ -46,6 +47,8 @@ pub struct Plan {
     pub raises: Vec<Raising>,
     /// Whose attempts are to end for their GPUs do nothing.
     pub idle: Vec<IdleEnd>,
+    /// Whose attempts are to end for their clusters are drained.
+    pub drains: Vec<DrainEnd>,
     /// Ended workloads whose records are to go by themselves.
     pub expirations: Vec<(WorkloadKey, Uid)>,
     /// What the next plan of this leader is to remember.
@@ -109,6 +112,7 @@ pub fn plan_within(state: &State, capacity: &Capacity, memory: &Memory, at: Unix
         plan.growths = walk.grow(memory);
     }
     (plan.idle, plan.memory.idle) = idle::idle(state, (capacity, &walk), &memory.idle, state.now.max(at));
+    plan.drains = drains::drains(state);
     let overdue = state.overdue(state.now.max(at)).take(EXPIRATIONS);
     plan.expirations = overdue.map(|w| (w.key.clone(), w.uid)).collect();
     plan

@@ -7,6 +7,7 @@ pub const BUGS: &[(&str, &str)] = &[
     ("cancel-not-final", "the last report of a cancelled workload puts it back into the queue"),
     ("quota-off-by-one", "a pool gets one device more than its limit and its part allow"),
     ("reclaim-under-entitlement", "room is taken back from pools that hold no more than their part"),
+    ("bind-into-cordoned", "a cordoned cluster takes new workloads"),
     ("retry-before-gone", "a lost cluster's attempts are queued again at once, while they may still run"),
 ];
 

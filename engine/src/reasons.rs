@@ -185,6 +185,15 @@ pub enum Obstacle {
         /// Where copies are.
         copies: Copies,
     },
+    /// A person said that nothing new is placed there.
+    Cordoned {
+        /// Since when.
+        since: UnixMs,
+        /// Who said so and why; may be empty.
+        reason: String,
+        /// Whether what runs there is ended too.
+        drained: bool,
+    },
 }
 
 /// Where copies of data are: the first few places.

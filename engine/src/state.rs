@@ -5,6 +5,7 @@
 
 mod avoids;
 mod codec;
+mod cordon;
 mod deleted;
 mod dependencies;
 mod durations;
@@ -35,6 +36,7 @@ use crate::pools::Pools;
 use crate::reasons::Decision;
 
 pub use avoids::{AVOID_MS, Avoided, Avoids, MOST_AVOID_MS};
+pub use cordon::{Cordon, Drain, Removal, UnderDrain};
 pub use deleted::Deleted;
 pub use dependencies::Awaited;
 pub use durations::{Durations, Kind};
@@ -60,6 +62,8 @@ pub struct State {
     pub now: UnixMs,
     /// Clusters by name.
     pub clusters: BTreeMap<ClusterName, Cluster>,
+    /// Clusters that were removed, and have not joined again.
+    pub removed: BTreeMap<ClusterName, Removal>,
     /// Workloads by name.
     pub workloads: BTreeMap<WorkloadKey, Workload>,
     /// Names by uid, for reports and for submissions that come again.
@@ -91,6 +95,8 @@ pub struct Cluster {
     pub last_command: CommandNumber,
     /// Since when it is lost (no word within a lease), if it is.
     pub lost_since: Option<UnixMs>,
+    /// It takes nothing new, where a person said so.
+    pub cordon: Option<Cordon>,
     /// When it first joined.
     pub joined_at: UnixMs,
     /// The log entry that last changed it.
@@ -302,6 +308,15 @@ pub enum Happening {
         /// How often.
         failures: u32,
     },
+    /// It is ended, for its cluster is drained; it keeps its place in line.
+    Drained {
+        /// The try.
+        attempt: AttemptNumber,
+        /// The cluster.
+        cluster: ClusterName,
+        /// Who said so and why, in their words; may be empty.
+        reason: String,
+    },
 }
 
 /// By what right a workload's room goes to another.
@@ -348,9 +363,10 @@ impl Attempt {
         self.decision.passed.iter().any(|passed| passed.uid == workload)
     }
 
-    /// Whether it is being ended to give its room to another.
+    /// Whether it is, or was, ended through no doing of its own while it may run: to give its room to another, or for its cluster is
+    /// drained.
     pub fn is_preempted(&self) -> bool {
-        matches!(self.stop, Some((_, StopCause::Preempted)))
+        matches!(self.stop, Some((_, StopCause::Preempted | StopCause::Drained)))
     }
 }
 

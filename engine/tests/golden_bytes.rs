@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use engine::commands::{
-    Binding, Command, Expect, Growth, IdleEnd, Outcome, Preemption, Raising, Refusal, Shrink, Victim,
+    Binding, Command, Cordoning, DrainEnd, Expect, Growth, IdleEnd, Outcome, Preemption, Raising, Refusal, Shrink,
+    Victim,
 };
 use engine::pools::Raise;
 use engine::reasons::{Candidate, Copies, Decision, Obstacle, Passed, ScoreTerm};
@@ -51,10 +52,12 @@ fn decision() -> Decision {
     };
     let copies = Copies { clusters: vec![cluster("eu-1")], regions: vec![Region::new("us-east").unwrap()], more: 2 };
     let no_copy = Obstacle::NoCopy { data: imagenet(), size: DataSize(2 << 20), copies };
+    let cordoned = Obstacle::Cordoned { since: UnixMs(5000), reason: "a new switch".into(), drained: true };
     let candidates = vec![
         Candidate { cluster: cluster("eu-1"), obstacle: None, score: vec![term] },
         Candidate { cluster: cluster("eu-2"), obstacle: Some(obstacle), score: vec![] },
         Candidate { cluster: cluster("eu-3"), obstacle: Some(no_copy), score: vec![] },
+        Candidate { cluster: cluster("eu-4"), obstacle: Some(cordoned), score: vec![] },
     ];
     let passed = vec![Passed { workload: key("big"), uid: Uid(9) }];
     Decision { candidates, sequence: 9, age_ms: 20, engine: "0.1.0".into(), passed, despite: None }
@@ -116,6 +119,9 @@ fn commands() -> Vec<(&'static str, Command)> {
     let idle = IdleEnd { epoch: Epoch(3), key: key("a"), uid: uid("a"), attempt, since };
     let raise = Raise { to: Amounts([(Resource::Gpu, 64_000)].into()), until: UnixMs(90_000) };
     let raising = Raising { epoch: Epoch(3), pool: script::pool("research"), raise: Some(raise) };
+    let reason = || "its lease ends".to_owned();
+    let drain = Cordoning::Drain { reason: Some(reason()), force: true, max_at_once: Some(2) };
+    let drained = DrainEnd { epoch: Epoch(3), key: key("a"), uid: uid("a"), attempt, cluster: cluster("eu-1") };
     vec![
         ("OpenEpoch", Command::OpenEpoch { epoch: Epoch(3) }),
         ("Submit", Command::Submit { key: key("a"), uid: uid("a"), spec }),
@@ -148,6 +154,9 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("Preempt", Command::Preempt(Box::new(preemption))),
         ("Grow", Command::Grow(Box::new(growth))),
         ("RaisePool", Command::RaisePool(Box::new(raising))),
+        ("Cordon", Command::Cordon { cluster: cluster("eu-1"), to: drain }),
+        ("EndDrained", Command::EndDrained(Box::new(drained))),
+        ("RemoveCluster", Command::RemoveCluster { cluster: cluster("us-1"), reason: reason(), lost_for_good: true }),
     ]
 }
 
@@ -171,6 +180,29 @@ fn a_state_has_these_bytes_and_comes_back_equal_with_its_views() {
     {
         let applied = state.apply(LogIndex(index), &commands[name], UnixMs(1000 * index));
         assert!(applied.outcome.is_ok(), "{name}: {:?}", applied.outcome);
+    }
+    let bytes = encode_body(&state).unwrap();
+    assert_eq!(decode_body::<State>(&bytes).unwrap(), state);
+    insta::assert_snapshot!(hex(&bytes));
+}
+
+#[test]
+fn a_cluster_that_is_drained_and_one_that_was_removed_have_these_bytes() {
+    let mut state = State::default();
+    let commands: BTreeMap<&str, Command> = commands().into_iter().collect();
+    let join = Command::Join {
+        info: info("us-1", "us-east"),
+        incarnation: Incarnation(8),
+        last_command: CommandNumber(12),
+        attempts: vec![],
+    };
+    let lost = Command::LoseCluster { cluster: cluster("us-1") };
+    let named = |name: &str| commands[name].clone();
+    let all = ["OpenEpoch", "SetPool", "SetData", "Submit", "Join", "Bind", "Cordon", "EndDrained"].map(named);
+    let all = all.into_iter().chain([join, lost, named("RemoveCluster")]);
+    for (index, command) in (1..).zip(all) {
+        let applied = state.apply(LogIndex(index), &command, UnixMs(1000 * index));
+        assert!(applied.outcome.is_ok(), "{command:?}: {:?}", applied.outcome);
     }
     let bytes = encode_body(&state).unwrap();
     assert_eq!(decode_body::<State>(&bytes).unwrap(), state);
@@ -265,6 +297,10 @@ fn outcomes_and_refusals_come_back_equal() {
         Refusal::NotAbandoned { key: key("a"), why: "its agent sees it".into() },
         Refusal::NotDue { key: key("a"), due: Some(UnixMs(7)), now: UnixMs(6) },
         Refusal::Exists { what: "pool a".into() },
+        Refusal::UnknownCluster { cluster: cluster("eu-2"), known: vec![cluster("eu-1")] },
+        Refusal::ClusterRemoved { cluster: cluster("eu-1"), reason: "its lease ended".into() },
+        Refusal::ClusterStays { cluster: cluster("eu-1"), why: "a is there".into() },
+        Refusal::NotDrained { key: key("a"), why: "it is Draining".into() },
         Refusal::from(engine::data::DataFault::NoData { name: imagenet() }),
         Refusal::from(engine::pools::PoolFault::LiveWorkloads { name: script::pool("a"), workloads: 3 }),
     ];
@@ -291,7 +327,7 @@ proptest! {
 
     /// Bytes that were damaged on disk are read as something else or refused; reading never panics.
     #[test]
-    fn damaged_bytes_never_panic(which in 0..17usize, at in any::<prop::sample::Index>(), value in any::<u8>()) {
+    fn damaged_bytes_never_panic(which in 0..23usize, at in any::<prop::sample::Index>(), value in any::<u8>()) {
         let mut bytes = encode_body(&commands()[which].1).unwrap();
         let at = at.index(bytes.len());
         bytes[at] = value;

@@ -12,7 +12,7 @@ use support::histories::History;
 use support::histories::run;
 #[cfg(not(feature = "planted"))]
 use support::operations::Op;
-use support::operations::{lending, op, stretching};
+use support::operations::{draining, lending, op, stretching};
 
 /// The random histories are not all of a kind: in those of lending, room is taken back.
 #[cfg(not(feature = "planted"))]
@@ -41,6 +41,18 @@ fn where_there_is_room_it_is_grown_into_and_given_back() {
     assert!(came >= 50 && went >= 10, "{came} members came and {went} went for others");
 }
 
+/// Clusters are drained, and attempts end for it.
+#[cfg(not(feature = "planted"))]
+#[test]
+fn where_clusters_are_drained_attempts_end_for_it() {
+    use proptest::strategy::ValueTree;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let histories = draining();
+    let drained: usize =
+        (0..100).map(|_| run(&histories.new_tree(&mut runner).unwrap().current()).unwrap().drained).sum();
+    assert!(drained >= 10, "{drained} attempts ended for a drain");
+}
+
 /// What everybody who waits at the end of a history had to be cured of until it started.
 #[cfg(not(feature = "planted"))]
 fn cures(ops: &[Op]) -> Result<Vec<&'static str>, String> {
@@ -57,7 +69,7 @@ fn cures(ops: &[Op]) -> Result<Vec<&'static str>, String> {
 fn who_is_cured_of_what_it_is_told_starts() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let histories = prop_oneof![prop::collection::vec(op(), 1..80), lending(), stretching()];
+    let histories = prop_oneof![prop::collection::vec(op(), 1..80), lending(), stretching(), draining()];
     let mut cured = std::collections::BTreeMap::<&str, usize>::new();
     for n in 0..800 {
         let cures = cures(&histories.new_tree(&mut runner).unwrap().current());
@@ -89,6 +101,11 @@ proptest! {
     }
 
     #[test]
+    fn every_invariant_holds_where_clusters_are_drained(ops in draining()) {
+        run(&ops).map_err(TestCaseError::fail).map(drop)?;
+    }
+
+    #[test]
     fn every_invariant_holds_where_room_is_lent_and_taken_back(ops in lending()) {
         run(&ops).map_err(TestCaseError::fail).map(drop)?;
     }
@@ -102,7 +119,7 @@ fn every_planted_bug_is_found() {
     use proptest::test_runner::TestRunner;
 
     const HISTORIES: u32 = 3000;
-    let histories = prop_oneof![prop::collection::vec(op(), 1..80), lending(), stretching()];
+    let histories = prop_oneof![prop::collection::vec(op(), 1..80), lending(), stretching(), draining()];
     let tried = |bug| {
         engine::planted::select(bug);
         let mut runner = TestRunner::deterministic();

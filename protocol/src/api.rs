@@ -150,7 +150,7 @@ pub struct ClusterObject {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterStatus {
-    /// `Ready`, `Stale` (capacity too old to place on) or `Lost` (no word within a lease).
+    /// `Ready`, `Stale` (capacity too old to place on), `Cordoned`, `Draining` or `Drained` (as a person said), or `Lost` (no word within a lease).
     pub phase: String,
     /// Its region.
     pub region: Region,
@@ -168,6 +168,69 @@ pub struct ClusterStatus {
     pub age_ms: Option<u64>,
     /// Live attempts there.
     pub running: usize,
+    /// Why nothing new is placed there, where a person said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cordon: Option<CordonStatus>,
+}
+
+/// A cordon of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CordonStatus {
+    /// Since when (RFC 3339).
+    pub since: String,
+    /// Who said so and why; may be empty.
+    pub reason: String,
+    /// The same in one line, with the cure.
+    pub message: String,
+    /// How far its drain is, where it is drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainStatus>,
+}
+
+/// How far a drain is. It is done once no attempt is left in the cluster; those that come to their own ends count too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainStatus {
+    /// Since when (RFC 3339).
+    pub since: String,
+    /// Whether what may not be preempted is ended too.
+    pub force: bool,
+    /// How many attempts may be ending at the same time; none: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_at_once: Option<u32>,
+    /// Attempts that are still to be ended.
+    pub to_end: u64,
+    /// Attempts that are being ended.
+    pub ending: u64,
+    /// Workloads that may not be preempted, for which it waits: the first few.
+    pub waits_for: Vec<String>,
+    /// How many of those there are.
+    pub waits_for_count: u64,
+    /// Workloads of which nobody sees whether they still run there: the first few.
+    pub unseen: Vec<String>,
+    /// How many of those there are.
+    pub unseen_count: u64,
+}
+
+/// What a person says with `POST …/clusters/NAME/cordon`. An empty body is one without a reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct CordonRequest {
+    /// Who says so and why; none: as it was said before.
+    pub reason: Option<String>,
+}
+
+/// What a person says with `POST …/clusters/NAME/drain`. An empty body is one with nothing in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DrainRequest {
+    /// Who says so and why; none: as it was said before.
+    pub reason: Option<String>,
+    /// Also end what may not be preempted.
+    pub force: bool,
+    /// How many attempts may be ending at the same time; none: any number.
+    pub max_at_once: Option<u32>,
 }
 
 /// GPUs of one model by what they are doing.
@@ -198,6 +261,9 @@ pub struct CapacityAnswer {
     /// With `gang=N`: how many gangs fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gang: Option<GangFit>,
+    /// Clusters of which nothing is free for they are cordoned, each in one line with the cure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cordoned: Vec<String>,
 }
 
 /// One model in one cluster.

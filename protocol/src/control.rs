@@ -91,6 +91,8 @@ pub enum StopCause {
     Preempted,
     /// Its GPUs have done nothing for too long; the workload has failed.
     Idle,
+    /// Its cluster is drained: it goes on elsewhere.
+    Drained,
 }
 
 /// End this attempt and see that it is gone.

@@ -10,6 +10,7 @@ mod processes {
     pub mod bad_starts;
     pub mod certificates;
     pub mod commands;
+    pub mod cordons;
     pub mod crashes;
     pub mod damage;
     pub mod demo;
@@ -30,8 +31,8 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use processes::world::World;
 use processes::{
-    attempts, bad_starts, certificates, commands, crashes, damage, demo, dev, kubernetes, ledger, nodes, pauses,
-    program, real_node, shares,
+    attempts, bad_starts, certificates, commands, cordons, crashes, damage, demo, dev, kubernetes, ledger, nodes,
+    pauses, program, real_node, shares,
 };
 
 /// What a test comes to: done, or not possible on this machine for this reason.
@@ -83,6 +84,7 @@ const TESTS: &[(&str, Test)] = &[
     ("nodes::of_one_name_do_not_speak_both", nodes::twins),
     ("commands::bad_input_is_answered_with_place_and_cure", commands::bad_input),
     ("commands::a_log_is_followed_while_the_leader_is_killed", commands::followed_through_a_kill),
+    ("cordons::a_drained_cluster_gives_what_runs_there_to_the_other", cordons::drained_and_removed),
     ("kubernetes::workloads_run_once_in_two_clusters_though_an_agent_is_killed", kubernetes::placed_once),
     ("real_node::ray_spark_and_batch_run_once_and_say_what_they_computed", real_node::frameworks),
     ("shares::of_one_gpu_are_never_more_than_the_whole_of_it", shares::of_one_gpu),

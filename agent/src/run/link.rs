@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest, NO_LOG, NO_WORKER_LOG};
 use protocol::ids::ReplicaId;
 use protocol::quic::{ConnectFailed, read_frame, replica_server_name, write_frame};
-use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, VarInt};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
@@ -90,6 +90,13 @@ impl Link {
             ended = self.serve_logs(&connection) => ended,
         };
         tracing::debug!(replica = %self.replica, reason = ended, "a link to a coordinator ended");
+        // What closes a link may overtake the message that says why.
+        if let Some(ConnectionError::ApplicationClosed(close)) = connection.close_reason()
+            && !close.reason.is_empty()
+        {
+            let reason = String::from_utf8_lossy(&close.reason).into_owned();
+            tracing::warn!(replica = %self.replica, reason, "the coordinator ended this agent's session");
+        }
         connection.close(0u32.into(), b"ended");
     }
 

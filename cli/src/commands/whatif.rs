@@ -137,7 +137,7 @@ fn edits(args: Args, global: &Global) -> Result<Vec<Edit>, Failure> {
     }));
     edits.extend(args.drain.into_iter().map(|(cluster, node)| match node {
         Some(node) => Edit::DrainNode { cluster, node },
-        None => Edit::DrainCluster { cluster },
+        None => Edit::DrainCluster { cluster, waits: false },
     }));
     for rule in manifest::pools::read(&args.pools)? {
         match rule {
@@ -173,7 +173,8 @@ fn edits(args: Args, global: &Global) -> Result<Vec<Edit>, Failure> {
     }
 }
 
-fn text(changes: &Changes, out: &Out) -> String {
+/// What would change, as a table.
+pub fn text(changes: &Changes, out: &Out) -> String {
     if changes.changed == 0 {
         return format!("Nothing would change for the {} workloads that have not ended.\n", changes.same);
     }

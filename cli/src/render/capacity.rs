@@ -5,7 +5,7 @@ use protocol::capacity::Source;
 use protocol::resources::{Cpu, Memory};
 
 use super::table::{Table, Tone, cell, known, trouble};
-use super::{Out, age};
+use super::{Out, age, clusters};
 
 /// The answer as a table, and the gang's fit in words.
 pub fn text(answer: &CapacityAnswer, out: &Out) -> String {
@@ -18,6 +18,7 @@ pub fn text(answer: &CapacityAnswer, out: &Out) -> String {
     let mut table = Table::new(&columns);
     answer.rows.iter().for_each(|r| table.row(row(r, out.wide())));
     let mut text = if table.is_empty() { "No cluster has such capacity.\n".to_owned() } else { table.text(out) };
+    text.push_str(&clusters::lines(answer.cordoned.iter().map(String::as_str)));
     if let Some(gang) = &answer.gang {
         text.push_str(&format!("\n{}", fit(gang)));
     }

@@ -15,7 +15,17 @@ pub fn list(clusters: &[ClusterObject], out: &Out) -> String {
     }
     let mut table = Table::new(&columns);
     clusters.iter().for_each(|cluster| table.row(row(cluster, out.wide())));
-    if table.is_empty() { "No cluster has joined yet.\n".into() } else { table.text(out) }
+    if table.is_empty() {
+        return "No cluster has joined yet.\n".into();
+    }
+    let cordons = clusters.iter().filter_map(|cluster| cluster.status.cordon.as_ref());
+    table.text(out) + &lines(cordons.map(|cordon| cordon.message.as_str()))
+}
+
+/// Remarks below a table.
+pub fn lines<'a>(remarks: impl Iterator<Item = &'a str>) -> String {
+    let all: String = remarks.map(|remark| format!("{remark}\n")).collect();
+    if all.is_empty() { all } else { format!("\n{all}") }
 }
 
 fn row(cluster: &ClusterObject, wide: bool) -> Vec<(String, Tone)> {

@@ -50,6 +50,11 @@ pub fn sentence(obstacle: &Obstacle) -> String {
         Obstacle::Avoided(Avoided { until, attempt, .. }) => {
             format!("had no room for attempt {attempt} after all; taken again {}", age::until(*until))
         }
+        Obstacle::Cordoned { since, reason, drained } => {
+            let how = if *drained { "drained" } else { "cordoned" };
+            let said = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            format!("{how} for {}{said}", age::ago(*since))
+        }
         Obstacle::BehindOthers { first, .. } => format!("has room, which is kept for {first}"),
     }
 }

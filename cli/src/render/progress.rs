@@ -19,6 +19,16 @@ pub fn spinner(message: impl Into<std::borrow::Cow<'static, str>>) -> ProgressBa
     bar
 }
 
+/// A bar of so many steps with a message; hidden where standard error is no terminal.
+pub fn bar(steps: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {wide_msg} {elapsed:>4}")
+        .expect("a constant template is valid");
+    bar.set_style(style);
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
 /// Runs a future, and shows a spinner once it takes longer than two seconds.
 pub async fn patiently<T>(message: &'static str, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod cordons;
 mod data;
 mod fake;
 mod help;

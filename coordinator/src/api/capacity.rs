@@ -13,7 +13,7 @@ use protocol::sku::Sku;
 
 use super::errors::ApiError;
 use super::params::Params;
-use super::{Api, supply};
+use super::{Api, supply, words};
 use crate::handle::{Consistency, View};
 
 /// What is asked.
@@ -60,7 +60,10 @@ fn answer(view: &View<'_>, question: &Question) -> CapacityAnswer {
         rows.extend(cluster_rows(view, cluster, question.sku.as_ref()));
     }
     let gang = question.gang.map(|nodes| gang(view, question, nodes));
-    CapacityAnswer { rows, gang }
+    let asked = view.state.clusters.iter().filter(|(_, c)| question.takes(c));
+    let cordoned =
+        asked.filter_map(|(name, c)| c.cordon.as_ref().map(|cordon| words::cordoned(name, cordon))).collect();
+    CapacityAnswer { rows, gang, cordoned }
 }
 
 fn cluster_rows(view: &View<'_>, cluster: &Cluster, sku: Option<&Sku>) -> Vec<CapacityRow> {

@@ -1,4 +1,4 @@
-//! Member clusters and their nodes: read-only.
+//! Member clusters and their nodes, as they are. What people do with them is in `cordons`.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};

@@ -177,7 +177,9 @@ impl From<Refusal> for ApiError {
                 DataFault::Invalid(faults) => ApiError::Invalid { kind: DATA_KIND, name: String::new(), faults },
                 DataFault::TooMany => ApiError::Conflict(text),
             },
-            Refusal::NoWorkload { .. } | Refusal::NoCluster { .. } => ApiError::NotFound(text),
+            Refusal::NoWorkload { .. } | Refusal::NoCluster { .. } | Refusal::UnknownCluster { .. } => {
+                ApiError::NotFound(text)
+            }
             Refusal::Invalid(faults) => ApiError::Invalid { kind: "Workload", name: String::new(), faults },
             Refusal::UidTaken { .. }
             | Refusal::StaleBinding { .. }
@@ -188,6 +190,9 @@ impl From<Refusal> for ApiError {
             | Refusal::StrayReport { .. }
             | Refusal::NotDue { .. }
             | Refusal::NotIdle { .. }
+            | Refusal::NotDrained { .. }
+            | Refusal::ClusterRemoved { .. }
+            | Refusal::ClusterStays { .. }
             | Refusal::NotAbandoned { .. } => ApiError::Conflict(text),
         }
     }

@@ -7,6 +7,7 @@ mod ahead;
 pub mod body;
 pub mod capacity;
 pub mod clusters;
+pub mod cordons;
 pub mod data;
 pub mod errors;
 pub mod explain;
@@ -180,7 +181,10 @@ fn resources() -> Router<Api> {
         .route(&path("/datalocations"), get(data::list).post(data::create))
         .route(&path("/datalocations/{name}"), get(data::get).put(data::replace).delete(data::delete))
         .route(&path("/clusters"), get(clusters::list))
-        .route(&path("/clusters/{name}"), get(clusters::get))
+        .route(&path("/clusters/{name}"), get(clusters::get).delete(cordons::remove))
+        .route(&path("/clusters/{name}/cordon"), post(cordons::cordon))
+        .route(&path("/clusters/{name}/uncordon"), post(cordons::uncordon))
+        .route(&path("/clusters/{name}/drain"), post(cordons::drain))
         .route(&path("/clusters/{name}/nodes"), get(clusters::nodes))
 }
 

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use engine::lifecycle::Phase;
 use engine::reasons::Waiting;
-use engine::state::{Attempt, Cluster, Moment, Workload};
+use engine::state::{Attempt, Cluster, Drain, Moment, UnderDrain, Workload};
 use protocol::api::{
-    API_VERSION, AttemptStatus, ClusterObject, ClusterStatus, DeviceStatus, Metadata, MomentStatus, NodeStatus,
-    SizeStatus, WorkloadObject, WorkloadStatus,
+    API_VERSION, AttemptStatus, ClusterObject, ClusterStatus, CordonStatus, DeviceStatus, DrainStatus, Metadata,
+    MomentStatus, NodeStatus, SizeStatus, WorkloadObject, WorkloadStatus,
 };
 use protocol::capacity::DeviceState;
 use protocol::control::{AttemptState, GroupPlacement};
@@ -20,6 +20,9 @@ use protocol::workload::{Framework, WorkloadSpec};
 use super::supply::{self, ClusterPhase};
 use super::words;
 use crate::handle::View;
+
+/// How many workloads a drain's status names of each kind.
+const NAMED: usize = 8;
 
 /// A workload as one read saw it.
 #[derive(Debug, Clone)]
@@ -173,8 +176,48 @@ pub fn cluster(view: &View<'_>, cluster: &Cluster, running: &BTreeMap<ClusterNam
             free: all.free,
             age_ms: supply::age_ms(view.capacity.clusters.get(name)),
             running: running.get(name).copied().unwrap_or(0),
+            cordon: cluster.cordon.as_ref().map(|cordon| CordonStatus {
+                since: words::timestamp(cordon.since),
+                reason: cordon.reason.clone(),
+                message: words::cordoned(name, cordon),
+                drain: cordon.drain.as_ref().map(|drain| drained(view, name, drain)),
+            }),
         },
     }
+}
+
+/// How far a drain is.
+fn drained(view: &View<'_>, cluster: &ClusterName, drain: &Drain) -> DrainStatus {
+    let mut status = DrainStatus {
+        since: words::timestamp(drain.since),
+        force: drain.force,
+        max_at_once: drain.max_at_once,
+        to_end: 0,
+        ending: 0,
+        waits_for: vec![],
+        waits_for_count: 0,
+        unseen: vec![],
+        unseen_count: 0,
+    };
+    for (workload, attempt) in view.state.live_in(cluster) {
+        let (names, count) = match drain.means(workload, attempt) {
+            UnderDrain::Ends => {
+                status.to_end += 1;
+                continue;
+            }
+            UnderDrain::Ending => {
+                status.ending += 1;
+                continue;
+            }
+            UnderDrain::WaitedFor => (&mut status.waits_for, &mut status.waits_for_count),
+            UnderDrain::Unseen => (&mut status.unseen, &mut status.unseen_count),
+        };
+        *count += 1;
+        if names.len() < NAMED {
+            names.push(workload.key.to_string());
+        }
+    }
+    status
 }
 
 /// The first `limit` nodes of a cluster with their devices. Where the replica keeps no devices, they are made from the

@@ -20,6 +20,12 @@ pub enum ClusterPhase {
     Ready,
     /// Heard from, but its capacity is too old to place on, or has not come yet.
     Stale,
+    /// Nothing new is placed there, for a person said so.
+    Cordoned,
+    /// Cordoned, and what runs there is being ended.
+    Draining,
+    /// Cordoned, and nothing is left there.
+    Drained,
     /// No word within a lease.
     Lost,
 }
@@ -29,6 +35,14 @@ impl ClusterPhase {
     pub fn of(view: &View<'_>, cluster: &Cluster) -> Self {
         if cluster.lost_since.is_some() {
             return ClusterPhase::Lost;
+        }
+        if let Some(cordon) = &cluster.cordon {
+            let empty = view.state.live_in(&cluster.info.name).next().is_none();
+            return match cordon.drain {
+                None => ClusterPhase::Cordoned,
+                Some(_) if empty => ClusterPhase::Drained,
+                Some(_) => ClusterPhase::Draining,
+            };
         }
         match view.capacity.clusters.get(&cluster.info.name) {
             Some(capacity) if capacity.fresh => ClusterPhase::Ready,
@@ -41,6 +55,9 @@ impl ClusterPhase {
         match self {
             ClusterPhase::Ready => "Ready",
             ClusterPhase::Stale => "Stale",
+            ClusterPhase::Cordoned => "Cordoned",
+            ClusterPhase::Draining => "Draining",
+            ClusterPhase::Drained => "Drained",
             ClusterPhase::Lost => "Lost",
         }
     }

@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use engine::lifecycle::Phase;
 use engine::reasons::{WaitCause, Waiting};
-use engine::state::{Attempt, Workload};
+use engine::state::{Attempt, Cordon, Workload};
 use protocol::control::{AttemptState, GroupPlacement, StopCause};
-use protocol::ids::UnixMs;
+use protocol::ids::{ClusterName, UnixMs};
 
 /// The last moment that RFC 3339 can write: 9999-12-31T23:59:59.999Z.
 const LAST_MS: u64 = 253_402_300_799_999;
@@ -31,6 +31,16 @@ pub fn span(ms: u64) -> String {
         3600..86_400 => two(seconds / 3600, "h", seconds % 3600 / 60, "min"),
         _ => two(seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
     }
+}
+
+/// A cordoned cluster, in one line with the cure.
+pub fn cordoned(cluster: &ClusterName, cordon: &Cordon) -> String {
+    let how = if cordon.drain.is_some() { "drained" } else { "cordoned" };
+    let said = if cordon.reason.is_empty() { String::new() } else { format!(", {}", cordon.reason) };
+    format!(
+        "cluster {cluster} is {how} (since {}{said}): tidewater cluster uncordon {cluster}",
+        timestamp(cordon.since)
+    )
 }
 
 /// The last word on an attempt.
@@ -64,6 +74,7 @@ fn stop_cause(cause: StopCause) -> &'static str {
         StopCause::Orphaned => "orphaned",
         StopCause::Preempted => "preempted",
         StopCause::Idle => "idle",
+        StopCause::Drained => "its cluster is drained",
     }
 }
 

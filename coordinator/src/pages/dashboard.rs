@@ -95,6 +95,9 @@ fn card(cluster: &ClusterCard) -> Markup {
     let state = match cluster.phase {
         ClusterPhase::Ready => "ready",
         ClusterPhase::Stale => "stale",
+        ClusterPhase::Cordoned => "cordoned",
+        ClusterPhase::Draining => "draining",
+        ClusterPhase::Drained => "drained",
         ClusterPhase::Lost => "lost",
     };
     html! {
@@ -116,6 +119,9 @@ fn card(cluster: &ClusterCard) -> Markup {
                     }
                 }
                 span.note { (age(cluster)) }
+            }
+            @if let Some(cordon) = &cluster.cordon {
+                p.note { (cordon) }
             }
             @for (sku, supply) in &cluster.models { (model_line(sku.as_str(), supply)) }
             @if cluster.nodes.is_empty() {

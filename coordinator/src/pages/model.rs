@@ -46,6 +46,8 @@ pub struct ClusterCard {
     pub region: Region,
     pub phase: ClusterPhase,
     pub age_ms: Option<u64>,
+    /// Why nothing new is placed there, where a person said so.
+    pub cordon: Option<String>,
     pub supply: Supply,
     pub models: BTreeMap<Sku, Supply>,
     pub running: usize,
@@ -133,6 +135,7 @@ fn card(view: &View<'_>, cluster: &Cluster, running: &BTreeMap<ClusterName, usiz
         region: cluster.info.region.clone(),
         phase: ClusterPhase::of(view, cluster),
         age_ms: supply::age_ms(view.capacity.clusters.get(name)),
+        cordon: cluster.cordon.as_ref().map(|cordon| words::cordoned(name, cordon)),
         running: running.get(name).copied().unwrap_or(0),
         more_nodes: all.saturating_sub(nodes.len()),
         models: supplies.into_iter().filter_map(|(sku, s)| Some((sku?, s))).collect(),

@@ -14,7 +14,7 @@ use crate::handle::Change;
 use crate::raft::driver::{Committed, CompactError};
 
 /// The format of a state snapshot.
-const SNAPSHOT_FORMAT: u16 = 7;
+const SNAPSHOT_FORMAT: u16 = 8;
 
 /// Bytes of a snapshot that may be taken whenever enough entries were applied.
 const CHEAP_SNAPSHOT: u64 = 1024 * 1024;
@@ -154,6 +154,10 @@ impl Replica {
             self.carry_out(now, asks);
         }
         self.planner.state_changed();
+        if applied.outcome.is_err() && matches!(entry.command, Command::Join { .. }) {
+            // Its cluster was removed meanwhile: it has not joined, and is turned away.
+            self.sessions.proposal_lost(&entry.command);
+        }
         let asks = self.sessions.committed(&entry.command, applied.effects);
         self.carry_out(now, asks);
         self.answer(entry.id, applied.outcome.map_err(Into::into));

@@ -134,6 +134,7 @@ enum Planned {
     EndIdle(Uid),
     Expire(Uid),
     RaisePool(PoolName),
+    EndDrained(Uid),
 }
 
 /// What a command is to the planner; none where no plan makes it. Every command is named, so that none is forgotten.
@@ -145,6 +146,7 @@ fn planned(command: &Command) -> Option<Planned> {
         Command::EndIdle(end) => Some(Planned::EndIdle(end.uid)),
         Command::Expire { uid, .. } => Some(Planned::Expire(*uid)),
         Command::RaisePool(raising) => Some(Planned::RaisePool(raising.pool.clone())),
+        Command::EndDrained(end) => Some(Planned::EndDrained(end.uid)),
         Command::OpenEpoch { .. }
         | Command::Submit { .. }
         | Command::Join { .. }
@@ -158,7 +160,9 @@ fn planned(command: &Command) -> Option<Planned> {
         | Command::SetOwnershipRule { .. }
         | Command::DeleteOwnershipRule { .. }
         | Command::SetData { .. }
-        | Command::DeleteData { .. } => None,
+        | Command::DeleteData { .. }
+        | Command::Cordon { .. }
+        | Command::RemoveCluster { .. } => None,
     }
 }
 
@@ -230,7 +234,8 @@ impl Replica {
             Input::PeerUnreachable(peer) => self.driver.report_unreachable(peer),
             Input::SnapshotSent(peer, outcome) => self.driver.report_snapshot(peer, outcome),
             Input::AgentOpened(session, cluster) => {
-                let asks = self.sessions.opened(session, cluster);
+                let mut asks = self.sessions.opened(session, cluster);
+                asks.extend(self.sessions.turn_away(&self.state));
                 self.carry_out(now, asks);
             }
             Input::AgentClosed(session) => {
@@ -259,7 +264,8 @@ impl Replica {
     fn tick(&mut self, now: Now) {
         self.driver.tick();
         self.expire(now);
-        let asks = self.sessions.tick(&self.state, now.mono);
+        let mut asks = self.sessions.turn_away(&self.state);
+        asks.extend(self.sessions.tick(&self.state, now.mono));
         self.carry_out(now, asks);
     }
 

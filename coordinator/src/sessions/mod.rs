@@ -9,7 +9,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use engine::commands::Command;
+use engine::commands::{Command, Refusal};
 use engine::effects::Effect;
 use engine::state::State;
 use protocol::capacity::CapacityFrame;
@@ -132,6 +132,20 @@ impl Sessions {
         }
         self.leases.forget_session(id);
         vec![Ask::ForgetCapacity(session.cluster, id)]
+    }
+
+    /// Agents of clusters that were removed are told so, and their sessions end.
+    pub fn turn_away(&mut self, state: &State) -> Vec<Ask> {
+        let mut asks = Vec::new();
+        for (cluster, removal) in state.removed.iter().filter(|(_, removal)| !removal.readmitted) {
+            let Some(id) = self.current.get(cluster).copied() else { continue };
+            let refusal = Refusal::ClusterRemoved { cluster: cluster.clone(), reason: removal.reason.clone() };
+            let reason = refusal.to_string();
+            asks.extend(self.closed(id));
+            asks.push(Ask::Send(id, CoordinatorMessage::Refused { reason: reason.clone() }));
+            asks.push(Ask::Close(id, reason));
+        }
+        asks
     }
 
     /// A message came in on a session.

@@ -88,6 +88,26 @@ fn an_agent_that_says_it_is_another_cluster_is_refused_and_cut_off() {
 }
 
 #[test]
+fn the_agent_of_a_removed_cluster_is_told_why_and_cut_off_until_it_is_let_in_again() {
+    let (mut sessions, mut state) = (joined(), state());
+    assert_eq!(sessions.turn_away(&state), vec![]);
+    let reason = "its lease ended".to_owned();
+    let remove = Command::RemoveCluster { cluster: cluster(), reason, lost_for_good: false };
+    state.apply(LogIndex(2), &remove, UnixMs(2)).outcome.unwrap();
+    let asks = sessions.turn_away(&state);
+    assert!(asks.contains(&Ask::ForgetCapacity(cluster(), SESSION)));
+    let told = |ask: &Ask| matches!(ask, Ask::Send(SESSION, CoordinatorMessage::Refused { reason }) if reason.contains("(its lease ended)"));
+    assert!(asks.iter().any(told) && asks.iter().any(|ask| matches!(ask, Ask::Close(SESSION, _))), "{asks:?}");
+    // Nothing of it is left to be told twice, nor to be listened to.
+    assert_eq!(sessions.turn_away(&state), vec![]);
+    assert_eq!(sessions.received(SESSION, hello(&cluster())), vec![]);
+    let lift = Command::Cordon { cluster: cluster(), to: engine::commands::Cordoning::Lift };
+    state.apply(LogIndex(3), &lift, UnixMs(3)).outcome.unwrap();
+    sessions.opened(SessionId(2), cluster());
+    assert_eq!(sessions.turn_away(&state), vec![]);
+}
+
+#[test]
 fn a_follower_welcomes_and_does_nothing_else() {
     let mut sessions = opened();
     let welcome = Ask::Send(SESSION, CoordinatorMessage::Welcome { replica: ReplicaId(1) });

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Ahead;
 use crate::capacity::{ClusterCapacity, NodeCapacity};
-use crate::commands::{Command, Expect, Refusal};
+use crate::commands::{Command, Cordoning, Expect, Refusal};
 use crate::state::State;
 
 /// The most nodes that are imagined at once.
@@ -55,10 +55,13 @@ pub enum Edit {
         /// The node.
         node: NodeName,
     },
-    /// So do all nodes of a cluster.
+    /// So do all nodes of a cluster, as by `tidewater cluster drain --force`.
     DrainCluster {
         /// The cluster.
         cluster: ClusterName,
+        /// What may not be preempted is waited for, as without `--force`.
+        #[serde(default)]
+        waits: bool,
     },
     /// A pool is made or changed.
     SetPool {
@@ -134,8 +137,8 @@ impl Ahead {
                 let total = self.total(sku.as_ref(), *gpus, *cpu, *memory)?;
                 self.add_nodes(cluster, number, *count, sku.as_ref(), total)
             }
-            Edit::DrainNode { cluster, node } => self.drain(cluster, Some(node)),
-            Edit::DrainCluster { cluster } => self.drain(cluster, None),
+            Edit::DrainNode { cluster, node } => self.drain_node(cluster, node),
+            Edit::DrainCluster { cluster, waits } => self.drain_cluster(cluster, *waits),
             Edit::SetPool { name, spec } => {
                 self.must(Command::SetPool { name: name.clone(), spec: spec.clone(), expect: Expect::Any })
             }
@@ -204,22 +207,27 @@ impl Ahead {
         Ok(())
     }
 
-    fn drain(&mut self, cluster: &ClusterName, only: Option<&NodeName>) -> Result<(), EditFault> {
+    fn drain_node(&mut self, cluster: &ClusterName, name: &NodeName) -> Result<(), EditFault> {
         let frame = self.capacity.clusters.get_mut(cluster).ok_or_else(|| EditFault::NoCluster(cluster.clone()))?;
-        let mut found = only.is_none();
-        for node in frame.nodes.iter_mut().filter(|n| only.is_none_or(|name| n.name == *name)) {
-            (found, node.state) = (true, NodeState::Cordoned);
-        }
-        if let Some(name) = only.filter(|_| !found) {
-            return Err(EditFault::NoNode(cluster.clone(), name.clone()));
-        }
+        let node = frame.nodes.iter_mut().find(|node| node.name == *name);
+        let node = node.ok_or_else(|| EditFault::NoNode(cluster.clone(), name.clone()))?;
+        node.state = NodeState::Cordoned;
         let there = |placement: &[protocol::control::GroupPlacement]| {
-            placement.iter().flat_map(|g| &g.nodes).any(|share| only.is_none_or(|name| share.node == *name))
+            placement.iter().flat_map(|g| &g.nodes).any(|share| share.node == *name)
         };
         let live = self.state.live_in(cluster).filter(|(_, attempt)| there(&attempt.placement));
         let keys: Vec<WorkloadKey> = live.map(|(workload, _)| workload.key.clone()).collect();
         keys.iter().for_each(|key| self.end(key, AttemptState::Stopped));
         Ok(())
+    }
+
+    /// As a person would: the planner ends what runs there.
+    fn drain_cluster(&mut self, cluster: &ClusterName, waits: bool) -> Result<(), EditFault> {
+        if !self.state.clusters.contains_key(cluster) {
+            return Err(EditFault::NoCluster(cluster.clone()));
+        }
+        let to = Cordoning::Drain { reason: None, force: !waits, max_at_once: None };
+        self.must(Command::Cordon { cluster: cluster.clone(), to })
     }
 }
 

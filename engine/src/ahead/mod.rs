@@ -93,6 +93,13 @@ impl Ahead {
                     victims.iter().for_each(|key| self.end(key, AttemptState::Stopped));
                 }
             }
+            for end in plan.drains {
+                let key = end.key.clone();
+                if self.apply(Command::EndDrained(Box::new(end))).is_ok() {
+                    changed = true;
+                    self.end(&key, AttemptState::Stopped);
+                }
+            }
             if !changed {
                 break;
             }

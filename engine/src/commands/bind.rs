@@ -95,6 +95,9 @@ fn check_cluster(workload: &Workload, cluster: &Cluster) -> Result<(), String> {
     if cluster.lost_since.is_some() {
         return Err(format!("cluster {name} is lost"));
     }
+    if !cluster.takes_members() {
+        return Err(format!("cluster {name} is cordoned"));
+    }
     let required = &spec.placement.regions.require;
     if !required.is_empty() && !required.contains(&cluster.info.region) {
         return Err(format!("cluster {name} is in region {}, which is not required", cluster.info.region));

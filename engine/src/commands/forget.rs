@@ -7,11 +7,12 @@
 
 use protocol::control::AttemptState;
 use protocol::errors::FailureClass;
-use protocol::ids::{AttemptId, WorkloadKey};
+use protocol::ids::{AttemptId, AttemptNumber, WorkloadKey};
 
 use super::end::end_attempt;
 use super::step::Step;
 use super::{Outcome, Refusal};
+use crate::lifecycle::Phase;
 use crate::state::{Happening, State, Workload};
 
 /// Most characters of a reason.
@@ -28,21 +29,27 @@ impl Step<'_> {
         }
         abandoned(self.state, workload, attempt).map_err(|why| Refusal::NotAbandoned { key: key.clone(), why })?;
         let reason: String = reason.chars().take(MAX_REASON).collect();
+        let phase = self.call_gone(key, attempt.number, &reason);
+        Ok(Outcome::Ended { phase, version: self.index })
+    }
+
+    /// A workload's live attempt is gone, as a person says; the phase that this leads to.
+    pub(super) fn call_gone(&mut self, key: &WorkloadKey, attempt: AttemptNumber, reason: &str) -> Phase {
         let gone = AttemptState::Failed {
             class: FailureClass::Infrastructure,
             message: format!("a person says that it is gone: {reason}"),
             exit_code: None,
         };
-        let mut phase = workload.phase;
+        let mut phase = Phase::Queued;
         self.change(key, |w, now| {
-            w.remember(Happening::Forgotten { attempt: attempt.number, reason }, now);
+            w.remember(Happening::Forgotten { attempt, reason: reason.to_owned() }, now);
             if let Some(last) = w.attempts.last_mut() {
                 last.reported = Some(gone.clone());
             }
             end_attempt(w, &gone, now);
             phase = w.phase;
         });
-        Ok(Outcome::Ended { phase, version: self.index })
+        phase
     }
 }
 
@@ -69,7 +76,7 @@ fn abandoned(state: &State, workload: &Workload, attempt: AttemptId) -> Result<(
         Some(member) if member.incarnation != live.incarnation => Ok(()),
         Some(member) if member.lost_since.is_some() => Err(format!(
             "{cluster} is not heard from, and its agent may come back and go on with attempt {number}; where it never will, \
-             start an agent for {cluster} on an empty data directory first"
+             `tidewater cluster remove {cluster} --lost-for-good` says so of all that was there"
         )),
         Some(_) => Err(format!(
             "the agent of {cluster} holds attempt {number} and sees when it is gone; `tidewater cancel {}` ends it",

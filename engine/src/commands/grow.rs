@@ -77,6 +77,9 @@ fn check<'s>(state: &'s State, growth: &Growth) -> Result<&'s Attempt, String> {
     }
     let workload = state.workloads.get(&growth.key).filter(|w| w.uid == growth.uid).ok_or("the workload is gone")?;
     let live = resizable(state, workload, growth.attempt)?;
+    if state.clusters.get(&live.cluster).is_some_and(|cluster| !cluster.takes_members()) {
+        return Err(format!("cluster {} is cordoned", live.cluster));
+    }
     if live.sized_by() != growth.sized_by {
         return Err(format!("its size was changed by command {} meanwhile", live.sized_by()));
     }

@@ -17,6 +17,7 @@ use protocol::control::{AttemptReport, AttemptState, ClusterInfo};
 use protocol::errors::FailureClass;
 use protocol::ids::{AttemptId, ClusterName, CommandNumber, Incarnation, WorkloadKey};
 
+use super::cordon::removed;
 use super::end::end_attempt;
 use super::report::{Held, progress};
 use super::step::Step;
@@ -33,6 +34,9 @@ impl Step<'_> {
         attempts: &[AttemptReport],
     ) -> Result<Outcome, Refusal> {
         let cluster = &info.name;
+        if self.state.removed.get(cluster).is_some_and(|removal| !removal.readmitted) {
+            return Err(removed(self.state, cluster));
+        }
         self.admit(info, incarnation, last_command);
         let orphans = self.hear(cluster, incarnation, attempts);
         let reported: BTreeSet<AttemptId> = attempts.iter().map(|r| r.attempt).collect();
@@ -53,18 +57,20 @@ impl Step<'_> {
 
     fn admit(&mut self, info: &ClusterInfo, incarnation: Incarnation, last_command: CommandNumber) {
         let now = self.now;
+        let before = self.state.removed.remove(&info.name).map(|removal| removal.last_command);
         let member = self.state.clusters.entry(info.name.clone()).or_insert_with(|| Cluster {
             info: info.clone(),
             incarnation,
             last_command,
             lost_since: None,
+            cordon: None,
             joined_at: now,
             version: self.index,
         });
         member.info = info.clone();
         member.incarnation = incarnation;
         // A number that the agent has seen is never given out again.
-        member.last_command = member.last_command.max(last_command);
+        member.last_command = member.last_command.max(last_command).max(before.unwrap_or_default());
         member.lost_since = None;
         self.cluster_changed(&info.name);
     }

@@ -24,10 +24,12 @@ use crate::state::State;
 
 mod bind;
 mod cancel;
+mod cordon;
 mod delete_data;
 mod delete_ownership_rule;
 mod delete_pool;
 mod end;
+mod end_drained;
 mod end_idle;
 mod expire;
 pub(crate) mod forget;
@@ -37,6 +39,7 @@ mod lose_cluster;
 mod open_epoch;
 mod preempt;
 mod raise_pool;
+mod remove_cluster;
 mod report;
 mod set_data;
 mod set_ownership_rule;
@@ -44,7 +47,9 @@ mod set_pool;
 mod step;
 mod submit;
 
+pub use cordon::Cordoning;
 pub use end::{FREE_RETRIES, PROGRESS_MS};
+pub use end_drained::DrainEnd;
 pub use forget::MAX_REASON;
 
 use cancel::Record;
@@ -168,6 +173,24 @@ pub enum Command {
     Grow(Box<Growth>),
     /// A pool's part is raised, or not any more.
     RaisePool(Box<Raising>),
+    /// A person says whether a cluster takes anything new, and whether what runs there ends.
+    Cordon {
+        /// The cluster.
+        cluster: ClusterName,
+        /// What it is to be.
+        to: Cordoning,
+    },
+    /// An attempt ends, for its cluster is drained.
+    EndDrained(Box<DrainEnd>),
+    /// A person removes a cluster.
+    RemoveCluster {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Who says so and why; at most [`MAX_REASON`] characters are kept.
+        reason: String,
+        /// It is lost and never comes back: nothing of what was there runs any more.
+        lost_for_good: bool,
+    },
 }
 
 /// What must be there before something is set, so that nobody overwrites what they have not seen.
@@ -442,6 +465,50 @@ pub enum Refusal {
     /// A data location can't be so, or is not there.
     #[error(transparent)]
     Data(Box<DataFault>),
+    /// No such cluster; a person may have mistyped.
+    #[error("there is no cluster {cluster}; {}", known_clusters(.known))]
+    UnknownCluster {
+        /// The name.
+        cluster: ClusterName,
+        /// Those that there are; the first few.
+        known: Vec<ClusterName>,
+    },
+    /// The cluster was removed.
+    #[error("cluster {cluster} was removed{}: `tidewater cluster uncordon {cluster}` lets it join again", said(.reason))]
+    ClusterRemoved {
+        /// The name.
+        cluster: ClusterName,
+        /// Who said so and why; may be empty.
+        reason: String,
+    },
+    /// The cluster can't be removed.
+    #[error("cluster {cluster} is not removed: {why}")]
+    ClusterStays {
+        /// The name.
+        cluster: ClusterName,
+        /// What is in the way, and what to do.
+        why: String,
+    },
+    /// The attempt is not to end for its cluster is drained.
+    #[error("{key} is not ended for a drain: {why}")]
+    NotDrained {
+        /// The workload.
+        key: WorkloadKey,
+        /// Why not.
+        why: String,
+    },
+}
+
+fn known_clusters(known: &[ClusterName]) -> String {
+    match known {
+        [] => "none has joined".into(),
+        known => format!("there are {}", known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// A person's reason behind what they said.
+fn said(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(" ({reason})") }
 }
 
 impl From<DataFault> for Refusal {
@@ -505,6 +572,11 @@ impl State {
             Command::DeleteData { name } => step.delete_data(name),
             Command::Grow(growth) => step.grow(growth),
             Command::RaisePool(raising) => step.raise_pool(raising),
+            Command::Cordon { cluster, to } => step.cordon(cluster, to),
+            Command::EndDrained(end) => step.end_drained(end),
+            Command::RemoveCluster { cluster, reason, lost_for_good } => {
+                step.remove_cluster(cluster, reason, *lost_for_good)
+            }
         };
         step.finish(outcome)
     }

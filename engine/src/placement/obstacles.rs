@@ -30,6 +30,10 @@ pub(crate) fn bars(room: &Room<'_>, wants: &Wants<'_>, framework: Framework, gan
     if let Some(since) = room.cluster.lost_since {
         return Some(Obstacle::ClusterLost { since });
     }
+    if let Some(cordon) = room.cluster.cordon.as_ref().filter(|_| !room.cluster.takes_members()) {
+        let (since, reason) = (cordon.since, cordon.reason.clone());
+        return Some(Obstacle::Cordoned { since, reason, drained: cordon.drain.is_some() });
+    }
     if room.capacity.is_none() {
         return Some(Obstacle::NoCapacityYet);
     }

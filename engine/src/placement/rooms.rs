@@ -71,7 +71,7 @@ impl<'a> Room<'a> {
         let taken = capacity.map(|c| in_flight(&live, cluster, c)).unwrap_or_default();
         let free = |n: &NodeCapacity| {
             let there = || taken.get(&n.name).into_iter().flatten().fold(free(n), less);
-            (n.state == NodeState::Ready).then(there)
+            (n.state == NodeState::Ready && cluster.takes_members()).then(there)
         };
         let holes = holes_of(capacity, &skus, free);
         Self { cluster, capacity, skus, holes, marks: Marks::default(), live, places: None, empty: None, healthy: None }
@@ -83,11 +83,11 @@ impl<'a> Room<'a> {
         self.empty.get_or_insert_with(|| holes_of(capacity, skus, |n| Some(Free::whole(n.total))))
     }
 
-    /// What there would be once every attempt has ended, with ghosts, sick and foreign devices and cordoned nodes as they are now. Made
-    /// when first asked for.
+    /// What there would be once every attempt has ended, with ghosts, sick and foreign devices, cordoned nodes and the cluster's own
+    /// cordon as they are now. Made when first asked for.
     pub(crate) fn healthy(&mut self) -> &mut Holes {
-        let (capacity, skus) = (self.capacity, &self.skus);
-        self.healthy.get_or_insert_with(|| holes_of(capacity, skus, healthy))
+        let (capacity, skus, open) = (self.capacity, &self.skus, self.cluster.takes_members());
+        self.healthy.get_or_insert_with(|| holes_of(capacity, skus, |node| healthy(node).filter(|_| open)))
     }
 
     /// The gang as this cluster sees it.
@@ -145,7 +145,8 @@ impl<'a> Room<'a> {
     /// The nodes that take members, by name. Made when first asked for.
     pub(crate) fn places(&mut self) -> Rc<BTreeMap<&'a NodeName, u32>> {
         let nodes = (0u32..).zip(self.capacity.map_or(&[][..], |c| &c.nodes));
-        let ready = nodes.filter(|(_, n)| n.state == NodeState::Ready).map(|(i, n)| (&n.name, i));
+        let open = self.cluster.takes_members();
+        let ready = nodes.filter(|(_, n)| open && n.state == NodeState::Ready).map(|(i, n)| (&n.name, i));
         Rc::clone(self.places.get_or_insert_with(|| Rc::new(ready.collect())))
     }
 

@@ -15,7 +15,7 @@ use crate::reasons::{
     AwaitedEnd, Basis, Candidate, Explanation, Lent, Obstacle, Passed, QuotaBound, Reserved, Shortfall, WaitCause,
     Waiting, state_text,
 };
-use crate::state::{Attempt, Awaited, Happening, State, Workload};
+use crate::state::{Attempt, Awaited, Happening, State, UnderDrain, Workload};
 
 /// How many changes of size are told.
 const MOST_CHANGES: usize = 3;
@@ -29,11 +29,16 @@ pub fn explain(state: &State, capacity: &Capacity, at: UnixMs, key: &WorkloadKey
     let waiting = (workload.phase == Phase::Queued).then(|| waiting(state, capacity, at, workload));
     Some(Explanation {
         phase: workload.phase,
-        summary: [Some(summary(workload, waiting.as_ref(), now)), size(workload, now), passed(state, workload)]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join("; "),
+        summary: [
+            Some(summary(workload, waiting.as_ref(), now)),
+            size(workload, now),
+            passed(state, workload),
+            waited_for(state, workload),
+        ]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join("; "),
         cures: match &waiting {
             Some(waiting) => cures(waiting, now),
             None if is_abandoned(state, workload) => vec![forget(workload)],
@@ -134,6 +139,18 @@ fn passed(state: &State, workload: &Workload) -> Option<String> {
     (!all.is_empty()).then(|| format!("it was let past {} and ends once {word} can start in its place", all.join(", ")))
 }
 
+/// What a drain of its cluster waits for.
+fn waited_for(state: &State, workload: &Workload) -> Option<String> {
+    let attempt = workload.live_attempt()?;
+    let cluster = &attempt.cluster;
+    let drain = state.clusters.get(cluster)?.drain()?;
+    (drain.means(workload, attempt) == UnderDrain::WaitedFor).then(|| {
+        format!(
+            "{cluster} is drained and waits for it, for it may not be preempted: `tidewater cluster drain {cluster} --force` ends it"
+        )
+    })
+}
+
 /// What is kept for it, and when it is expected to start.
 fn kept(reserved: &Reserved, now: UnixMs) -> String {
     let Reserved { cluster, nodes, at, last } = reserved;
@@ -173,6 +190,7 @@ fn word(attempt: Option<&Attempt>) -> String {
 fn draining(workload: &Workload) -> String {
     let lost = workload.timeline.iter().rev().find_map(|m| match &m.what {
         preempted @ Happening::Preempted { .. } if !workload.cancel_requested => Some(preempted.to_string()),
+        drained @ Happening::Drained { .. } if !workload.cancel_requested => Some(drained.to_string()),
         idle @ Happening::Idle { .. } if !workload.cancel_requested => Some(idle.to_string()),
         Happening::ClusterReplaced { .. } | Happening::ClusterLost { .. } => Some(m.what.to_string()),
         Happening::ClusterReturned { .. } | Happening::Bound { .. } => Some(String::new()),
@@ -210,7 +228,11 @@ fn forget(workload: &Workload) -> String {
 fn last_failure(workload: &Workload) -> Option<String> {
     let attempt = workload.attempts.last()?;
     if attempt.is_preempted() {
-        let given = workload.timeline.iter().rev().find(|m| matches!(m.what, Happening::Preempted { .. }));
+        let given = workload
+            .timeline
+            .iter()
+            .rev()
+            .find(|m| matches!(m.what, Happening::Preempted { .. } | Happening::Drained { .. }));
         let place = match workload.late_ms {
             0 => "it keeps its place".into(),
             late => format!("it stands {} later in line for what it has had of its pool", Span(late)),
@@ -358,6 +380,7 @@ fn cure(candidate: &Candidate, now: UnixMs) -> Option<String> {
         Obstacle::NoCopy { data, .. } => format!(
             "data location {data} says that {cluster} has a copy (tidewater data apply), or the workload does not require it"
         ),
+        Obstacle::Cordoned { .. } => format!("{cluster} is uncordoned: tidewater cluster uncordon {cluster}"),
         Obstacle::BehindOthers { .. } | Obstacle::ElsewhereThan { .. } => return None,
     })
 }

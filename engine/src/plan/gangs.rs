@@ -36,7 +36,8 @@ pub struct GangAnswer {
 pub fn gangs(state: &State, capacity: &Capacity, question: &GangQuestion) -> GangAnswer {
     let mut answer = GangAnswer { fits: BTreeMap::new(), largest: 0 };
     for (name, room) in rooms(state, capacity) {
-        let usable = room.cluster.lost_since.is_none() && room.capacity.is_some_and(|c| c.fresh);
+        let usable =
+            room.cluster.lost_since.is_none() && room.cluster.takes_members() && room.capacity.is_some_and(|c| c.fresh);
         let nodes = if usable { nodes_by_model(&room, question) } else { BTreeMap::new() };
         let gangs: u64 = nodes.values().map(|n| n / u64::from(question.nodes.max(1))).sum();
         let largest = nodes.values().copied().max().unwrap_or(0);

@@ -40,7 +40,7 @@ use crate::pools::admission::{Asks, Ledger};
 use crate::pools::reclaim::Rights;
 use crate::pools::usage::{holds, needs};
 use crate::reasons::{Decision, Lent, Obstacle, Passed, QuotaBound, Reserved, Shortfall, WaitCause, Waiting};
-use crate::state::{Attempt, Avoids, Likeness, State, Waiter, Workload};
+use crate::state::{Attempt, Avoids, Cluster, Likeness, State, Waiter, Workload};
 use order::{Order, Standing};
 pub use reclaim::{LASTING_MS, Memory};
 use reservations::{Passes, Reservations};
@@ -375,7 +375,8 @@ impl<'a> Walk<'a> {
         let elastic = || self.state.elastic().any(|(w, _)| w.pool == *pool);
         if short.bound != QuotaBound::Reservation && anywhere && (gives_way || elastic()) {
             let has_data = |name: &ClusterName| self.state.has_data(&workload.spec, name);
-            let of_use = |name: &&&ClusterName| !avoids.concerns(name) && has_data(name);
+            let open = |name: &ClusterName| self.state.clusters.get(name).is_some_and(Cluster::takes_members);
+            let of_use = |name: &&&ClusterName| open(name) && !avoids.concerns(name) && has_data(name);
             let all = self.placer.rooms.keys().filter(of_use).map(|name| (*name).clone()).collect();
             self.starves(workload, gang.clone(), all, From::Own);
         }

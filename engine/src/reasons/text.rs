@@ -97,6 +97,11 @@ impl fmt::Display for Obstacle {
             }
             Obstacle::Avoided(avoided) => write!(f, "is avoided, for it had no room after all: {avoided}"),
             Obstacle::NoCopy { data, size, copies } => write!(f, "has no copy of {data} ({size}); it is in {copies}"),
+            Obstacle::Cordoned { since, reason, drained } => {
+                let how = if *drained { "drained" } else { "cordoned" };
+                let said = if reason.is_empty() { String::new() } else { format!(", {reason}") };
+                write!(f, "is {how} (since {since} ms since 1970{said})")
+            }
             Obstacle::BehindOthers { first, .. } => write!(f, "its room is kept for {first}, which is ahead in line"),
         }
     }
@@ -286,6 +291,10 @@ impl fmt::Display for Happening {
                 f,
                 "attempt {attempt} is ended: all its GPUs were measured to do nothing for {timeout} (spec.idleTimeout)"
             ),
+            Happening::Drained { attempt, cluster, reason } => {
+                let said = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+                write!(f, "attempt {attempt} is ended: {cluster} is drained{said}")
+            }
             Happening::Forgotten { attempt, reason } => write!(f, "attempt {attempt} was said to be gone: {reason}"),
         }
     }

@@ -19,6 +19,7 @@ impl Encode for State {
         self.now.encode(e)?;
         self.submitted.encode(e)?;
         self.clusters.encode(e)?;
+        self.removed.encode(e)?;
         self.deleted.encode(e)?;
         self.pools.encode(e)?;
         self.data.encode(e)?;
@@ -36,6 +37,7 @@ impl<C> Decode<C> for State {
             now: Decode::decode(d)?,
             submitted: Decode::decode(d)?,
             clusters: BTreeMap::decode(d)?,
+            removed: BTreeMap::decode(d)?,
             deleted: Decode::decode(d)?,
             pools: Decode::decode(d)?,
             data: Decode::decode(d)?,

@@ -67,7 +67,7 @@ pub fn ops(bytes: &[u8]) -> Vec<Op> {
 }
 
 fn op(n: &mut Numbers<'_>) -> Op {
-    match n.below(23) {
+    match n.below(25) {
         0 => Op::Epoch,
         1..=4 => Op::Submit {
             name: n.below(10),
@@ -123,7 +123,9 @@ fn op(n: &mut Numbers<'_>) -> Op {
         },
         19 => Op::Tick { ms: n.ms() },
         20 => Op::GrowAgain { which: n.below(256) },
-        _ => Op::CatchUp { cluster: n.below(2) },
+        21 | 22 => Op::CatchUp { cluster: n.below(2) },
+        23 => Op::Cordon { cluster: n.below(2), how: n.below(7) as u8 },
+        _ => Op::Remove { cluster: n.below(2), lost_for_good: n.yes() },
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::commands::{Binding, Command, Expect, Growth, Preemption, Raising, Shrink, Victim};
+use engine::commands::{Binding, Command, Cordoning, Expect, Growth, Preemption, Raising, Shrink, Victim};
 use engine::plan::{Bounds, Memory, Plan, plan_on, plan_within};
 use engine::pools::Raise;
 use engine::{Phase, State};
@@ -36,6 +36,8 @@ pub struct History {
     grown: Vec<Growth>,
     /// Attempts that had to give room.
     pub victims: usize,
+    /// Attempts that were ended for their clusters were drained.
+    pub drained: usize,
     /// Members that came, and members that went for others.
     pub resized: (u32, u32),
 }
@@ -55,6 +57,7 @@ impl History {
             preempted: vec![],
             grown: vec![],
             victims: 0,
+            drained: 0,
             resized: (0, 0),
         }
     }
@@ -122,6 +125,11 @@ impl History {
                 for raising in plan.raises {
                     let applied = self.apply(Command::RaisePool(Box::new(raising)))?;
                     applied.map_err(|r| format!("a fresh raise was refused: {r}"))?;
+                }
+                for end in plan.drains {
+                    self.drained += 1;
+                    let applied = self.apply(Command::EndDrained(Box::new(end)))?;
+                    applied.map_err(|r| format!("a fresh end for a drain was refused: {r}"))?;
                 }
                 for preemption in plan.preemptions {
                     self.check_hole(&preemption)?;
@@ -246,6 +254,20 @@ impl History {
                 let attempt = AttemptId { workload: uid(NAMES[*name]), number };
                 Command::Forget { key: key(NAMES[*name]), attempt, reason: "its node was taken away".into() }
             }
+            Op::Cordon { cluster, how } => {
+                let reason = Some("its nodes are replaced".to_owned()).filter(|_| how.is_multiple_of(2));
+                let to = match how {
+                    0..=1 => Cordoning::Lift,
+                    2..=3 => Cordoning::Cordon { reason },
+                    how => Cordoning::Drain { reason, force: *how == 6, max_at_once: (*how == 5).then_some(1) },
+                };
+                Command::Cordon { cluster: super::cluster(CLUSTERS[*cluster]), to }
+            }
+            Op::Remove { cluster, lost_for_good } => Command::RemoveCluster {
+                cluster: super::cluster(CLUSTERS[*cluster]),
+                reason: "its lease ended".into(),
+                lost_for_good: *lost_for_good,
+            },
             Op::Plan { .. } | Op::Tick { .. } | Op::CatchUp { .. } => return None,
         })
     }
@@ -254,7 +276,9 @@ impl History {
     fn check_part(&self, key: &WorkloadKey, whole: &Sums, parts: &BTreeMap<PoolName, Sums>) -> Result<(), String> {
         let workload = &self.state.workloads[key];
         let lost = |w: &engine::state::Workload| {
-            w.attempts.last().is_some_and(|a| self.state.clusters[&a.cluster].lost_since.is_some())
+            let lost =
+                |a: &engine::state::Attempt| self.state.clusters.get(&a.cluster).is_none_or(|c| c.lost_since.is_some());
+            w.attempts.last().is_some_and(lost)
         };
         let held = slow_pools::held(&self.state, |w| !lost(w));
         for what in slow_pools::holds(workload).keys() {
@@ -284,7 +308,7 @@ impl History {
         let w = &self.state.workloads[&binding.key];
         let need = &w.spec.gang().pop().unwrap();
         for (name, frame) in &self.fleet.capacity.clusters {
-            let lost = self.state.clusters.get(name).is_none_or(|c| c.lost_since.is_some());
+            let lost = self.state.clusters.get(name).is_none_or(|c| c.lost_since.is_some() || c.cordon.is_some());
             if lost || is_avoided(w, name, None, now) || !self.has_data(w, name) {
                 continue;
             }
@@ -362,7 +386,8 @@ impl History {
                 .sum()
         };
         let members = |victims: &[Victim], shrinks: &[Shrink]| {
-            let usable = self.state.clusters.values().filter(|c| c.lost_since.is_none()).map(|c| &c.info.name);
+            let open = |c: &&engine::state::Cluster| c.lost_since.is_none() && c.cordon.is_none();
+            let usable = self.state.clusters.values().filter(open).map(|c| &c.info.name);
             let there = usable.filter(|name| all_passed || on.contains(*name));
             there.map(|name| members_in(name, victims, shrinks)).max().unwrap_or(0)
         };
@@ -481,6 +506,10 @@ impl History {
     /// runs to its end.
     pub fn settle(&mut self) -> Result<(), String> {
         self.lift_bounds()?;
+        for name in CLUSTERS {
+            let lift = Command::Cordon { cluster: cluster(name), to: Cordoning::Lift };
+            let _outcome = self.apply(lift)?;
+        }
         for _round in 0..40 {
             if self.state.workloads.values().all(|w| w.phase.is_terminal()) {
                 return Ok(());

@@ -7,7 +7,7 @@ use engine::commands::{Applied, Binding, Command, Refusal};
 use engine::state::{Attempt, Workload};
 use engine::{Phase, State};
 use protocol::capacity::NodeState;
-use protocol::control::{AttemptReport, AttemptState, Order};
+use protocol::control::{AttemptReport, AttemptState, Order, StopCause};
 use protocol::errors::FailureClass;
 use protocol::ids::*;
 use protocol::resources::Resources;
@@ -36,7 +36,12 @@ pub fn check_step(before: &State, command: &Command, applied: &Applied, after: &
         hold!(told || new == Some(old), "{} changed unheard", old.key);
     }
     for (name, old) in &before.clusters {
-        let new = after.clusters.get(name).ok_or("a cluster went")?;
+        let removed =
+            matches!((command, &applied.outcome), (Command::RemoveCluster { cluster, .. }, Ok(_)) if cluster == name);
+        let Some(new) = after.clusters.get(name) else {
+            hold!(removed && after.removed.contains_key(name), "cluster {name} went");
+            continue;
+        };
         hold!(new.last_command >= old.last_command, "{name}: command numbers went back");
     }
     if let (Command::Bind(binding), Ok(_)) = (command, &applied.outcome) {
@@ -44,6 +49,7 @@ pub fn check_step(before: &State, command: &Command, applied: &Applied, after: &
         check_avoided(before, binding, after.now)?;
         check_data(before, binding)?;
     }
+    check_cordons(before, command, applied, after)?;
     if let (Command::Grow(growth), Ok(_)) = (command, &applied.outcome) {
         slow_pools::check_limits(after, &after.workloads[&growth.key], &growth.members)?;
     }
@@ -56,6 +62,52 @@ pub fn check_step(before: &State, command: &Command, applied: &Applied, after: &
     }
     slow_pools::check_tree(after)?;
     check_views(after)
+}
+
+/// Nothing comes to a cordoned cluster, attempts end for a drain alone where it says so, and nothing lives where no cluster is.
+fn check_cordons(before: &State, command: &Command, applied: &Applied, after: &State) -> Check {
+    for live in after.workloads.values().filter_map(|w| w.live_attempt()) {
+        hold!(after.clusters.contains_key(&live.cluster), "an attempt lives in {}, which is no cluster", live.cluster);
+    }
+    for name in after.removed.keys() {
+        hold!(!after.clusters.contains_key(name), "{name} was removed and is a cluster");
+    }
+    if applied.outcome.is_err() {
+        return Ok(());
+    }
+    let open = |cluster: &ClusterName| before.clusters[cluster].cordon.is_none();
+    let live = |key: &WorkloadKey| before.workloads[key].live_attempt().unwrap();
+    match command {
+        Command::Bind(binding) => {
+            hold!(open(&binding.cluster), "{} is bound into a cordoned cluster", binding.key)
+        }
+        Command::Grow(growth) => {
+            hold!(open(&live(&growth.key).cluster), "{} grows in a cordoned cluster", growth.key)
+        }
+        Command::Join { info, .. } => {
+            let removed = before.removed.get(&info.name).is_some_and(|removal| !removal.readmitted);
+            hold!(!removed, "{} joined though it was removed", info.name);
+            let cordon = before.clusters.get(&info.name).map(|c| &c.cordon);
+            let same = cordon.is_none_or(|cordon| *cordon == after.clusters[&info.name].cordon);
+            hold!(same, "the cordon of {} went by itself", info.name);
+        }
+        Command::EndDrained(end) => {
+            let (old, new) = (&before.workloads[&end.key], &after.workloads[&end.key]);
+            let member = &before.clusters[&live(&end.key).cluster];
+            let drain = member.cordon.as_ref().and_then(|cordon| cordon.drain).ok_or("an end without a drain")?;
+            let firm = old.spec.preemptible == protocol::workload::Preemptible::No;
+            hold!(end.epoch == before.epoch, "{} ends by an old epoch's word", end.key);
+            hold!(drain.force || !firm, "{} may not be preempted and ends for a drain", end.key);
+            hold!(new.phase == Phase::Draining, "{} is {} after its end for a drain", end.key, new.phase);
+            let stopped =
+                |w: &&Workload| w.live_attempt().is_some_and(|a| a.stop.is_some() && a.cluster == end.cluster);
+            let ending = after.workloads.values().filter(stopped).count();
+            let most = drain.max_at_once.map_or(usize::MAX, |most| most as usize);
+            hold!(ending <= most, "{ending} attempts end at the same time; at most {most} may");
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Whether a node or a cluster is one where a workload failed so lately that it is left alone: a minute after the first failure there,
@@ -190,6 +242,12 @@ fn check_change(old: &Workload, new: Option<&Workload>, command: &Command, befor
     if let Some(live) = old.live_attempt() {
         let ended = new.attempts.iter().any(|a| a.number == live.number && a.ended_at.is_some());
         hold!(!ended || ends(old, command, before), "{}: its attempt ended unseen", old.key);
+        if ended && live.stop.is_some_and(|(_, cause)| cause == StopCause::Drained) && !old.cancel_requested {
+            hold!(new.user_failures == old.user_failures, "{}: a drain cost it a retry", old.key);
+            hold!(new.order == old.order, "{}: a drain cost it its place", old.key);
+            let goes_on = matches!(new.phase, Phase::Queued | Phase::Succeeded);
+            hold!(goes_on && new.not_before.is_none(), "{}: {} after a drain", old.key, new.phase);
+        }
     }
     Ok(())
 }
@@ -209,6 +267,10 @@ fn ends(workload: &Workload, command: &Command, before: &State) -> bool {
         // A person may say so of what the cluster's agent of today can't see, and of that alone.
         Command::Forget { attempt, .. } => {
             *attempt == id && before.clusters.get(&live.cluster).is_none_or(|c| c.incarnation != live.incarnation)
+        }
+        // Or that a lost cluster never comes back.
+        Command::RemoveCluster { cluster, lost_for_good: true, .. } => {
+            *cluster == live.cluster && before.clusters[cluster].lost_since.is_some()
         }
         _ => false,
     }

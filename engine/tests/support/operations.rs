@@ -109,6 +109,15 @@ pub enum Op {
     CatchUp {
         cluster: usize,
     },
+    /// A cluster is opened (0, 1), cordoned (2, 3) or drained (4: all at once, 5: one by one, 6: with force).
+    Cordon {
+        cluster: usize,
+        how: u8,
+    },
+    Remove {
+        cluster: usize,
+        lost_for_good: bool,
+    },
 }
 
 pub fn op() -> impl Strategy<Value = Op> {
@@ -153,6 +162,8 @@ pub fn op() -> impl Strategy<Value = Op> {
         4 => (0..50_000u64).prop_map(|ms| Op::Tick { ms }),
         1 => (1_000_000..20_000_000u64).prop_map(|ms| Op::Tick { ms }),
         3 => cluster().prop_map(|cluster| Op::CatchUp { cluster }),
+        3 => (cluster(), 0..7u8).prop_map(|(cluster, how)| Op::Cordon { cluster, how }),
+        1 => (cluster(), any::<bool>()).prop_map(|(cluster, lost_for_good)| Op::Remove { cluster, lost_for_good }),
     ]
 }
 
@@ -219,4 +230,20 @@ pub fn stretching() -> impl Strategy<Value = Vec<Op>> {
     let join = |cluster| Op::Join { cluster, life: 1, took_all: true, forgets: 9, state: 2 };
     prop::collection::vec(one, 20..120)
         .prop_map(move |ops| [Op::Epoch, join(0), join(1)].into_iter().chain(ops).collect())
+}
+
+/// The same, where clusters are cordoned, drained and opened again, and now and then removed.
+pub fn draining() -> impl Strategy<Value = Vec<Op>> {
+    let cordon = prop_oneof![
+        9 => (0..CLUSTERS.len(), 0..7u8).prop_map(|(cluster, how)| Op::Cordon { cluster, how }),
+        1 => (0..CLUSTERS.len(), any::<bool>()).prop_map(|(cluster, lost_for_good)| Op::Remove { cluster, lost_for_good }),
+    ];
+    let cordons = prop::collection::vec((any::<prop::sample::Index>(), cordon), 1..12);
+    (prop_oneof![lending(), stretching()], cordons).prop_map(|(mut ops, cordons)| {
+        for (at, cordon) in cordons {
+            // Behind the epoch and both joins.
+            ops.insert(3 + at.index(ops.len() - 2), cordon);
+        }
+        ops
+    })
 }

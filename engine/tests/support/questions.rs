@@ -23,8 +23,9 @@ fn edit(words: &[&str]) -> Edit {
             }
         }
         "drain" => match words.get(2) {
+            Some(&"waits") => Edit::DrainCluster { cluster: place(), waits: true },
             Some(node) => Edit::DrainNode { cluster: place(), node: NodeName::new(*node).unwrap() },
-            None => Edit::DrainCluster { cluster: place() },
+            None => Edit::DrainCluster { cluster: place(), waits: false },
         },
         "pool" => Edit::SetPool { name: pool(words[1]), spec: Box::new(pool_of(&words[2..])) },
         "data" => Edit::SetData { name: DataName::new(words[1]).unwrap(), spec: Box::new(data_of(&words[2..])) },

@@ -8,12 +8,13 @@
 //! epoch N · at MS · lose CLUSTER · cancel NAME · delete NAME · expire NAME · forget NAME/ATTEMPT REASON ... · why NAME · outstanding CLUSTER · show NAME · warn ...
 //! submit NAME [priority=N] [pool=P] [firm] [lasts=MS] [require=R] [prefer=R] [retries=N] [after=NAME,...] [ttl=MS] [beside=NAME] [most=MILLI] [idle=MS] [apart] [reads=DATA,DATA!...] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
 //!        COUNT `2..6`: a Ray workload whose group has 2 to 6 members, beside a head of a thousandth of a core
+//! cordon C [REASON ...] · drain C [force] [most=N] [REASON ...] · uncordon C · remove C [for-good] [REASON ...]
 //! pool NAME [parent=P] [within] [allow=NAMESPACE,...] [RESOURCE=RESERVATION/LIMIT/SHARE[/static] ...]   makes or changes a pool (LIMIT `-`: none)
 //! data NAME SIZE [in=CLUSTER,...] [region=R,...] · drop-data NAME   (`reads=DATA!`: it requires that where it is)
 //! drop-pool NAME · owner NAME [pool=P] [parent=O] · drop-owner NAME · pools
 //! busy CLUSTER NODE PERCENT            how busy a node's devices are
 //! active CLUSTER NODE SUM              how busy those that attempts hold are, added up (SUM `-`: that of some is not known)
-//! forecast NAME · whatif EDIT + EDIT ...   EDIT: cluster C R | nodes C COUNTxGPUS SKU | drain C [NODE] | pool NAME ... | data NAME ... | drop-data NAME | submit NAME ...
+//! forecast NAME · whatif EDIT + EDIT ...   EDIT: cluster C R | nodes C COUNTxGPUS SKU | drain C [waits|NODE] | pool NAME ... | data NAME ... | drop-data NAME | submit NAME ...
 //! plan [limit=N]                       plans and commits what it proposes
 //! forget                               another leader plans from here on: it remembers nothing
 //! propose, commit                      plans without committing; commits that
@@ -23,7 +24,9 @@
 
 use std::fmt::Write;
 
-use engine::commands::{Applied, Binding, Command, Expect, Growth, IdleEnd, Outcome, Preemption, Raising, Shrink};
+use engine::commands::{
+    Applied, Binding, Command, Cordoning, DrainEnd, Expect, Growth, IdleEnd, Outcome, Preemption, Raising, Shrink,
+};
 use engine::{Effect, State, plan};
 use protocol::control::{AttemptReport, AttemptState, GroupPlacement, NodeShare, Order, Resized};
 use protocol::data::DataSpec;
@@ -47,6 +50,7 @@ pub struct World {
     idle: Vec<IdleEnd>,
     growths: Vec<Growth>,
     raises: Vec<Raising>,
+    drains: Vec<DrainEnd>,
     memory: plan::Memory,
 }
 
@@ -194,6 +198,27 @@ pub fn pool_of(words: &[&str]) -> PoolSpec {
     }
 }
 
+/// `cordon`, `drain`, `uncordon` and `remove`: what is no option is the reason.
+fn cordoning(verb: &str, words: &[&str]) -> Command {
+    let options = ["force", "for-good"];
+    let said: Vec<&str> =
+        words[1..].iter().filter(|w| !options.contains(w) && !w.starts_with("most=")).copied().collect();
+    let (cluster, reason) = (cluster(words[0]), Some(said.join(" ")).filter(|reason| !reason.is_empty()));
+    let to = match verb {
+        "remove" => {
+            let (reason, lost_for_good) = (reason.unwrap_or_default(), words.contains(&"for-good"));
+            return Command::RemoveCluster { cluster, reason, lost_for_good };
+        }
+        "cordon" => Cordoning::Cordon { reason },
+        "drain" => {
+            let (force, max_at_once) = (words.contains(&"force"), option(words, "most").map(number));
+            Cordoning::Drain { reason, force, max_at_once }
+        }
+        _ => Cordoning::Lift,
+    };
+    Command::Cordon { cluster, to }
+}
+
 impl World {
     pub fn at(&self) -> UnixMs {
         UnixMs(self.now)
@@ -283,6 +308,7 @@ impl World {
             "report" => Command::Report { cluster: cluster(words[0]), report: word(words[1]) },
             "lose" => Command::LoseCluster { cluster: cluster(words[0]) },
             "cancel" => Command::Cancel { key: key(words[0]) },
+            "cordon" | "drain" | "uncordon" | "remove" => cordoning(verb, words),
             "expire" => Command::Expire { key: key(words[0]), uid: uid(words[0]) },
             "delete" => Command::Delete { key: key(words[0]) },
             "forget" => {
@@ -429,6 +455,9 @@ impl World {
         for end in &plan.idle {
             writeln!(told, "{}/{} is idle for too long, since {}", end.key.name, end.attempt, end.since).unwrap();
         }
+        for end in &plan.drains {
+            writeln!(told, "{}/{} ends, for {} is drained", end.key.name, end.attempt, end.cluster).unwrap();
+        }
         for (key, _) in &plan.expirations {
             writeln!(told, "the record of {} is to go", key.name).unwrap();
         }
@@ -440,6 +469,7 @@ impl World {
                 None => writeln!(told, "the part of {pool} is not raised any more").unwrap(),
             }
         }
+        self.drains = std::mem::take(&mut plan.drains);
         self.preempts = std::mem::take(&mut plan.preemptions);
         self.raises = std::mem::take(&mut plan.raises);
         self.expires = std::mem::take(&mut plan.expirations);
@@ -452,13 +482,14 @@ impl World {
 
     fn commit(&mut self) -> String {
         let binds = std::mem::take(&mut self.proposed).into_iter().map(|b| Command::Bind(Box::new(b)));
+        let drains = std::mem::take(&mut self.drains).into_iter().map(|end| Command::EndDrained(Box::new(end)));
         let preempts = std::mem::take(&mut self.preempts).into_iter().map(|p| Command::Preempt(Box::new(p)));
         let expires = std::mem::take(&mut self.expires).into_iter().map(|(key, uid)| Command::Expire { key, uid });
         let idle = std::mem::take(&mut self.idle).into_iter().map(|end| Command::EndIdle(Box::new(end)));
         let grows = std::mem::take(&mut self.growths).into_iter().map(|g| Command::Grow(Box::new(g)));
         let raises = std::mem::take(&mut self.raises).into_iter().map(|r| Command::RaisePool(Box::new(r)));
         let commands: Vec<Command> =
-            binds.chain(preempts).chain(idle).chain(expires).chain(grows).chain(raises).collect();
+            binds.chain(drains).chain(preempts).chain(idle).chain(expires).chain(grows).chain(raises).collect();
         commands.iter().map(|c| self.apply(c)).collect()
     }
 

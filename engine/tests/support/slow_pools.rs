@@ -254,8 +254,8 @@ pub fn fleet(state: &State, capacity: &Capacity) -> (BTreeSet<ClusterName>, Sums
         .map(|(name, _)| name.clone())
         .collect();
     let mut fleet = Sums::new();
-    for name in &usable {
-        let (frame, cluster) = (&capacity.clusters[name], &state.clusters[name]);
+    for (name, cluster) in state.clusters.iter().filter(|(name, c)| usable.contains(*name) && c.cordon.is_none()) {
+        let frame = &capacity.clusters[name];
         for node in frame.nodes.iter().filter(|n| n.state == protocol::capacity::NodeState::Ready) {
             let mut free = node.free;
             for attempt in state.workloads.values().filter_map(|w| w.attempts.last()) {

@@ -244,6 +244,7 @@ pub fn coordinator_messages() -> Vec<(&'static str, CoordinatorMessage)> {
         ("stop cancelled", command(stop(StopCause::Cancelled))),
         ("stop orphaned", command(stop(StopCause::Orphaned))),
         ("stop idle", command(stop(StopCause::Idle))),
+        ("stop drained", command(stop(StopCause::Drained))),
         ("report committed", CoordinatorMessage::ReportCommitted { attempt: attempt(), revision: 3 }),
         ("snapshot wanted", CoordinatorMessage::SnapshotWanted),
         ("hello wanted", CoordinatorMessage::HelloWanted),

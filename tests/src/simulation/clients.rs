@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coordinator::handle::ProposeError;
-use engine::commands::{Binding, Command, Expect, Outcome, Refusal};
-use protocol::ids::{AttemptId, GroupName, Namespace, PoolName, Uid, WorkloadKey, WorkloadName};
+use engine::commands::{Binding, Command, Cordoning, Expect, Outcome, Refusal};
+use protocol::ids::{AttemptId, ClusterName, GroupName, Namespace, PoolName, Uid, WorkloadKey, WorkloadName};
 use protocol::pool::{Lending, LineOrder, PoolSpec, Quota, Quotas, Resource, WithinPool};
 use protocol::resources::{Cpu, Gpus, Memory, Span};
 use protocol::workload::{BatchSpec, GroupSpec, HeadSpec, RaySpec, RetrySpec, WorkloadSpec};
@@ -43,6 +43,11 @@ pub(crate) enum Wish {
     Read,
     /// Not a client's: the person says that an attempt is gone.
     Forget(Word),
+    /// Not a client's: the person cordons a cluster, drains it or opens it.
+    Cordon {
+        cluster: ClusterName,
+        to: Cordoning,
+    },
     /// A pool is made, or changed.
     Set(usize),
     /// Not a client's: what a leader that was deposed had planned.
@@ -85,6 +90,11 @@ impl Operation {
     /// Whether it says this.
     pub fn is_word_of(&self, word: &Word) -> bool {
         matches!(&self.wish, Wish::Forget(said) if said == word)
+    }
+
+    /// Whether it says of a cluster whether it takes anything new.
+    pub fn is_of_a_cordon(&self) -> bool {
+        matches!(self.wish, Wish::Cordon { .. })
     }
 }
 
@@ -241,6 +251,7 @@ impl Clients {
                 Some(if *delete { Command::Delete { key } } else { Command::Cancel { key } })
             }
             Wish::Forget(word) => Some(word.command()),
+            Wish::Cordon { cluster, to } => Some(Command::Cordon { cluster: cluster.clone(), to: to.clone() }),
             Wish::Late(binding) => Some(Command::Bind(binding.clone())),
             Wish::Set(place) => {
                 let PoolSetting { name, spec } = &self.settings[*place];
@@ -373,7 +384,7 @@ impl World {
             (Wish::Late(binding), Outcome::Bound { .. }) => {
                 Fact::LateBinding { planned_in: binding.epoch, taken: true }
             }
-            (Wish::Forget(_), Outcome::Ended { .. }) => return,
+            (Wish::Forget(_), Outcome::Ended { .. }) | (Wish::Cordon { .. }, Outcome::Done) => return,
             _ => Fact::Refused { what: format!("an outcome that does not fit: {outcome:?}") },
         };
         self.judge.hear(self.now_us, &fact);

@@ -1,17 +1,23 @@
 //! The person: looks now and then at attempts that nobody in the federation can see any more, goes to the machine, and says
-//! that they are gone where they are. The person tells the truth.
+//! that they are gone where they are. The person tells the truth. And cordons clusters, drains them and opens them again, as people
+//! with screwdrivers do; once faults are over, all of them are open.
 
-use engine::commands::Command;
+use engine::commands::{Command, Cordoning};
 use engine::state::State;
-use protocol::ids::{AttemptId, WorkloadKey};
+use protocol::ids::{AttemptId, ClusterName, WorkloadKey};
 
-use super::clients::Wish;
+use super::clients::{Operation, Wish};
 use super::clock::SECOND;
 use super::queue::Event;
 use super::world::World;
 
 /// Between two looks.
 const EVERY_US: u64 = 5 * SECOND;
+
+/// How likely the person cordons or drains some cluster at a look, per mille.
+const CORDONS: u64 = 400;
+/// How likely the person opens one that is not, at a look, per mille.
+const OPENS: u64 = 400;
 
 /// What the person says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +59,39 @@ impl World {
             if !lives && !said {
                 self.begin(Wish::Forget(word), None);
             }
+        }
+        self.operator_cordons(replica);
+    }
+
+    /// The person cordons, drains or opens a cluster, one word at a time.
+    fn operator_cordons(&mut self, replica: usize) {
+        if self.clients.operations.values().any(Operation::is_of_a_cordon) {
+            return;
+        }
+        let Some(core) = self.replicas[replica].core.as_ref() else { return };
+        let clusters = &core.state().clusters;
+        let closed: Vec<ClusterName> =
+            clusters.iter().filter(|(_, c)| c.cordon.is_some()).map(|(name, _)| name.clone()).collect();
+        let known: Vec<ClusterName> = clusters.keys().cloned().collect();
+        let random = &mut self.dice.operator;
+        let word = match closed.first() {
+            Some(cluster) if self.calm || random.chance(OPENS) => Some((cluster.clone(), Cordoning::Lift)),
+            _ if self.calm || known.is_empty() || !random.chance(CORDONS) => None,
+            _ => {
+                let cluster = known[random.index(known.len())].clone();
+                let reason = Some("a new switch".to_owned());
+                let to = match random.index(3) {
+                    0 => Cordoning::Cordon { reason },
+                    _ => {
+                        let max_at_once = random.chance(300).then_some(1);
+                        Cordoning::Drain { reason, force: random.chance(300), max_at_once }
+                    }
+                };
+                Some((cluster, to))
+            }
+        };
+        if let Some((cluster, to)) = word {
+            self.begin(Wish::Cordon { cluster, to }, None);
         }
     }
 }

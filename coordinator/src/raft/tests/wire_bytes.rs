@@ -31,7 +31,7 @@ fn message() -> PeerMessage {
 }
 
 #[test]
-fn the_bytes_are_those_of_version_5() {
+fn the_bytes_are_those_of_this_version() {
     assert_eq!(hex(&encode_body(&entry(300, 2, "ab")).unwrap()), "0002fb2c0102616200");
     assert_eq!(hex(&encode_body(&HardState { term: 5, vote: 2, commit: 251 }).unwrap()), "0502fbfb00");
     let conf_state = ConfState { voters: vec![ReplicaId(1), ReplicaId(2)], ..ConfState::default() };
@@ -40,7 +40,7 @@ fn the_bytes_are_those_of_version_5() {
     let frame = encode_frame(&message()).unwrap();
     assert_eq!(
         hex(&frame),
-        "0000001e0700010203 04fb2c01 01 0003fb2d01026869 00 fb2b01 00 00 00 00 00 01aa 00".replace(' ', "")
+        "0000001e0800010203 04fb2c01 01 0003fb2d01026869 00 fb2b01 00 00 00 00 00 01aa 00".replace(' ', "")
     );
     assert_eq!(decode_frame::<PeerMessage>(&frame).unwrap(), message());
 }

@@ -6,7 +6,9 @@ mod agents_epochs;
 mod alive;
 mod attempts_grow;
 mod cancel_final;
+mod carried_out;
 mod consensus;
+mod cordons;
 mod corruption;
 mod devices;
 mod done_in_time;
@@ -70,6 +72,7 @@ pub(crate) fn all(layout: &Layout) -> Vec<Box<dyn Invariant>> {
         Box::<cancel_final::CancelFinal>::default(),
         Box::<terminal::Terminal>::default(),
         Box::<quotas::Quotas>::default(),
+        Box::<cordons::Cordons>::default(),
         Box::new(done_in_time::DoneInTime),
     ]
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use protocol::control::{AgentMessage, AttemptState, ClusterInfo, CoordinatorMessage, LaunchOrder};
-use protocol::ids::{AttemptId, GroupName, NodeName, ReplicaId};
+use protocol::ids::{AttemptId, CommandNumber, GroupName, NodeName, ReplicaId};
 use protocol::node::NodeClosed;
 use protocol::resources::Resources;
 use protocol::sku::Sku;
@@ -154,6 +154,8 @@ pub enum Output {
     },
     /// Start this attempt; comes at most once for an attempt in the life of the journal.
     Start {
+        /// The command that ordered it.
+        number: CommandNumber,
         /// The order.
         order: Box<LaunchOrder>,
         /// Its members' nodes and devices.

@@ -1,11 +1,14 @@
 //! How an agent reaches its Kubernetes cluster and runs attempts in it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use agent::kube::Access;
+use agent::kube::leadership::{LeaseSettings, LeaseTimes};
 use agent::run::Kubernetes;
 use agent::runtime::kubernetes::{KubernetesSettings, Pin, PullPolicy};
 use protocol::ids::ClusterName;
+use protocol::resources::Span;
 
 /// The cluster is a Kubernetes cluster.
 #[derive(Debug, clap::Args)]
@@ -21,10 +24,10 @@ pub struct KubernetesArgs {
     /// The context in the kubeconfig; left out: its current one
     #[arg(long, value_name = "NAME", requires = "kubeconfig")]
     pub context: Option<String>,
-    /// The agent's own namespace, where it keeps its records; it must exist
+    /// The agent's own namespace, where it keeps its records and its replicas' Lease; made where it is missing
     #[arg(long, value_name = "NAME", requires = "kubernetes", default_value = "tidewater")]
     pub own_namespace: String,
-    /// Fail a workload whose namespace the cluster does not have, instead of making it
+    /// Make no namespaces: a workload whose namespace the cluster does not have fails
     #[arg(long, requires = "kubernetes")]
     pub keep_namespaces: bool,
     /// How strictly pods go to the nodes that were chosen for them
@@ -36,6 +39,15 @@ pub struct KubernetesArgs {
     /// The resource of which one unit is a share of a GPU, such as nvidia.com/gpu.shared; left out: shares are refused
     #[arg(long, requires = "kubernetes", value_name = "RESOURCE")]
     pub shared_gpu_resource: Option<String>,
+    /// How long other replicas of this agent wait before one takes over that no longer renews its Lease
+    #[arg(long, requires = "kubernetes", value_name = "TIME", default_value = "15s")]
+    pub lease_duration: Span,
+    /// How long a replica acts after the last renewal of its Lease; shorter than --lease-duration
+    #[arg(long, requires = "kubernetes", value_name = "TIME", default_value = "10s")]
+    pub lease_renew_deadline: Span,
+    /// How often it renews
+    #[arg(long, requires = "kubernetes", value_name = "TIME", default_value = "2s")]
+    pub lease_retry: Span,
 }
 
 /// How strictly pods go to the chosen nodes.
@@ -81,6 +93,17 @@ impl KubernetesArgs {
             shared_gpu_resource: self.shared_gpu_resource.clone(),
             ..KubernetesSettings::new(cluster.clone())
         };
-        Some(Kubernetes { access, settings })
+        let time = |span: Span| Duration::from_millis(span.0);
+        let lease = LeaseSettings {
+            namespace: self.own_namespace.clone(),
+            name: format!("agent-{cluster}"),
+            make_namespace: !self.keep_namespaces,
+            times: LeaseTimes {
+                duration: time(self.lease_duration),
+                renew_deadline: time(self.lease_renew_deadline),
+                retry: time(self.lease_retry),
+            },
+        };
+        Some(Kubernetes { access, settings, lease })
     }
 }

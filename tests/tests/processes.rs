@@ -16,6 +16,7 @@ mod processes {
     pub mod dev;
     pub mod federation;
     pub mod kubernetes;
+    pub mod leadership;
     pub mod ledger;
     pub mod nodes;
     pub mod pauses;
@@ -29,8 +30,8 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use processes::world::World;
 use processes::{
-    attempts, bad_starts, certificates, commands, crashes, damage, demo, dev, kubernetes, ledger, nodes, pauses,
-    program, shares,
+    attempts, bad_starts, certificates, commands, crashes, damage, demo, dev, kubernetes, leadership, ledger, nodes,
+    pauses, program, shares,
 };
 
 /// What a test comes to: done, or not possible on this machine for this reason.
@@ -83,6 +84,7 @@ const TESTS: &[(&str, Test)] = &[
     ("commands::bad_input_is_answered_with_place_and_cure", commands::bad_input),
     ("commands::a_log_is_followed_while_the_leader_is_killed", commands::followed_through_a_kill),
     ("kubernetes::workloads_run_once_in_two_clusters_though_an_agent_is_killed", kubernetes::placed_once),
+    ("leadership::moves_between_an_agents_replicas_and_nothing_is_lost_or_run_twice", leadership::moves),
     ("shares::of_one_gpu_are_never_more_than_the_whole_of_it", shares::of_one_gpu),
     ("commands::a_gang_that_must_wait_says_why_and_starts_when_there_is_room", commands::waiting_gang),
 ];

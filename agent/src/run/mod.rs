@@ -150,7 +150,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 
 /// Starts what was set up; what leads it stays in the caller's hand.
 async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Result<Running, StartError> {
-    let Stand { mut config, runtime, events: runtime_events, client: kubernetes, .. } = stand;
+    let Stand { mut config, runtime, events: runtime_events, capacity, tasks, stop, .. } = stand;
     let system = |what| move |cause| StartError::System { what, cause };
     let mut missing = Vec::new();
     for check in runtime.frameworks().await {
@@ -174,7 +174,6 @@ async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Re
     };
     let nodes = listener.as_ref().map(Endpoint::local_addr).transpose().map_err(system("QUIC socket for nodes"))?;
 
-    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let (inbox, inputs) = mpsc::channel(INBOX);
     let bind = if config.coordinators.values().any(SocketAddr::is_ipv6) { "[::]:0" } else { "0.0.0.0:0" };
     let bind =
@@ -211,9 +210,8 @@ async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Re
         let read = move |frame| own(NodeInput::Frame(frame));
         tasks.spawn(orders::forward(frames, inbox.clone(), stop.clone(), read));
     }
-    if let Some(client) = kubernetes {
-        let (said, capacity) = mpsc::channel(KUBERNETES_INBOX);
-        tasks.spawn(kube::run(client, said, stop.clone()));
+    if let Some((capacity, tell)) = capacity {
+        tell.send_replace(true);
         tasks.spawn(orders::forward(capacity, inbox.clone(), stop.clone(), Input::Kubernetes));
     }
     if let Some(endpoint) = listener.clone() {

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use ::kube::Client;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::{Config, INBOX, Kubernetes, Running, StartError, begin};
+use super::{Config, INBOX, KUBERNETES_INBOX, Kubernetes, Running, StartError, begin};
+use crate::cluster::KubernetesInput;
 use crate::kube;
 use crate::kube::leadership::Leadership;
 use crate::runtime::RuntimeEvent;
@@ -19,19 +21,25 @@ pub struct Stand {
     pub(super) config: Config,
     pub(super) runtime: AnyRuntime,
     pub(super) events: mpsc::Receiver<RuntimeEvent>,
-    /// What follows the cluster's Kubernetes.
-    pub(super) client: Option<Client>,
+    /// What becomes known of the cluster's Kubernetes, once the sender says that it is to be told.
+    pub(super) capacity: Option<(mpsc::Receiver<KubernetesInput>, watch::Sender<bool>)>,
     pub(super) leadership: Option<Leadership>,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
 }
 
 /// Sets an agent up: it is a candidate, where it may have replicas.
 pub async fn stand(mut config: Config) -> Result<Stand, StartError> {
     let (told, events) = mpsc::channel(INBOX);
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     if let Some(Kubernetes { access, settings, lease }) = config.kubernetes.take() {
         let leadership = Leadership::stand(kube::connect(&access).await?, lease)?;
         let client = kube::connect_behind(&access, leadership.gate()).await?;
         let runtime = AnyRuntime::Kubernetes(KubernetesRuntime::new(client.clone(), settings, told));
-        return Ok(Stand { config, runtime, events, client: Some(client), leadership: Some(leadership) });
+        let ((said, capacity), (tell, told)) = (mpsc::channel(KUBERNETES_INBOX), watch::channel(false));
+        tasks.spawn(kube::run_ahead(client, said, told, stop.clone()));
+        let (capacity, leadership) = (Some((capacity, tell)), Some(leadership));
+        return Ok(Stand { config, runtime, events, capacity, leadership, tasks, stop });
     }
     let process = ProcessConfig {
         data_dir: config.data_dir.clone(),
@@ -42,7 +50,7 @@ pub async fn stand(mut config: Config) -> Result<Stand, StartError> {
         log_retention: Duration::from_secs(24 * 3600),
     };
     let runtime = AnyRuntime::Process(ProcessRuntime::new(process, told)?);
-    Ok(Stand { config, runtime, events, client: None, leadership: None })
+    Ok(Stand { config, runtime, events, capacity: None, leadership: None, tasks, stop })
 }
 
 impl Stand {
@@ -56,6 +64,7 @@ impl Stand {
 
     /// Takes part no more.
     pub async fn withdraw(self) {
+        self.stop.cancel();
         if let Some(leadership) = self.leadership {
             leadership.release().await;
         }

@@ -39,6 +39,9 @@ pub struct KubernetesArgs {
     /// The resource of which one unit is a share of a GPU, such as nvidia.com/gpu.shared; left out: shares are refused
     #[arg(long, requires = "kubernetes", value_name = "RESOURCE")]
     pub shared_gpu_resource: Option<String>,
+    /// An annotation of every pod that is made; once for each
+    #[arg(long = "pod-annotation", requires = "kubernetes", value_name = "NAME=VALUE")]
+    pub pod_annotations: Vec<Annotation>,
     /// How long other replicas of this agent wait before one takes over that no longer renews its Lease
     #[arg(long, requires = "kubernetes", value_name = "TIME", default_value = "15s")]
     pub lease_duration: Span,
@@ -48,6 +51,25 @@ pub struct KubernetesArgs {
     /// How often it renews
     #[arg(long, requires = "kubernetes", value_name = "TIME", default_value = "2s")]
     pub lease_retry: Span,
+}
+
+/// A name and a value: `cluster-autoscaler.kubernetes.io/safe-to-evict=false`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Annotation {
+    /// The name.
+    pub name: String,
+    /// The value.
+    pub value: String,
+}
+
+impl std::str::FromStr for Annotation {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok(Self { name: name.to_owned(), value: value.to_owned() }),
+            _ => Err(format!("{text:?}: write an annotation's name and value, such as example.org/team=vision")),
+        }
+    }
 }
 
 /// How strictly pods go to the chosen nodes.
@@ -91,6 +113,7 @@ impl KubernetesArgs {
                 Pull::Never => PullPolicy::Never,
             }),
             shared_gpu_resource: self.shared_gpu_resource.clone(),
+            pod_annotations: self.pod_annotations.iter().map(|a| (a.name.clone(), a.value.clone())).collect(),
             ..KubernetesSettings::new(cluster.clone())
         };
         let time = |span: Span| Duration::from_millis(span.0);

@@ -143,6 +143,7 @@ impl Leadership {
             wrote,
             stop: stopped,
             said: String::new(),
+            trouble: String::new(),
         };
         let task = tokio::spawn(replica.run());
         let epochs = Epochs { wanted: Arc::new(wanted), written, gate: gate.clone() };
@@ -207,8 +208,9 @@ struct Replica {
     wants: watch::Receiver<Epoch>,
     wrote: watch::Sender<Epoch>,
     stop: CancellationToken,
-    /// What a person was told last.
+    /// What a person was told last: who leads, and what keeps the API server from answering.
     said: String,
+    trouble: String,
 }
 
 impl Replica {
@@ -268,36 +270,45 @@ impl Replica {
                     let reign = Reign { life, number: lease.transitions(), epoch: lease.epoch() };
                     self.tell.send_replace(State::Leads(reign));
                 }
-                format!("{} leads since {}", self.me, lease.since())
+                format!("leading: {} leads since {}", self.me, lease.since())
             }
-            (Some((from, _)), None) => format!(
-                "{} made the Lease anew and leads in {} s: a leader whose Lease was deleted has stopped by then",
+            (Some((from, _)), None) if now < from => format!(
+                "{} made the Lease anew and waits {} s: a leader whose Lease was deleted has stopped by then",
                 self.me,
-                from.since(now).div_ceil(1000)
+                self.settings.times.duration.as_secs_f64()
             ),
+            // Its time is over, which the next turn finds.
+            (Some(_), None) => return,
             (None, None) => {
                 let holder = lease.holder.as_deref().unwrap_or("nobody");
                 format!("waiting: {holder} leads since {}", lease.since())
             }
         };
-        // A count of seconds is no news.
-        let news = |words: &str| words.split(" leads in ").next().unwrap_or_default().to_owned();
-        if news(&words) != self.said {
-            self.said = news(&words);
-            tracing::info!(lease = %self.place(), "{words}");
+        if words != self.said {
+            self.said = words;
+            tracing::info!(lease = %self.place(), "{}", self.said);
         }
     }
 
-    async fn ask(&self, ask: &Ask, now: MonotonicMs) -> Result<Answer, LeaseError> {
+    /// Tells a person what keeps the API server from answering, once.
+    fn complain(&mut self, trouble: String) -> Answer {
+        if trouble != self.trouble {
+            self.trouble = trouble;
+            tracing::warn!(lease = %self.place(), "{}", self.trouble);
+        }
+        Answer::Failed
+    }
+
+    async fn ask(&mut self, ask: &Ask, now: MonotonicMs) -> Result<Answer, LeaseError> {
         let left = self.election.holds().map_or(REQUEST_MS, |(_, until)| until.since(now).min(REQUEST_MS));
         let within = Duration::from_millis(left.max(1));
         let answer = match tokio::time::timeout(within, self.request(ask)).await {
             Ok(answer) => answer,
-            Err(_) => {
-                tracing::warn!(lease = %self.place(), "the API server does not answer within {} ms", left);
-                return Ok(Answer::Failed);
-            }
+            Err(_) => return Ok(self.complain("the API server does not answer in time".to_owned())),
         };
+        if answer.is_ok() {
+            self.trouble.clear();
+        }
         match answer {
             Ok(Some(lease)) => Ok(Seen::of(lease).map_or(Answer::Failed, Answer::Is)),
             Ok(None) => Ok(Answer::Absent),
@@ -310,10 +321,7 @@ impl Replica {
             Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) && self.election.holds().is_none() => {
                 Err(LeaseError::Refused { place: self.place(), cause: status.message.clone() })
             }
-            Err(error) => {
-                tracing::warn!(lease = %self.place(), error = with_causes(&error), "it can't be asked for");
-                Ok(Answer::Failed)
-            }
+            Err(error) => Ok(self.complain(format!("it can't be asked for: {}", with_causes(&error)))),
         }
     }
 

@@ -1,14 +1,23 @@
 //! Replicas around one Lease in virtual time: at no moment do two of them act, whatever is lost, late or skewed.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::{Arc, Mutex};
+
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
 use proptest::prelude::*;
 use protocol::ids::{Epoch, MonotonicMs};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 
 use super::election::{Answer, Ask, Election, Lost, Next};
+use super::gate::Gate;
 use super::lease::{Hand, Seen};
 use super::settings::LeaseTimes;
+use crate::kube::with_causes;
 
 const TIMES: (u64, u64, u64) = (15_000, 10_000, 2_000);
 
@@ -350,4 +359,63 @@ proptest! {
             }
         }
     }
+}
+
+/// A server that has a config map, and the first lines of all requests that came whole.
+async fn server() -> (std::net::SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, asked) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(vec![])));
+    let heard = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (mut stream, mut lines) = (BufReader::new(stream), vec![]);
+            let mut line = String::new();
+            while stream.read_line(&mut line).await.is_ok_and(|n| n > 2) {
+                lines.push(std::mem::take(&mut line).to_lowercase());
+            }
+            let length = lines.iter().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+            let mut body = vec![0; length.unwrap_or(0)];
+            if stream.read_exact(&mut body).await.is_err() || lines.is_empty() {
+                continue;
+            }
+            heard.lock().unwrap().push(lines[0].split(' ').next().unwrap_or_default().to_owned());
+            let map = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"m"}}"#;
+            let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{map}", map.len());
+            stream.into_inner().write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    (address, asked)
+}
+
+#[tokio::test]
+async fn a_client_reads_behind_a_shut_gate_and_changes_nothing() {
+    let (address, asked) = server().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("kubeconfig");
+    let config = serde_json::json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "here",
+        "clusters": [{"name": "c", "cluster": {"server": format!("http://{address}")}}],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+    });
+    std::fs::write(&file, config.to_string()).unwrap();
+    let gate = Arc::new(Gate::new());
+    let access = crate::kube::Access::Kubeconfig { file, context: None };
+    let client = crate::kube::connect_behind(&access, gate.clone()).await.unwrap();
+    let maps: Api<ConfigMap> = Api::namespaced(client, "n");
+    let map = ConfigMap::default();
+    let makes = async || maps.create(&PostParams::default(), &map).await;
+    let ends = async || maps.delete("m", &DeleteParams::default()).await;
+
+    let refused = makes().await.unwrap_err();
+    assert!(with_causes(&refused).contains("does not lead"), "{refused:?}");
+    maps.get("m").await.unwrap();
+    gate.open_until(gate.now().plus(60_000));
+    makes().await.unwrap();
+    ends().await.unwrap();
+    gate.shut();
+    makes().await.unwrap_err();
+    ends().await.unwrap_err();
+    maps.get("m").await.unwrap();
+    assert_eq!(*asked.lock().unwrap(), ["get", "post", "delete", "get"]);
 }

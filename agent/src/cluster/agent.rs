@@ -254,8 +254,8 @@ impl Agent {
         unix: UnixMs,
         out: &mut Vec<Output>,
     ) -> Result<(), JournalError> {
-        let lease_valid = self.lease.is_valid(now);
-        while let Some(held) = self.inbox.next(lease_valid) {
+        let knows_nodes = !self.config.follows_kubernetes || self.table.has_all_nodes();
+        while let Some(held) = self.inbox.next(knows_nodes && self.lease.is_valid(now)) {
             if !planted::is("launch-twice") {
                 self.journal.set_last_command(held.number);
             }

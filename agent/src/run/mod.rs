@@ -210,6 +210,7 @@ async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Re
         let read = move |frame| own(NodeInput::Frame(frame));
         tasks.spawn(orders::forward(frames, inbox.clone(), stop.clone(), read));
     }
+    let follows_kubernetes = capacity.is_some();
     if let Some((capacity, tell)) = capacity {
         tell.send_replace(true);
         tasks.spawn(orders::forward(capacity, inbox.clone(), stop.clone(), Input::Kubernetes));
@@ -221,7 +222,7 @@ async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Re
     let (orders, waiting) = mpsc::unbounded_channel();
     tasks.spawn(orders::carry_out(runtime.clone(), waiting, inbox, sampler.clone(), stop.clone()));
     let cluster = config.cluster.clone();
-    let agent = AgentConfig::new(config.cluster, config.nodes);
+    let agent = AgentConfig { follows_kubernetes, ..AgentConfig::new(config.cluster, config.nodes) };
     let core = core::Core::open(journal, agent, recovered, inputs, orders, epochs)?;
     let thread = core.start(stop.clone()).map_err(system("the core's thread"))?;
     tracing::info!(cluster = %cluster.name, "agent runs");

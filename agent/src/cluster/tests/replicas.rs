@@ -131,3 +131,24 @@ fn objects_that_nobody_has_a_record_of_are_told_until_they_are_gone() {
     let out = step(&mut agent, 20, Input::FromCoordinator { replica: R1, message: committed });
     assert!(out.contains(&Output::Forget { attempt: attempt(9) }), "{out:?}");
 }
+
+#[test]
+fn a_launch_that_comes_before_the_nodes_are_known_waits_for_them() {
+    let from = Elsewhere { incarnation: Incarnation(5), epoch: Epoch(1), revision: 1, attempts: vec![] };
+    let config = AgentConfig { nodes: vec![], follows_kubernetes: true, ..config() };
+    let (mut agent, _) = Agent::open(Journal::rebuilt(from, UNIX), config, vec![], MonotonicMs(0), UNIX).unwrap();
+    connect(&mut agent, 0, R1, 1, 60_000);
+    let out = step(&mut agent, 10, command(R1, 5, 1, launch(1, 1, 1)));
+    assert_eq!((starts(&out), agent.commands_waiting()), (vec![], 1));
+    let a = ClusterNode {
+        name: node("a"),
+        sku: Some(Sku::parse("H100").unwrap()),
+        devices: 8,
+        cpu_milli: 64_000,
+        memory_mib: 512_000,
+        closed: None,
+    };
+    let all = KubernetesInput::Changed { nodes: vec![(a, NodePods::default())], gone: vec![] };
+    let out = step(&mut agent, 20, Input::Kubernetes(all));
+    assert_eq!(starts(&out), [attempt(1)]);
+}

@@ -6,6 +6,7 @@ mod runtime_support;
 use agent::runtime::{Devices, Runtime};
 use protocol::control::AttemptState;
 use protocol::errors::FailureClass;
+use protocol::ids::CommandNumber;
 use runtime_support::{Rig, alive, devices, eventually, order, python};
 
 fn failure(state: AttemptState) -> (FailureClass, String, Option<i32>) {
@@ -32,7 +33,7 @@ async fn a_gang_succeeds_once_all_members_ended_well_and_each_knew_its_place() {
         4,
     );
     let attempt = order.attempt;
-    rig.runtime.start(&order, &devices(&order)).await.unwrap();
+    rig.runtime.start(CommandNumber(1), &order, &devices(&order)).await.unwrap();
     rig.running().await;
     assert_eq!(rig.ended().await, AttemptState::Succeeded);
     assert_eq!(alive(attempt), Vec::<i32>::new());
@@ -68,7 +69,7 @@ async fn a_member_with_a_share_of_a_gpu_sees_that_one_device_and_is_told_its_sha
     );
     let given = [("quarter", vec![3]), ("half", vec![3]), ("whole", vec![0, 1])];
     let by_group = given.map(|(group, devices)| (group.parse().unwrap(), vec![devices])).into();
-    rig.runtime.start(&order, &Devices { by_group }).await.unwrap();
+    rig.runtime.start(CommandNumber(1), &order, &Devices { by_group }).await.unwrap();
     rig.running().await;
     assert_eq!(rig.ended().await, AttemptState::Succeeded);
     let log = rig.log(order.attempt, None).await;
@@ -85,7 +86,7 @@ async fn the_first_failure_ends_the_others_and_is_told_with_its_member_code_and_
         8,
         "import os, sys, time\nif os.environ['RANK'] == '5':\n  print('no such tensor'); sys.exit(7)\ntime.sleep(600)",
     );
-    rig.runtime.start(&order, &Devices::default()).await.unwrap();
+    rig.runtime.start(CommandNumber(1), &order, &Devices::default()).await.unwrap();
     let (class, message, code) = failure(rig.ended().await);
     assert_eq!((class, code), (FailureClass::User, Some(7)));
     assert!(message.contains("workers-5") && message.contains("exit code 7"), "{message}");
@@ -99,7 +100,7 @@ async fn an_absent_command_or_folder_is_the_users_failure_and_says_so() {
     let mut rig = Rig::new(dir.path());
     let groups = serde_json::json!([{"cpu": "1", "memory": "64Mi", "count": 2}]);
     let absent = order(serde_json::json!({"batch": {"command": ["no-such-program"], "groups": groups}}), 4);
-    rig.runtime.start(&absent, &Devices::default()).await.unwrap();
+    rig.runtime.start(CommandNumber(1), &absent, &Devices::default()).await.unwrap();
     let (class, message, _) = failure(rig.ended().await);
     assert_eq!(class, FailureClass::User);
     assert!(message.contains("command not found") && message.contains("no-such-program"), "{message}");
@@ -107,7 +108,7 @@ async fn an_absent_command_or_folder_is_the_users_failure_and_says_so() {
         serde_json::json!({"workingDir": "/no/such/folder", "batch": {"command": ["true"], "groups": groups}}),
         4,
     );
-    rig.runtime.start(&nowhere, &Devices::default()).await.unwrap();
+    rig.runtime.start(CommandNumber(1), &nowhere, &Devices::default()).await.unwrap();
     let (class, message, _) = failure(rig.ended().await);
     assert_eq!(class, FailureClass::User);
     assert!(message.contains("/no/such/folder") && message.contains("workingDir"), "{message}");
@@ -118,7 +119,7 @@ async fn a_member_killed_from_outside_is_the_infrastructures_failure() {
     let dir = tempfile::tempdir().unwrap();
     let mut rig = Rig::new(dir.path());
     let order = python(2, "import os, time\nif os.environ['RANK'] == '1': os.kill(os.getpid(), 9)\ntime.sleep(600)");
-    rig.runtime.start(&order, &Devices::default()).await.unwrap();
+    rig.runtime.start(CommandNumber(1), &order, &Devices::default()).await.unwrap();
     let (class, message, code) = failure(rig.ended().await);
     assert_eq!((class, code), (FailureClass::Infrastructure, Some(137)));
     assert!(message.contains("SIGKILL") && message.contains("memory"), "{message}");
@@ -150,7 +151,7 @@ async fn a_stop_ends_daemons_that_ignore_it_and_says_stopped_only_once_all_are_g
     let mut rig = Rig::new(dir.path());
     let order = python(1, STUBBORN);
     let attempt = order.attempt;
-    rig.runtime.start(&order, &Devices::default()).await.unwrap();
+    rig.runtime.start(CommandNumber(1), &order, &Devices::default()).await.unwrap();
     rig.running().await;
     let daemon = dir.path().join("attempts").join(attempt.to_string()).join("work/daemon");
     eventually("the daemon runs", || daemon.exists()).await;
@@ -165,7 +166,7 @@ async fn a_success_also_ends_what_the_program_left_behind() {
     let dir = tempfile::tempdir().unwrap();
     let mut rig = Rig::new(dir.path());
     let order = python(1, "import os, time\nif os.fork() == 0:\n  os.setsid()\n  time.sleep(600)\ntime.sleep(0.3)");
-    rig.runtime.start(&order, &Devices::default()).await.unwrap();
+    rig.runtime.start(CommandNumber(1), &order, &Devices::default()).await.unwrap();
     assert_eq!(rig.ended().await, AttemptState::Succeeded);
     assert_eq!(alive(order.attempt), Vec::<i32>::new());
 }
@@ -196,7 +197,7 @@ else:
     peer.sendall(f'{rank}\n'.encode())
 "#,
     );
-    rig.runtime.start(&order, &Devices::default()).await.unwrap();
+    rig.runtime.start(CommandNumber(1), &order, &Devices::default()).await.unwrap();
     assert_eq!(rig.ended().await, AttemptState::Succeeded);
     assert_eq!(rig.log(order.attempt, Some("workers-0")).await, "sum 2016\n");
 }
@@ -206,7 +207,7 @@ async fn a_log_is_followed_until_its_attempt_is_final() {
     let dir = tempfile::tempdir().unwrap();
     let mut rig = Rig::new(dir.path());
     let order = python(1, "import time\nfor n in range(5):\n  print('line', n); time.sleep(0.2)");
-    rig.runtime.start(&order, &Devices::default()).await.unwrap();
+    rig.runtime.start(CommandNumber(1), &order, &Devices::default()).await.unwrap();
     rig.running().await;
     let mut stream = rig.runtime.logs(order.attempt, None, true).unwrap();
     let mut pieces = Vec::new();

@@ -12,7 +12,7 @@ use agent::guard::sweep;
 use agent::runtime::Runtime;
 use protocol::control::{AttemptState, LaunchOrder};
 use protocol::errors::FailureClass;
-use protocol::ids::AttemptId;
+use protocol::ids::{AttemptId, CommandNumber};
 use protocol::workload::Framework;
 use runtime_support::{Rig, devices, order};
 
@@ -58,7 +58,7 @@ async fn a_job_trains_on_every_worker_and_leaves_no_process() {
     set_up(&rig).await;
     let order = ray("python ray_train.py --workers 2 --gpus-per-worker 8");
     let began = Instant::now();
-    rig.runtime.start(&order, &devices(&order)).await.unwrap();
+    rig.runtime.start(CommandNumber(1), &order, &devices(&order)).await.unwrap();
     rig.running().await;
     println!("running after {:.1} s", began.elapsed().as_secs_f32());
     println!("{} processes", alive(order.attempt).len());
@@ -89,7 +89,7 @@ async fn a_job_that_fails_says_why_and_a_killed_agent_finds_its_job_again() {
         let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         threads.block_on(async {
             let mut rig = Rig::new(&data);
-            rig.runtime.start(&launch, &devices(&launch)).await.unwrap();
+            rig.runtime.start(CommandNumber(1), &launch, &devices(&launch)).await.unwrap();
             rig.running().await;
             runtime_support::eventually("the job runs", || data.join("runs").exists()).await;
         });
@@ -135,7 +135,7 @@ async fn a_job_sees_its_cluster_grow_and_shrink_and_nothing_of_a_member_that_wen
         8,
     );
     let gpus = || std::fs::read_to_string(&seen).unwrap_or_default();
-    rig.runtime.start(&order, &devices(&order)).await.unwrap();
+    rig.runtime.start(CommandNumber(1), &order, &devices(&order)).await.unwrap();
     rig.running().await;
     runtime_support::eventually("the job sees one worker", || gpus() == "2").await;
 
@@ -172,7 +172,7 @@ async fn a_guard_killed_under_ray_leaves_no_daemon() {
     let mut rig = Rig::new(dir.path());
     set_up(&rig).await;
     let order = ray("sleep 600");
-    rig.runtime.start(&order, &devices(&order)).await.unwrap();
+    rig.runtime.start(CommandNumber(1), &order, &devices(&order)).await.unwrap();
     rig.running().await;
     let guard = runtime_support::guard_pid(dir.path(), order.attempt).unwrap();
     assert!(std::process::Command::new("kill").args(["-9", &guard.to_string()]).status().unwrap().success());

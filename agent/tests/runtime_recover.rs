@@ -12,6 +12,7 @@ use agent::guard::{REFUSED, durable, plan};
 use agent::runtime::{Devices, Runtime};
 use protocol::control::{AttemptState, LaunchOrder};
 use protocol::errors::FailureClass;
+use protocol::ids::CommandNumber;
 use runtime_support::{Rig, alive, eventually, guard_pid, python};
 
 /// Appends a line each time that it is run, then waits for a file named `end`.
@@ -31,7 +32,7 @@ fn start_and_lose_the_agent(data_dir: &Path, order: &LaunchOrder) {
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     threads.block_on(async {
         let mut rig = Rig::new(data_dir);
-        rig.runtime.start(order, &Devices::default()).await.unwrap();
+        rig.runtime.start(CommandNumber(1), order, &Devices::default()).await.unwrap();
         rig.running().await;
         eventually("it runs", || runs(data_dir, order) >= 1).await;
     });
@@ -55,7 +56,7 @@ fn an_agent_that_comes_back_finds_its_attempt_running_and_hears_its_end() {
         let mut rig = Rig::new(dir.path());
         assert_eq!(rig.runtime.recover().await.unwrap(), [(order.attempt, AttemptState::Running)]);
         // The coordinator may order the launch again: it is the same attempt.
-        rig.runtime.start(&order, &Devices::default()).await.unwrap();
+        rig.runtime.start(CommandNumber(1), &order, &Devices::default()).await.unwrap();
         std::fs::write(work(dir.path(), &order).join("end"), "").unwrap();
         assert_eq!(rig.ended().await, AttemptState::Succeeded);
         assert_eq!(runs(dir.path(), &order), 1);
@@ -74,7 +75,7 @@ fn an_attempt_that_ended_while_no_agent_looked_keeps_its_outcome() {
         eventually("it ends", || record.outcome().unwrap().is_some_and(|o| o.gone)).await;
         let mut rig = Rig::new(dir.path());
         assert_eq!(rig.runtime.recover().await.unwrap(), [(order.attempt, AttemptState::Succeeded)]);
-        rig.runtime.start(&order, &Devices::default()).await.unwrap();
+        rig.runtime.start(CommandNumber(1), &order, &Devices::default()).await.unwrap();
         assert_eq!(rig.ended().await, AttemptState::Succeeded);
         assert_eq!(runs(dir.path(), &order), 1);
     });
@@ -104,7 +105,7 @@ fn a_guard_killed_under_a_living_agent_leaves_nothing_and_is_the_infrastructures
     let order = python(1, DAEMON);
     block_on(async {
         let mut rig = Rig::new(dir.path());
-        rig.runtime.start(&order, &Devices::default()).await.unwrap();
+        rig.runtime.start(CommandNumber(1), &order, &Devices::default()).await.unwrap();
         rig.running().await;
         eventually("it runs", || runs(dir.path(), &order) == 1).await;
         kill(guard_pid(dir.path(), order.attempt).unwrap());
@@ -205,11 +206,11 @@ fn a_stop_of_an_attempt_that_never_came_keeps_it_from_ever_starting() {
         let mut rig = Rig::new(dir.path());
         rig.runtime.stop(order.attempt, 0).await.unwrap();
         assert_eq!(rig.ended().await, AttemptState::Stopped);
-        rig.runtime.start(&order, &Devices::default()).await.unwrap();
+        rig.runtime.start(CommandNumber(1), &order, &Devices::default()).await.unwrap();
         assert_eq!(rig.ended().await, AttemptState::Stopped);
         let mut rig = Rig::new(dir.path());
         assert_eq!(rig.runtime.recover().await.unwrap(), [(order.attempt, AttemptState::Stopped)]);
-        rig.runtime.start(&order, &Devices::default()).await.unwrap();
+        rig.runtime.start(CommandNumber(1), &order, &Devices::default()).await.unwrap();
         assert_eq!(rig.ended().await, AttemptState::Stopped);
         assert_eq!(runs(dir.path(), &order), 0);
     });
@@ -222,7 +223,7 @@ fn a_data_folder_deeper_than_a_sockets_address_works() {
     let order = python(2, "print('fine')");
     block_on(async {
         let mut rig = Rig::new(&deep);
-        rig.runtime.start(&order, &Devices::default()).await.unwrap();
+        rig.runtime.start(CommandNumber(1), &order, &Devices::default()).await.unwrap();
         assert_eq!(rig.ended().await, AttemptState::Succeeded);
     });
 }
@@ -233,7 +234,7 @@ fn a_shutdown_ends_everything_and_forgetting_keeps_the_logs() {
     let order = python(2, COUNTED);
     block_on(async {
         let mut rig = Rig::new(dir.path());
-        rig.runtime.start(&order, &Devices::default()).await.unwrap();
+        rig.runtime.start(CommandNumber(1), &order, &Devices::default()).await.unwrap();
         rig.running().await;
         eventually("both run", || runs(dir.path(), &order) == 2).await;
         rig.runtime.shutdown(1_000).await.unwrap();
@@ -247,7 +248,7 @@ fn a_shutdown_ends_everything_and_forgetting_keeps_the_logs() {
         assert_eq!(rig.runtime.recover().await.unwrap(), []);
         assert_eq!(rig.log(order.attempt, Some("workers-1")).await, "up\n");
         // Even then it is not run again.
-        rig.runtime.start(&order, &Devices::default()).await.unwrap();
+        rig.runtime.start(CommandNumber(1), &order, &Devices::default()).await.unwrap();
         assert_eq!(rig.ended().await, state);
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(runs(dir.path(), &order), 2);

@@ -11,6 +11,7 @@ use std::time::Instant;
 use agent::runtime::Runtime;
 use protocol::control::{AttemptState, LaunchOrder};
 use protocol::errors::FailureClass;
+use protocol::ids::CommandNumber;
 use protocol::workload::Framework;
 use runtime_support::{Rig, alive, devices, order};
 
@@ -43,7 +44,7 @@ async fn an_application_computes_on_every_executor_and_leaves_no_process() {
     set_up(&rig).await;
     let order = spark("spark_sum.py", &["--executors", "2"]);
     let began = Instant::now();
-    rig.runtime.start(&order, &devices(&order)).await.unwrap();
+    rig.runtime.start(CommandNumber(1), &order, &devices(&order)).await.unwrap();
     rig.running().await;
     println!("running after {:.1} s", began.elapsed().as_secs_f32());
     let state = rig.ended().await;
@@ -81,7 +82,7 @@ async fn executors_see_their_devices_and_the_driver_none() {
         }}),
         1,
     );
-    rig.runtime.start(&order, &devices(&order)).await.unwrap();
+    rig.runtime.start(CommandNumber(1), &order, &devices(&order)).await.unwrap();
     let state = rig.ended().await;
     let log = rig.log(order.attempt, None).await;
     assert_eq!(state, AttemptState::Succeeded, "{log}");
@@ -93,7 +94,7 @@ async fn an_application_that_fails_says_why() {
     let mut rig = Rig::new(dir.path());
     set_up(&rig).await;
     let order = spark("spark_sum.py", &["--rows", "1000", "--executors", "3"]);
-    rig.runtime.start(&order, &devices(&order)).await.unwrap();
+    rig.runtime.start(CommandNumber(1), &order, &devices(&order)).await.unwrap();
     let AttemptState::Failed { class, message, exit_code } = rig.ended().await else { panic!("not failed") };
     assert_eq!((class, exit_code), (FailureClass::User, Some(1)), "{message}");
     assert!(message.contains("only 2 of 3 executors took part"), "{message}");

@@ -14,6 +14,7 @@ Exit codes:
     2   wrong usage or bad input: nothing was sent
     3   no such workload or cluster
     4   the server can't be reached
+    5   a replica of an agent lost its Lease: start it again
   124   it took longer than --timeout
   130   interrupted; what was submitted goes on";
 

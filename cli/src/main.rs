@@ -51,9 +51,12 @@ fn main() -> ExitCode {
     exit::report(ended, &out)
 }
 
-/// What the roles note as they run goes to stderr, where RUST_LOG asks for it; by default only what needs a person.
+/// What is noted by default.
+const NOTED: &str = "error,agent::kube::leadership=info";
+
+/// What the roles note as they run goes to stderr, where RUST_LOG asks for it; by default only what needs a person, and who leads.
 fn trace() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| NOTED.into());
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let lines = tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(std::io::stderr);
     // A line that can't be written is lost; told on stderr, where it can't be written either, it would be a panic.

@@ -17,6 +17,7 @@ mod processes {
     pub mod dev;
     pub mod federation;
     pub mod kubernetes;
+    pub mod leadership;
     pub mod ledger;
     pub mod nodes;
     pub mod pauses;
@@ -31,8 +32,8 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use processes::world::World;
 use processes::{
-    attempts, bad_starts, certificates, commands, cordons, crashes, damage, demo, dev, kubernetes, ledger, nodes,
-    pauses, program, real_node, shares,
+    attempts, bad_starts, certificates, commands, cordons, crashes, damage, demo, dev, kubernetes, leadership, ledger,
+    nodes, pauses, program, real_node, shares,
 };
 
 /// What a test comes to: done, or not possible on this machine for this reason.
@@ -87,6 +88,7 @@ const TESTS: &[(&str, Test)] = &[
     ("cordons::a_drained_cluster_gives_what_runs_there_to_the_other", cordons::drained_and_removed),
     ("kubernetes::workloads_run_once_in_two_clusters_though_an_agent_is_killed", kubernetes::placed_once),
     ("real_node::ray_spark_and_batch_run_once_and_say_what_they_computed", real_node::frameworks),
+    ("leadership::moves_between_an_agents_replicas_and_nothing_is_lost_or_run_twice", leadership::moves),
     ("shares::of_one_gpu_are_never_more_than_the_whole_of_it", shares::of_one_gpu),
     ("commands::a_gang_that_must_wait_says_why_and_starts_when_there_is_room", commands::waiting_gang),
 ];

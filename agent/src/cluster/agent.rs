@@ -52,6 +52,8 @@ pub struct Agent {
     pub(super) journal: Journal,
     pub(super) records: BTreeMap<AttemptId, Record>,
     inbox: Inbox,
+    /// The highest command whose effect was on record when it was opened.
+    included: CommandNumber,
     lease: Lease,
     pub(super) reports: Reports,
     pub(super) table: Table,
@@ -81,6 +83,7 @@ impl Agent {
         }
         let mut agent = Self {
             inbox: Inbox::new(contents.last_command, contents.epoch),
+            included: contents.included,
             // Nonces of different lives do not meet unless a life asked 2^20 times a millisecond.
             lease: Lease::new(unix.0 << 20),
             reports: Reports::new(now),
@@ -188,8 +191,8 @@ impl Agent {
         let hello = AgentMessage::Hello {
             cluster: self.config.cluster.clone(),
             incarnation: self.journal.incarnation(),
-            last_command: self.inbox.last(),
-            attempts: self.attempts().cloned().collect(),
+            last_command: self.last_command(),
+            attempts: self.records.values().filter_map(Record::report).cloned().collect(),
         };
         out.push(Output::Send { replica, message: hello });
         self.ask_for_lease(replica, now, out);
@@ -237,9 +240,8 @@ impl Agent {
         match self.inbox.offer(held) {
             Verdict::OldEpoch => {}
             Verdict::Duplicate => {
-                if let Some(record) = self.records.get(&attempt) {
-                    let message = AgentMessage::Report(record.progress.report.clone());
-                    out.push(Output::Send { replica, message });
+                if let Some(report) = self.records.get(&attempt).and_then(Record::report) {
+                    out.push(Output::Send { replica, message: AgentMessage::Report(report.clone()) });
                 }
             }
             Verdict::Queued => self.reports.follow(replica, self.records.values(), out),
@@ -252,13 +254,13 @@ impl Agent {
         unix: UnixMs,
         out: &mut Vec<Output>,
     ) -> Result<(), JournalError> {
-        let lease_valid = self.lease.is_valid(now);
-        while let Some(held) = self.inbox.next(lease_valid) {
+        let knows_nodes = !self.config.follows_kubernetes || self.table.has_all_nodes();
+        while let Some(held) = self.inbox.next(knows_nodes && self.lease.is_valid(now)) {
             if !planted::is("launch-twice") {
                 self.journal.set_last_command(held.number);
             }
             match held.order {
-                Order::Launch(order) => self.launch(order, unix, out)?,
+                Order::Launch(order) => self.launch(held.number, order, unix, out)?,
                 Order::Stop(order) => self.stop(order, unix, out)?,
                 Order::Resize(order) => self.resize(held.number, *order, unix, out)?,
             }
@@ -266,12 +268,18 @@ impl Agent {
         Ok(())
     }
 
-    fn launch(&mut self, order: Box<LaunchOrder>, unix: UnixMs, out: &mut Vec<Output>) -> Result<(), JournalError> {
+    fn launch(
+        &mut self,
+        number: CommandNumber,
+        order: Box<LaunchOrder>,
+        unix: UnixMs,
+        out: &mut Vec<Output>,
+    ) -> Result<(), JournalError> {
         let attempt = order.attempt;
         if let Some(record) = self.records.get(&attempt) {
             if !planted::is("launch-twice") {
                 // Under whatever number it comes: an attempt is started once.
-                self.reports.send(&record.progress.report, out);
+                self.reports.send(record, out);
                 return Ok(());
             }
             self.table.release(attempt);
@@ -283,7 +291,7 @@ impl Agent {
         if let Some(launched) = &launched {
             self.journal.put_launched(attempt, launched)?;
             let (order, assignment) = (Box::new(launched.order.clone()), launched.assignment.clone());
-            out.push(Output::Start { order, assignment });
+            out.push(Output::Start { number, order, assignment });
         }
         self.enter(attempt, state, launched, None, unix, out)
     }
@@ -293,7 +301,7 @@ impl Agent {
         match self.records.get_mut(&attempt) {
             None => self.enter(attempt, AttemptState::Stopped, None, Some(order), unix, out),
             Some(record) if record.is_final() => {
-                self.reports.send(&record.progress.report, out);
+                self.reports.send(record, out);
                 Ok(())
             }
             Some(record) => {
@@ -316,7 +324,8 @@ impl Agent {
     ) -> Result<(), JournalError> {
         let revision = self.records.get(&attempt).map_or(0, |r| r.progress.report.revision) + 1;
         let report = AttemptReport { attempt, revision, state, resized: None, at: unix };
-        self.records.insert(attempt, Record { launched, progress: Progress { report, acked: 0, stop } });
+        let unrecorded = launched.is_some() && !self.journal.lasts();
+        self.records.insert(attempt, Record { launched, progress: Progress { report, acked: 0, stop }, unrecorded });
         self.say(attempt, out)
     }
 
@@ -338,9 +347,11 @@ impl Agent {
             }
             return Ok(());
         }
+        let has_begun = record.unrecorded && (state == AttemptState::Accepted || state.is_final());
+        record.unrecorded &= !has_begun;
         let report = &mut record.progress.report;
         if state == report.state || state == AttemptState::Accepted {
-            return Ok(());
+            return if has_begun { self.say(attempt, out) } else { Ok(()) };
         }
         report.revision += 1;
         report.state = state;
@@ -353,13 +364,13 @@ impl Agent {
 
     /// Journals an attempt's progress and reports it to the leader.
     pub(super) fn say(&mut self, attempt: AttemptId, out: &mut Vec<Output>) -> Result<(), JournalError> {
-        let progress = &self.records[&attempt].progress;
-        self.reports.send(&progress.report, out);
+        let record = &self.records[&attempt];
+        self.reports.send(record, out);
         if planted::is("ack-before-journal") {
             self.late.push(attempt);
             return Ok(());
         }
-        self.journal.put_progress(progress)
+        self.journal.put_progress(&record.progress)
     }
 
     fn write_late(&mut self) -> Result<(), JournalError> {
@@ -406,7 +417,7 @@ impl Agent {
             return;
         }
         // Every command up to here has its effect in the table: its launch is held there, or was refused.
-        let watermark = self.inbox.last();
+        let watermark = self.last_command();
         for (&replica, session) in &mut self.sessions {
             session.uplink.note(&self.table);
             if let Some(frame) = session.uplink.poll(&self.table, watermark, now) {
@@ -441,9 +452,9 @@ impl Agent {
         self.journal.incarnation()
     }
 
-    /// The highest command that it acted upon.
+    /// The highest command that it acted upon, by its records.
     pub fn last_command(&self) -> CommandNumber {
-        self.inbox.last()
+        self.inbox.last().max(self.included)
     }
 
     /// The highest epoch that it saw.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
 use protocol::control::{AttemptReport, GroupPlacement, LaunchOrder, NodeShare, Resized, StopOrder};
-use protocol::ids::{CommandNumber, GroupName, NodeName};
+use protocol::ids::{AttemptId, CommandNumber, GroupName, NodeName};
 use protocol::placement::add;
 
 use crate::runtime::Devices;
@@ -112,15 +112,43 @@ pub(crate) struct Progress {
     pub stop: Option<StopOrder>,
 }
 
+/// An attempt that is known from before, where that is not from a journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownAttempt {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// How it was launched; none where only its objects are known, or where it was stopped before its launch came.
+    pub launch: Option<KnownLaunch>,
+}
+
+/// How an attempt was launched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownLaunch {
+    /// The command.
+    pub number: CommandNumber,
+    /// The order.
+    pub order: LaunchOrder,
+    /// The nodes and devices that it was given.
+    pub assignment: Assignment,
+}
+
 /// Everything of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     /// None for an attempt that was stopped before any launch of it came, or that never started.
     pub launched: Option<Launched>,
     pub progress: Progress,
+    /// The runtime has not said yet that it has the launch on record, and this journal is none that lasts: the attempt is told to nobody,
+    /// so that its launch is sent again to whoever comes after.
+    pub unrecorded: bool,
 }
 
 impl Record {
+    /// What may be told of it.
+    pub fn report(&self) -> Option<&AttemptReport> {
+        (!self.unrecorded).then_some(&self.progress.report)
+    }
+
     pub fn is_final(&self) -> bool {
         self.progress.report.state.is_final()
     }

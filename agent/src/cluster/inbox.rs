@@ -80,11 +80,11 @@ impl Inbox {
         Verdict::Queued
     }
 
-    /// The next command whose turn it is. A launch or resize without a lease waits, and everything behind it: acting on a higher
+    /// The next command whose turn it is. A launch or resize that may not begin waits, and everything behind it: acting on a higher
     /// number first would make the lower one a duplicate.
-    pub fn next(&mut self, lease_valid: bool) -> Option<Held> {
+    pub fn next(&mut self, may_launch: bool) -> Option<Held> {
         let first = self.held.front()?;
-        if matches!(first.order, Order::Launch(_) | Order::Resize(_)) && !lease_valid {
+        if matches!(first.order, Order::Launch(_) | Order::Resize(_)) && !may_launch {
             return None;
         }
         let held = self.held.pop_front()?;

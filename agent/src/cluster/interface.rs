@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use protocol::control::{AgentMessage, AttemptState, ClusterInfo, CoordinatorMessage, LaunchOrder};
-use protocol::ids::{AttemptId, GroupName, NodeName, ReplicaId};
+use protocol::ids::{AttemptId, CommandNumber, GroupName, NodeName, ReplicaId};
 use protocol::node::NodeClosed;
 use protocol::resources::Resources;
 use protocol::sku::Sku;
@@ -78,6 +78,8 @@ pub struct AgentConfig {
     pub cluster: ClusterInfo,
     /// Declared nodes.
     pub nodes: Vec<DeclaredNode>,
+    /// Whether the nodes are those of a Kubernetes cluster: before all of them are known nothing is launched, for it would be refused.
+    pub follows_kubernetes: bool,
     /// Time between two requests for the lease, in ms.
     pub lease_every_ms: u64,
     /// Time after which reports that nobody acknowledged are sent again, in ms.
@@ -89,7 +91,8 @@ pub struct AgentConfig {
 impl AgentConfig {
     /// The usual times for this cluster and these nodes.
     pub fn new(cluster: ClusterInfo, nodes: Vec<DeclaredNode>) -> Self {
-        Self { cluster, nodes, lease_every_ms: 5_000, resend_every_ms: 3_000, pace: Pace::default() }
+        let (follows_kubernetes, pace) = (false, Pace::default());
+        Self { cluster, nodes, follows_kubernetes, lease_every_ms: 5_000, resend_every_ms: 3_000, pace }
     }
 }
 
@@ -154,6 +157,8 @@ pub enum Output {
     },
     /// Start this attempt; comes at most once for an attempt in the life of the journal.
     Start {
+        /// The command that ordered it.
+        number: CommandNumber,
         /// The order.
         order: Box<LaunchOrder>,
         /// Its members' nodes and devices.

@@ -1,5 +1,6 @@
 //! The agent's memory across restarts: which life this is, the highest command made durable, the highest epoch seen, and
-//! a record of each attempt. redb over any storage backend. Owned by [`super::Agent`] alone.
+//! a record of each attempt. redb over any storage backend. Owned by [`super::Agent`] alone. Where a runtime keeps all of that elsewhere, as in
+//! Kubernetes, the journal is made anew from there at each start ([`Journal::rebuilt`]) and keeps nothing.
 //!
 //! Changes collect in a batch; `commit` makes the whole batch durable in one transaction (one fdatasync), or none of it.
 //! A step commits before its outputs leave, so nothing that anyone hears can be forgotten.
@@ -7,10 +8,11 @@
 use std::collections::BTreeMap;
 
 use protocol::codec::{CodecError, decode_frame, encode_frame};
-use protocol::ids::{AttemptId, AttemptNumber, CommandNumber, Epoch, Incarnation, Uid};
+use protocol::control::{AttemptReport, AttemptState};
+use protocol::ids::{AttemptId, AttemptNumber, CommandNumber, Epoch, Incarnation, Uid, UnixMs};
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 
-use super::attempt::{Launched, Progress, Record};
+use super::attempt::{KnownAttempt, Launched, Progress, Record};
 
 /// The layout that this build writes and reads.
 const FORMAT: u128 = 8;
@@ -106,11 +108,27 @@ pub(crate) struct Contents {
     pub last_command: CommandNumber,
     pub epoch: Epoch,
     pub records: BTreeMap<AttemptId, Record>,
+    /// The highest command whose effect is in the records; above `last_command` where earlier ones may come again.
+    pub included: CommandNumber,
+}
+
+/// What a journal is made anew from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Which life of what is kept elsewhere this is.
+    pub incarnation: Incarnation,
+    /// The highest epoch that was seen.
+    pub epoch: Epoch,
+    /// Above every revision that was told so far.
+    pub revision: u64,
+    /// Everything that the runtime has.
+    pub attempts: Vec<KnownAttempt>,
 }
 
 /// The journal.
 pub struct Journal {
-    db: Database,
+    /// None keeps nothing.
+    db: Option<Database>,
     incarnation: Incarnation,
     contents: Contents,
     batch: Batch,
@@ -158,7 +176,27 @@ impl Journal {
         }
         write.commit().map_err(storage("commit the first write"))?;
         let contents = read(&db)?;
-        Ok(Self { db, incarnation, contents, batch: Batch::default(), commits: 0 })
+        Ok(Self { db: Some(db), incarnation, contents, batch: Batch::default(), commits: 0 })
+    }
+
+    /// A journal that keeps nothing, of what is kept elsewhere. Which commands were acted upon is not known: each may come again, and what
+    /// an attempt's records tell of it counts.
+    pub fn rebuilt(from: Elsewhere, unix: UnixMs) -> Self {
+        let Elsewhere { incarnation, epoch, revision, attempts } = from;
+        let mut contents = Contents { epoch, ..Contents::default() };
+        for KnownAttempt { attempt, launch } in attempts {
+            contents.included = contents.included.max(launch.as_ref().map_or(CommandNumber(0), |l| l.number));
+            let launched = launch.map(|l| Launched { order: l.order, assignment: l.assignment, sized: None });
+            let report = AttemptReport { attempt, revision, state: AttemptState::Accepted, resized: None, at: unix };
+            let progress = Progress { report, acked: 0, stop: None };
+            contents.records.insert(attempt, Record { launched, progress, unrecorded: false });
+        }
+        Self { db: None, incarnation, contents, batch: Batch::default(), commits: 0 }
+    }
+
+    /// Whether it is there after a restart.
+    pub(crate) fn lasts(&self) -> bool {
+        self.db.is_some()
     }
 
     /// Which life of the data directory this is.
@@ -206,7 +244,8 @@ impl Journal {
             return Ok(());
         }
         let batch = std::mem::take(&mut self.batch);
-        let write = self.db.begin_write().map_err(storage("begin"))?;
+        let Some(db) = &self.db else { return Ok(()) };
+        let write = db.begin_write().map_err(storage("begin"))?;
         if batch.last_command.is_some() || batch.epoch.is_some() {
             let mut meta = write.open_table(META).map_err(storage("open its table meta"))?;
             if let Some(number) = batch.last_command {
@@ -283,6 +322,7 @@ fn read(db: &Database) -> Result<Contents, JournalError> {
         last_command: CommandNumber(number("last_command")?),
         epoch: Epoch(number("epoch")?),
         records: BTreeMap::new(),
+        included: CommandNumber(number("last_command")?),
     };
     let launched = read.open_table(LAUNCHED).map_err(storage("open its table launched"))?;
     let progress = read.open_table(PROGRESS).map_err(storage("open its table progress"))?;
@@ -298,7 +338,7 @@ fn read(db: &Database) -> Result<Contents, JournalError> {
             Some(bytes) => Some(decode_frame::<Launched>(bytes.value()).map_err(|e| damaged(e.to_string()))?),
             None => None,
         };
-        contents.records.insert(id, Record { launched, progress });
+        contents.records.insert(id, Record { launched, progress, unrecorded: false });
     }
     Ok(contents)
 }

@@ -23,9 +23,9 @@ mod uplink;
 mod tests;
 
 pub use agent::{Agent, OpenError, StepError};
-pub use attempt::{Assignment, MemberAssignment};
+pub use attempt::{Assignment, KnownAttempt, KnownLaunch, MemberAssignment};
 pub use interface::{AgentConfig, ClusterNode, DeclaredNode, Input, KubernetesInput, NodePods, Output};
-pub use journal::{Journal, JournalError};
+pub use journal::{Elsewhere, Journal, JournalError};
 pub use nodes::{NodeInput, NodeSession};
 pub(crate) use table::MAX_DEVICES;
 pub use table::{IDLE_MEMORY_MIB, KUBERNETES_SILENT_AFTER_MS, STALE_AFTER_MS, Table};

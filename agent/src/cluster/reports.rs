@@ -1,7 +1,7 @@
 //! To whom reports go, and when they go again: at once to the leader, again to a new leader, and again every few seconds
 //! until they are committed. The records themselves are [`super::Agent`]'s.
 
-use protocol::control::{AgentMessage, AttemptReport};
+use protocol::control::AgentMessage;
 use protocol::ids::{MonotonicMs, ReplicaId};
 
 use super::attempt::Record;
@@ -38,10 +38,10 @@ impl Reports {
         }
     }
 
-    /// Sends one report to the leader. Without one it waits: the next session's hello carries it, and the next leader
+    /// Sends the report on one attempt to the leader. Without one it waits: the next session's hello carries it, and the next leader
     /// gets it.
-    pub fn send(&self, report: &AttemptReport, out: &mut Vec<Output>) {
-        if let Some(replica) = self.leader {
+    pub fn send(&self, record: &Record, out: &mut Vec<Output>) {
+        if let (Some(replica), Some(report)) = (self.leader, record.report()) {
             out.push(Output::Send { replica, message: AgentMessage::Report(report.clone()) });
         }
     }
@@ -49,7 +49,7 @@ impl Reports {
     /// Sends everything that is not acknowledged.
     pub fn send_open<'a>(&self, records: impl Iterator<Item = &'a Record>, out: &mut Vec<Output>) {
         for record in records.filter(|r| !r.is_acked()) {
-            self.send(&record.progress.report, out);
+            self.send(record, out);
         }
     }
 

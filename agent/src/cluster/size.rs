@@ -24,7 +24,7 @@ impl Agent {
         let Some(record) = self.records.get_mut(&attempt) else { return Ok(()) };
         let ends = record.is_final() || record.progress.stop.is_some();
         let Some(launched) = record.launched.as_mut().filter(|_| !ends) else {
-            self.reports.send(&record.progress.report, out);
+            self.reports.send(record, out);
             return Ok(());
         };
         let before = launched.sized.take();

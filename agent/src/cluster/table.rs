@@ -209,6 +209,11 @@ impl Table {
         self.rows.len()
     }
 
+    /// Whether every node of its Kubernetes cluster is in it.
+    pub(crate) fn has_all_nodes(&self) -> bool {
+        self.kubernetes.has_all_nodes()
+    }
+
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }

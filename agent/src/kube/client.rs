@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::Method;
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -25,10 +26,15 @@ use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep};
 use tower::{BoxError, ServiceBuilder, service_fn};
 
+use super::leadership::{Gate, Guarded, Shut};
+
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the server may be silent. A watch has to be shorter than this, or it is cut while nothing happens.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long what was sent may go unacknowledged by the server's kernel.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
 /// By which right the agent speaks to its cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,21 +71,30 @@ pub enum ClientError {
 
 /// Makes a client. Asks nothing of the server yet: it may be away, and come later.
 pub async fn connect(access: &Access) -> Result<Client, ClientError> {
-    connect_with(access, READ_TIMEOUT).await
+    connect_with(access, READ_TIMEOUT, None).await
+}
+
+/// A client that changes something only while this gate is open.
+pub async fn connect_behind(access: &Access, gate: Arc<Gate>) -> Result<Client, ClientError> {
+    connect_with(access, READ_TIMEOUT, Some(gate)).await
 }
 
 /// The same for a server that may be silent for so long.
-pub(super) async fn connect_with(access: &Access, patience: Duration) -> Result<Client, ClientError> {
+pub(super) async fn connect_with(
+    access: &Access,
+    patience: Duration,
+    gate: Option<Arc<Gate>>,
+) -> Result<Client, ClientError> {
     match access {
         Access::Kubeconfig { file, context } => {
             let wrong = |cause| ClientError::Kubeconfig { file: file.clone(), cause };
             let config = read(file, context.clone()).await.map_err(wrong)?;
-            client(&config, patience).map_err(wrong)
+            client(&config, patience, gate).map_err(wrong)
         }
         Access::InCluster => {
             let wrong = |cause| ClientError::InCluster { cause };
             let config = Config::incluster().map_err(|e| wrong(with_causes(&e)))?;
-            client(&config, patience).map_err(wrong)
+            client(&config, patience, gate).map_err(wrong)
         }
     }
 }
@@ -96,7 +111,7 @@ async fn read(file: &Path, context: Option<String>) -> Result<Config, String> {
     Config::from_custom_kubeconfig(read, &options).await.map_err(|e| with_causes(&e))
 }
 
-fn client(config: &Config, patience: Duration) -> Result<Client, String> {
+fn client(config: &Config, patience: Duration, gate: Option<Arc<Gate>>) -> Result<Client, String> {
     if config.accept_invalid_certs {
         return Err("insecure-skip-tls-verify is not supported; give its certificate-authority instead".to_owned());
     }
@@ -116,6 +131,8 @@ fn client(config: &Config, patience: Duration) -> Result<Client, String> {
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
     tcp.set_keepalive(Some(READ_TIMEOUT));
+    // The kernel gives up what nobody acknowledges, also when this process is gone: nothing that was sent arrives much later.
+    tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     let https = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
     let https = match &config.tls_server_name {
         Some(name) => {
@@ -126,8 +143,13 @@ fn client(config: &Config, patience: Duration) -> Result<Client, String> {
     };
     let pool = Pool::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(https.wrap_connector(tcp));
     let send = move |request: http::Request<Body>| {
-        let answer = pool.request(request);
+        let shut = request.method() != Method::GET && gate.as_ref().is_some_and(|gate| !gate.is_open());
+        let gate = gate.clone();
+        let answer = pool.request(request.map(|body| Guarded::new(body, gate)));
         async move {
+            if shut {
+                return Err(BoxError::from(Shut));
+            }
             // Also while the connection is made: TLS has no time limit of its own.
             let answer = tokio::time::timeout(patience, answer).await.map_err(|_| BoxError::from(Silent(patience)))?;
             Ok::<_, BoxError>(answer.map_err(BoxError::from)?.map(|body| Patient::new(body, patience)))

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use kube::Client;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -22,9 +22,21 @@ const WAITING: usize = 1024;
 
 /// Follows the cluster's nodes and pods, and tells `inbox` of them, until it is stopped or nobody listens.
 pub async fn run(client: Client, inbox: mpsc::Sender<KubernetesInput>, stop: CancellationToken) {
+    let (_always, tell) = watch::channel(true);
+    run_ahead(client, inbox, tell, stop).await;
+}
+
+/// The same ahead of time: nothing is told before `tell` says so, and then at once.
+pub async fn run_ahead(
+    client: Client,
+    inbox: mpsc::Sender<KubernetesInput>,
+    tell: watch::Receiver<bool>,
+    stop: CancellationToken,
+) {
     let (node_news, nodes) = mpsc::channel(WAITING);
     let (pod_news, pods) = mpsc::channel(WAITING);
-    let feed = Feed { nodes, pods, inbox, store: Store::default(), nodes_at: None, pods_at: None, silent: false };
+    let store = Store::default();
+    let feed = Feed { nodes, pods, inbox, tell, store, nodes_at: None, pods_at: None, silent: false };
     tokio::select! {
         () = follow::<NodeObject>(client.clone(), node_news) => {}
         () = follow::<PodObject>(client, pod_news) => {}
@@ -37,6 +49,7 @@ struct Feed {
     nodes: mpsc::Receiver<News<<NodeObject as super::follow::Kind>::Seen>>,
     pods: mpsc::Receiver<News<<PodObject as super::follow::Kind>::Seen>>,
     inbox: mpsc::Sender<KubernetesInput>,
+    tell: watch::Receiver<bool>,
     store: Store,
     /// Up to when all nodes are known.
     nodes_at: Option<Instant>,
@@ -78,13 +91,16 @@ impl Feed {
                     for complaint in self.store.take_complaints() {
                         tracing::error!("{complaint}");
                     }
+                    self.complain(&trouble);
+                    if !*self.tell.borrow() {
+                        continue;
+                    }
                     if let Some(changed) = self.store.take_news() {
                         // What goes with it is true of the moment at which it was read, so that it goes first.
                         if self.inbox.send(changed).await.is_err() {
                             return;
                         }
                     }
-                    self.complain(&trouble);
                     if said_at.is_none_or(|at| at.elapsed() >= SAY_CURRENT)
                         && let (Some(nodes_at), Some(pods_at)) = (self.nodes_at, self.pods_at)
                     {

@@ -2,7 +2,8 @@
 //! agent runs, and told to the cluster role as [`KubernetesInput`](crate::cluster::KubernetesInput).
 //!
 //! [`follow`] lists and watches one kind of object each; [`seen`] says what is kept of an object; [`store`] adds up by node; [`feed`] gathers what
-//! changed and hands it on, a few times a second. Only the trimmed records are in memory.
+//! changed and hands it on, a few times a second. Only the trimmed records are in memory. [`leadership`] is apart from them: which of the
+//! agent's replicas acts.
 
 mod amounts;
 mod backoff;
@@ -10,6 +11,7 @@ mod client;
 mod feed;
 mod follow;
 mod http;
+pub mod leadership;
 mod objects;
 mod quantity;
 mod seen;
@@ -20,8 +22,8 @@ mod tests;
 
 pub(crate) use backoff::Backoff;
 pub(crate) use client::with_causes;
-pub use client::{Access, ClientError, connect};
-pub use feed::run;
+pub use client::{Access, ClientError, connect, connect_behind};
+pub use feed::{run, run_ahead};
 
 /// The resource under which NVIDIA's device plugin offers whole GPUs; the taint of nodes that have some goes by the same name.
 pub(crate) const GPU: &str = "nvidia.com/gpu";

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::nodes::NodeHandle;
 use super::orders::RuntimeOrder;
 use crate::cluster::{Agent, AgentConfig, Input, Journal, NodeInput, NodeSession, OpenError, Output, StepError};
+use crate::kube::leadership::{self, Epochs};
 
 /// Time between two ticks.
 const TICK: Duration = Duration::from_millis(50);
@@ -33,6 +34,8 @@ pub struct Core {
     first: Vec<Output>,
     events: mpsc::Receiver<Event>,
     orders: mpsc::UnboundedSender<RuntimeOrder>,
+    /// Where the agent has replicas: by which right it acts.
+    epochs: Option<Epochs>,
     links: BTreeMap<ReplicaId, mpsc::Sender<AgentMessage>>,
     nodes: BTreeMap<NodeSession, NodeHandle>,
     started: Instant,
@@ -46,10 +49,11 @@ impl Core {
         recovered: Vec<(AttemptId, AttemptState)>,
         events: mpsc::Receiver<Event>,
         orders: mpsc::UnboundedSender<RuntimeOrder>,
+        epochs: Option<Epochs>,
     ) -> Result<Self, OpenError> {
         let started = Instant::now();
         let (agent, first) = Agent::open(journal, config, recovered, MonotonicMs(0), unix_now())?;
-        Ok(Self { agent, first, events, orders, links: BTreeMap::new(), nodes: BTreeMap::new(), started })
+        Ok(Self { agent, first, events, orders, epochs, links: BTreeMap::new(), nodes: BTreeMap::new(), started })
     }
 
     /// Starts the thread. A journal that fails ends the whole process: only what is durable counts, and the next start reads
@@ -79,6 +83,7 @@ impl Core {
     }
 
     async fn turn_until_stopped(&mut self, stop: &CancellationToken) -> Result<(), StepError> {
+        self.must_lead();
         for output in std::mem::take(&mut self.first) {
             self.carry_out(output);
         }
@@ -111,11 +116,30 @@ impl Core {
                 () = stop.cancelled() => return Ok(()),
             };
             let now = MonotonicMs(self.started.elapsed().as_millis() as u64);
-            for output in self.agent.step(now, unix_now(), input)? {
+            // A process that stood still may find its time over in the middle of this.
+            self.must_lead();
+            let outputs = self.agent.step(now, unix_now(), input)?;
+            let epoch = self.agent.epoch();
+            if let Some(epochs) = self.epochs.as_mut().filter(|epochs| !epochs.has(epoch)) {
+                // Before anything of a newer epoch is acted upon, whoever leads next knows of it.
+                tokio::select! {
+                    () = epochs.write(epoch) => {}
+                    () = stop.cancelled() => return Ok(()),
+                }
+            }
+            self.must_lead();
+            for output in outputs {
                 self.carry_out(output);
             }
         }
         Ok(())
+    }
+
+    /// Ends the process where another replica may act.
+    fn must_lead(&self) {
+        if self.epochs.as_ref().is_some_and(|epochs| !epochs.may_act()) {
+            leadership::end("its time was over before it could be renewed");
+        }
     }
 
     fn carry_out(&mut self, output: Output) {
@@ -129,7 +153,7 @@ impl Core {
                 }
                 return;
             }
-            Output::Start { order, assignment } => RuntimeOrder::Start(order, assignment),
+            Output::Start { number, order, assignment } => RuntimeOrder::Start(number, order, assignment),
             Output::Resize { order, assignment, leaving, grace_ms } => {
                 RuntimeOrder::Resize(order, assignment, leaving, grace_ms)
             }
@@ -155,6 +179,6 @@ impl Core {
     }
 }
 
-fn unix_now() -> UnixMs {
+pub(super) fn unix_now() -> UnixMs {
     UnixMs(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64))
 }

@@ -1,4 +1,4 @@
-//! An agent's process, from top to bottom: open the journal, find what runs, read the GPUs, follow Kubernetes, let nodes in, connect to every
+//! An agent's process, from top to bottom: lead, where there are replicas, open the journal, find what runs, read the GPUs, follow Kubernetes, let nodes in, connect to every
 //! coordinator replica, step the cluster role for all that happens; stop in the other order. [`node`] is the other end of a
 //! node's link, in a process of its own.
 
@@ -7,29 +7,33 @@ mod link;
 pub mod node;
 mod nodes;
 mod orders;
+mod stand;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::control::ClusterInfo;
-use protocol::ids::{Incarnation, ReplicaId};
+use protocol::control::{AttemptState, ClusterInfo};
+use protocol::ids::{AttemptId, Incarnation, ReplicaId};
 use protocol::quic::{AGENT_ALPN, Credentials, TlsError, client_config};
 use quinn::Endpoint;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cluster::{AgentConfig, DeclaredNode, Input, Journal, JournalError, NodeInput, NodeSession, OpenError};
+use crate::cluster::{
+    AgentConfig, DeclaredNode, Elsewhere, Input, Journal, JournalError, KnownAttempt, NodeInput, NodeSession, OpenError,
+};
 use crate::kube;
+use crate::kube::leadership::{Epochs, Leadership, LeaseError, LeaseSettings, Reign};
 use crate::node::{NodeConfig, NodeSampler};
 use crate::runtime::any::AnyRuntime;
-use crate::runtime::kubernetes::{KubernetesRuntime, KubernetesSettings};
-use crate::runtime::process::{ProcessConfig, ProcessRuntime};
+use crate::runtime::kubernetes::KubernetesSettings;
 use crate::runtime::{Runtime, RuntimeError, RuntimeEvent};
+pub use stand::{Stand, stand};
 
 /// What an agent needs to start.
 pub struct Config {
@@ -41,7 +45,7 @@ pub struct Config {
     pub credentials: Credentials,
     /// Where the coordinators listen.
     pub coordinators: BTreeMap<ReplicaId, SocketAddr>,
-    /// Where its journal and its attempts lie.
+    /// Where its journal and its attempts lie; in Kubernetes they lie there, and this is not used.
     pub data_dir: PathBuf,
     /// Where Python environments are kept.
     pub cache_dir: PathBuf,
@@ -63,6 +67,8 @@ pub struct Kubernetes {
     pub access: kube::Access,
     /// How attempts are run in it.
     pub settings: KubernetesSettings,
+    /// By which its agent's replicas agree who acts.
+    pub lease: LeaseSettings,
 }
 
 /// Why an agent did not start.
@@ -99,6 +105,9 @@ pub enum StartError {
     /// Its access to Kubernetes.
     #[error(transparent)]
     Kubernetes(#[from] kube::ClientError),
+    /// Its part in the election of a leader.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     /// Its sockets or thread.
     #[error("{what}: {cause}")]
     System {
@@ -124,37 +133,25 @@ pub struct Running {
     sampler: Option<Arc<NodeSampler>>,
     listener: Option<Endpoint>,
     thread: Option<std::thread::JoinHandle<()>>,
+    leadership: Option<Leadership>,
 }
 
+/// How long an agent that is stopped waits for what it is making.
+const SETTLE: Duration = Duration::from_millis(500);
 /// Events of runtime and links that may wait for the core.
 const INBOX: usize = 4096;
 /// What is known of Kubernetes that may wait for the core: each may be many nodes.
 const KUBERNETES_INBOX: usize = 4;
 
-/// Starts an agent: what ran before is found again first.
-pub async fn start(mut config: Config) -> Result<Running, StartError> {
+/// Starts an agent, once it leads: what ran before is found again first.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    stand(config).await?.start().await
+}
+
+/// Starts what was set up; what leads it stays in the caller's hand.
+async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Result<Running, StartError> {
+    let Stand { mut config, runtime, events: runtime_events, capacity, tasks, stop, .. } = stand;
     let system = |what| move |cause| StartError::System { what, cause };
-    let (events, runtime_events) = mpsc::channel(INBOX);
-    let (runtime, kubernetes) = match config.kubernetes.take() {
-        Some(Kubernetes { access, mut settings }) => {
-            settings.log_folder = Some(config.data_dir.join("logs"));
-            let client = kube::connect(&access).await?;
-            let runtime = KubernetesRuntime::new(client.clone(), settings, events);
-            (AnyRuntime::Kubernetes(runtime), Some(client))
-        }
-        None => {
-            let process = ProcessConfig {
-                data_dir: config.data_dir.clone(),
-                cache_dir: config.cache_dir,
-                runtime_dir: config.runtime_dir,
-                guard: config.guard,
-                cluster: config.cluster.name.clone(),
-                log_retention: Duration::from_secs(24 * 3600),
-            };
-            (AnyRuntime::Process(ProcessRuntime::new(process, events)?), None)
-        }
-    };
-    let journal = open_journal(&config.data_dir.join("agent.redb"))?;
     let mut missing = Vec::new();
     for check in runtime.frameworks().await {
         if let Some(why) = check.missing {
@@ -162,7 +159,7 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
             missing.push((check.framework, why));
         }
     }
-    let recovered = runtime.recover().await?;
+    let (journal, recovered) = recover(&runtime, reign, &config.data_dir).await?;
     let own_node = config.node.as_ref().map(|node| node.node.clone());
     let (sampler, frames) = match config.node.map(NodeSampler::start).transpose()? {
         Some((sampler, frames)) => (Some(Arc::new(sampler)), Some(frames)),
@@ -177,7 +174,6 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
     };
     let nodes = listener.as_ref().map(Endpoint::local_addr).transpose().map_err(system("QUIC socket for nodes"))?;
 
-    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let (inbox, inputs) = mpsc::channel(INBOX);
     let bind = if config.coordinators.values().any(SocketAddr::is_ipv6) { "[::]:0" } else { "0.0.0.0:0" };
     let bind =
@@ -214,9 +210,9 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
         let read = move |frame| own(NodeInput::Frame(frame));
         tasks.spawn(orders::forward(frames, inbox.clone(), stop.clone(), read));
     }
-    if let Some(client) = kubernetes {
-        let (said, capacity) = mpsc::channel(KUBERNETES_INBOX);
-        tasks.spawn(kube::run(client, said, stop.clone()));
+    let follows_kubernetes = capacity.is_some();
+    if let Some((capacity, tell)) = capacity {
+        tell.send_replace(true);
         tasks.spawn(orders::forward(capacity, inbox.clone(), stop.clone(), Input::Kubernetes));
     }
     if let Some(endpoint) = listener.clone() {
@@ -226,13 +222,35 @@ pub async fn start(mut config: Config) -> Result<Running, StartError> {
     let (orders, waiting) = mpsc::unbounded_channel();
     tasks.spawn(orders::carry_out(runtime.clone(), waiting, inbox, sampler.clone(), stop.clone()));
     let cluster = config.cluster.clone();
-    let core = core::Core::open(journal, AgentConfig::new(config.cluster, config.nodes), recovered, inputs, orders)?;
+    let agent = AgentConfig { follows_kubernetes, ..AgentConfig::new(config.cluster, config.nodes) };
+    let core = core::Core::open(journal, agent, recovered, inputs, orders, epochs)?;
     let thread = core.start(stop.clone()).map_err(system("the core's thread"))?;
     tracing::info!(cluster = %cluster.name, "agent runs");
-    Ok(Running { runtime, cluster, nodes, missing, stop, tasks, sampler, listener, thread: Some(thread) })
+    let (leadership, thread) = (None, Some(thread));
+    Ok(Running { runtime, cluster, nodes, missing, stop, tasks, sampler, listener, thread, leadership })
 }
 
-fn open_journal(place: &std::path::Path) -> Result<Journal, StartError> {
+/// What the agent remembers, and what the runtime found: in Kubernetes both are the runtime's records, which all replicas share.
+async fn recover(
+    runtime: &AnyRuntime,
+    reign: Option<Reign>,
+    data_dir: &Path,
+) -> Result<(Journal, Vec<(AttemptId, AttemptState)>), StartError> {
+    let (AnyRuntime::Kubernetes(kubernetes), Some(reign)) = (runtime, reign) else {
+        // Opened first: it keeps a second agent out.
+        let journal = open_journal(&data_dir.join("agent.redb"))?;
+        return Ok((journal, runtime.recover().await?));
+    };
+    let (attempts, states): (Vec<KnownAttempt>, Vec<AttemptState>) =
+        kubernetes.recover_known().await?.into_iter().unzip();
+    let found = attempts.iter().map(|known| known.attempt).zip(states).collect();
+    // No leadership tells 2^32 revisions of an attempt: each begins above all that were told before.
+    let revision = (u64::from(reign.number) << 32) + 1;
+    let elsewhere = Elsewhere { incarnation: reign.life, epoch: reign.epoch, revision, attempts };
+    Ok((Journal::rebuilt(elsewhere, core::unix_now()), found))
+}
+
+fn open_journal(place: &Path) -> Result<Journal, StartError> {
     let folder = |cause| StartError::Folder { place: place.to_owned(), cause };
     if let Some(parent) = place.parent() {
         std::fs::create_dir_all(parent).map_err(folder)?;
@@ -245,16 +263,30 @@ fn open_journal(place: &std::path::Path) -> Result<Journal, StartError> {
 }
 
 impl Running {
-    /// Stops the agent and leaves its attempts running: the next start finds them again.
+    /// Stops the agent and leaves its attempts running: the next start, or the next replica, finds them again.
     pub async fn stop(mut self) {
         self.stop_roles().await;
+        if let AnyRuntime::Kubernetes(runtime) = &self.runtime {
+            runtime.settle(SETTLE).await;
+        }
+        self.let_go().await;
     }
 
     /// Ends every attempt, sees that all are gone, and stops.
     pub async fn stop_with_attempts(mut self, grace_ms: u64) -> Result<(), RuntimeError> {
         // First, so that no order that is under way starts anything new.
         self.stop_roles().await;
-        self.runtime.shutdown(grace_ms).await
+        let ended = self.runtime.shutdown(grace_ms).await;
+        self.let_go().await;
+        ended
+    }
+
+    /// Nothing is done any more: another replica may take over.
+    async fn let_go(self) {
+        drop(self.runtime);
+        if let Some(leadership) = self.leadership {
+            leadership.release().await;
+        }
     }
 
     async fn stop_roles(&mut self) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use protocol::control::{AttemptState, LaunchOrder};
 use protocol::errors::FailureClass;
-use protocol::ids::AttemptId;
+use protocol::ids::{AttemptId, CommandNumber};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -16,8 +16,8 @@ use crate::runtime::{Devices, Runtime, RuntimeError};
 
 /// Something that the cluster role wants done.
 pub enum RuntimeOrder {
-    /// Start an attempt.
-    Start(Box<LaunchOrder>, Assignment),
+    /// Start an attempt, as this command says.
+    Start(CommandNumber, Box<LaunchOrder>, Assignment),
     /// Give an attempt these members, and end these within this grace, in ms.
     Resize(Box<LaunchOrder>, Assignment, Vec<MemberAssignment>, u64),
     /// End an attempt within this grace, in ms.
@@ -43,8 +43,8 @@ pub async fn carry_out(
         };
         let (attempt, result) = match order {
             None => return,
-            Some(RuntimeOrder::Start(order, assignment)) => {
-                (order.attempt, runtime.start(&order, &Devices::from(&assignment)).await)
+            Some(RuntimeOrder::Start(number, order, assignment)) => {
+                (order.attempt, runtime.start(number, &order, &Devices::from(&assignment)).await)
             }
             Some(RuntimeOrder::Resize(order, assignment, leaving, grace_ms)) => {
                 let resized = runtime.resize(&order, &assignment.members, &leaving, grace_ms).await;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use protocol::control::{AttemptState, LaunchOrder};
-use protocol::ids::AttemptId;
+use protocol::ids::{AttemptId, CommandNumber};
 use protocol::workload::Framework;
 
 use super::kubernetes::{self, KubernetesLog, KubernetesRuntime};
@@ -89,10 +89,10 @@ impl AnyRuntime {
 }
 
 impl Runtime for AnyRuntime {
-    async fn start(&self, order: &LaunchOrder, devices: &Devices) -> Result<(), RuntimeError> {
+    async fn start(&self, number: CommandNumber, order: &LaunchOrder, devices: &Devices) -> Result<(), RuntimeError> {
         match self {
-            AnyRuntime::Process(runtime) => runtime.start(order, devices).await,
-            AnyRuntime::Kubernetes(runtime) => runtime.start(order, devices).await,
+            AnyRuntime::Process(runtime) => runtime.start(number, order, devices).await,
+            AnyRuntime::Kubernetes(runtime) => runtime.start(number, order, devices).await,
         }
     }
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 
 use protocol::control::{AttemptState, LaunchOrder};
-use protocol::ids::{AttemptId, GroupName};
+use protocol::ids::{AttemptId, CommandNumber, GroupName};
 use protocol::workload::Framework;
 
 use crate::cluster::MemberAssignment;
@@ -86,8 +86,14 @@ pub enum RuntimeError {
 /// What the cluster role asks of a runtime.
 pub trait Runtime: Send + Sync + 'static {
     /// Takes an attempt: returns once its record is durable; what becomes of it follows as events. An attempt that was
-    /// taken (or stopped) before is not started again: its state is sent once more.
-    fn start(&self, order: &LaunchOrder, devices: &Devices) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+    /// taken (or stopped) before is not started again: its state is sent once more. `number` is that of the command, for a runtime whose
+    /// records stand in for the agent's journal.
+    fn start(
+        &self,
+        number: CommandNumber,
+        order: &LaunchOrder,
+        devices: &Devices,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Gives a running attempt these members and ends those that leave: returns once the order is durable; which are gone follows
     /// as events. A later order replaces an earlier one, and the same may come again. Nothing happens to an attempt that is not there.

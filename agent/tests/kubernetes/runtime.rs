@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use agent::runtime::Runtime;
 use agent::runtime::kubernetes::KubernetesSettings;
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
 use protocol::control::AttemptState;
 use protocol::errors::FailureClass;
+use protocol::ids::CommandNumber;
 use serde_json::json;
 use testbed::{Binaries, ControlPlane, make_namespace};
 
@@ -54,10 +55,15 @@ async fn runs_to_its_end(plane: &ControlPlane) -> anyhow::Result<()> {
     ensure!(made(plane, "jobs", "ends")?.len() == 1, "{:?}", made(plane, "jobs", "ends")?);
     ensure!(made(plane, "services", "ends")?.len() == 1);
 
-    // The next agent knows how it ended, until it is acknowledged.
+    // The next agent knows how it ended and what it was given, until it is acknowledged.
     drop(running);
     let running = Running::new(client.clone(), settings(&[]));
-    ensure!(running.runtime.recover().await? == [(order.attempt, AttemptState::Succeeded)]);
+    let found = running.runtime.recover_known().await?;
+    let [(known, AttemptState::Succeeded)] = &found[..] else { anyhow::bail!("{found:?}") };
+    let launch = known.launch.as_ref().context("it was launched")?;
+    ensure!(launch.order == order && launch.number == CommandNumber(1), "{launch:?}");
+    let given: Vec<(u32, &[u16])> = launch.assignment.members.iter().map(|m| (m.rank, &*m.devices)).collect();
+    ensure!(given == [(0, &[0, 1][..]), (1, &[2, 3]), (2, &[])], "{given:?}");
     running.runtime.forget(order.attempt).await?;
     ensure!(records(&client).await? == 0);
     Ok(())

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::api::ListParams;
 use kube::{Api, Client};
 use protocol::control::{AttemptState, LaunchOrder};
-use protocol::ids::{AttemptId, AttemptNumber, ClusterName, Uid};
+use protocol::ids::{AttemptId, AttemptNumber, ClusterName, CommandNumber, Uid};
 use serde_json::{Value, json};
 use testbed::{Binaries, ControlPlane, FakeNodes, Settings, fake, make_namespace};
 use tokio::sync::mpsc;
@@ -82,7 +82,10 @@ impl Running {
     }
 
     pub async fn start(&self, order: &LaunchOrder) -> anyhow::Result<()> {
-        Ok(self.runtime.start(order, &Devices::default()).await?)
+        // As the agent's books might have it; nothing in the cluster depends on it.
+        let groups = order.placement.iter().map(|g| (g.group.clone(), vec![vec![0, 1], vec![2, 3]]));
+        let devices = Devices { by_group: groups.collect() };
+        Ok(self.runtime.start(CommandNumber(1), order, &devices).await?)
     }
 
     /// The first state of an attempt that is wanted, among those that it has not been asked for before.

@@ -13,7 +13,7 @@ use crate::dev::Ended;
 use crate::dev::fleet::Fleet;
 
 /// Runs a member cluster's agent: of a Kubernetes cluster, or with processes of this machine. What it runs goes on while it is away; see
-/// `--end-attempts`.
+/// `--end-attempts`. Several of one Kubernetes cluster are replicas: one acts, the others wait.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The cluster's name in the fleet file
@@ -22,9 +22,9 @@ pub struct Args {
     /// The fleet file; left out: the fleet that `tidewater dev` declares
     #[arg(long, value_name = "FILE")]
     pub fleet: Option<PathBuf>,
-    /// Where its journal and attempts are kept
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: PathBuf,
+    /// Where its journal and attempts are kept; with --kubernetes they are in the cluster, and it needs none
+    #[arg(long, value_name = "DIR", required_unless_present = "kubernetes")]
+    pub data_dir: Option<PathBuf>,
     /// The folder with ca.pem, cert.pem and key.pem (see `tidewater identity`)
     #[arg(long, value_name = "DIR")]
     pub identity: PathBuf,
@@ -69,12 +69,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     let kubernetes = args.kubernetes.of(&cluster.name);
     let mut ended = Ended::new()?;
-    let running = agent::run::start(agent::run::Config {
+    let mut stand = agent::run::stand(agent::run::Config {
         cluster: cluster.info()?,
         nodes: if kubernetes.is_some() { vec![] } else { cluster.declared()? },
         credentials: crate::dev::federation::credentials(&args.identity)?,
         coordinators: by_id(args.coordinators)?,
-        data_dir: args.data_dir,
+        data_dir: args.data_dir.unwrap_or_default(),
         cache_dir: agent::runtime::process::default_cache_dir(),
         runtime_dir: agent::runtime::process::default_runtime_dir(),
         guard: crate::dev::federation::guard()?,
@@ -83,6 +83,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         kubernetes,
     })
     .await?;
+    // For as long as another replica leads.
+    tokio::select! {
+        led = stand.leads() => led?,
+        () = ended.wait() => {
+            stand.withdraw().await;
+            return Ok(());
+        }
+    }
+    let running = stand.start().await?;
     for (framework, why) in &running.missing {
         tell!("{framework} workloads can't run here: {why}");
     }

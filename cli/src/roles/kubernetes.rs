@@ -1,11 +1,14 @@
 //! How an agent reaches its Kubernetes cluster and runs attempts in it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use agent::kube::Access;
+use agent::kube::leadership::{LeaseSettings, LeaseTimes};
 use agent::run::Kubernetes;
 use agent::runtime::kubernetes::{KubernetesSettings, Pin, PullPolicy};
 use protocol::ids::ClusterName;
+use protocol::resources::Span;
 
 /// The cluster is a Kubernetes cluster.
 #[derive(Debug, clap::Args)]
@@ -21,10 +24,10 @@ pub struct KubernetesArgs {
     /// The context in the kubeconfig; left out: its current one
     #[arg(long, value_name = "NAME", requires = "kubeconfig")]
     pub context: Option<String>,
-    /// The agent's own namespace, where it keeps its records; it must exist
+    /// The agent's own namespace, where it keeps its records and its replicas' Lease; made where it is missing
     #[arg(long, value_name = "NAME", requires = "kubernetes", default_value = "tidewater")]
     pub own_namespace: String,
-    /// Fail a workload whose namespace the cluster does not have, instead of making it
+    /// Make no namespaces: a workload whose namespace the cluster does not have fails
     #[arg(long, requires = "kubernetes")]
     pub keep_namespaces: bool,
     /// How strictly pods go to the nodes that were chosen for them
@@ -36,6 +39,37 @@ pub struct KubernetesArgs {
     /// The resource of which one unit is a share of a GPU, such as nvidia.com/gpu.shared; left out: shares are refused
     #[arg(long, requires = "kubernetes", value_name = "RESOURCE")]
     pub shared_gpu_resource: Option<String>,
+    /// An annotation of every pod that is made; once for each
+    #[arg(long = "pod-annotation", requires = "kubernetes", value_name = "NAME=VALUE")]
+    pub pod_annotations: Vec<Annotation>,
+    /// How long other replicas of this agent wait before one takes over that no longer renews its Lease
+    #[arg(long, requires = "kubernetes", value_name = "TIME", default_value = "15s")]
+    pub lease_duration: Span,
+    /// How long a replica acts after the last renewal of its Lease; shorter than --lease-duration
+    #[arg(long, requires = "kubernetes", value_name = "TIME", default_value = "10s")]
+    pub lease_renew_deadline: Span,
+    /// How often it renews
+    #[arg(long, requires = "kubernetes", value_name = "TIME", default_value = "2s")]
+    pub lease_retry: Span,
+}
+
+/// A name and a value: `cluster-autoscaler.kubernetes.io/safe-to-evict=false`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Annotation {
+    /// The name.
+    pub name: String,
+    /// The value.
+    pub value: String,
+}
+
+impl std::str::FromStr for Annotation {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok(Self { name: name.to_owned(), value: value.to_owned() }),
+            _ => Err(format!("{text:?}: write an annotation's name and value, such as example.org/team=vision")),
+        }
+    }
 }
 
 /// How strictly pods go to the chosen nodes.
@@ -79,8 +113,20 @@ impl KubernetesArgs {
                 Pull::Never => PullPolicy::Never,
             }),
             shared_gpu_resource: self.shared_gpu_resource.clone(),
+            pod_annotations: self.pod_annotations.iter().map(|a| (a.name.clone(), a.value.clone())).collect(),
             ..KubernetesSettings::new(cluster.clone())
         };
-        Some(Kubernetes { access, settings })
+        let time = |span: Span| Duration::from_millis(span.0);
+        let lease = LeaseSettings {
+            namespace: self.own_namespace.clone(),
+            name: format!("agent-{cluster}"),
+            make_namespace: !self.keep_namespaces,
+            times: LeaseTimes {
+                duration: time(self.lease_duration),
+                renew_deadline: time(self.lease_renew_deadline),
+                retry: time(self.lease_retry),
+            },
+        };
+        Some(Kubernetes { access, settings, lease })
     }
 }

@@ -141,7 +141,7 @@ impl World {
                         self.judge.hear(self.now_us, &Fact::AgentSays { agent, session, message: &message });
                     }
                 }
-                Output::Start { order, assignment } => {
+                Output::Start { order, assignment, .. } => {
                     let attempt = order.attempt;
                     self.judge.hear(self.now_us, &Fact::StartOrdered { agent, attempt });
                     if self.dies_at_order(agent, OrderBoundary::BeforeGiven) {

@@ -62,8 +62,8 @@ pub struct Federation<'w> {
     pub end_attempts: bool,
     /// The clusters' kubeconfigs, where they are Kubernetes clusters.
     pub kubeconfigs: Vec<PathBuf>,
-    /// What agents are told beside that.
-    pub agents_flags: Vec<&'static str>,
+    /// What agents are started with beyond that.
+    pub agent_arguments: Vec<String>,
 }
 
 /// Makes an identity of the authority in the test's folder `ca`; returns its folder.
@@ -83,18 +83,8 @@ impl<'w> Federation<'w> {
         let api = Api::new(seats.iter().map(|s| format!("http://127.0.0.1:{}", s.http)).collect())?;
         let agents = CLUSTERS.map(|name| (name, None)).into();
         let fleet = world.write("fleet.toml", FLEET)?;
-        let (kubeconfigs, agents_flags) = (vec![], vec![]);
-        Ok(Self {
-            world,
-            fleet,
-            seats,
-            agents,
-            api,
-            listen_nodes: None,
-            end_attempts: false,
-            kubeconfigs,
-            agents_flags,
-        })
+        let (listen_nodes, end_attempts, kubeconfigs, agent_arguments) = (None, false, vec![], vec![]);
+        Ok(Self { world, fleet, seats, agents, api, listen_nodes, end_attempts, kubeconfigs, agent_arguments })
     }
 
     /// Three coordinators and both agents, ready for workloads.
@@ -178,6 +168,12 @@ impl<'w> Federation<'w> {
         Ok(twin)
     }
 
+    /// Starts one more agent of a cluster, which need not be ready: it may have to wait for another to end.
+    pub fn replica_of_agent(&self, place: usize, name: &str) -> anyhow::Result<Program> {
+        let identity = identity(self.world, "ca", ["--cluster", CLUSTERS[place]])?;
+        self.agent_on(place, &identity, &self.world.path(name))
+    }
+
     fn agent_on(&self, place: usize, identity: &str, dir: &std::path::Path) -> anyhow::Result<Program> {
         let (name, _) = self.agents[place];
         let mut arguments: Vec<String> = ["agent", "--cluster", name, "--fleet", &self.fleet].map(str::to_owned).into();
@@ -193,8 +189,8 @@ impl<'w> Federation<'w> {
             arguments.extend(["--kubernetes", "--kubeconfig"].map(str::to_owned));
             arguments.push(file.display().to_string());
         }
+        arguments.extend(self.agent_arguments.iter().cloned());
         arguments.extend(self.end_attempts.then(|| "--end-attempts".to_owned()));
-        arguments.extend(self.agents_flags.iter().map(|flag| (*flag).to_owned()));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.world.start(&format!("agent-{name}"), &arguments)
     }

@@ -7,7 +7,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
-use testbed::{Binaries, BuildError, ControlPlane, FakeNodes, Settings, fake, make_namespace};
+use testbed::{Binaries, BuildError, ControlPlane, FakeNodes, Settings, fake};
 
 use super::api::{phase, text};
 use super::federation::{CLUSTERS, Federation};
@@ -32,8 +32,6 @@ pub fn placed_once(world: &World) -> anyhow::Result<Done> {
         if let Err(ready) = fake::until_ready(&client, NODES as usize, PATIENCE).await? {
             bail!("only {ready} of {NODES} nodes are ready");
         }
-        // The agent's own.
-        make_namespace(&client, "tidewater").await?;
         Ok(plane)
     };
     let planes = [runtime.block_on(start("plane-north"))?, runtime.block_on(start("plane-south"))?];

@@ -8,9 +8,7 @@ use kube::Client;
 use kube::api::{Api, ListParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::{Value, json};
-use testbed::{
-    Binaries, Component, ControlPlane, FakeNodes, Image, Images, NodeSettings, Settings, fake, make_namespace, node,
-};
+use testbed::{Binaries, Component, ControlPlane, FakeNodes, Image, Images, NodeSettings, Settings, fake, node};
 
 use super::api::{phase, text};
 use super::federation::{CLUSTERS, Federation};
@@ -49,15 +47,12 @@ pub fn frameworks(world: &World) -> anyhow::Result<Done> {
         if let Err(ready) = fake::until_ready(&south.client(), FAKE_NODES as usize, PATIENCE).await? {
             bail!("only {ready} of {FAKE_NODES} nodes are ready");
         }
-        for plane in [&north, &south] {
-            make_namespace(&plane.client(), "tidewater").await?;
-        }
         drivers_may_make_executors(&north.client()).await?;
         Ok([north, south])
     })?;
     let mut federation = Federation::prepare(world, 1)?;
     federation.kubeconfigs = planes.iter().map(ControlPlane::kubeconfig).collect();
-    federation.agents_flags = vec!["--image-pull-policy", "never"];
+    federation.agent_arguments = ["--image-pull-policy", "never"].map(str::to_owned).into();
     federation.start_coordinator(1)?;
     (0..CLUSTERS.len()).try_for_each(|place| federation.start_agent(place))?;
     CLUSTERS.iter().try_for_each(|name| federation.until_cluster(name, "Ready"))?;

@@ -7,6 +7,7 @@ mod commands;
 mod crash;
 mod kubernetes;
 mod nodes;
+mod replicas;
 mod resize;
 mod shares;
 mod table;
@@ -14,6 +15,7 @@ mod table;
 use std::sync::{Arc, Mutex};
 
 use protocol::control::*;
+use protocol::errors::FailureClass;
 use protocol::ids::*;
 use protocol::resources::Resources;
 use protocol::sku::Sku;

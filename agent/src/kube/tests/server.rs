@@ -171,7 +171,7 @@ impl Fed {
     async fn of(server: &Server) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let access = kubeconfig(dir.path(), &format!("http://{}", server.start().await), json!({}));
-        let client = connect_with(&access, PATIENCE).await.unwrap();
+        let client = connect_with(&access, PATIENCE, None).await.unwrap();
         let (send, told) = mpsc::channel(4);
         let stop = CancellationToken::new();
         tokio::spawn(feed::run(client, send, stop.clone()));

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::calls::{CallError, Meaning};
 use super::ending::{self, Ending};
 use super::manifests::Manifests;
-use super::record::{Kept, Outcome, Record};
+use super::record::{Kept, Launch, Outcome, Record};
 use super::{Handle, Inner, failure, following, launching};
 use crate::kube::Backoff;
 
@@ -26,7 +26,7 @@ const SOON: Duration = Duration::from_secs(30);
 /// How a task finds its attempt.
 pub(super) enum Begin {
     /// Ordered for the first time.
-    Order(Box<LaunchOrder>),
+    Order(Box<Launch>),
     /// It has a record from before.
     Found(Box<Record>),
     /// Nothing is to be of it: it was stopped before it was known, or nobody owns it.
@@ -50,9 +50,9 @@ impl Task {
     /// From whatever is known to the end.
     pub(super) async fn run(self, begin: Begin) {
         let (place, ending) = match begin {
-            Begin::Order(order) => {
-                let place = Place::of(&order);
-                (place, self.live(&order, Life::New).await)
+            Begin::Order(launch) => {
+                let place = Place::of(&launch.order);
+                (place, self.live(&launch.order, Life::New(&launch)).await)
             }
             Begin::Found(record) => {
                 let place = record.order.as_ref().map_or(Place::default(), Place::of);
@@ -74,7 +74,7 @@ impl Task {
         Ending { outcome: Outcome { state: AttemptState::Stopped, late: false }, grace_ms }
     }
 
-    async fn live(&self, order: &LaunchOrder, life: Life) -> Ending {
+    async fn live(&self, order: &LaunchOrder, life: Life<'_>) -> Ending {
         let mut stop = self.handle.stop.subscribe();
         let (state, grace_ms) = tokio::select! {
             // A stop that is already there comes before anything is made.
@@ -86,23 +86,28 @@ impl Task {
     }
 
     /// Up to how it ended.
-    async fn carry_out(&self, order: &LaunchOrder, mut life: Life) -> AttemptState {
+    async fn carry_out(&self, order: &LaunchOrder, mut life: Life<'_>) -> AttemptState {
         let manifests = match Manifests::of(order, &self.inner.settings) {
             Ok(manifests) => manifests,
             Err(error) => return failed(FailureClass::User, error.to_string()),
         };
-        if life == Life::New {
-            match self.take(order).await {
-                Taken::Mine => self.inner.emit(self.attempt, &self.handle, AttemptState::Accepted).await,
+        // Counted until everything is made: an agent that is stopped waits for it a little.
+        let under_way = matches!(life, Life::New(_)).then(|| UnderWay::new(&self.inner.launching));
+        if let Life::New(launch) = life {
+            match self.take(launch).await {
+                Taken::Mine => {}
                 Taken::Before(Record { outcome: Some(outcome), .. }) => return outcome.state,
                 Taken::Before(_) => life = Life::Found,
                 Taken::Never(state) => return state,
             }
+            // From here on it has a record: it can be told to others, who will not order it again.
+            self.inner.emit(self.attempt, &self.handle, AttemptState::Accepted).await;
         }
         let there = match life {
-            Life::New => launching::launch(self, &manifests).await,
+            Life::New(_) => launching::launch(self, &manifests).await,
             Life::Found => launching::find(self, &manifests).await,
         };
+        drop(under_way);
         match there {
             Ok(()) => following::follow(self, &manifests).await,
             Err(state) => state,
@@ -110,9 +115,8 @@ impl Task {
     }
 
     /// Makes the record. From then on the attempt is this runtime's, and nobody else's, to begin.
-    async fn take(&self, order: &LaunchOrder) -> Taken {
-        let creator = self.inner.life.clone();
-        let record = Record { attempt: self.attempt, creator, order: Some(order.clone()), outcome: None };
+    async fn take(&self, launch: &Launch) -> Taken {
+        let record = Record::of(launch, &self.inner.life);
         let mut backoff = Backoff::new();
         loop {
             let error = match self.inner.records.create(&record).await {
@@ -195,10 +199,26 @@ impl Task {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Life {
-    New,
+#[derive(Debug, Clone, Copy)]
+enum Life<'a> {
+    New(&'a Launch),
     Found,
+}
+
+/// A launch that is under way, for as long as it lives.
+struct UnderWay<'a>(&'a watch::Sender<usize>);
+
+impl<'a> UnderWay<'a> {
+    fn new(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 enum Taken {

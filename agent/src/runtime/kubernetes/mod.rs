@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use kube::Client;
 use protocol::control::{AttemptState, LaunchOrder};
-use protocol::ids::{AttemptId, GroupName};
+use protocol::ids::{AttemptId, CommandNumber, GroupName};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -42,7 +42,7 @@ pub use logs::{KubernetesLog, LogError};
 pub use settings::{KubernetesSettings, Pin, PullPolicy};
 
 use super::{Devices, FrameworkCheck, Runtime, RuntimeError, RuntimeEvent};
-use crate::cluster::MemberAssignment;
+use crate::cluster::{KnownAttempt, MemberAssignment};
 use crate::kube::Backoff;
 use crate::runtime::members;
 use attempt::{Begin, Task};
@@ -51,7 +51,7 @@ use kept::KeptLogs;
 use kinds::Kind;
 use logs::{Reading, Whose};
 use manifests::{attempt_of, of_cluster};
-use record::{Record, Records};
+use record::{Launch, Record, Records};
 use seen::Seen;
 
 /// How long a start of the agent waits for the API server.
@@ -77,6 +77,8 @@ struct Inner {
     seen: Arc<Seen>,
     events: mpsc::Sender<RuntimeEvent>,
     live: Mutex<BTreeMap<AttemptId, Handle>>,
+    /// How many attempts are being made.
+    launching: watch::Sender<usize>,
     /// Tells this life of a runtime from others.
     life: String,
     end: CancellationToken,
@@ -202,10 +204,11 @@ impl KubernetesRuntime {
         let records = Records::new(calls.clone(), &settings.own_namespace, settings.cluster.clone());
         let (seen, end) = (Arc::new(Seen::default()), CancellationToken::new());
         let life = uuid::Uuid::new_v4().to_string();
-        let live = Mutex::default();
+        let (live, launching) = (Mutex::default(), watch::Sender::new(0));
         let labels = of_cluster(&settings.cluster);
         let kept = KeptLogs::new(settings.log_folder.clone(), settings.log_retention);
-        let inner = Arc::new(Inner { settings, calls, records, kept, seen, events, live, life, end: end.clone() });
+        let inner =
+            Arc::new(Inner { settings, calls, records, kept, seen, events, live, launching, life, end: end.clone() });
         let (watched, ended) = (watching::all(inner.calls.clone(), labels, inner.seen.clone()), end.clone());
         tokio::spawn(async move {
             tokio::select! {
@@ -236,6 +239,13 @@ impl KubernetesRuntime {
         }
     }
 
+    /// Returns once no attempt is being made any more, after this long at most: one that is cut off half way is ended by whoever comes next.
+    /// Call it when no more orders come.
+    pub async fn settle(&self, within: Duration) {
+        let mut launching = self.inner.launching.subscribe();
+        let _ = tokio::time::timeout(within, launching.wait_for(|count| *count == 0)).await;
+    }
+
     /// Ends every attempt and returns once all are gone.
     pub async fn shutdown(&self, grace_ms: u64) -> Result<(), RuntimeError> {
         let all: Vec<(AttemptId, Handle)> =
@@ -252,13 +262,14 @@ impl KubernetesRuntime {
 }
 
 impl Runtime for KubernetesRuntime {
-    /// Returns at once: that the order is durable is the agent's journal's to see to. The attempt's record is made first, for as long as that
-    /// takes, and nothing before it.
-    async fn start(&self, order: &LaunchOrder, _devices: &Devices) -> Result<(), RuntimeError> {
+    /// Returns at once. The attempt's record is made first, for as long as that takes, and nothing before it; that it is there is told as
+    /// [`AttemptState::Accepted`].
+    async fn start(&self, number: CommandNumber, order: &LaunchOrder, devices: &Devices) -> Result<(), RuntimeError> {
         let attempt = order.attempt;
         let (handle, mine) = self.inner.reserve(attempt, || Handle::new(AttemptState::Accepted, Some(order)));
         if mine {
-            self.inner.begin(attempt, handle, Begin::Order(Box::new(order.clone())));
+            let launch = Launch { number, order: order.clone(), devices: devices.clone() };
+            self.inner.begin(attempt, handle, Begin::Order(Box::new(launch)));
         } else {
             let state = handle.state.borrow().clone();
             self.inner.emit(attempt, &handle, state).await;
@@ -309,43 +320,7 @@ impl Runtime for KubernetesRuntime {
     }
 
     async fn recover(&self) -> Result<Vec<(AttemptId, AttemptState)>, RuntimeError> {
-        let what = "the attempts that run in the cluster can't be found";
-        let (began, mut backoff) = (Instant::now(), Backoff::new());
-        let (records, objects) = loop {
-            match self.inner.everything().await {
-                Ok(all) => break all,
-                Err(error) if began.elapsed() > PATIENCE || error.is_for_good() => {
-                    return Err(RuntimeError::Cluster { what, cause: error.to_string() });
-                }
-                Err(error) => tracing::warn!(%error, "{what} yet"),
-            }
-            backoff.wait().await;
-        };
-        let mut found: BTreeMap<AttemptId, Handle> =
-            records.into_iter().map(|record| (record.attempt, self.inner.adopt(record))).collect();
-        for attempt in objects {
-            found.entry(attempt).or_insert_with(|| self.inner.end_orphan(attempt));
-        }
-        tokio::spawn({
-            let (inner, end) = (self.inner.clone(), self.inner.end.clone());
-            async move {
-                tokio::select! {
-                    () = end.cancelled() => {}
-                    () = inner.sweep() => {}
-                }
-            }
-        });
-        let words = async {
-            for handle in found.values() {
-                let mut state = handle.state.subscribe();
-                let no_word =
-                    |s: &AttemptState| matches!(s, AttemptState::Starting { waiting_for } if waiting_for == NO_WORD);
-                let _ = state.wait_for(|state| !no_word(state)).await;
-            }
-        };
-        // One that nothing is said of for now does not hold up the rest.
-        let _ = tokio::time::timeout(FIRST_WORDS, words).await;
-        Ok(found.into_iter().map(|(attempt, handle)| (attempt, handle.state.borrow().clone())).collect())
+        Ok(self.recover_known().await?.into_iter().map(|(known, state)| (known.attempt, state)).collect())
     }
 
     async fn forget(&self, attempt: AttemptId) -> Result<(), RuntimeError> {
@@ -362,5 +337,49 @@ impl Runtime for KubernetesRuntime {
 
     async fn frameworks(&self) -> Vec<FrameworkCheck> {
         frameworks::check(&self.inner.calls).await
+    }
+}
+
+impl KubernetesRuntime {
+    /// [`Runtime::recover`], with how each attempt was launched: these records are the agent's journal.
+    pub async fn recover_known(&self) -> Result<Vec<(KnownAttempt, AttemptState)>, RuntimeError> {
+        let what = "the attempts that run in the cluster can't be found";
+        let (began, mut backoff) = (Instant::now(), Backoff::new());
+        let (records, objects) = loop {
+            match self.inner.everything().await {
+                Ok(all) => break all,
+                Err(error) if began.elapsed() > PATIENCE || error.is_for_good() => {
+                    return Err(RuntimeError::Cluster { what, cause: error.to_string() });
+                }
+                Err(error) => tracing::warn!(%error, "{what} yet"),
+            }
+            backoff.wait().await;
+        };
+        let adopted = records.into_iter().map(|record| (record.attempt, (record.known(), self.inner.adopt(record))));
+        let mut found: BTreeMap<AttemptId, (KnownAttempt, Handle)> = adopted.collect();
+        for attempt in objects {
+            let known = KnownAttempt { attempt, launch: None };
+            found.entry(attempt).or_insert_with(|| (known, self.inner.end_orphan(attempt)));
+        }
+        tokio::spawn({
+            let (inner, end) = (self.inner.clone(), self.inner.end.clone());
+            async move {
+                tokio::select! {
+                    () = end.cancelled() => {}
+                    () = inner.sweep() => {}
+                }
+            }
+        });
+        let words = async {
+            for (_, handle) in found.values() {
+                let mut state = handle.state.subscribe();
+                let no_word =
+                    |s: &AttemptState| matches!(s, AttemptState::Starting { waiting_for } if waiting_for == NO_WORD);
+                let _ = state.wait_for(|state| !no_word(state)).await;
+            }
+        };
+        // One that nothing is said of for now does not hold up the rest.
+        let _ = tokio::time::timeout(FIRST_WORDS, words).await;
+        Ok(found.into_values().map(|(known, handle)| (known, handle.state.borrow().clone())).collect())
     }
 }

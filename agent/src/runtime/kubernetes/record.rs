@@ -9,11 +9,14 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use protocol::control::{AttemptState, LaunchOrder};
-use protocol::ids::{AttemptId, ClusterName};
+use protocol::ids::{AttemptId, ClusterName, CommandNumber};
 use serde::{Deserialize, Serialize};
 
 use super::calls::{CallError, Calls};
 use super::manifests::{CLUSTER, MANAGED_BY, MANAGER};
+use crate::cluster::{Assignment, KnownAttempt, KnownLaunch, MemberAssignment};
+use crate::runtime::Devices;
+use crate::runtime::members::members;
 
 /// The label of a record, with the attempt. Not the label of the attempt's own objects: the record outlives them.
 const RECORD: &str = "tidewater.dev/record";
@@ -31,9 +34,56 @@ pub(super) struct Record {
     /// What was ordered; none where the attempt was stopped before it was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<LaunchOrder>,
+    /// The number of the command that ordered it.
+    #[serde(default)]
+    pub number: CommandNumber,
+    /// The devices that the agent's books give its members: whichever agent comes next, they are not given to others.
+    #[serde(default)]
+    pub devices: Devices,
     /// How it ended. What is left of it is to go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+}
+
+impl Record {
+    /// Of an attempt that is to be begun.
+    pub(super) fn of(launch: &Launch, creator: &str) -> Self {
+        let Launch { number, order, devices } = launch;
+        let (attempt, creator, order) = (order.attempt, creator.to_owned(), Some(order.clone()));
+        Self { attempt, creator, order, number: *number, devices: devices.clone(), outcome: None }
+    }
+
+    /// Of one that ended and was never begun.
+    fn without_order(attempt: AttemptId, creator: &str, outcome: &Outcome) -> Self {
+        let (creator, outcome) = (creator.to_owned(), Some(outcome.clone()));
+        Self { attempt, creator, order: None, number: CommandNumber(0), devices: Devices::default(), outcome }
+    }
+
+    /// How it was launched, for the agent's books.
+    pub(super) fn known(&self) -> KnownAttempt {
+        let launch = self.order.as_ref().map(|order| {
+            let members = members(order, &self.devices).into_iter().map(|m| MemberAssignment {
+                group: m.group,
+                rank: m.index,
+                node: m.node,
+                devices: m.devices.iter().filter_map(|index| u16::try_from(*index).ok()).collect(),
+            });
+            let assignment = Assignment { members: members.collect() };
+            KnownLaunch { number: self.number, order: order.clone(), assignment }
+        });
+        KnownAttempt { attempt: self.attempt, launch }
+    }
+}
+
+/// An attempt as it was ordered.
+#[derive(Debug, Clone)]
+pub(super) struct Launch {
+    /// The command.
+    pub number: CommandNumber,
+    /// The order.
+    pub order: LaunchOrder,
+    /// The devices that the agent's books give its members.
+    pub devices: Devices,
 }
 
 /// How an attempt ended.
@@ -117,7 +167,7 @@ impl Records {
         outcome: &Outcome,
     ) -> Result<Outcome, CallError> {
         let Some(Kept { mut record, version }) = self.read(attempt).await? else {
-            let record = Record { attempt, creator: creator.to_owned(), order: None, outcome: Some(outcome.clone()) };
+            let record = Record::without_order(attempt, creator, outcome);
             return self.create(&record).await.map(|()| outcome.clone());
         };
         if let Some(outcome) = record.outcome {

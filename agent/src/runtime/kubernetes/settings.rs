@@ -41,7 +41,7 @@ pub enum Pin {
 pub struct KubernetesSettings {
     /// The cluster, as its objects' labels name it.
     pub cluster: ClusterName,
-    /// The agent's own namespace, in which the records of attempts are kept. It must exist.
+    /// The agent's own namespace, in which the records of attempts and the replicas' Lease are kept.
     pub own_namespace: String,
     /// Whether a workload's namespace is made where it is missing.
     pub make_namespaces: bool,

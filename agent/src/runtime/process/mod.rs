@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use protocol::control::{AttemptState, LaunchOrder};
-use protocol::ids::{AttemptId, ClusterName, GroupName};
+use protocol::ids::{AttemptId, ClusterName, CommandNumber, GroupName};
 use protocol::workload::Framework;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -223,7 +223,7 @@ impl ProcessRuntime {
 }
 
 impl Runtime for ProcessRuntime {
-    async fn start(&self, order: &LaunchOrder, devices: &Devices) -> Result<(), RuntimeError> {
+    async fn start(&self, _number: CommandNumber, order: &LaunchOrder, devices: &Devices) -> Result<(), RuntimeError> {
         let attempt = order.attempt;
         let (handle, mine) = self.reserve(attempt);
         if !mine {

@@ -1,0 +1,92 @@
+//! An agent before it acts. Where its cluster is Kubernetes it may have replicas: then it waits here until it leads, with its watches
+//! running, so that it knows at once what runs.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Config, INBOX, KUBERNETES_INBOX, Kubernetes, Running, StartError, begin};
+use crate::cluster::KubernetesInput;
+use crate::kube;
+use crate::kube::leadership::Leadership;
+use crate::runtime::RuntimeEvent;
+use crate::runtime::any::AnyRuntime;
+use crate::runtime::kubernetes::KubernetesRuntime;
+use crate::runtime::process::{ProcessConfig, ProcessRuntime};
+
+/// An agent that is set up and does nothing yet.
+pub struct Stand {
+    pub(super) config: Config,
+    pub(super) runtime: AnyRuntime,
+    pub(super) events: mpsc::Receiver<RuntimeEvent>,
+    /// What becomes known of the cluster's Kubernetes, once the sender says that it is to be told.
+    pub(super) capacity: Option<(mpsc::Receiver<KubernetesInput>, watch::Sender<bool>)>,
+    pub(super) leadership: Option<Leadership>,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
+/// Sets an agent up: it is a candidate, where it may have replicas.
+pub async fn stand(mut config: Config) -> Result<Stand, StartError> {
+    let (told, events) = mpsc::channel(INBOX);
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    if let Some(Kubernetes { access, mut settings, lease }) = config.kubernetes.take() {
+        settings.log_folder = Some(config.data_dir.join("logs"));
+        let leadership = Leadership::stand(kube::connect(&access).await?, lease)?;
+        let client = kube::connect_behind(&access, leadership.gate()).await?;
+        let runtime = AnyRuntime::Kubernetes(KubernetesRuntime::new(client.clone(), settings, told));
+        let ((said, capacity), (tell, told)) = (mpsc::channel(KUBERNETES_INBOX), watch::channel(false));
+        tasks.spawn(kube::run_ahead(client, said, told, stop.clone()));
+        let (capacity, leadership) = (Some((capacity, tell)), Some(leadership));
+        return Ok(Stand { config, runtime, events, capacity, leadership, tasks, stop });
+    }
+    let process = ProcessConfig {
+        data_dir: config.data_dir.clone(),
+        cache_dir: config.cache_dir.clone(),
+        runtime_dir: config.runtime_dir.clone(),
+        guard: config.guard.clone(),
+        cluster: config.cluster.name.clone(),
+        log_retention: Duration::from_secs(24 * 3600),
+    };
+    let runtime = AnyRuntime::Process(ProcessRuntime::new(process, told)?);
+    Ok(Stand { config, runtime, events, capacity: None, leadership: None, tasks, stop })
+}
+
+impl Stand {
+    /// Returns once it may act. May be dropped and called again.
+    pub async fn leads(&mut self) -> Result<(), StartError> {
+        if let Some(leadership) = &mut self.leadership {
+            leadership.leads().await?;
+        }
+        Ok(())
+    }
+
+    /// Takes part no more.
+    pub async fn withdraw(self) {
+        self.stop.cancel();
+        if let Some(leadership) = self.leadership {
+            leadership.release().await;
+        }
+    }
+
+    /// Starts it: what ran before is found again first. One that can't start lets go of what it leads by.
+    pub async fn start(mut self) -> Result<Running, StartError> {
+        let mut leadership = self.leadership.take();
+        let reign = match &mut leadership {
+            Some(leadership) => Some(leadership.leads().await?),
+            None => None,
+        };
+        let epochs = leadership.as_ref().map(Leadership::epochs);
+        match Box::pin(begin(self, reign, epochs)).await {
+            Ok(running) => Ok(Running { leadership, ..running }),
+            Err(error) => {
+                if let Some(leadership) = leadership {
+                    leadership.release().await;
+                }
+                Err(error)
+            }
+        }
+    }
+}

@@ -1,11 +1,12 @@
 //! The agent's link to one coordinator replica: one control stream each way, and a stream for each log that it asks for.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest, NO_LOG};
 use protocol::ids::ReplicaId;
-use protocol::quic::{ConnectFailed, read_frame, replica_server_name, write_frame};
+use protocol::quic::{Address, ConnectFailed, read_frame, replica_server_name, write_frame};
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -28,7 +29,7 @@ pub struct Link {
     /// The replica.
     pub replica: ReplicaId,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Address,
     /// The way to the core.
     pub inbox: mpsc::Sender<Event>,
     /// Whose logs are read.
@@ -40,6 +41,23 @@ pub struct Link {
 /// How often, and how long apart, a log that is to be followed is looked for.
 const LOG_TRIES: u32 = 100;
 const LOG_WAIT: Duration = Duration::from_millis(100);
+
+/// A socket from which all of these can be reached. What a name will mean is not known yet, so that it is of both kinds where the
+/// machine has both.
+pub fn endpoint(coordinators: &BTreeMap<ReplicaId, Address>) -> std::io::Result<Endpoint> {
+    const ANY: [SocketAddr; 2] = [
+        SocketAddr::new(std::net::IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), 0),
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0),
+    ];
+    let all = |are: fn(SocketAddr) -> bool| coordinators.values().all(|address| address.number().is_some_and(are));
+    if all(|number| number.is_ipv4() && number.ip().is_loopback()) {
+        return Endpoint::client((std::net::Ipv4Addr::LOCALHOST, 0).into());
+    }
+    if all(|number| number.is_ipv4()) {
+        return Endpoint::client(ANY[1]);
+    }
+    Endpoint::client(ANY[0]).or_else(|_| Endpoint::client(ANY[1]))
+}
 
 impl Link {
     /// Connects, serves, and connects again, for ever.
@@ -74,7 +92,8 @@ impl Link {
 
     async fn connect(&self) -> Result<(Connection, SendStream, RecvStream), ConnectFailed> {
         let name = replica_server_name(self.replica);
-        let connection = self.endpoint.connect_with(self.config.clone(), self.address, &name)?.await?;
+        let address = self.address.look_up_for(&self.endpoint).await?;
+        let connection = self.endpoint.connect_with(self.config.clone(), address, &name)?.await?;
         let (send, receive) = connection.open_bi().await?;
         Ok((connection, send, receive))
     }

@@ -13,6 +13,7 @@ mod processes {
     pub mod crashes;
     pub mod damage;
     pub mod demo;
+    pub mod deploy;
     pub mod dev;
     pub mod federation;
     pub mod kubernetes;
@@ -20,6 +21,7 @@ mod processes {
     pub mod nodes;
     pub mod pauses;
     pub mod program;
+    pub mod rights;
     pub mod shares;
     pub mod world;
 }
@@ -29,8 +31,8 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use processes::world::World;
 use processes::{
-    attempts, bad_starts, certificates, commands, crashes, damage, demo, dev, kubernetes, ledger, nodes, pauses,
-    program, shares,
+    attempts, bad_starts, certificates, commands, crashes, damage, demo, dev, kubernetes, ledger, nodes,
+    pauses, program, rights, shares,
 };
 
 /// What a test comes to: done, or not possible on this machine for this reason.
@@ -83,6 +85,8 @@ const TESTS: &[(&str, Test)] = &[
     ("commands::bad_input_is_answered_with_place_and_cure", commands::bad_input),
     ("commands::a_log_is_followed_while_the_leader_is_killed", commands::followed_through_a_kill),
     ("kubernetes::workloads_run_once_in_two_clusters_though_an_agent_is_killed", kubernetes::placed_once),
+    ("rights::the_check_finds_what_is_missing_and_what_is_spare", rights::finds_faults),
+    ("rights::the_agent_needs_all_that_it_is_granted_and_no_more", rights::all_and_no_more),
     ("shares::of_one_gpu_are_never_more_than_the_whole_of_it", shares::of_one_gpu),
     ("commands::a_gang_that_must_wait_says_why_and_starts_when_there_is_room", commands::waiting_gang),
 ];

@@ -16,6 +16,7 @@ mod processes {
     pub mod deploy;
     pub mod dev;
     pub mod federation;
+    pub mod install;
     pub mod kubernetes;
     pub mod ledger;
     pub mod nodes;
@@ -31,7 +32,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use processes::world::World;
 use processes::{
-    attempts, bad_starts, certificates, commands, crashes, damage, demo, dev, kubernetes, ledger, nodes,
+    attempts, bad_starts, certificates, commands, crashes, damage, demo, dev, install, kubernetes, ledger, nodes,
     pauses, program, rights, shares,
 };
 
@@ -87,6 +88,7 @@ const TESTS: &[(&str, Test)] = &[
     ("kubernetes::workloads_run_once_in_two_clusters_though_an_agent_is_killed", kubernetes::placed_once),
     ("rights::the_check_finds_what_is_missing_and_what_is_spare", rights::finds_faults),
     ("rights::the_agent_needs_all_that_it_is_granted_and_no_more", rights::all_and_no_more),
+    ("install::the_manifests_make_a_federation_that_runs_jobs_though_a_replica_moves", install::as_it_is),
     ("shares::of_one_gpu_are_never_more_than_the_whole_of_it", shares::of_one_gpu),
     ("commands::a_gang_that_must_wait_says_why_and_starts_when_there_is_room", commands::waiting_gang),
 ];

@@ -198,3 +198,26 @@ async fn serve_log(runtime: AnyRuntime, connection: Connection, mut send: SendSt
     // The stream is delivered, or the connection is gone; either way it may be dropped now.
     let _ = send.stopped().await;
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_socket_reaches_whatever_the_addresses_may_mean() {
+        let of = |addresses: &[&str]| {
+            let all = addresses.iter().zip(1..).map(|(address, id)| (ReplicaId(id), address.parse().unwrap()));
+            endpoint(&all.collect()).unwrap().local_addr().unwrap()
+        };
+        assert!(of(&["127.0.0.1:1", "127.0.0.2:1"]).ip().is_loopback());
+        let four = of(&["127.0.0.1:1", "10.0.0.1:1"]);
+        assert!(four.is_ipv4() && four.ip().is_unspecified());
+        // A name may turn out to be of either kind.
+        let six = Endpoint::client("[::]:0".parse().unwrap()).is_ok();
+        for named in [&["10.0.0.1:1", "coordinator-2:1"], &["10.0.0.1:1", "[fd00::1]:1"]] {
+            let own = of(named);
+            assert!(own.ip().is_unspecified() && own.is_ipv6() == six, "{own}");
+        }
+    }
+}

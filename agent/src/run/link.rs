@@ -1,7 +1,7 @@
 //! The agent's link to one coordinator replica: one control stream each way, and a stream for each log that it asks for.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest, NO_LOG};
@@ -45,18 +45,15 @@ const LOG_WAIT: Duration = Duration::from_millis(100);
 /// A socket from which all of these can be reached. What a name will mean is not known yet, so that it is of both kinds where the
 /// machine has both.
 pub fn endpoint(coordinators: &BTreeMap<ReplicaId, Address>) -> std::io::Result<Endpoint> {
-    const ANY: [SocketAddr; 2] = [
-        SocketAddr::new(std::net::IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), 0),
-        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0),
-    ];
+    let (four, six) = (SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)));
     let all = |are: fn(SocketAddr) -> bool| coordinators.values().all(|address| address.number().is_some_and(are));
     if all(|number| number.is_ipv4() && number.ip().is_loopback()) {
-        return Endpoint::client((std::net::Ipv4Addr::LOCALHOST, 0).into());
+        return Endpoint::client((Ipv4Addr::LOCALHOST, 0).into());
     }
     if all(|number| number.is_ipv4()) {
-        return Endpoint::client(ANY[1]);
+        return Endpoint::client(four);
     }
-    Endpoint::client(ANY[0]).or_else(|_| Endpoint::client(ANY[1]))
+    Endpoint::client(six).or_else(|_| Endpoint::client(four))
 }
 
 impl Link {

@@ -14,8 +14,10 @@ mod processes {
     pub mod crashes;
     pub mod damage;
     pub mod demo;
+    pub mod deploy;
     pub mod dev;
     pub mod federation;
+    pub mod install;
     pub mod kubernetes;
     pub mod leadership;
     pub mod ledger;
@@ -23,6 +25,7 @@ mod processes {
     pub mod pauses;
     pub mod program;
     pub mod real_node;
+    pub mod rights;
     pub mod shares;
     pub mod world;
 }
@@ -32,8 +35,8 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use processes::world::World;
 use processes::{
-    attempts, bad_starts, certificates, commands, cordons, crashes, damage, demo, dev, kubernetes, leadership, ledger,
-    nodes, pauses, program, real_node, shares,
+    attempts, bad_starts, certificates, commands, cordons, crashes, damage, demo, dev, install, kubernetes, leadership,
+    ledger, nodes, pauses, program, real_node, rights, shares,
 };
 
 /// What a test comes to: done, or not possible on this machine for this reason.
@@ -89,6 +92,9 @@ const TESTS: &[(&str, Test)] = &[
     ("kubernetes::workloads_run_once_in_two_clusters_though_an_agent_is_killed", kubernetes::placed_once),
     ("real_node::ray_spark_and_batch_run_once_and_say_what_they_computed", real_node::frameworks),
     ("leadership::moves_between_an_agents_replicas_and_nothing_is_lost_or_run_twice", leadership::moves),
+    ("rights::the_check_finds_what_is_missing_and_what_is_spare", rights::finds_faults),
+    ("rights::the_agent_needs_all_that_it_is_granted_and_no_more", rights::all_and_no_more),
+    ("install::the_manifests_make_a_federation_that_runs_jobs_though_a_replica_moves", install::as_it_is),
     ("shares::of_one_gpu_are_never_more_than_the_whole_of_it", shares::of_one_gpu),
     ("commands::a_gang_that_must_wait_says_why_and_starts_when_there_is_room", commands::waiting_gang),
 ];

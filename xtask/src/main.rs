@@ -1,5 +1,6 @@
 //! `cargo xtask`: what people who work on Tidewater run by hand.
 
+mod images;
 mod kubernetes;
 
 use std::process::ExitCode;
@@ -16,6 +17,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Makes the container image of `tidewater`, which all roles run, and says how it is loaded.
+    Images(images::Arguments),
     /// Real Kubernetes clusters on this machine.
     #[command(subcommand)]
     Kubernetes(kubernetes::Command),
@@ -23,6 +26,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
+        Task::Images(arguments) => images::run(&arguments),
         Task::Kubernetes(command) => kubernetes::run(command),
     };
     match done {

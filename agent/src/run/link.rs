@@ -1,11 +1,12 @@
 //! The agent's link to one coordinator replica: one control stream each way, and a stream for each log that it asks for.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest, NO_LOG, NO_WORKER_LOG};
 use protocol::ids::ReplicaId;
-use protocol::quic::{ConnectFailed, read_frame, replica_server_name, write_frame};
+use protocol::quic::{Address, ConnectFailed, read_frame, replica_server_name, write_frame};
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -28,7 +29,7 @@ pub struct Link {
     /// The replica.
     pub replica: ReplicaId,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Address,
     /// The way to the core.
     pub inbox: mpsc::Sender<Event>,
     /// Whose logs are read.
@@ -40,6 +41,20 @@ pub struct Link {
 /// How often, and how long apart, a log that is to be followed is looked for.
 const LOG_TRIES: u32 = 100;
 const LOG_WAIT: Duration = Duration::from_millis(100);
+
+/// A socket from which all of these can be reached. What a name will mean is not known yet, so that it is of both kinds where the
+/// machine has both.
+pub fn endpoint(coordinators: &BTreeMap<ReplicaId, Address>) -> std::io::Result<Endpoint> {
+    let (four, six) = (SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)));
+    let all = |are: fn(SocketAddr) -> bool| coordinators.values().all(|address| address.number().is_some_and(are));
+    if all(|number| number.is_ipv4() && number.ip().is_loopback()) {
+        return Endpoint::client((Ipv4Addr::LOCALHOST, 0).into());
+    }
+    if all(|number| number.is_ipv4()) {
+        return Endpoint::client(four);
+    }
+    Endpoint::client(six).or_else(|_| Endpoint::client(four))
+}
 
 impl Link {
     /// Connects, serves, and connects again, for ever.
@@ -74,7 +89,8 @@ impl Link {
 
     async fn connect(&self) -> Result<(Connection, SendStream, RecvStream), ConnectFailed> {
         let name = replica_server_name(self.replica);
-        let connection = self.endpoint.connect_with(self.config.clone(), self.address, &name)?.await?;
+        let address = self.address.look_up_for(&self.endpoint).await?;
+        let connection = self.endpoint.connect_with(self.config.clone(), address, &name)?.await?;
         let (send, receive) = connection.open_bi().await?;
         Ok((connection, send, receive))
     }
@@ -185,4 +201,27 @@ async fn serve_log(runtime: AnyRuntime, connection: Connection, mut send: SendSt
     let _ = send.finish();
     // The stream is delivered, or the connection is gone; either way it may be dropped now.
     let _ = send.stopped().await;
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_socket_reaches_whatever_the_addresses_may_mean() {
+        let of = |addresses: &[&str]| {
+            let all = addresses.iter().zip(1..).map(|(address, id)| (ReplicaId(id), address.parse().unwrap()));
+            endpoint(&all.collect()).unwrap().local_addr().unwrap()
+        };
+        assert!(of(&["127.0.0.1:1", "127.0.0.2:1"]).ip().is_loopback());
+        let four = of(&["127.0.0.1:1", "10.0.0.1:1"]);
+        assert!(four.is_ipv4() && four.ip().is_unspecified());
+        // A name may turn out to be of either kind.
+        let six = Endpoint::client("[::]:0".parse().unwrap()).is_ok();
+        for named in [&["10.0.0.1:1", "coordinator-2:1"], &["10.0.0.1:1", "[fd00::1]:1"]] {
+            let own = of(named);
+            assert!(own.ip().is_unspecified() && own.is_ipv6() == six, "{own}");
+        }
+    }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use protocol::control::{AttemptState, ClusterInfo};
 use protocol::ids::{AttemptId, Incarnation, ReplicaId};
-use protocol::quic::{AGENT_ALPN, Credentials, TlsError, client_config};
+use protocol::quic::{AGENT_ALPN, Address, Credentials, TlsError, client_config};
 use quinn::Endpoint;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -44,7 +44,7 @@ pub struct Config {
     /// Its certificate, and the CA.
     pub credentials: Credentials,
     /// Where the coordinators listen.
-    pub coordinators: BTreeMap<ReplicaId, SocketAddr>,
+    pub coordinators: BTreeMap<ReplicaId, Address>,
     /// Where its journal and its attempts lie; in Kubernetes they lie there, and this is not used.
     pub data_dir: PathBuf,
     /// Where Python environments are kept.
@@ -175,17 +175,14 @@ async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Re
     let nodes = listener.as_ref().map(Endpoint::local_addr).transpose().map_err(system("QUIC socket for nodes"))?;
 
     let (inbox, inputs) = mpsc::channel(INBOX);
-    let bind = if config.coordinators.values().any(SocketAddr::is_ipv6) { "[::]:0" } else { "0.0.0.0:0" };
-    let bind =
-        if config.coordinators.values().all(|a| a.ip().is_loopback() && a.is_ipv4()) { "127.0.0.1:0" } else { bind };
-    let endpoint = Endpoint::client(bind.parse().expect("a constant address parses")).map_err(system("QUIC socket"))?;
+    let endpoint = link::endpoint(&config.coordinators).map_err(system("QUIC socket"))?;
     let client = client_config(&config.credentials, AGENT_ALPN)?;
     for (replica, address) in &config.coordinators {
         let link = link::Link {
             endpoint: endpoint.clone(),
             config: client.clone(),
             replica: *replica,
-            address: *address,
+            address: address.clone(),
             inbox: inbox.clone(),
             runtime: runtime.clone(),
             tasks: tasks.clone(),

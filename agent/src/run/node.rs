@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use protocol::ids::{ClusterName, NodeName};
 use protocol::node::{NodeClosed, NodeFrame, NodeOrder};
 use protocol::quic::{
-    ConnectFailed, Credentials, Identity, IdentityError, NODE_ALPN, TlsError, agent_server_name, client_config,
-    read_frame, write_frame,
+    Address, ConnectFailed, Credentials, Identity, IdentityError, NODE_ALPN, TlsError, agent_server_name,
+    client_config, read_frame, write_frame,
 };
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream};
 use tokio::sync::mpsc;
@@ -62,12 +62,12 @@ pub struct NodeLink {
     /// The node, by the certificate.
     pub node: NodeName,
     tls: ClientConfig,
-    agent: String,
+    agent: Address,
 }
 
 impl NodeLink {
-    /// A link with these credentials to the agent at `HOST:PORT`.
-    pub fn new(credentials: &Credentials, agent: String) -> Result<Self, NodeLinkError> {
+    /// A link with these credentials to the agent.
+    pub fn new(credentials: &Credentials, agent: Address) -> Result<Self, NodeLinkError> {
         let (cluster, node) = match credentials.identity()? {
             Identity::Node(cluster, node) => (cluster, node),
             other => return Err(NodeLinkError::NoNode(other)),
@@ -119,9 +119,7 @@ impl NodeLink {
 
     async fn connect(&self) -> Result<Link, Down> {
         let down = |error: &dyn std::fmt::Display| Down::because(format!("no link to {}: {error}", self.agent));
-        // Asked each time: an agent that moved has another address under the same name.
-        let mut addresses = tokio::net::lookup_host(&self.agent).await.map_err(|e| down(&e))?;
-        let address = addresses.next().ok_or_else(|| down(&"the name has no address"))?;
+        let address = self.agent.look_up(|_| true).await.map_err(|e| Down::because(format!("no link to {e}")))?;
         let own = match (address.ip().is_loopback(), address.is_ipv6()) {
             (true, true) => IpAddr::from(Ipv6Addr::LOCALHOST),
             (true, false) => IpAddr::from(Ipv4Addr::LOCALHOST),

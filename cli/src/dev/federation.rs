@@ -107,7 +107,8 @@ impl Federation {
 
     async fn start_coordinator(&mut self, id: ReplicaId, quic: UdpSocket, http: TcpListener) -> anyhow::Result<()> {
         let credentials = Credentials::load(&self.ca.issue(&Identity::Replica(id))?)?;
-        let peers = self.seats.iter().filter(|(peer, _)| **peer != id).map(|(peer, seat)| (*peer, seat.quic)).collect();
+        let peers =
+            self.seats.iter().filter(|(peer, _)| **peer != id).map(|(peer, seat)| (*peer, seat.quic.into())).collect();
         let data_dir = self.data_dir.join(format!("coordinator-{id}"));
         let config = coordinator::run::Config { id, data_dir, credentials, quic, peers, http };
         let running = coordinator::run::start(config).await.with_context(|| format!("coordinator {id}"))?;
@@ -129,7 +130,7 @@ impl Federation {
             cluster: cluster.info()?,
             nodes,
             credentials: Credentials::load(&self.ca.issue(&Identity::Cluster(cluster.name.clone()))?)?,
-            coordinators: self.seats.iter().map(|(id, seat)| (*id, seat.quic)).collect(),
+            coordinators: self.seats.iter().map(|(id, seat)| (*id, seat.quic.into())).collect(),
             data_dir: self.data_dir.join(format!("agent-{}", cluster.name)),
             cache_dir: agent::runtime::process::default_cache_dir(),
             runtime_dir: agent::runtime::process::default_runtime_dir(),

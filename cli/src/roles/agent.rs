@@ -28,8 +28,8 @@ pub struct Args {
     /// The folder with ca.pem, cert.pem and key.pem (see `tidewater identity`)
     #[arg(long, value_name = "DIR")]
     pub identity: PathBuf,
-    /// A coordinator replica; once for each
-    #[arg(long = "coordinator", value_name = "ID=ADDRESS", required = true)]
+    /// A coordinator replica; once for each. A name is looked up for each connection
+    #[arg(long = "coordinator", value_name = "ID=HOST:PORT", required = true)]
     pub coordinators: Vec<Peer>,
     /// Read this machine's GPUs as this node of the cluster
     #[arg(long, value_name = "NAME")]

@@ -7,23 +7,27 @@ pub mod kubernetes;
 pub mod node;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use protocol::ids::ReplicaId;
+use protocol::quic::Address;
 
-/// One replica and where it listens: `1=127.0.0.1:7600`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One replica and where it listens: `1=127.0.0.1:7600`, `1=coordinator-1.example:7600`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// The replica.
     pub id: ReplicaId,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Address,
 }
 
 impl std::str::FromStr for Peer {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?}: write a replica's number and address, such as 1=127.0.0.1:7600");
+        let wrong = || {
+            format!(
+                "{text:?}: write a replica's number and address, such as 1=127.0.0.1:7600 or 1=coordinator-1.example:7600"
+            )
+        };
         let (id, address) = text.split_once('=').ok_or_else(wrong)?;
         let id = id.parse().ok().filter(|id| *id > 0).ok_or_else(wrong)?;
         Ok(Self { id: ReplicaId(id), address: address.parse().map_err(|_| wrong())? })
@@ -31,7 +35,7 @@ impl std::str::FromStr for Peer {
 }
 
 /// Replicas by id; an id that stands there twice is an error.
-pub fn by_id(peers: Vec<Peer>) -> anyhow::Result<BTreeMap<ReplicaId, SocketAddr>> {
+pub fn by_id(peers: Vec<Peer>) -> anyhow::Result<BTreeMap<ReplicaId, Address>> {
     let mut map = BTreeMap::new();
     for peer in peers {
         if map.insert(peer.id, peer.address).is_some() {

@@ -9,6 +9,7 @@ use agent::run::node::{NodeLink, Notice};
 use anyhow::Context;
 use protocol::ids::NodeName;
 use protocol::node::NodeFrame;
+use protocol::quic::Address;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Format;
@@ -70,11 +71,9 @@ pub async fn run(args: Args, format: Format) -> anyhow::Result<()> {
 
 /// The link of this identity to the agent at `HOST:PORT`.
 fn link(agent: &str, identity: &Path) -> anyhow::Result<NodeLink> {
-    let port =
-        agent.rsplit_once(':').and_then(|(host, port)| Some(port.parse::<u16>().ok()?).filter(|_| !host.is_empty()));
-    anyhow::ensure!(port.is_some_and(|port| port > 0), "--agent {agent}: write HOST:PORT, such as agent.example:7700");
+    let agent: Address = agent.parse().with_context(|| format!("--agent {agent}"))?;
     let credentials = crate::dev::federation::credentials(identity)?;
-    NodeLink::new(&credentials, agent.to_owned()).with_context(|| format!("--identity {}", identity.display()))
+    NodeLink::new(&credentials, agent).with_context(|| format!("--identity {}", identity.display()))
 }
 
 async fn stream(link: NodeLink, mut config: NodeConfig) -> anyhow::Result<()> {

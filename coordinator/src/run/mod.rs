@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use protocol::ids::ReplicaId;
 use protocol::quic::{
-    AGENT_ALPN, Credentials, Identity, IdentityError, PEER_ALPN, TlsError, client_config, endpoint_config,
+    AGENT_ALPN, Address, Credentials, Identity, IdentityError, PEER_ALPN, TlsError, client_config, endpoint_config,
     server_config,
 };
 use quinn::{Endpoint, TokioRuntime};
@@ -35,7 +35,7 @@ pub struct Config {
     /// Its QUIC socket, bound.
     pub quic: UdpSocket,
     /// Where the other replicas listen.
-    pub peers: BTreeMap<ReplicaId, SocketAddr>,
+    pub peers: BTreeMap<ReplicaId, Address>,
     /// Its HTTP socket, bound.
     pub http: std::net::TcpListener,
 }

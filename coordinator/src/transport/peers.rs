@@ -2,12 +2,11 @@
 //! stream and keep their order, a message with a snapshot gets a stream of its own.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use protocol::codec::encode_frame;
 use protocol::ids::ReplicaId;
-use protocol::quic::{ConnectFailed, read_frame, replica_server_name, write_frame};
+use protocol::quic::{Address, ConnectFailed, read_frame, replica_server_name, write_frame};
 use quinn::{ClientConfig, Connection, Endpoint, SendStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +31,7 @@ struct Link {
     endpoint: Endpoint,
     config: ClientConfig,
     to: ReplicaId,
-    address: SocketAddr,
+    address: Address,
     inbox: Inbox,
     tasks: TaskTracker,
 }
@@ -42,7 +41,7 @@ impl PeerLinks {
     pub fn start(
         endpoint: &Endpoint,
         config: &ClientConfig,
-        peers: &BTreeMap<ReplicaId, SocketAddr>,
+        peers: &BTreeMap<ReplicaId, Address>,
         inbox: &Inbox,
         tasks: &TaskTracker,
         stop: &CancellationToken,
@@ -55,7 +54,7 @@ impl PeerLinks {
                 endpoint: endpoint.clone(),
                 config: config.clone(),
                 to: *to,
-                address: *address,
+                address: address.clone(),
                 inbox: inbox.clone(),
                 tasks: tasks.clone(),
             };
@@ -102,7 +101,8 @@ impl Link {
 
     async fn connect(&self) -> Result<(Connection, SendStream), ConnectFailed> {
         let name = replica_server_name(self.to);
-        let connection = self.endpoint.connect_with(self.config.clone(), self.address, &name)?.await?;
+        let address = self.address.look_up_for(&self.endpoint).await?;
+        let connection = self.endpoint.connect_with(self.config.clone(), address, &name)?.await?;
         let stream = connection.open_uni().await?;
         Ok((connection, stream))
     }

@@ -2,9 +2,19 @@
 
 use quinn::{ConnectError, ConnectionError};
 
+use super::Address;
+
 /// Why a connection, or its first stream, was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectFailed {
+    /// Where the other end is is not known.
+    #[error("{address}: {cause}")]
+    Name {
+        /// What was looked up.
+        address: Address,
+        /// What the system said.
+        cause: std::io::Error,
+    },
     /// It could not be begun.
     #[error(transparent)]
     Begin(#[from] ConnectError),

@@ -2,12 +2,14 @@
 //!
 //! The one room of this crate that touches sockets; behind the feature `quic`. Used by coordinator and agent.
 
+mod address;
 mod connect;
 mod frames;
 mod identity;
 mod restart;
 mod tls;
 
+pub use address::{Address, AddressError};
 pub use connect::ConnectFailed;
 pub use frames::{FrameError, read_frame, write_frame};
 pub use identity::{Identity, IdentityError, agent_server_name, peer_identity, replica_server_name};

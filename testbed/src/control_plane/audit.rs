@@ -35,6 +35,8 @@ pub struct Audited {
     pub verb: String,
     /// Who asked.
     pub user: String,
+    /// `batch`, `ray.io`, …; empty for the core group.
+    pub group: String,
     /// `pods`, `jobs`, …; a subresource stands behind a slash.
     pub resource: String,
     /// Empty for what has none.
@@ -43,6 +45,8 @@ pub struct Audited {
     pub name: String,
     /// The answer, as HTTP has it.
     pub code: u64,
+    /// Whether it was refused for want of the right to it.
+    pub forbidden: bool,
     /// Whether it was only tried: nothing was changed.
     pub dry_run: bool,
 }
@@ -63,10 +67,12 @@ fn entry(line: &Value) -> Option<Audited> {
     Some(Audited {
         verb: line.get("verb")?.as_str()?.to_owned(),
         user: text("/user/username"),
+        group: text("/objectRef/apiGroup"),
         resource,
         namespace: text("/objectRef/namespace"),
         name: text("/objectRef/name"),
         code: line.pointer("/responseStatus/code").and_then(Value::as_u64).unwrap_or(0),
+        forbidden: line.pointer("/annotations").is_some_and(|all| all["authorization.k8s.io/decision"] == "forbid"),
         dry_run: text("/requestURI").contains("dryRun="),
     })
 }
@@ -81,10 +87,14 @@ mod tests {
         let log = dir.path().join("audit.log");
         let line = r#"{"verb":"create","user":{"username":"admin"},"responseStatus":{"code":201},
             "objectRef":{"resource":"pods","subresource":"binding","namespace":"a","name":"b"}}"#;
-        let tried = r#"{"verb":"create","requestURI":"/api/v1/pods?dryRun=All&fieldManager=x"}"#;
+        let tried =
+            r#"{"verb":"create","requestURI":"/api/v1/pods?dryRun=All&fieldManager=x","objectRef":{"apiGroup":"batch"},
+            "annotations":{"authorization.k8s.io/decision":"forbid"}}"#
+                .replace('\n', "");
         fs::write(&log, format!("{}\n{tried}\n{{\"verb\":\"del", line.replace('\n', ""))).expect("written");
         let found = read(&log).expect("read");
-        assert_eq!(found.iter().map(|one| one.dry_run).collect::<Vec<_>>(), [false, true]);
+        let seen: Vec<_> = found.iter().map(|one| (one.dry_run, one.forbidden, one.group.as_str())).collect();
+        assert_eq!(seen, [(false, false, ""), (true, true, "batch")]);
         assert_eq!((found[0].resource.as_str(), found[0].code, found[0].user.as_str()), ("pods/binding", 201, "admin"));
     }
 }

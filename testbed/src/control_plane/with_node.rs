@@ -1,8 +1,10 @@
 //! How a control plane starts its real node.
 
+use std::path::Path;
 use std::time::Instant;
 
 use super::{Component, ControlPlane, StartError};
+use crate::images::{self, ImageError};
 use crate::node::{self, NodeError, NodeFiles};
 
 /// What runs in the node's namespaces, in the order in which it starts.
@@ -44,6 +46,11 @@ impl ControlPlane {
         }
         self.until_ready(Component::KubeProxy).await?;
         self.until_ready(Component::Kubelet).await
+    }
+
+    /// Gives its real node an image that is in an archive, for pods with `imagePullPolicy: Never` or `IfNotPresent`.
+    pub fn load_image(&self, archive: &Path) -> Result<(), ImageError> {
+        images::load(archive, &NodeFiles::of(&self.settings.folder).socket())
     }
 
     /// Starts the real node again after [`Component::Node`] was killed, with the images and pods that it had.

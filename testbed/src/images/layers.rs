@@ -291,7 +291,7 @@ fn busybox() -> Result<Vec<u8>, ImageError> {
 }
 
 /// SHA-256 and length of a file.
-fn checksum(file: &Path) -> io::Result<(String, u64)> {
+pub(super) fn checksum(file: &Path) -> io::Result<(String, u64)> {
     let (mut file, mut hash, mut length) = (File::open(file)?, Context::new(&SHA256), 0);
     let mut buffer = vec![0; 1 << 20];
     loop {

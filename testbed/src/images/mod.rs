@@ -4,13 +4,14 @@
 
 mod layers;
 mod oci;
+pub mod program;
 mod tape;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -187,23 +188,33 @@ impl Images {
 
     /// Gives an image to the containerd that answers at this socket.
     pub fn import(&self, image: Image, socket: &Path) -> Result<(), ImageError> {
-        let failed = |said: String| ImageError::Import { image: image.reference(), said };
         let layers = image.layers().iter().map(|layer| self.layers.get(layer)).collect::<Option<Vec<_>>>();
         let layers = layers.ok_or_else(|| ImageError::NotProvided(image.reference()))?;
-        let mut command = Command::new("ctr");
-        command.arg("--address").arg(socket).args(["--namespace", "k8s.io", "images", "import", "-"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut ctr = command.spawn().map_err(|cause| failed(cause.to_string()))?;
-        let written = match ctr.stdin.take() {
-            Some(mut out) => oci::write(&mut out, &image.reference(), &image.settings(), &layers),
-            None => Ok(()),
-        };
-        let output = ctr.wait_with_output().map_err(|cause| failed(cause.to_string()))?;
-        if !output.status.success() {
-            return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
-        }
-        written.map_err(|cause| failed(cause.to_string()))
+        give(&image.reference(), socket, |mut out| {
+            oci::write(&mut out, &image.reference(), &image.settings(), &layers).map(drop)
+        })
     }
+}
+
+/// Gives an image that is in an archive to the containerd that answers at this socket.
+pub(crate) fn load(archive: &Path, socket: &Path) -> Result<(), ImageError> {
+    let mut file = File::open(archive).map_err(unusable(archive))?;
+    give(&archive.display().to_string(), socket, |mut out| io::copy(&mut file, &mut out).map(drop))
+}
+
+/// Gives what is written to the containerd that answers at this socket.
+fn give(image: &str, socket: &Path, write: impl FnOnce(ChildStdin) -> io::Result<()>) -> Result<(), ImageError> {
+    let failed = |said: String| ImageError::Import { image: image.to_owned(), said };
+    let mut command = Command::new("ctr");
+    command.arg("--address").arg(socket).args(["--namespace", "k8s.io", "images", "import", "-"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut ctr = command.spawn().map_err(|cause| failed(cause.to_string()))?;
+    let written = ctr.stdin.take().map_or(Ok(()), write);
+    let output = ctr.wait_with_output().map_err(|cause| failed(cause.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    written.map_err(|cause| failed(cause.to_string()))
 }
 
 /// `$XDG_CACHE_HOME/tidewater/images`, else `~/.cache/tidewater/images`.

@@ -1,4 +1,5 @@
-//! An image as one archive: the OCI image layout (image-spec 1.0), its layers uncompressed.
+//! An image as one archive: the OCI image layout (image-spec 1.0), its layers uncompressed, with the list beside it by which older `docker
+//! load`s find the same blobs.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,8 +10,8 @@ use serde_json::{Value, json};
 use super::layers::Made;
 use super::tape::Tape;
 
-/// Writes the image of these layers, lowest first, under this name.
-pub(super) fn write(out: &mut impl Write, name: &str, settings: &Value, layers: &[&Made]) -> io::Result<()> {
+/// Writes the image of these layers, lowest first, under this name. Returns its digest, `sha256:…`.
+pub(super) fn write(out: &mut impl Write, name: &str, settings: &Value, layers: &[&Made]) -> io::Result<String> {
     let digests: Vec<String> = layers.iter().map(|layer| format!("sha256:{}", layer.sha256)).collect();
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -40,17 +41,21 @@ pub(super) fn write(out: &mut impl Write, name: &str, settings: &Value, layers: 
         "org.opencontainers.image.ref.name": name.rsplit_once(':').map_or("latest", |(_, tag)| tag),
     });
     let index = json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
+    let blobs: Vec<String> = layers.iter().map(|layer| blob(&layer.sha256)).collect();
+    let listed = json!([{"Config": blob(&sha256(&configuration)), "RepoTags": [name], "Layers": blobs}]).to_string();
 
     let mut tape = Tape::new(out);
     let mut text = |name: &str, text: &str| tape.file(name, 0o644, text.len() as u64, text.as_bytes());
     text("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)?;
     text("index.json", &index)?;
+    text("manifest.json", &listed)?;
     text(&blob(&sha256(&configuration)), &configuration)?;
     text(&blob(&sha256(&manifest)), &manifest)?;
     for layer in layers {
         tape.file(&blob(&layer.sha256), 0o644, layer.bytes, File::open(&layer.archive)?)?;
     }
-    tape.finish()
+    tape.finish()?;
+    Ok(format!("sha256:{}", sha256(&manifest)))
 }
 
 fn description(kind: &str, text: &str) -> Value {

@@ -103,6 +103,11 @@ impl Api {
         found.with_context(|| last["status"].to_string())
     }
 
+    /// A workload's log while it grows: the answer's code and what comes before it ends or breaks off.
+    pub fn growing_log(&self, namespace: &str, name: &str) -> anyhow::Result<(u16, String)> {
+        self.one(&self.urls[self.answered.get()], &format!("/logs/{namespace}/{name}?follow=true"), None)
+    }
+
     /// A cluster's phase; empty where it is not known.
     pub fn cluster_phase(&self, name: &str) -> anyhow::Result<String> {
         let list = self.get("/apis/tidewater.dev/v1/clusters")?;

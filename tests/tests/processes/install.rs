@@ -1,0 +1,205 @@
+//! `deploy/` as it is on the test bed's real node: the image that is made here, three coordinators, an agent and the node role in pods, a
+//! batch job through them; and again after the leader's pod was deleted and is back under another address.
+//!
+//! The node has no GPUs: the runtime class `nvidia` is played by the ordinary one, and the node role streams that there is no driver.
+
+use std::os::unix::fs::chown;
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use testbed::images::program::{PackError, ProgramImage, USER, pack};
+use testbed::node::{NODE_NAME, check};
+use testbed::{Binaries, ControlPlane, Image, Images, NodeSettings, Settings, Tool};
+
+use super::api::Api;
+use super::deploy::{Kubectl, NAMESPACE, folder};
+use super::federation::{free_port, identity};
+use super::program::{Program, tidewater};
+use super::world::{PATIENCE, World, wait_for};
+use crate::Done;
+
+const CLUSTER: &str = "here";
+/// What the manifests call it.
+const IMAGE: &str = concat!("localhost/tidewater:", env!("CARGO_PKG_VERSION"));
+
+/// What a machine must have for it.
+struct Parts {
+    binaries: Binaries,
+    images: Images,
+}
+
+fn parts() -> anyhow::Result<Result<Parts, String>> {
+    if let Err(lack) = check() {
+        return Ok(Err(lack.to_string()));
+    }
+    let say = |line: &str| eprintln!("    {line}");
+    let images = match Images::provide(&[Image::Batch], &say) {
+        Err(lack) if lack.is_lack() => return Ok(Err(lack.to_string())),
+        provided => provided?,
+    };
+    let tools = Settings::with_real_node("", NodeSettings::new(images.clone())).tools();
+    match Binaries::provide(&[tools, vec![Tool::Kubectl]].concat(), &say) {
+        Err(lack) if lack.is_lack() => Ok(Err(lack.to_string())),
+        provided => Ok(Ok(Parts { binaries: provided?, images })),
+    }
+}
+
+/// The manifests make a federation whose jobs run, also after a replica has moved.
+pub fn as_it_is(world: &World) -> anyhow::Result<Done> {
+    let Parts { binaries, images } = match parts()? {
+        Ok(parts) => parts,
+        Err(lack) => return Ok(Done::CannotRunHere(lack)),
+    };
+    let (program, licence) = (tidewater(), folder().join("../LICENSE"));
+    let image = ProgramImage { reference: IMAGE, program: &program, licence: &licence };
+    let packed = match pack(&image, &world.path("image")) {
+        Err(lack @ PackError::Licence(_)) => return Ok(Done::CannotRunHere(lack.to_string())),
+        packed => packed?,
+    };
+    eprintln!("    the image: {} MiB, {}", packed.bytes >> 20, packed.digest);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let settings = Settings::with_real_node(world.path("plane"), NodeSettings::new(images));
+    let plane = runtime.block_on(ControlPlane::start(&binaries, settings))?;
+    plane.load_image(&packed.archive)?;
+    let kubectl = Kubectl::of(world, &binaries, &plane)?;
+    let installed = install(world, &kubectl).and_then(|()| used(world, &kubectl));
+    if installed.is_err() {
+        // It ends with the test.
+        tell(&kubectl);
+    }
+    installed?;
+    plane.end()?;
+    Ok(Done::Holds)
+}
+
+/// As `deploy/README.md` has it, with disks that an administrator would have.
+fn install(world: &World, kubectl: &Kubectl<'_>) -> anyhow::Result<()> {
+    kubectl.install("namespace")?;
+    let claims = ["data-coordinator-1", "data-coordinator-2", "data-coordinator-3", "agent"];
+    let disks = claims.iter().map(|claim| disk(world, claim)).collect::<anyhow::Result<Vec<_>>>()?;
+    kubectl.give(&["create", "-f", "-"], &disks)?;
+    let create = |what: &[&str], from: &[String]| {
+        let from: Vec<&str> = from.iter().map(String::as_str).collect();
+        kubectl.run(&[&["create", "--namespace", NAMESPACE], what, &from].concat()).map(drop)
+    };
+    for id in ["1", "2", "3"] {
+        let made = identity(world, "ca", ["--replica", id])?;
+        create(&["secret", "generic", &format!("coordinator-{id}")], &[format!("--from-file={made}")])?;
+    }
+    let made = identity(world, "ca", ["--cluster", CLUSTER])?;
+    create(&["secret", "generic", "agent-identity"], &[format!("--from-file={made}")])?;
+    let fleet = world.write("fleet.toml", &format!("[[cluster]]\nname = \"{CLUSTER}\"\nregion = \"eu\"\n"))?;
+    let at = |id| format!("--from-literal=coordinator-{id}=coordinator-{id}.coordinators:7600");
+    let cluster = format!("--from-literal=cluster={CLUSTER}");
+    create(&["configmap", "agent"], &[cluster, format!("--from-file=fleet.toml={fleet}"), at(1), at(2), at(3)])?;
+    let made = identity(world, "ca", ["--cluster", CLUSTER, "--node", NODE_NAME])?;
+    let of_node = |name: &str| format!("--from-file={NODE_NAME}.{name}={made}/{name}");
+    let files = [format!("--from-file={made}/ca.pem"), of_node("cert.pem"), of_node("key.pem")];
+    create(&["secret", "generic", "node-identities"], &files)?;
+    let class = json!({
+        "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "nvidia"}, "handler": "runc",
+    });
+    kubectl.give(&["create", "-f", "-"], &[class])?;
+    kubectl.run(&["label", "node", NODE_NAME, "nvidia.com/gpu.present=true"])?;
+    // The last waits for a load balancer, which is not here; that it is taken is seen.
+    for part in ["coordinator", "agent", "node", "outside"] {
+        kubectl.install(part)?;
+    }
+    for what in ["statefulset/coordinator", "deployment/agent", "daemonset/node"] {
+        kubectl.run(&["rollout", "status", what, "--namespace", NAMESPACE, "--timeout=150s"])?;
+    }
+    Ok(())
+}
+
+/// A disk that is kept for this claim.
+fn disk(world: &World, claim: &str) -> anyhow::Result<Value> {
+    let place = world.path(&format!("disk-{claim}"));
+    std::fs::create_dir(&place)?;
+    chown(&place, Some(USER), Some(USER))?;
+    Ok(json!({
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": claim},
+        "spec": {
+            "capacity": {"storage": "10Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": place},
+            "claimRef": {"namespace": NAMESPACE, "name": claim},
+        },
+    }))
+}
+
+/// A way to the API, as people have it.
+fn forward(world: &World, kubectl: &Kubectl<'_>) -> anyhow::Result<(Program, Api)> {
+    let port = free_port()?;
+    let ports = format!("{port}:7700");
+    let command = kubectl.command(&["port-forward", "--namespace", NAMESPACE, "service/tidewater", &ports]);
+    let mut forwarding = Program::start("port-forward", command, &world.path("tmp"))?;
+    forwarding.line("Forwarding from 127.0.0.1")?;
+    Ok((forwarding, Api::new(vec![format!("http://127.0.0.1:{port}")])?))
+}
+
+fn used(world: &World, kubectl: &Kubectl<'_>) -> anyhow::Result<()> {
+    let (forwarding, api) = forward(world, kubectl)?;
+    wait_for("the cluster as Ready", PATIENCE, || Ok((api.cluster_phase(CLUSTER)? == "Ready").then_some(())))?;
+    wait_for("the node role's stream", PATIENCE, || {
+        let said = kubectl.run(&["logs", "--namespace", NAMESPACE, "daemonset/node"])?;
+        Ok(said.contains("streams to the agent at").then_some(()))
+    })?;
+    submit(&api, "before")?;
+    api.until("before", &["Succeeded"], PATIENCE)?;
+    let leader = format!("coordinator-{}", api.leader()?);
+    drop(forwarding);
+
+    let before = address(kubectl, &leader)?;
+    kubectl.run(&["delete", "pod", &leader, "--namespace", NAMESPACE])?;
+    let after = address(kubectl, &leader)?;
+    ensure!(before != after, "{leader} is back at {before}: that it is found where it is now can't be seen");
+    // Another goes and can't come back yet: the one that moved and the third are a majority only if they find each other.
+    let other = if leader == "coordinator-1" { "coordinator-2" } else { "coordinator-1" };
+    kubectl.run(&["cordon", NODE_NAME])?;
+    kubectl.run(&["delete", "pod", other, "--namespace", NAMESPACE])?;
+    let (forwarding, api) = forward(world, kubectl)?;
+    submit(&api, "after")?;
+    kubectl.run(&["uncordon", NODE_NAME])?;
+    api.until("after", &["Succeeded"], PATIENCE)?;
+    ensure!(api.workloads()?.len() == 2, "a workload was lost");
+    eprintln!("    {leader} moved from {before} to {after}");
+    drop(forwarding);
+    Ok(())
+}
+
+/// Where a pod is, once it is ready.
+fn address(kubectl: &Kubectl<'_>, pod: &str) -> anyhow::Result<String> {
+    wait_for(&format!("{pod} as ready"), PATIENCE, || {
+        // While it is away there is none.
+        let Ok(pod) = kubectl.get(&["pod", pod, "--namespace", NAMESPACE]) else { return Ok(None) };
+        let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
+        let going = !pod["metadata"]["deletionTimestamp"].is_null();
+        Ok(pod["status"]["podIP"].as_str().filter(|_| ready && !going).map(str::to_owned))
+    })
+}
+
+/// Hands in a batch job of two members; it is acknowledged by a majority.
+fn submit(api: &Api, name: &str) -> anyhow::Result<()> {
+    let group = json!({"name": "w", "count": 2, "cpu": "100m", "memory": "32Mi"});
+    api.submit(&json!({
+        "apiVersion": "tidewater.dev/v1",
+        "kind": "Workload",
+        "metadata": {"name": name, "namespace": "default", "uid": uuid::Uuid::new_v4().to_string()},
+        "spec": {"batch": {"image": Image::Batch.reference(), "command": ["echo", "hello"], "groups": [group]}},
+    }))
+}
+
+/// What a person would look at.
+fn tell(kubectl: &Kubectl<'_>) {
+    let looks: [&[&str]; 6] = [
+        &["get", "pods,pvc,pv", "--all-namespaces", "-o", "wide"],
+        &["describe", "pods", "--namespace", NAMESPACE],
+        &["logs", "--namespace", NAMESPACE, "-l", "app.kubernetes.io/component=coordinator", "--prefix", "--tail=20"],
+        &["logs", "--namespace", NAMESPACE, "-l", "app.kubernetes.io/component=agent", "--tail=40"],
+        &["logs", "--namespace", NAMESPACE, "daemonset/node"],
+        &["get", "events", "--namespace", NAMESPACE],
+    ];
+    for look in looks {
+        let said = kubectl.run(look).with_context(|| look.join(" "));
+        eprintln!("{}", said.unwrap_or_else(|error| format!("{error:#}")));
+    }
+}

@@ -1,0 +1,105 @@
+//! `cargo xtask images`: the product's container image. All roles are one program, so that it is one image.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use testbed::images::program::{Packed, ProgramImage, pack};
+
+/// What the manifests in `deploy/` call it.
+pub const REFERENCE: &str = concat!("localhost/tidewater:", env!("CARGO_PKG_VERSION"));
+
+/// What is made, and where.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The cargo profile of the program in it; `dev` is built faster, for tests.
+    #[arg(long, value_name = "NAME", default_value = "release")]
+    profile: String,
+    /// What pods will call it: REGISTRY/NAME:TAG.
+    #[arg(long, value_name = "REFERENCE", default_value = REFERENCE)]
+    reference: String,
+    /// Where the archive goes; left out: `images` beside the program.
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+}
+
+/// Does it.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the repository")?;
+    let program = build(repository, &arguments.profile)?;
+    let folder = match &arguments.folder {
+        Some(folder) => folder.clone(),
+        None => program.with_file_name("images"),
+    };
+    let began = Instant::now();
+    let licence = repository.join("LICENSE");
+    let image = ProgramImage { reference: &arguments.reference, program: &program, licence: &licence };
+    let Packed { archive, bytes, digest } = pack(&image, &folder)?;
+    eprintln!("packed in {:.1} s", began.elapsed().as_secs_f64());
+    println!("{}", archive.display());
+    println!("image {}, {:.1} MiB, digest {digest}", arguments.reference, bytes as f64 / f64::from(1 << 20));
+    println!("into containerd, on each node: ctr --namespace k8s.io images import {}", archive.display());
+    println!("into Docker, to push it from there: docker load --input {}", archive.display());
+    Ok(())
+}
+
+/// Builds the program; returns where cargo put it.
+fn build(repository: &Path, profile: &str) -> anyhow::Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--package", "cli", "--bin", "tidewater", "--profile", profile]);
+    command.args(["--message-format", "json-render-diagnostics"]).current_dir(repository).stderr(Stdio::inherit());
+    let output = command.output().context("cargo")?;
+    ensure!(output.status.success(), "the program was not built");
+    let said = String::from_utf8_lossy(&output.stdout);
+    executable(&said).context("cargo does not say where the program is")
+}
+
+/// Where the program is, in cargo's words: a JSON object a line.
+fn executable(said: &str) -> Option<PathBuf> {
+    let lines = said.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut programs = lines.filter(|line| line["target"]["name"] == "tidewater");
+    programs.find_map(|line| line["executable"].as_str().map(PathBuf::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_manifests_name_the_image_that_is_made() {
+        let mut found = 0;
+        let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let text = fs::read_to_string(&path).expect("text");
+                for named in text.lines().filter_map(|line| line.trim().strip_prefix("image: ")) {
+                    assert_eq!(named, REFERENCE, "{}", path.display());
+                    found += 1;
+                }
+            }
+        }
+        assert!(found >= 3, "each role's manifest names it: {found}");
+    }
+
+    #[test]
+    fn cargo_says_where_the_program_is() {
+        let said = concat!(
+            r#"{"reason":"compiler-artifact","target":{"name":"agent"},"executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"name":"tidewater"},"executable":"/t/debug/tidewater"}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+        );
+        assert_eq!(executable(said), Some(PathBuf::from("/t/debug/tidewater")));
+        assert_eq!(executable(""), None);
+    }
+}

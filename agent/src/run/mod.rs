@@ -1,6 +1,6 @@
-//! An agent's process, from top to bottom: lead, where there are replicas, open the journal, find what runs, read the GPUs, follow Kubernetes, let nodes in, connect to every
-//! coordinator replica, step the cluster role for all that happens; stop in the other order. [`node`] is the other end of a
-//! node's link, in a process of its own.
+//! An agent's process, from top to bottom: lead, where there are replicas, open the journal, find what runs, read the GPUs, follow
+//! Kubernetes, let nodes in, connect to every coordinator replica, step the cluster role for all that happens; stop in the other
+//! order. [`node`] is the other end of a node's link, in a process of its own.
 
 mod core;
 mod link;
@@ -152,6 +152,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Result<Running, StartError> {
     let Stand { mut config, runtime, events: runtime_events, capacity, tasks, stop, .. } = stand;
     let system = |what| move |cause| StartError::System { what, cause };
+    let (journal, recovered) = recover(&runtime, reign, &config.data_dir).await?;
     let mut missing = Vec::new();
     for check in runtime.frameworks().await {
         if let Some(why) = check.missing {
@@ -159,7 +160,6 @@ async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Re
             missing.push((check.framework, why));
         }
     }
-    let (journal, recovered) = recover(&runtime, reign, &config.data_dir).await?;
     let own_node = config.node.as_ref().map(|node| node.node.clone());
     let (sampler, frames) = match config.node.map(NodeSampler::start).transpose()? {
         Some((sampler, frames)) => (Some(Arc::new(sampler)), Some(frames)),

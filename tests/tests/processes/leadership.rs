@@ -51,7 +51,14 @@ pub fn moves(world: &World) -> anyhow::Result<Done> {
         vec!["--pod-annotation".to_owned(), format!("testbed.tidewater.dev/runs-for={RUNS_FOR}")];
     federation.start_coordinator(1)?;
 
-    // Its own namespace is not there yet.
+    // Its own namespace is not there yet: one that may make none says so.
+    federation.agent_arguments.push("--keep-namespaces".to_owned());
+    let mut bare = federation.replica_of_agent(0, "bare")?;
+    let status = bare.until_ended(PATIENCE)?;
+    ensure!(status.code() == Some(1), "it ended with {status}: {}", bare.err());
+    bare.says("kubectl create namespace tidewater", PATIENCE)?;
+    federation.agent_arguments.pop();
+
     let mut first = federation.replica_of_agent(0, "first")?;
     first.says("leading: ", PATIENCE)?;
     let mut second = federation.replica_of_agent(0, "second")?;

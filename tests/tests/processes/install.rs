@@ -75,7 +75,7 @@ pub fn as_it_is(world: &World) -> anyhow::Result<Done> {
 /// As `deploy/README.md` has it, with disks that an administrator would have.
 fn install(world: &World, kubectl: &Kubectl<'_>) -> anyhow::Result<()> {
     kubectl.install("namespace")?;
-    let claims = ["data-coordinator-1", "data-coordinator-2", "data-coordinator-3", "agent"];
+    let claims = ["data-coordinator-1", "data-coordinator-2", "data-coordinator-3"];
     let disks = claims.iter().map(|claim| disk(world, claim)).collect::<anyhow::Result<Vec<_>>>()?;
     kubectl.give(&["create", "-f", "-"], &disks)?;
     let create = |what: &[&str], from: &[String]| {

@@ -234,6 +234,8 @@ mod properties {
                     Output::Forget { attempt } => {
                         let state = self.running.remove(attempt);
                         prop_assert!(state.is_none_or(|s| s.is_final()), "a live attempt was forgotten");
+                        // A stop that comes late begins anew at revision 1; to a coordinator that committed the end it is nothing.
+                        self.said.retain(|(said, _), _| said != attempt);
                     }
                     Output::Send { message: AgentMessage::Report(r), .. } => {
                         let before = self.said.insert((r.attempt, r.revision), r.state.clone());

@@ -1,6 +1,8 @@
-//! Single requests to the API server: each with a bound on its time, and with an error that says what it means for the attempt.
+//! Single requests to the API server: each with a bound on its time, and with an error that says what it means for the attempt. So many at
+//! once and no more: each has a connection of its own, and a gang that is launched or ended beside thousands of others waits its turn.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::{DeleteParams, ListParams, PostParams};
@@ -8,11 +10,14 @@ use kube::core::{DynamicObject, Status};
 use kube::{Api, Client};
 use protocol::errors::FailureClass;
 use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::kinds::Kind;
 use super::manifests::Manifest;
 use crate::kube::with_causes;
 
+/// Requests under way at once. An API server takes most creates a second from about here on; more only wait there, each with a connection.
+const AT_ONCE: usize = 64;
 /// Objects of one page of a list.
 const PAGE: u32 = 500;
 
@@ -79,19 +84,35 @@ impl CallError {
 pub(super) struct Calls {
     client: Client,
     timeout: Duration,
+    turns: Arc<Semaphore>,
 }
+
+/// The right to one request.
+pub(super) struct Turn(
+    #[expect(dead_code, reason = "it is given back when it is dropped")] Option<OwnedSemaphorePermit>,
+);
 
 impl Calls {
     pub(super) fn new(client: Client, timeout: Duration) -> Self {
-        Self { client, timeout }
+        Self { client, timeout, turns: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     pub(super) fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// One request, for as long as a request may take.
+    /// Waits until one more request may be made.
+    pub(super) async fn turn(&self) -> Turn {
+        // It is never closed.
+        Turn(self.turns.clone().acquire_owned().await.ok())
+    }
+
+    /// One request, for as long as a request may take once it is its turn.
     pub(super) async fn ask<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+        self.ask_in(self.turn().await, request).await
+    }
+
+    async fn ask_in<T>(&self, _turn: Turn, request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
         match tokio::time::timeout(self.timeout, request).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(kube::Error::Api(status))) => Err(CallError::Refused(status)),
@@ -111,6 +132,7 @@ impl Calls {
     /// Makes an object, or only tries whether it would be taken.
     pub(super) async fn create(
         &self,
+        turn: Turn,
         namespace: &str,
         manifest: &Manifest,
         dry_run: bool,
@@ -119,7 +141,7 @@ impl Calls {
             CallError::NoAnswer(format!("{} {} cannot be said: {error}", manifest.kind, manifest.name))
         })?;
         let parameters = PostParams { dry_run, field_manager: Some("tidewater".to_owned()) };
-        self.ask(self.of(manifest.kind, Some(namespace)).create(&parameters, &object)).await
+        self.ask_in(turn, self.of(manifest.kind, Some(namespace)).create(&parameters, &object)).await
     }
 
     /// All objects of a kind with these labels. A kind that the cluster does not know has none.

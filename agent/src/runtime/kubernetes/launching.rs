@@ -22,7 +22,8 @@ pub(super) async fn launch(task: &Task, manifests: &Manifests) -> Result<(), Att
     provide_namespace(task, namespace).await?;
     for manifest in manifests.objects.iter().skip(1).chain(&manifests.samples) {
         let what = format!("{} {} cannot be made in namespace {namespace}", manifest.kind, manifest.name);
-        match task.insist(&what, || calls.create(namespace, manifest, true)).await {
+        let tried = || async { calls.create(calls.turn().await, namespace, manifest, true).await };
+        match task.insist(&what, tried).await {
             // Whose it is will be seen when it is made.
             Ok(_) | Err(Refusal::Taken) => {}
             Err(Refusal::Ends(state)) => return Err(state),
@@ -37,7 +38,12 @@ pub(super) async fn launch(task: &Task, manifests: &Manifests) -> Result<(), Att
 async fn make(task: &Task, namespace: &str, manifest: &Manifest) -> Result<(), AttemptState> {
     let calls = &task.inner.calls;
     let what = format!("{} {} cannot be made in namespace {namespace}", manifest.kind, manifest.name);
-    let made = task.insist(&what, || task.creating(calls.create(namespace, manifest, false))).await;
+    let create = || async {
+        // What waits for its turn can't be late.
+        let turn = calls.turn().await;
+        task.creating(calls.create(turn, namespace, manifest, false)).await
+    };
+    let made = task.insist(&what, create).await;
     match made {
         Ok(_) => Ok(()),
         Err(Refusal::Ends(state)) => Err(state),

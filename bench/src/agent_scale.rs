@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Map, Value, json};
@@ -132,20 +132,8 @@ async fn measure(program: &Path, folder: &Path, sizes: &Sizes) -> Result<Map<Str
 
 /// Ready nodes with their pods, as the scheduler leaves them.
 async fn fill(client: &Client, count: u32, bar: &ProgressBar) -> Result<()> {
-    let (nodes, pods): (Api<Node>, Api<Pod>) = (Api::all(client.clone()), Api::namespaced(client.clone(), "default"));
-    let (nodes, pods, fleet) = (&nodes, &pods, &FakeNodes::h100("gpu", count));
-    stream::iter(0..count)
-        .map(|number| async move {
-            let mut node = fleet.node(number);
-            let ready = NodeCondition { type_: "Ready".into(), status: "True".into(), ..NodeCondition::default() };
-            node.status.get_or_insert_default().conditions = Some(vec![ready]);
-            nodes.create(&PostParams::default(), &node).await?;
-            bar.inc(1);
-            anyhow::Ok(())
-        })
-        .buffer_unordered(AT_ONCE)
-        .try_collect::<()>()
-        .await?;
+    crate::nodes::make(client, &FakeNodes::h100("gpu", count), || bar.inc(1)).await?;
+    let pods: &Api<Pod> = &Api::namespaced(client.clone(), "default");
     stream::iter((0..count).flat_map(|node| (0..PODS).map(move |number| (node, number))))
         .map(|(node, number)| async move {
             pods.create(&PostParams::default(), &pod(node, number)?).await?;

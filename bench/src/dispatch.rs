@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
 use indicatif::{ProgressBar, ProgressStyle};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, NodeCondition, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::api::{ListParams, ObjectMeta, PostParams};
 use kube::{Api, Client};
 use serde_json::{Map, Value, json};
@@ -140,14 +140,7 @@ fn servers(plane: &ControlPlane) -> Vec<u32> {
 async fn start(binaries: &Binaries, folder: std::path::PathBuf) -> Result<ControlPlane> {
     let plane = ControlPlane::start(binaries, Settings::api_only(folder)).await?;
     let client = plane.client();
-    let nodes: Api<Node> = Api::all(client.clone());
-    let fleet = FakeNodes { gpus: 0, ..FakeNodes::h100("cpu", NODES) };
-    for number in 0..NODES {
-        let mut node = fleet.node(number);
-        let ready = NodeCondition { type_: "Ready".into(), status: "True".into(), ..NodeCondition::default() };
-        node.status.get_or_insert_default().conditions = Some(vec![ready]);
-        nodes.create(&PostParams::default(), &node).await?;
-    }
+    crate::nodes::make(&client, &FakeNodes { gpus: 0, ..FakeNodes::h100("cpu", NODES) }, || ()).await?;
     for name in ["tidewater", NAMESPACE] {
         testbed::make_namespace(&client, name).await?;
     }

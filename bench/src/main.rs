@@ -14,6 +14,7 @@ mod federation;
 mod footprint;
 mod ingest;
 mod load;
+mod nodes;
 mod quality;
 mod result;
 mod waits;

@@ -21,6 +21,8 @@ use super::seen::{Objects, Thing};
 const WORDS_APART: Duration = Duration::from_secs(2);
 /// Between two looks for an object that no watch has told of.
 const LOOKS_APART: Duration = Duration::from_secs(1);
+/// The longest time between two questions why pods are not made.
+const SELDOM: Duration = Duration::from_secs(60);
 /// What changes at once is looked at once.
 const GATHER: Duration = Duration::from_millis(20);
 
@@ -31,6 +33,7 @@ pub(super) async fn follow(task: &Task, manifests: &Manifests) -> AttemptState {
     let mut stuck_since: Option<(FailureClass, Instant)> = None;
     let mut told = None;
     let mut looked = Instant::now();
+    let mut refusals = Refusals::new(task.inner.settings.look_every);
     loop {
         changes.borrow_and_update();
         let mut objects = task.inner.seen.objects(task.attempt);
@@ -55,9 +58,9 @@ pub(super) async fn follow(task: &Task, manifests: &Manifests) -> AttemptState {
             // Members that go after all were up are the framework's to replace, or its end.
             Progress::Starting { .. } if up => {}
             Progress::Starting { mut waiting_for, mut stuck } => {
-                if let Some((class, said)) = refused_pods(task, manifests, &objects).await {
+                if let Some((class, said)) = refusals.look(task, manifests, &objects).await {
                     waiting_for = format!("{waiting_for}: {said}");
-                    stuck = Some(class);
+                    stuck = Some(*class);
                 }
                 stuck_since = stuck.map(|class| match stuck_since {
                     Some((before, since)) if before == class => (class, since),
@@ -97,12 +100,34 @@ async fn see(task: &Task, manifests: &Manifests, unseen: &[&Manifest]) -> Result
     Ok(())
 }
 
-/// Why the controller of Jobs makes no pods: it says so in events only.
-async fn refused_pods(task: &Task, manifests: &Manifests, objects: &Objects) -> Option<(FailureClass, String)> {
-    let wanted: u32 = manifests.members.values().sum();
-    if objects.pods.len() >= wanted as usize {
-        return None;
+/// Why pods are not made, as it was last heard.
+struct Refusals {
+    heard: Option<(FailureClass, String)>,
+    ask_at: Instant,
+    pause: Duration,
+}
+
+impl Refusals {
+    fn new(pause: Duration) -> Self {
+        Self { heard: None, ask_at: Instant::now() + pause, pause }
     }
+
+    /// Asks now and then, ever more seldom: thousands of Jobs may wait for their pods at once.
+    async fn look(&mut self, task: &Task, manifests: &Manifests, objects: &Objects) -> Option<&(FailureClass, String)> {
+        let wanted: u32 = manifests.members.values().sum();
+        if objects.pods.len() >= wanted as usize {
+            self.heard = None;
+        } else if Instant::now() >= self.ask_at {
+            self.heard = refused_pods(task, manifests).await;
+            self.ask_at = Instant::now() + self.pause;
+            self.pause = (self.pause * 2).min(SELDOM.max(self.pause));
+        }
+        self.heard.as_ref()
+    }
+}
+
+/// Why the controller of Jobs makes no pods: it says so in events only.
+async fn refused_pods(task: &Task, manifests: &Manifests) -> Option<(FailureClass, String)> {
     let calls = &task.inner.calls;
     let events: Api<Event> = Api::namespaced(calls.client(), &manifests.namespace);
     let jobs: Vec<&Manifest> = manifests.owners().filter(|owner| owner.kind == Kind::Job).collect();

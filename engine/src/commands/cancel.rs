@@ -52,6 +52,19 @@ impl Step<'_> {
         Ok(Outcome::Ended { phase, version: self.index })
     }
 
+    /// Asks for the end of a workload's live attempt, which is the event that happens to it; false where there is none.
+    pub(super) fn ask_to_end(&mut self, key: &WorkloadKey, cause: StopCause, event: Event, what: Happening) -> bool {
+        let Some(number) = self.stop_number(key) else { return false };
+        self.change(key, |w, now| {
+            if let Some(attempt) = w.attempts.last_mut() {
+                attempt.stop = Some((number, cause));
+            }
+            w.enter(event, what, now);
+        });
+        self.send_stop(key);
+        true
+    }
+
     /// The number of the order to stop, where there is something to stop.
     pub(super) fn stop_number(&mut self, key: &WorkloadKey) -> Option<CommandNumber> {
         let cluster = self.state.workloads.get(key)?.live_attempt()?.cluster.clone();

@@ -11,7 +11,7 @@ use super::step::Step;
 use super::{Outcome, Refusal};
 use crate::lifecycle::Event;
 use crate::planted;
-use crate::state::{Happening, State, UnderDrain};
+use crate::state::{Attempt, Happening, State, UnderDrain, Workload};
 
 /// An attempt that is to end, for its cluster is drained.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -32,18 +32,11 @@ impl Step<'_> {
     pub(super) fn end_drained(&mut self, end: &DrainEnd) -> Result<Outcome, Refusal> {
         let stale = |why: String| Refusal::NotDrained { key: end.key.clone(), why };
         let reason = check(self.state, end).map_err(stale)?;
-        let Some(number) = self.stop_number(&end.key) else {
-            return Err(Refusal::NoWorkload { key: end.key.clone() });
-        };
-        self.change(&end.key, |w, now| {
-            if let Some(attempt) = w.attempts.last_mut() {
-                attempt.stop = Some((number, StopCause::Drained));
-            }
-            let (attempt, cluster) = (end.attempt, end.cluster.clone());
-            w.enter(Event::Preempt, Happening::Drained { attempt, cluster, reason }, now);
-        });
-        self.send_stop(&end.key);
-        Ok(Outcome::Done)
+        let drained = Happening::Drained { attempt: end.attempt, cluster: end.cluster.clone(), reason };
+        match self.ask_to_end(&end.key, StopCause::Drained, Event::Preempt, drained) {
+            true => Ok(Outcome::Done),
+            false => Err(Refusal::NoWorkload { key: end.key.clone() }),
+        }
     }
 }
 
@@ -66,11 +59,12 @@ fn check(state: &State, end: &DrainEnd) -> Result<String, String> {
         UnderDrain::WaitedFor => return Err("it may not be preempted, and the drain is not forced".into()),
         UnderDrain::Ending | UnderDrain::Unseen => return Err(format!("it is {}", workload.phase)),
     }
-    let ending = state.live_in(cluster).filter(|(_, attempt)| attempt.stop.is_some()).count();
-    match drain.max_at_once {
-        Some(most) if ending >= most as usize => {
-            Err(format!("{ending} attempts are ending in {cluster}; at most {most} may"))
+    if let Some(most) = drain.max_at_once {
+        let ends = |(workload, attempt): &(&Workload, &Attempt)| drain.means(workload, attempt) == UnderDrain::Ending;
+        let ending = state.live_in(cluster).filter(ends).count();
+        if ending >= most as usize {
+            return Err(format!("{ending} attempts are ending in {cluster}; at most {most} may"));
         }
-        _ => Ok(member.cordon.as_ref().map(|cordon| cordon.reason.clone()).unwrap_or_default()),
     }
+    Ok(member.cordon.as_ref().map(|cordon| cordon.reason.clone()).unwrap_or_default())
 }

@@ -15,17 +15,11 @@ impl Step<'_> {
     pub(super) fn end_idle(&mut self, end: &IdleEnd) -> Result<Outcome, Refusal> {
         let not_idle = |why: String| Refusal::NotIdle { key: end.key.clone(), why };
         let timeout = check(self.state, end).map_err(not_idle)?;
-        let Some(number) = self.stop_number(&end.key) else {
-            return Err(Refusal::NoWorkload { key: end.key.clone() });
-        };
-        self.change(&end.key, |w, now| {
-            if let Some(attempt) = w.attempts.last_mut() {
-                attempt.stop = Some((number, StopCause::Idle));
-            }
-            w.enter(Event::Idle, Happening::Idle { attempt: end.attempt, since: end.since, timeout }, now);
-        });
-        self.send_stop(&end.key);
-        Ok(Outcome::Done)
+        let idle = Happening::Idle { attempt: end.attempt, since: end.since, timeout };
+        match self.ask_to_end(&end.key, StopCause::Idle, Event::Idle, idle) {
+            true => Ok(Outcome::Done),
+            false => Err(Refusal::NoWorkload { key: end.key.clone() }),
+        }
     }
 }
 

@@ -36,15 +36,9 @@ impl Step<'_> {
             });
         }
         for (victim, ground) in preemption.victims.iter().zip(grounds) {
-            let Some(number) = self.stop_number(&victim.key) else { continue };
             let (by, pool) = (preemption.by.clone(), pool.clone());
-            self.change(&victim.key, |w, now| {
-                if let Some(attempt) = w.attempts.last_mut() {
-                    attempt.stop = Some((number, StopCause::Preempted));
-                }
-                w.enter(Event::Preempt, Happening::Preempted { attempt: victim.attempt, by, pool, ground }, now);
-            });
-            self.send_stop(&victim.key);
+            let preempted = Happening::Preempted { attempt: victim.attempt, by, pool, ground };
+            self.ask_to_end(&victim.key, StopCause::Preempted, Event::Preempt, preempted);
         }
         Ok(Outcome::Done)
     }

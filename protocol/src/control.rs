@@ -65,6 +65,13 @@ pub struct GroupPlacement {
     pub nodes: Vec<NodeShare>,
 }
 
+impl GroupPlacement {
+    /// How many members it has.
+    pub fn members(&self) -> u32 {
+        self.nodes.iter().map(|share| share.members).sum()
+    }
+}
+
 /// Start this attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "camelCase")]

@@ -61,7 +61,7 @@ pub fn worker(order: &LaunchOrder, number: u32) -> Option<(&GroupName, u32)> {
     let (mut index, mut found) = (number, None);
     for placement in groups {
         found = Some((&placement.group, index));
-        match index.checked_sub(placement.nodes.iter().map(|share| share.members).sum()) {
+        match index.checked_sub(placement.members()) {
             Some(beyond) => index = beyond,
             None => break,
         }

@@ -8,6 +8,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use engine::state::{Attempt, Workload};
 use futures_util::stream;
+use protocol::control::GroupPlacement;
 use protocol::ids::{AttemptNumber, WorkloadKey};
 use protocol::workload::is_fixed;
 use tokio::sync::mpsc;
@@ -113,8 +114,7 @@ fn which(workload: &Workload, wanted: Wanted) -> Found {
 
 /// How many members it has beside Ray's head and Spark's driver.
 fn workers(attempt: &Attempt) -> u32 {
-    let groups = attempt.placement.iter().filter(|group| !is_fixed(&group.group));
-    groups.flat_map(|group| &group.nodes).map(|share| share.members).sum()
+    attempt.placement.iter().filter(|group| !is_fixed(&group.group)).map(GroupPlacement::members).sum()
 }
 
 /// Asks for the log and waits a moment for its first chunk.

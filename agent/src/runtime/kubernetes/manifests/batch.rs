@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::names::{ATTEMPT, name};
 use super::pod::{Container, field, filled, member, variable};
-use super::{Kind, Layout, Manifest, ManifestError, Manifests, count};
+use super::{Kind, Layout, Manifest, ManifestError, Manifests};
 
 /// Where rank 0 may listen: PyTorch's own default. Each pod has an address of its own.
 const MASTER_PORT: u16 = 29_500;
@@ -22,7 +22,7 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
     let spec = order.spec.batch.as_ref().ok_or_else(|| ManifestError::NoPlacement("batch".into()))?;
     let image = spec.image.as_deref().ok_or(ManifestError::NoImage { field: "spec.batch.image" })?;
     let service = name(order, "", 63);
-    let world: u32 = order.placement.iter().map(count).sum();
+    let world: u32 = order.placement.iter().map(GroupPlacement::members).sum();
     let alone = world == 1;
     let mut objects = if alone { vec![] } else { vec![rendezvous(layout, &service)] };
     let mut samples = vec![];
@@ -38,9 +38,9 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
                     true => "127.0.0.1".to_owned(),
                     false => format!("{job}-0.{service}.{}.svc", layout.namespace()),
                 };
-                vec![(job, count(placement), field("RANK", INDEX), member(&format!("{group}-$(RANK)")))]
+                vec![(job, placement.members(), field("RANK", INDEX), member(&format!("{group}-$(RANK)")))]
             }
-            _ => (0..count(placement))
+            _ => (0..placement.members())
                 .map(|index| {
                     let rank = (first_rank + index).to_string();
                     let part = format!("{group}-{index}");
@@ -71,7 +71,7 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
             }
             objects.push(a_job(layout, placement, job, pods, template));
         }
-        first_rank += count(placement);
+        first_rank += placement.members();
     }
     Ok(layout.finish(Framework::Batch, objects, samples))
 }

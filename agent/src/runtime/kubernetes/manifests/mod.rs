@@ -118,12 +118,7 @@ impl Layout<'_> {
 
     fn finish(&self, framework: Framework, objects: Vec<Manifest>, samples: Vec<Manifest>) -> Manifests {
         let members =
-            self.order.placement.iter().map(|placement| (placement.group.clone(), count(placement))).collect();
+            self.order.placement.iter().map(|placement| (placement.group.clone(), placement.members())).collect();
         Manifests { framework, namespace: self.namespace().to_owned(), objects, samples, members }
     }
-}
-
-/// How many members a group has.
-fn count(placement: &GroupPlacement) -> u32 {
-    placement.nodes.iter().map(|share| share.members).sum()
 }

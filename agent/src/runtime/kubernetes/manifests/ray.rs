@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::names::{ROLE, name};
 use super::pod::Container;
-use super::{Kind, Layout, Manifest, ManifestError, Manifests, count};
+use super::{Kind, Layout, Manifest, ManifestError, Manifests};
 
 /// KubeRay's own limit.
 const RAY_JOB_NAME: usize = 47;
@@ -40,7 +40,7 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
         let group = placement.group.as_str();
         let template = layout.template(placement, Container::of_image("ray-worker", image, group))?;
         samples.push(layout.sample(&format!("{job}-{}", workers.len()), &template));
-        let members = count(placement);
+        let members = placement.members();
         workers.push(json!({
             "groupName": group,
             "replicas": members,

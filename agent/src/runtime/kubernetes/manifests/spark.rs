@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::names::name;
 use super::pod::{Container, literal};
-use super::{Kind, Layout, Manifest, ManifestError, Manifests, count};
+use super::{Kind, Layout, Manifest, ManifestError, Manifests};
 
 /// Spark appends to an application's name what it makes of it: `-driver-svc` and the like.
 const APPLICATION_NAME: usize = 40;
@@ -42,7 +42,7 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
     driver_spec["podName"] = json!(driver_pod);
     driver_spec["serviceAccount"] = json!(layout.settings.spark_service_account);
     let mut executor_spec = pod(executors, executor_template);
-    executor_spec["instances"] = json!(count(executors));
+    executor_spec["instances"] = json!(executors.members());
     let mut object = json!({
         "apiVersion": "sparkoperator.k8s.io/v1beta2",
         "kind": "SparkApplication",

@@ -111,19 +111,14 @@ async fn whole(
     let (mut had, mut pause) = (0_u64, FIRST_PAUSE);
     loop {
         let mut stream = match client.logs(key, Some(attempt), worker, true).await {
-            Ok(stream) => stream,
+            Ok(stream) => Some(stream),
             // A worker's log goes with its worker, a moment before its attempt has ended.
-            Err(ClientError::Refused { .. }) if had > 0 => {
-                if has_ended(&client.get(key).await?, attempt) {
-                    return Ok(());
-                }
-                tokio::time::sleep(pause).await;
-                continue;
-            }
+            Err(ClientError::Refused { .. }) if had > 0 && has_ended(&client.get(key).await?, attempt) => return Ok(()),
+            Err(ClientError::Refused { .. }) if had > 0 => None,
             Err(error) => return Err(error.into()),
         };
         let mut skip = had;
-        loop {
+        while let Some(stream) = &mut stream {
             match stream.next().await {
                 Ok(Some(chunk)) => {
                     let skipped = skip.min(chunk.len() as u64);

@@ -32,7 +32,6 @@ use super::leadership::{Gate, Guarded, Shut};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the server may be silent. A watch has to be shorter than this, or it is cut while nothing happens.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// How long what was sent may go unacknowledged by the server's kernel.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 

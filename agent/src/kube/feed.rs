@@ -20,14 +20,9 @@ const SAY_CURRENT: Duration = Duration::from_secs(1);
 /// News that may wait. Whoever reads the API server waits while it is full.
 const WAITING: usize = 1024;
 
-/// Follows the cluster's nodes and pods, and tells `inbox` of them, until it is stopped or nobody listens.
-pub async fn run(client: Client, inbox: mpsc::Sender<KubernetesInput>, stop: CancellationToken) {
-    let (_always, tell) = watch::channel(true);
-    run_ahead(client, inbox, tell, stop).await;
-}
-
-/// The same ahead of time: nothing is told before `tell` says so, and then at once.
-pub async fn run_ahead(
+/// Follows the cluster's nodes and pods, and tells `inbox` of them, until it is stopped or nobody listens. Nothing is told before `tell` says
+/// so, and then at once.
+pub async fn run(
     client: Client,
     inbox: mpsc::Sender<KubernetesInput>,
     tell: watch::Receiver<bool>,

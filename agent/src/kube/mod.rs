@@ -23,7 +23,7 @@ mod tests;
 pub(crate) use backoff::Backoff;
 pub(crate) use client::with_causes;
 pub use client::{Access, ClientError, connect, connect_behind};
-pub use feed::{run, run_ahead};
+pub use feed::run;
 
 /// The resource under which NVIDIA's device plugin offers whole GPUs; the taint of nodes that have some goes by the same name.
 pub(crate) const GPU: &str = "nvidia.com/gpu";

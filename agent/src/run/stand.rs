@@ -1,8 +1,6 @@
 //! An agent before it acts. Where its cluster is Kubernetes it may have replicas: then it waits here until it leads, with its watches
 //! running, so that it knows at once what runs.
 
-use std::time::Duration;
-
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -11,10 +9,10 @@ use super::{Config, INBOX, KUBERNETES_INBOX, Kubernetes, Running, StartError, be
 use crate::cluster::KubernetesInput;
 use crate::kube;
 use crate::kube::leadership::Leadership;
-use crate::runtime::RuntimeEvent;
 use crate::runtime::any::AnyRuntime;
 use crate::runtime::kubernetes::KubernetesRuntime;
 use crate::runtime::process::{ProcessConfig, ProcessRuntime};
+use crate::runtime::{LOG_RETENTION, RuntimeEvent};
 
 /// An agent that is set up and does nothing yet.
 pub struct Stand {
@@ -32,13 +30,12 @@ pub struct Stand {
 pub async fn stand(mut config: Config) -> Result<Stand, StartError> {
     let (told, events) = mpsc::channel(INBOX);
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    if let Some(Kubernetes { access, mut settings, lease }) = config.kubernetes.take() {
-        settings.log_folder = Some(config.data_dir.join("logs"));
+    if let Some(Kubernetes { access, settings, lease }) = config.kubernetes.take() {
         let leadership = Leadership::stand(kube::connect(&access).await?, lease)?;
         let client = kube::connect_behind(&access, leadership.gate()).await?;
         let runtime = AnyRuntime::Kubernetes(KubernetesRuntime::new(client.clone(), settings, told));
         let ((said, capacity), (tell, told)) = (mpsc::channel(KUBERNETES_INBOX), watch::channel(false));
-        tasks.spawn(kube::run_ahead(client, said, told, stop.clone()));
+        tasks.spawn(kube::run(client, said, told, stop.clone()));
         let (capacity, leadership) = (Some((capacity, tell)), Some(leadership));
         return Ok(Stand { config, runtime, events, capacity, leadership, tasks, stop });
     }
@@ -48,7 +45,7 @@ pub async fn stand(mut config: Config) -> Result<Stand, StartError> {
         runtime_dir: config.runtime_dir.clone(),
         guard: config.guard.clone(),
         cluster: config.cluster.name.clone(),
-        log_retention: Duration::from_secs(24 * 3600),
+        log_retention: LOG_RETENTION,
     };
     let runtime = AnyRuntime::Process(ProcessRuntime::new(process, told)?);
     Ok(Stand { config, runtime, events, capacity: None, leadership: None, tasks, stop })

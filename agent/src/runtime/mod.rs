@@ -10,12 +10,16 @@ pub mod process;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::time::Duration;
 
 use protocol::control::{AttemptState, LaunchOrder};
 use protocol::ids::{AttemptId, CommandNumber, GroupName};
 use protocol::workload::Framework;
 
 use crate::cluster::MemberAssignment;
+
+/// How long the logs of an attempt are kept after its end.
+pub const LOG_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
 /// A change of an attempt's state, sent on the channel that the runtime was made with. The same state may be sent twice.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use protocol::control::{AgentMessage, AttemptState, ClusterInfo, CoordinatorMess
 use protocol::ids::{
     AttemptId, ClusterName, CommandNumber, Epoch, Incarnation, MonotonicMs, Region, ReplicaId, UnixMs,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::recount::{Own, Row, recount, rows};
@@ -49,7 +49,7 @@ impl Rig {
         let client = connect(&access).await?;
         let (send, mut told) = mpsc::channel(4);
         let stop = CancellationToken::new();
-        tokio::spawn(run(client, send, stop.clone()));
+        tokio::spawn(run(client, send, watch::channel(true).1, stop.clone()));
         let rig = Self {
             agent: Arc::new(Mutex::new(agent)),
             started: Instant::now(),

@@ -22,7 +22,8 @@ pub struct Args {
     /// The fleet file; left out: the fleet that `tidewater dev` declares
     #[arg(long, value_name = "FILE")]
     pub fleet: Option<PathBuf>,
-    /// Where its journal and attempts are kept; with --kubernetes they are in the cluster, and it needs none
+    /// Where its journal and attempts are kept; with --kubernetes these are in the cluster, and only logs of what has ended are kept here:
+    /// left out, they go with the pods
     #[arg(long, value_name = "DIR", required_unless_present = "kubernetes")]
     pub data_dir: Option<PathBuf>,
     /// The folder with ca.pem, cert.pem and key.pem (see `tidewater identity`)
@@ -67,7 +68,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Some(address) => Some(UdpSocket::bind(address).with_context(|| format!("--listen-nodes {address}"))?),
         None => None,
     };
-    let kubernetes = args.kubernetes.of(&cluster.name);
+    let kubernetes = args.kubernetes.of(&cluster.name, args.data_dir.as_deref());
     let mut ended = Ended::new()?;
     let mut stand = agent::run::stand(agent::run::Config {
         cluster: cluster.info()?,

@@ -1,6 +1,6 @@
 //! How an agent reaches its Kubernetes cluster and runs attempts in it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agent::kube::Access;
@@ -93,8 +93,8 @@ pub enum Pull {
 }
 
 impl KubernetesArgs {
-    /// What they mean for the agent of this cluster; none where it is no Kubernetes cluster.
-    pub fn of(&self, cluster: &ClusterName) -> Option<Kubernetes> {
+    /// What they mean for the agent of this cluster, which may keep logs in this folder; none where it is no Kubernetes cluster.
+    pub fn of(&self, cluster: &ClusterName, data_dir: Option<&Path>) -> Option<Kubernetes> {
         let access = match &self.kubeconfig {
             _ if !self.kubernetes => return None,
             Some(file) => Access::Kubeconfig { file: file.clone(), context: self.context.clone() },
@@ -114,6 +114,7 @@ impl KubernetesArgs {
             }),
             shared_gpu_resource: self.shared_gpu_resource.clone(),
             pod_annotations: self.pod_annotations.iter().map(|a| (a.name.clone(), a.value.clone())).collect(),
+            log_folder: data_dir.map(|folder| folder.join("logs")),
             ..KubernetesSettings::new(cluster.clone())
         };
         let time = |span: Span| Duration::from_millis(span.0);
@@ -128,5 +129,27 @@ impl KubernetesArgs {
             },
         };
         Some(Kubernetes { access, settings, lease })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        kubernetes: KubernetesArgs,
+    }
+
+    #[test]
+    fn logs_are_kept_where_a_folder_is_named_and_nowhere_else() {
+        let args = Alone::try_parse_from(["agent", "--kubernetes"]).unwrap().kubernetes;
+        let folder = |data_dir| args.of(&"eu".parse().unwrap(), data_dir).unwrap().settings.log_folder;
+        assert_eq!(folder(Some(Path::new("/data"))), Some(PathBuf::from("/data/logs")));
+        assert_eq!(folder(None), None);
     }
 }

@@ -8,7 +8,7 @@ use protocol::ids::NodeName;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::super::client::{Access, connect, connect_with};
@@ -174,7 +174,7 @@ impl Fed {
         let client = connect_with(&access, PATIENCE, None).await.unwrap();
         let (send, told) = mpsc::channel(4);
         let stop = CancellationToken::new();
-        tokio::spawn(feed::run(client, send, stop.clone()));
+        tokio::spawn(feed::run(client, send, watch::channel(true).1, stop.clone()));
         Self { told, table: BTreeMap::new(), ages: vec![], stop }
     }
 

@@ -87,10 +87,8 @@ pub(super) struct Calls {
     turns: Arc<Semaphore>,
 }
 
-/// The right to one request.
-pub(super) struct Turn(
-    #[expect(dead_code, reason = "it is given back when it is dropped")] Option<OwnedSemaphorePermit>,
-);
+/// The right to one request, given back when it is dropped.
+pub(super) type Turn = OwnedSemaphorePermit;
 
 impl Calls {
     pub(super) fn new(client: Client, timeout: Duration) -> Self {
@@ -103,8 +101,7 @@ impl Calls {
 
     /// Waits until one more request may be made.
     pub(super) async fn turn(&self) -> Turn {
-        // It is never closed.
-        Turn(self.turns.clone().acquire_owned().await.ok())
+        self.turns.clone().acquire_owned().await.expect("nothing closes it")
     }
 
     /// One request, for as long as a request may take once it is its turn.

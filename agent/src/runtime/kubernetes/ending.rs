@@ -41,7 +41,7 @@ struct Left {
 /// Writes down how it ended, deletes everything, and tells the final state once nothing is left.
 pub(super) async fn conclude(task: &Task, place: Place, ending: Ending) {
     let outcome = write_down(task, &ending.outcome).await;
-    kept::keep(task, outcome.state != AttemptState::Stopped).await;
+    kept::keep(task, place.namespace.as_deref(), outcome.state != AttemptState::Stopped).await;
     let mut changes = task.inner.seen.changes(task.attempt);
     let mut ordered: Option<Instant> = None;
     let mut empty_since: Option<Instant> = None;

@@ -99,13 +99,13 @@ fn stream(mut file: File) -> KubernetesLog {
 }
 
 /// Begins to copy the log of an attempt that is about to be deleted, which has ended by itself or not. Returns once its pods may go.
-pub(super) async fn keep(task: &Task, by_itself: bool) {
+pub(super) async fn keep(task: &Task, namespace: Option<&str>, by_itself: bool) {
     let (inner, attempt) = (&task.inner, task.attempt);
     let Some(place) = inner.kept.place(attempt) else { return };
     if inner.kept.is_whole(attempt).await {
         return;
     }
-    let mut log = match KubernetesLog::open(&inner.calls, attempt, Whose::Program, Reading::ToTheEnd).await {
+    let mut log = match KubernetesLog::open(&inner.calls, namespace, attempt, Whose::Program, Reading::ToTheEnd).await {
         Ok(log) => log,
         Err(LogError::Unknown) => return,
         Err(error) => return tracing::warn!(%attempt, %error, "its log is not kept"),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::io::{AsyncBufRead, AsyncBufReadExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{ListParams, LogParams};
+use kube::api::LogParams;
 use protocol::ids::{AttemptId, GroupName};
 use tokio::sync::mpsc;
 
@@ -89,15 +89,20 @@ impl KubernetesLog {
         (pieces, Self { pieces: receiver, opening: None, members_run: false, submitter_runs: false })
     }
 
+    /// Of pods in this namespace; none: in any, among which the API server then has to look.
     pub(super) async fn open(
         calls: &Calls,
+        namespace: Option<&str>,
         attempt: AttemptId,
         whose: Whose<'_>,
         reading: Reading,
     ) -> Result<Self, LogError> {
-        let pods: Api<Pod> = Api::all(calls.client());
-        let listed = calls.ask(pods.list(&ListParams::default().labels(&of_attempt(attempt)))).await;
-        let all = listed.map_err(|error: CallError| LogError::Cluster(error.to_string()))?.items;
+        let pods: Api<Pod> = match namespace {
+            Some(namespace) => Api::namespaced(calls.client(), namespace),
+            None => Api::all(calls.client()),
+        };
+        let listed = calls.pages(&pods, &of_attempt(attempt)).await;
+        let (all, _) = listed.map_err(|error: CallError| LogError::Cluster(error.to_string()))?;
         let mut speaking = match whose {
             Whose::Program => those_that_speak(all),
             Whose::Worker(group, index, number) => vec![worker(all, group, index).ok_or(LogError::NoWorker(number))?],
@@ -149,7 +154,7 @@ fn those_that_speak(pods: Vec<Pod>) -> Vec<(String, Pod)> {
         .into_iter()
         .filter(|pod| !one || is(pod))
         .map(|pod| {
-            let index = label(&pod, INDEX).unwrap_or_default();
+            let index = index_of(&pod).map(|index| index.to_string()).unwrap_or_default();
             (format!("{}-{index}", label(&pod, GROUP).unwrap_or_default()), pod)
         })
         .collect();
@@ -317,6 +322,8 @@ mod tests {
         assert_eq!(found(&batch, "w", 10).as_deref(), Some("b"));
         assert_eq!(found(&batch, "x", 1).as_deref(), Some("d"));
         assert_eq!(found(&batch, "w", 0), None, "its pod is not there");
+        let names: Vec<String> = those_that_speak(batch.to_vec()).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["w-2", "w-10", "x-0", "x-1"]);
         let spark = [pod("e2", "e", ("spark-exec-id", "2"), "e"), pod("e1", "e", ("spark-exec-id", "1"), "e")];
         assert_eq!(found(&spark, "e", 0).as_deref(), Some("e1"));
         let ray = [pod("rz", "train-7", (RAY, "c"), "train-7"), pod("ra", "train-7", (RAY, "c"), "train-7")];

@@ -1,7 +1,7 @@
 //! The Kubernetes runtime: attempts as RayJobs, SparkApplications and Jobs of a real cluster.
 //!
-//! It keeps nothing on this machine but logs of what has ended (`kept.rs`). What it must know again after a restart stands in the API server: a record for each attempt
-//! (`record.rs`) and the attempt's objects, found by their labels. Each attempt has a task (`attempt.rs`) that makes its record, tries and
+//! It keeps nothing on this machine but logs of what has ended (`kept.rs`). What it must know again after a restart stands in the API
+//! server: a record for each attempt (`record.rs`) and the attempt's objects, found by their labels. Each attempt has a task (`attempt.rs`) that makes its record, tries and
 //! makes its objects (`launching.rs`), follows them (`following.rs`, by what `watching.rs` sees) and ends what is left (`ending.rs`). Dropping the
 //! runtime ends its tasks and nothing in the cluster: the next one finds everything with `recover`.
 //!
@@ -96,7 +96,7 @@ struct Handle {
 impl Handle {
     fn new(state: AttemptState, order: Option<&LaunchOrder>) -> Self {
         let groups = order.iter().flat_map(|order| &order.placement);
-        let launched = groups.map(|g| (g.group.clone(), g.nodes.iter().map(|share| share.members).sum()));
+        let launched = groups.map(|g| (g.group.clone(), g.members()));
         Self {
             state: Arc::new(watch::Sender::new(state)),
             stop: Arc::new(watch::Sender::new(None)),
@@ -224,16 +224,19 @@ impl KubernetesRuntime {
     pub async fn logs(&self, attempt: AttemptId, worker: Option<u32>, follow: bool) -> Result<KubernetesLog, LogError> {
         let inner = &self.inner;
         let reading = if follow { Reading::Follow } else { Reading::Now };
+        let seen = inner.seen.objects(attempt);
+        let namespace = seen.pods.values().find_map(|pod| pod.metadata.namespace.as_deref());
         if let Some(number) = worker {
             let record = inner.records.read(attempt).await.map_err(|error| LogError::Cluster(error.to_string()))?;
             let order = record.and_then(|kept| kept.record.order).ok_or(LogError::NoWorker(number))?;
             let (group, index) = members::worker(&order, number).ok_or(LogError::NoWorker(number))?;
-            return KubernetesLog::open(&inner.calls, attempt, Whose::Worker(group, index, number), reading).await;
+            return KubernetesLog::open(&inner.calls, namespace, attempt, Whose::Worker(group, index, number), reading)
+                .await;
         }
         if inner.kept.is_whole(attempt).await {
             return inner.kept.read(attempt).await;
         }
-        match KubernetesLog::open(&inner.calls, attempt, Whose::Program, reading).await {
+        match KubernetesLog::open(&inner.calls, namespace, attempt, Whose::Program, reading).await {
             Err(LogError::Unknown) => inner.kept.read(attempt).await,
             opened => opened,
         }

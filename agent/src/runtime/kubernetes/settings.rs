@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use protocol::ids::ClusterName;
 
+use crate::runtime::LOG_RETENTION;
+
 /// When a node fetches a container's image (Kubernetes' `imagePullPolicy`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PullPolicy {
@@ -85,7 +87,7 @@ impl KubernetesSettings {
             spark_service_account: "spark".to_owned(),
             pod_annotations: vec![],
             log_folder: None,
-            log_retention: Duration::from_secs(24 * 3600),
+            log_retention: LOG_RETENTION,
             start_patience: Duration::from_secs(300),
             request_timeout: Duration::from_secs(30),
             late_create: Duration::from_secs(70),

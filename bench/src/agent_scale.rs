@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use k8s_openapi::api::core::v1::Pod;
@@ -16,15 +16,14 @@ use serde_json::{Map, Value, json};
 use testbed::{Binaries, ControlPlane, FakeNodes, Settings};
 
 use crate::federation::{CLUSTERS, Federation};
-use crate::load::cpu;
+use crate::nodes::AT_ONCE;
 use crate::result::{Figures, load_average, round, table};
+use crate::usage::{cpu, memory_kib};
 
 const GPUS: u32 = 8;
 /// Pods of a node with a GPU each; the others have none.
 const WITH_GPU: u32 = 7;
 const PODS: u32 = 20;
-/// Requests under way at once, while the cluster is filled.
-const AT_ONCE: usize = 64;
 /// How long the agent may take to know a cluster.
 const LONGEST: Duration = Duration::from_secs(300);
 /// Between two looks at what the coordinator says.
@@ -82,13 +81,13 @@ async fn measure(program: &Path, folder: &Path, sizes: &Sizes) -> Result<Map<Str
     let agent = federation.agents()[0];
     let all_free = u64::from(sizes.nodes * (GPUS - WITH_GPU));
     until_free(&federation, all_free, began).await?;
-    let (start, start_cpu, start_most) = (began.elapsed(), cpu(agent), resident_mib(agent, "VmHWM")?);
+    let (start, start_cpu, start_most) = (began.elapsed(), cpu(agent), memory_mib(agent, "VmHWM")?);
 
     bar.set_message("it stands by");
     let before = cpu(agent);
     tokio::time::sleep(sizes.steady).await;
     let steady_cpu = cpu(agent).saturating_sub(before);
-    let steady_rss = resident_mib(agent, "VmRSS")?;
+    let steady_rss = memory_mib(agent, "VmRSS")?;
 
     bar.set_message("pods end");
     bar.set_length(u64::from(sizes.ends));
@@ -111,7 +110,7 @@ async fn measure(program: &Path, folder: &Path, sizes: &Sizes) -> Result<Map<Str
     waits.sort_by(f64::total_cmp);
     let quantile = |of: f64| round(waits[((waits.len() - 1) as f64 * of).round() as usize]);
     let figures = json!({
-        "rss_mib": round(resident_mib(agent, "VmHWM")?),
+        "rss_mib": round(memory_mib(agent, "VmHWM")?),
         "start_rss_mib": round(start_most),
         "steady_rss_mib": round(steady_rss),
         "cpu_percent_of_core": round(100.0 * steady_cpu.as_secs_f64() / sizes.steady.as_secs_f64()),
@@ -191,12 +190,6 @@ async fn until_free(federation: &Federation, gpus: u64, began: Instant) -> Resul
     }
 }
 
-/// A line of a process' status, in MiB.
-fn resident_mib(process: u32, what: &str) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let Some(line) = status.lines().find(|line| line.starts_with(what)) else {
-        bail!("process {process} has no {what}")
-    };
-    let kib = line.split_whitespace().nth(1).and_then(|n| n.parse::<f64>().ok()).context("a number")?;
-    Ok(kib / 1024.0)
+fn memory_mib(process: u32, what: &str) -> Result<f64> {
+    Ok(memory_kib(process, what)? as f64 / 1024.0)
 }

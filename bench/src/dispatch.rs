@@ -17,8 +17,8 @@ use testbed::{Binaries, Component, ControlPlane, FakeNodes, Settings};
 
 use crate::clients::tidewater::Submitter;
 use crate::federation::{CLUSTERS, Federation};
-use crate::load::cpu;
 use crate::result::{Figures, load_average, round, table};
+use crate::usage::cpu;
 
 /// Connections of the plain client, to all API servers together.
 const CONNECTIONS: usize = 64;

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::federation::{CLUSTERS, free_ports};
 use crate::result::{Figures, load_average, round, table};
+use crate::usage::memory_kib;
 
 const GPUS: u64 = 8;
 
@@ -131,7 +132,7 @@ impl Process {
         let mut process = Self { child, out };
         let until = Instant::now() + READY_WITHIN;
         while !process.said().contains(line) {
-            process.read("stat")?;
+            process.lives()?;
             if Instant::now() > until {
                 bail!("{command:?} did not say {line:?} within {READY_WITHIN:?}: {}", process.said());
             }
@@ -145,23 +146,22 @@ impl Process {
         std::fs::read_to_string(&self.out).unwrap_or_default()
     }
 
-    fn read(&mut self, file: &str) -> Result<String> {
-        if let Some(status) = self.child.try_wait()? {
-            bail!("a process ended while it was measured: {status}: {}", self.said());
+    fn lives(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => bail!("a process ended while it was measured: {status}: {}", self.said()),
+            None => Ok(()),
         }
-        Ok(std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))?)
     }
 
     fn resident_kib(&mut self) -> Result<u64> {
-        let status = self.read("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
+        self.lives()?;
+        memory_kib(self.child.id(), "VmRSS")
     }
 
     /// CPU time of all its threads, in user and kernel mode. From the scheduler, in ns: `stat` counts in steps of 10 ms,
     /// of which the node role takes less than one in many seconds.
     fn cpu(&mut self) -> Result<Duration> {
-        self.read("stat")?;
+        self.lives()?;
         let mut sum = Duration::ZERO;
         for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             let text = std::fs::read_to_string(task?.path().join("schedstat"))

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use hdrhistogram::Histogram;
 
+use crate::usage::cpu;
+
 /// Time at the start of a round that is not counted: connections and caches warm up.
 pub const WARM_UP: Duration = Duration::from_millis(500);
 
@@ -76,15 +78,6 @@ impl Round {
 
 fn latencies() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 3).expect("bounds that hdrhistogram takes")
-}
-
-/// CPU time of a process so far, all its threads, in steps of 10 ms.
-pub fn cpu(process: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The name may have anything in it, and ends with the last parenthesis.
-    let after = stat.rsplit(')').next().unwrap_or_default();
-    let ticks = |n: usize| after.split_whitespace().nth(n).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-    Duration::from_millis(10 * (ticks(11) + ticks(12)))
 }
 
 /// Runs all clients at once for `time` after the warm-up. An error of any of them ends the round.

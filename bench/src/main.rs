@@ -17,6 +17,7 @@ mod load;
 mod nodes;
 mod quality;
 mod result;
+mod usage;
 mod waits;
 mod workers;
 

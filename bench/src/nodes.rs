@@ -8,8 +8,8 @@ use kube::{Api, Client};
 use serde_json::json;
 use testbed::FakeNodes;
 
-/// Requests under way at once.
-const AT_ONCE: usize = 64;
+/// Requests under way at once, while a cluster is filled.
+pub const AT_ONCE: usize = 64;
 
 /// Makes them, and tells of each that is made.
 pub async fn make(client: &Client, fleet: &FakeNodes, made: impl Fn()) -> Result<()> {

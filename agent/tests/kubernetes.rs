@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     let binaries = binaries.and_then(Result::ok).map(Arc::new);
     let trials = TESTS.iter().map(|(name, test)| {
         let (mut binaries, mut lack) = (binaries.clone(), lack.clone());
-        let missing = binaries.as_deref().filter(|_| *name == OPERATORS).map(runtime_operators::definitions);
+        let missing = binaries.as_deref().filter(|_| *name == OPERATORS).map(Binaries::operators_resources);
         if let Some(Err(missing)) = missing.filter(|found| found.as_ref().is_err_and(|error| error.is_lack())) {
             (binaries, lack) = (None, Some(missing.to_string()));
         }

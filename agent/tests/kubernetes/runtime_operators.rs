@@ -6,25 +6,15 @@ use std::sync::Arc;
 use agent::runtime::Runtime;
 use anyhow::{Context, ensure};
 use kube::api::{ListParams, Patch, PatchParams};
-use kube::client::Body;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use protocol::control::{AttemptState, LaunchOrder};
 use protocol::errors::FailureClass;
 use protocol::workload::Framework;
 use serde_json::{Value, json};
-use testbed::{Binaries, BuildError, Tool, make_namespace};
+use testbed::{Binaries, make_namespace};
 
 use super::runtime_world::{Running, nothing_left, order, plane, settings, until};
-
-/// The operators' definitions of their kinds.
-pub fn definitions(binaries: &Binaries) -> Result<Vec<Value>, BuildError> {
-    let mut all = vec![];
-    for operator in [Tool::KubeRay, Tool::SparkOperator] {
-        all.extend(binaries.custom_resources(operator)?);
-    }
-    Ok(all)
-}
 
 pub async fn kinds(binaries: Arc<Binaries>) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
@@ -32,13 +22,7 @@ pub async fn kinds(binaries: Arc<Binaries>) -> anyhow::Result<()> {
     let client = plane.client();
     let missing = frameworks(&client).await;
     ensure!(missing == [Some(true), Some(true), None], "{missing:?}");
-    for definition in definitions(&binaries)? {
-        let request = http::Request::post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions")
-            .header("content-type", "application/json")
-            .body(Body::from(definition.to_string().into_bytes()))?;
-        let answer = client.send(request).await?;
-        ensure!(answer.status() == 201, "{}: {}", definition["metadata"]["name"], answer.status());
-    }
+    plane.serve(&binaries.operators_resources()?).await?;
     until("the kinds are known", async || Ok(frameworks(&client).await.iter().all(Option::is_none).then_some(())))
         .await?;
     ray_succeeds(&client).await?;

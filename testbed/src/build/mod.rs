@@ -139,6 +139,13 @@ impl Binaries {
         crds::provide(&self.cache, tool)
     }
 
+    /// Those of Ray's and Spark's operators, for an API server beside which neither runs.
+    pub fn operators_resources(&self) -> Result<Vec<serde_json::Value>, BuildError> {
+        let mut all = self.custom_resources(Tool::KubeRay)?;
+        all.extend(self.custom_resources(Tool::SparkOperator)?);
+        Ok(all)
+    }
+
     /// Where a program is; `None` if it was not asked for.
     pub fn path(&self, tool: Tool) -> Option<&Path> {
         self.paths.get(&tool).map(PathBuf::as_path)

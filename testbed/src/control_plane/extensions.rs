@@ -18,14 +18,18 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Makes the custom resources of this component; does nothing for those that have none.
 pub(super) async fn install(client: &Client, binaries: &Binaries, component: Component) -> Result<(), StartError> {
     let Some(tool) = component.tool() else { return Ok(()) };
-    let definitions = binaries.custom_resources(tool)?;
     let refused = |cause| StartError::CustomResources { name: component.name(), cause: Box::new(cause) };
-    for definition in &definitions {
+    serve(client, &binaries.custom_resources(tool)?).await.map_err(refused)
+}
+
+/// Makes these custom resources, and returns once they can be found.
+pub(super) async fn serve(client: &Client, definitions: &[Value]) -> kube::Result<()> {
+    for definition in definitions {
         match client.request::<Value>(post(definition)).await {
             Ok(_) => {}
             // From an earlier start in this folder.
             Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => return Err(refused(error)),
+            Err(error) => return Err(error),
         }
     }
     // The condition `Established` comes before the kind can be found, and an operator that does not find its kinds ends.
@@ -36,7 +40,7 @@ pub(super) async fn install(client: &Client, binaries: &Binaries, component: Com
                 Ok(list) if lists(&list, &plural) => break,
                 Ok(_) => {}
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 503) => {}
-                Err(error) => return Err(refused(error)),
+                Err(error) => return Err(error),
             }
             tokio::time::sleep(LOOK).await;
         }

@@ -207,6 +207,11 @@ impl ControlPlane {
         self.client.clone()
     }
 
+    /// Makes these custom resources, and returns once the API server serves them.
+    pub async fn serve(&self, definitions: &[serde_json::Value]) -> kube::Result<()> {
+        extensions::serve(&self.client, definitions).await
+    }
+
     /// What the API server has audited so far.
     pub fn audited(&self) -> io::Result<Vec<Audited>> {
         audit::read(&self.files.at("audit.log"))

@@ -21,6 +21,11 @@ use layers::Layer;
 
 /// Version of Ray in its image.
 pub const RAY_VERSION: &str = "2.52.1";
+/// A program for Ray, to be given to `python3 -c` in double quotes: it waits until two workers have joined, and sums what all of them compute.
+/// Spark's image has its like in it, `/opt/tidewater/squares.py`.
+pub const RAY_SQUARES: &str = include_str!("ray_squares.py");
+/// What it then prints.
+pub const RAY_ANSWER: &str = "SUM 2470 NODES 3";
 /// Version of Spark in its image.
 pub const SPARK_VERSION: &str = "4.0.1";
 

@@ -9,7 +9,7 @@ use kube::api::{ListParams, LogParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use testbed::images::{RAY_VERSION, SPARK_VERSION};
+use testbed::images::{RAY_ANSWER, RAY_SQUARES, RAY_VERSION, SPARK_VERSION};
 use testbed::{ControlPlane, Image};
 
 use super::world::{World, no_process_in, until, until_within};
@@ -39,21 +39,13 @@ pub async fn ray(world: &World) -> anyhow::Result<()> {
     ensure!(submitter.len() == 1, "{} submitters", submitter.len());
     let name = submitter[0].metadata.name.clone().unwrap_or_default();
     until("the answer is told", async || {
-        Ok(pods.logs(&name, &LogParams::default()).await?.contains("SUM 2470 NODES 3").then_some(()))
+        Ok(pods.logs(&name, &LogParams::default()).await?.contains(RAY_ANSWER).then_some(()))
     })
     .await?;
     ends(plane, dir)
 }
 
-/// It waits until both workers have joined, and sums what all of them compute.
 fn ray_job() -> Value {
-    let script = "import ray, time
-ray.init()
-until = time.monotonic() + 60
-while len(ray.nodes()) < 3 and time.monotonic() < until:
-    time.sleep(0.2)
-square = ray.remote(lambda number: number * number)
-print('SUM', sum(ray.get([square.remote(number) for number in range(20)])), 'NODES', len(ray.nodes()))";
     let pod = |memory: &str| {
         let resources = json!({"requests": {"cpu": "200m", "memory": "512Mi"}, "limits": {"memory": memory}});
         json!({"spec": {"containers": [{
@@ -66,7 +58,7 @@ print('SUM', sum(ray.get([square.remote(number) for number in range(20)])), 'NOD
     json!({
         "apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "squares"},
         "spec": {
-            "entrypoint": format!("python3 -c \"{script}\""),
+            "entrypoint": format!("python3 -c \"{RAY_SQUARES}\""),
             "submitterPodTemplate": submitter,
             "rayClusterSpec": {
                 "rayVersion": RAY_VERSION,

@@ -23,6 +23,7 @@ mod processes {
     pub mod ledger;
     pub mod nodes;
     pub mod pauses;
+    pub mod planes;
     pub mod program;
     pub mod real_node;
     pub mod rights;
@@ -38,6 +39,8 @@ use processes::{
     attempts, bad_starts, certificates, commands, cordons, crashes, damage, demo, dev, install, kubernetes, leadership,
     ledger, nodes, pauses, program, real_node, rights, shares,
 };
+use testbed::images::program::PackError;
+use testbed::{BuildError, ImageError, NodeLack};
 
 /// What a test comes to: done, or not possible on this machine for this reason.
 pub enum Done {
@@ -123,6 +126,15 @@ fn run(name: &str, test: Test) -> Result<Completion, Failed> {
     match outcome {
         Ok(Done::Holds) => Ok(Completion::Completed),
         Ok(Done::CannotRunHere(why)) => Ok(Completion::ignored_with(why)),
+        Err(error) if is_lack(&error) => Ok(Completion::ignored_with(format!("{error:#}"))),
         Err(error) => Err(format!("{error:#}").into()),
     }
+}
+
+/// Whether an error of the test bed says that this machine lacks what a test needs.
+fn is_lack(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(BuildError::is_lack)
+        || error.downcast_ref().is_some_and(ImageError::is_lack)
+        || error.is::<NodeLack>()
+        || matches!(error.downcast_ref(), Some(PackError::Licence(_)))
 }

@@ -7,13 +7,14 @@ use std::os::unix::fs::chown;
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
-use testbed::images::program::{PackError, ProgramImage, USER, pack};
+use testbed::images::program::{ProgramImage, USER, pack};
 use testbed::node::{NODE_NAME, check};
-use testbed::{Binaries, ControlPlane, Image, Images, NodeSettings, Settings, Tool};
+use testbed::{ControlPlane, Image, Images, NodeSettings, Settings, Tool};
 
 use super::api::Api;
 use super::deploy::{Kubectl, NAMESPACE, folder};
 use super::federation::{free_port, identity};
+use super::planes::{programs, runtime};
 use super::program::{Program, tidewater};
 use super::world::{PATIENCE, World, wait_for};
 use crate::Done;
@@ -22,43 +23,17 @@ const CLUSTER: &str = "here";
 /// What the manifests call it.
 const IMAGE: &str = concat!("localhost/tidewater:", env!("CARGO_PKG_VERSION"));
 
-/// What a machine must have for it.
-struct Parts {
-    binaries: Binaries,
-    images: Images,
-}
-
-fn parts() -> anyhow::Result<Result<Parts, String>> {
-    if let Err(lack) = check() {
-        return Ok(Err(lack.to_string()));
-    }
-    let say = |line: &str| eprintln!("    {line}");
-    let images = match Images::provide(&[Image::Batch], &say) {
-        Err(lack) if lack.is_lack() => return Ok(Err(lack.to_string())),
-        provided => provided?,
-    };
-    let tools = Settings::with_real_node("", NodeSettings::new(images.clone())).tools();
-    match Binaries::provide(&[tools, vec![Tool::Kubectl]].concat(), &say) {
-        Err(lack) if lack.is_lack() => Ok(Err(lack.to_string())),
-        provided => Ok(Ok(Parts { binaries: provided?, images })),
-    }
-}
-
 /// The manifests make a federation whose jobs run, also after a replica has moved.
 pub fn as_it_is(world: &World) -> anyhow::Result<Done> {
-    let Parts { binaries, images } = match parts()? {
-        Ok(parts) => parts,
-        Err(lack) => return Ok(Done::CannotRunHere(lack)),
-    };
+    check()?;
+    let images = Images::provide(&[Image::Batch], &|line| eprintln!("    {line}"))?;
+    let settings = Settings::with_real_node(world.path("plane"), NodeSettings::new(images));
+    let binaries = programs(&[settings.tools(), vec![Tool::Kubectl]].concat())?;
     let (program, licence) = (tidewater(), folder().join("../LICENSE"));
     let image = ProgramImage { reference: IMAGE, program: &program, licence: &licence };
-    let packed = match pack(&image, &world.path("image")) {
-        Err(lack @ PackError::Licence(_)) => return Ok(Done::CannotRunHere(lack.to_string())),
-        packed => packed?,
-    };
+    let packed = pack(&image, &world.path("image"))?;
     eprintln!("    the image: {} MiB, {}", packed.bytes >> 20, packed.digest);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let settings = Settings::with_real_node(world.path("plane"), NodeSettings::new(images));
+    let runtime = runtime()?;
     let plane = runtime.block_on(ControlPlane::start(&binaries, settings))?;
     plane.load_image(&packed.archive)?;
     let kubectl = Kubectl::of(world, &binaries, &plane)?;

@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, bail, ensure};
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
-use kube::api::{Api, ListParams};
-use serde_json::{Value, json};
-use testbed::{Binaries, BuildError, ControlPlane, FakeNodes, Settings, fake};
+use anyhow::{Context, ensure};
+use serde_json::Value;
+use testbed::{ControlPlane, Settings};
+use tokio::runtime::Runtime;
 
 use super::api::{phase, text};
 use super::federation::{CLUSTERS, Federation};
+use super::planes::{gang, made, nothing_left, programs, runtime, with_h100_nodes};
 use super::world::{PATIENCE, World, wait_for};
 use crate::Done;
 
@@ -19,21 +18,9 @@ const WORKLOADS: u32 = 40;
 
 /// Workloads run in both clusters though an agent is killed meanwhile; each ran once, and nothing of them is left.
 pub fn placed_once(world: &World) -> anyhow::Result<Done> {
-    let tools = Settings::with_fake_nodes("").tools();
-    let binaries = match lack_of(Binaries::provide(&tools, &|line| eprintln!("    {line}")))? {
-        Ok(binaries) => binaries,
-        Err(lack) => return Ok(lack),
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let start = async |name: &str| {
-        let plane = ControlPlane::start(&binaries, Settings::with_fake_nodes(world.path(name))).await?;
-        let client = plane.client();
-        FakeNodes::h100("gpu", NODES).make(&client).await?;
-        if let Err(ready) = fake::until_ready(&client, NODES as usize, PATIENCE).await? {
-            bail!("only {ready} of {NODES} nodes are ready");
-        }
-        Ok(plane)
-    };
+    let binaries = programs(&Settings::with_fake_nodes("").tools())?;
+    let runtime = runtime()?;
+    let start = |name: &str| with_h100_nodes(&binaries, Settings::with_fake_nodes(world.path(name)), NODES);
     let planes = [runtime.block_on(start("plane-north"))?, runtime.block_on(start("plane-south"))?];
     let mut federation = Federation::prepare(world, 1)?;
     federation.kubeconfigs = planes.iter().map(ControlPlane::kubeconfig).collect();
@@ -74,19 +61,11 @@ pub fn placed_once(world: &World) -> anyhow::Result<Done> {
     }
     ensure!(places.len() == 2, "all went to one cluster: {places:?}");
     eprintln!("    {tried} attempts");
-    nothing_left(&runtime, &planes, tried)?;
+    ran_once(&runtime, &planes, tried)?;
     whole_fleet(&federation)?;
     federation.stop()?;
     planes.into_iter().for_each(ControlPlane::stop);
     Ok(Done::Holds)
-}
-
-/// What this machine lacks for a test, apart from other errors.
-pub fn lack_of(provided: Result<Binaries, BuildError>) -> anyhow::Result<Result<Binaries, Done>> {
-    match provided {
-        Err(lack) if lack.is_lack() => Ok(Err(Done::CannotRunHere(lack.to_string()))),
-        provided => Ok(Ok(provided?)),
-    }
 }
 
 fn phases(workloads: BTreeMap<String, Value>) -> BTreeMap<String, u32> {
@@ -97,16 +76,7 @@ fn phases(workloads: BTreeMap<String, Value>) -> BTreeMap<String, u32> {
 
 /// Some need a GPU, some a node, some two.
 fn workload(n: u32) -> Value {
-    let (count, gpus) = [(1, 1), (2, 2), (1, 8), (2, 8)][(n % 4) as usize];
-    json!({
-        "apiVersion": "tidewater.dev/v1",
-        "kind": "Workload",
-        "metadata": {"name": format!("w{n}"), "namespace": "default"},
-        "spec": {"batch": {
-            "image": "none", "command": ["work"],
-            "groups": [{"name": "w", "count": count, "cpu": 1, "memory": "1Gi", "gpus": gpus, "gpu": ["H100"]}],
-        }},
-    })
+    gang(&format!("w{n}"), [(1, 1), (2, 2), (1, 8), (2, 8)][(n % 4) as usize])
 }
 
 /// Every GPU of both clusters is free.
@@ -121,36 +91,19 @@ fn whole_fleet(federation: &Federation<'_>) -> anyhow::Result<()> {
     .with_context(|| format!("{last:#}"))
 }
 
-/// Neither jobs nor pods nor services, nor records of attempts; and no job was made twice.
-fn nothing_left(runtime: &tokio::runtime::Runtime, planes: &[ControlPlane], tried: usize) -> anyhow::Result<()> {
-    let ours = ListParams::default().labels("app.kubernetes.io/managed-by=tidewater");
-    let (mut made, mut deleted) = (vec![], BTreeSet::new());
+/// Nothing is left of any attempt; and no job was made twice.
+fn ran_once(runtime: &Runtime, planes: &[ControlPlane], tried: usize) -> anyhow::Result<()> {
+    let (mut created, mut deleted) = (vec![], BTreeSet::new());
     for plane in planes {
-        let client = plane.client();
-        wait_for("the end of all objects", PATIENCE, || {
-            runtime.block_on(async {
-                let jobs = Api::<Job>::all(client.clone()).list(&ours).await?.items.len();
-                let pods = Api::<Pod>::all(client.clone()).list(&ours).await?.items.len();
-                let services = Api::<Service>::all(client.clone()).list(&ours).await?.items.len();
-                ensure!((jobs, pods, services) == (0, 0, 0), "{jobs} jobs, {pods} pods, {services} services are left");
-                let records = Api::<ConfigMap>::all(client.clone()).list(&ours).await?.items.len();
-                Ok((records == 0).then_some(()))
-            })
-        })?;
-        made.extend(jobs(plane, "create")?);
-        deleted.extend(jobs(plane, "delete")?);
+        nothing_left(runtime, plane)?;
+        created.extend(made(plane, "create", "jobs")?.into_iter().map(|entry| entry.name));
+        deleted.extend(made(plane, "delete", "jobs")?.into_iter().map(|entry| entry.name));
     }
-    let names: BTreeSet<&String> = made.iter().collect();
-    ensure!(names.len() == made.len(), "a job was made twice: {made:?}");
+    let names: BTreeSet<&String> = created.iter().collect();
+    ensure!(names.len() == created.len(), "a job was made twice: {created:?}");
     // A create whose client was killed meanwhile may be carried out and not stand in the log as such.
     let all: BTreeSet<&String> = names.into_iter().chain(&deleted).collect();
     let enough = (WORKLOADS as usize..=tried).contains(&all.len());
     ensure!(enough, "there were {} jobs of {tried} attempts: {all:?}", all.len());
     Ok(())
-}
-
-/// The names of the jobs to which this was done, by the audit log. What was only tried was not done.
-fn jobs(plane: &ControlPlane, verb: &str) -> anyhow::Result<Vec<String>> {
-    let done = plane.audited()?.into_iter().filter(|e| e.verb == verb && (200..300).contains(&e.code) && !e.dry_run);
-    Ok(done.filter(|e| e.resource == "jobs").map(|e| e.name).collect())
 }

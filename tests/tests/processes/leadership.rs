@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::api::{Api, ListParams};
 use rustix::process::Signal;
-use serde_json::{Value, json};
-use testbed::{Binaries, ControlPlane, FakeNodes, Settings, fake};
+use serde_json::Value;
+use testbed::{ControlPlane, Settings};
+use tokio::runtime::Runtime;
 
 use super::api::phase;
 use super::federation::{CLUSTERS, Federation};
+use super::planes::{gang, made, nothing_left, programs, runtime, with_h100_nodes};
 use super::program::Program;
 use super::world::{PATIENCE, World, wait_for};
 use crate::Done;
@@ -30,20 +31,9 @@ const LEASE_LOST: i32 = 5;
 /// The leader is killed, the next one stands still for longer than the Lease, the third is asked to end: each time another takes over in
 /// time, what runs goes on, and nothing is made twice.
 pub fn moves(world: &World) -> anyhow::Result<Done> {
-    let tools = Settings::with_fake_nodes("").tools();
-    let binaries = match Binaries::provide(&tools, &|line| eprintln!("    {line}")) {
-        Err(lack) if lack.is_lack() => return Ok(Done::CannotRunHere(lack.to_string())),
-        provided => provided?,
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let plane = runtime.block_on(async {
-        let plane = ControlPlane::start(&binaries, Settings::with_fake_nodes(world.path("plane"))).await?;
-        FakeNodes::h100("gpu", NODES).make(&plane.client()).await?;
-        if let Err(ready) = fake::until_ready(&plane.client(), NODES as usize, PATIENCE).await? {
-            bail!("only {ready} of {NODES} nodes are ready");
-        }
-        Ok(plane)
-    })?;
+    let (binaries, runtime) = (programs(&Settings::with_fake_nodes("").tools())?, runtime()?);
+    let settings = Settings::with_fake_nodes(world.path("plane"));
+    let plane = runtime.block_on(with_h100_nodes(&binaries, settings, NODES))?;
     let cluster = Cluster { plane, runtime };
     let mut federation = Federation::prepare(world, 1)?;
     federation.kubeconfigs = vec![cluster.plane.kubeconfig()];
@@ -104,7 +94,7 @@ pub fn moves(world: &World) -> anyhow::Result<Done> {
     goes_on(&federation, &cluster, &ran_before)?;
 
     let tried = ends_well(&federation)?;
-    cluster.nothing_left(tried)?;
+    cluster.ran_once(tried)?;
     fourth.terminate()?;
     federation.stop()?;
     cluster.plane.stop();
@@ -169,21 +159,12 @@ fn ends_well(federation: &Federation<'_>) -> anyhow::Result<usize> {
 
 /// Some need a GPU, some two nodes.
 fn workload(name: &str, n: u32) -> Value {
-    let (count, gpus) = [(1, 1), (2, 2), (2, 8)][(n % 3) as usize];
-    json!({
-        "apiVersion": "tidewater.dev/v1",
-        "kind": "Workload",
-        "metadata": {"name": format!("{name}{n}"), "namespace": "default"},
-        "spec": {"batch": {
-            "image": "none", "command": ["work"],
-            "groups": [{"name": "w", "count": count, "cpu": 1, "memory": "1Gi", "gpus": gpus, "gpu": ["H100"]}],
-        }},
-    })
+    gang(&format!("{name}{n}"), [(1, 1), (2, 2), (2, 8)][(n % 3) as usize])
 }
 
 struct Cluster {
     plane: ControlPlane,
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
 }
 
 impl Cluster {
@@ -217,23 +198,12 @@ impl Cluster {
         })
     }
 
-    /// Neither jobs nor pods nor services, nor records of attempts; and nothing was made twice.
-    fn nothing_left(&self, tried: usize) -> anyhow::Result<()> {
-        let ours = ListParams::default().labels("app.kubernetes.io/managed-by=tidewater");
-        let client = self.plane.client();
-        wait_for("the end of all objects", PATIENCE, || {
-            self.runtime.block_on(async {
-                let jobs = Api::<Job>::all(client.clone()).list(&ours).await?.items.len();
-                let pods = Api::<Pod>::all(client.clone()).list(&ours).await?.items.len();
-                let services = Api::<Service>::all(client.clone()).list(&ours).await?.items.len();
-                let records = Api::<ConfigMap>::all(client.clone()).list(&ours).await?.items.len();
-                Ok((jobs + pods + services + records == 0).then_some(()))
-            })
-        })?;
+    /// Nothing is left of any attempt, and nothing was made twice.
+    fn ran_once(&self, tried: usize) -> anyhow::Result<()> {
+        nothing_left(&self.runtime, &self.plane)?;
         let done = |verb: &str, resource: &str| -> anyhow::Result<Vec<String>> {
-            let all = self.plane.audited()?.into_iter().filter(|e| e.user == AGENTS && e.resource == resource);
-            let done = all.filter(|e| e.verb == verb && (200..300).contains(&e.code) && !e.dry_run);
-            Ok(done.map(|e| e.name).collect())
+            let by_agents = made(&self.plane, verb, resource)?.into_iter().filter(|entry| entry.user == AGENTS);
+            Ok(by_agents.map(|entry| entry.name).collect())
         };
         for resource in ["jobs", "services", "configmaps"] {
             let made = done("create", resource)?;

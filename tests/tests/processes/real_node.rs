@@ -1,6 +1,7 @@
 //! Ray, Spark and batch through a coordinator and an agent on a node that really runs containers, under the real operators; beside it a
 //! cluster that kwok plays. Each computes something whose answer is known, and says it in its log, also once its pods are gone.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -8,11 +9,12 @@ use kube::Client;
 use kube::api::{Api, ListParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::{Value, json};
-use testbed::{Binaries, Component, ControlPlane, FakeNodes, Image, Images, NodeSettings, Settings, fake, node};
+use testbed::images::{RAY_ANSWER, RAY_SQUARES};
+use testbed::{Component, ControlPlane, Image, Images, NodeSettings, Settings, node};
 
 use super::api::{phase, text};
 use super::federation::{CLUSTERS, Federation};
-use super::kubernetes::lack_of;
+use super::planes::{made, programs, runtime, with_h100_nodes};
 use super::world::{PATIENCE, World, wait_for};
 use crate::Done;
 
@@ -23,32 +25,18 @@ const FAKE_NODES: u32 = 2;
 
 /// All three run in the cluster with the real node, once, and leave nothing but what they said.
 pub fn frameworks(world: &World) -> anyhow::Result<Done> {
-    if let Err(lack) = node::check_with(&OPERATORS) {
-        return Ok(Done::CannotRunHere(lack.to_string()));
-    }
-    let say = |line: &str| eprintln!("    {line}");
-    let images = match Images::provide(&[Image::Ray, Image::Spark], &say) {
-        Err(lack) if lack.is_lack() => return Ok(Done::CannotRunHere(lack.to_string())),
-        provided => provided?,
-    };
+    node::check_with(&OPERATORS)?;
+    let images = Images::provide(&[Image::Ray, Image::Spark], &|line| eprintln!("    {line}"))?;
     let real = Settings::with_real_node(world.path("plane-north"), NodeSettings::new(images)).and(&OPERATORS);
     let played = Settings::with_fake_nodes(world.path("plane-south"));
-    let tools = [real.tools(), played.tools()].concat();
-    let binaries = match lack_of(Binaries::provide(&tools, &say))? {
-        Ok(binaries) => binaries,
-        Err(lack) => return Ok(lack),
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let binaries = programs(&[real.tools(), played.tools()].concat())?;
+    let runtime = runtime()?;
     let planes = runtime.block_on(async {
         let north = ControlPlane::start(&binaries, real).await?;
         eprintln!("    the cluster with the real node is ready after {:.1} s", north.ready_in().as_secs_f64());
-        let south = ControlPlane::start(&binaries, played).await?;
-        FakeNodes::h100("gpu", FAKE_NODES).make(&south.client()).await?;
-        if let Err(ready) = fake::until_ready(&south.client(), FAKE_NODES as usize, PATIENCE).await? {
-            bail!("only {ready} of {FAKE_NODES} nodes are ready");
-        }
+        let south = with_h100_nodes(&binaries, played, FAKE_NODES).await?;
         drivers_may_make_executors(&north.client()).await?;
-        Ok([north, south])
+        anyhow::Ok([north, south])
     })?;
     let mut federation = Federation::prepare(world, 1)?;
     federation.kubeconfigs = planes.iter().map(ControlPlane::kubeconfig).collect();
@@ -98,17 +86,11 @@ pub fn frameworks(world: &World) -> anyhow::Result<Done> {
     }
     for plane in &planes {
         runtime.block_on(nothing_left(&plane.client()))?;
-        let mut made: Vec<String> = vec![];
-        for entry in plane.audited()? {
-            let owner = ["jobs", "rayjobs", "sparkapplications"].contains(&&*entry.resource);
-            if owner && entry.verb == "create" && (200..300).contains(&entry.code) && !entry.dry_run {
-                made.push(format!("{} {}", entry.resource, entry.name));
-            }
+        for resource in ["jobs", "rayjobs", "sparkapplications"] {
+            let names: Vec<String> = made(plane, "create", resource)?.into_iter().map(|entry| entry.name).collect();
+            let distinct: BTreeSet<&String> = names.iter().collect();
+            ensure!(distinct.len() == names.len(), "some {resource} were made twice: {names:?}");
         }
-        let count = made.len();
-        made.sort();
-        made.dedup();
-        ensure!(made.len() == count, "something was made twice: {made:?}");
     }
     federation.stop()?;
     for plane in planes {
@@ -122,7 +104,7 @@ pub fn frameworks(world: &World) -> anyhow::Result<Done> {
 fn workloads() -> [(&'static str, Value, Vec<&'static str>); 3] {
     let ray = json!({"ray": {
         "image": Image::Ray.reference(),
-        "entrypoint": format!("python3 -c \"{RAY}\""),
+        "entrypoint": format!("python3 -c \"{RAY_SQUARES}\""),
         "head": {"cpu": "700m", "memory": "3Gi"},
         "workers": [{"name": "workers", "count": 2, "cpu": "400m", "memory": "2Gi"}],
     }});
@@ -144,19 +126,10 @@ fn workloads() -> [(&'static str, Value, Vec<&'static str>); 3] {
     });
     [
         ("batch", batch, vec!["w-0 | rank 0 of 2 on ", "w-1 | rank 1 of 2 on ", "w-1 | w-1 is done"]),
-        ("ray", ray, vec!["SUM 2470 NODES 3"]),
+        ("ray", ray, vec![RAY_ANSWER]),
         ("spark", spark, vec!["SUM 332833500 EXECUTORS 2"]),
     ]
 }
-
-/// It waits until both workers have joined, and sums what all of them compute.
-const RAY: &str = "import ray, time
-ray.init()
-until = time.monotonic() + 60
-while len(ray.nodes()) < 3 and time.monotonic() < until:
-    time.sleep(0.2)
-square = ray.remote(lambda number: number * number)
-print('SUM', sum(ray.get([square.remote(number) for number in range(20)])), 'NODES', len(ray.nodes()))";
 
 fn workload(name: &str, spec: Value) -> Value {
     json!({

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use testbed::control_plane::Audit;
-use testbed::{Binaries, ControlPlane, FakeNodes, Settings, Tool, fake};
+use testbed::{ControlPlane, Settings, Tool};
 
 use super::api::{Api, phase};
 use super::deploy::{AGENT, Kubectl, NAMESPACE};
 use super::federation::{CLUSTERS, Federation};
+use super::planes::{programs, runtime, with_h100_nodes};
 use super::world::{PATIENCE, World};
 use crate::Done;
 
@@ -119,30 +120,16 @@ pub fn finds_faults(_: &World) -> anyhow::Result<Done> {
 
 /// An agent with the rights that `deploy/agent/access` grants needs all of them and no more.
 pub fn all_and_no_more(world: &World) -> anyhow::Result<Done> {
-    let tools = [Settings::with_fake_nodes("").tools(), vec![Tool::Kubectl]].concat();
-    let provided = Binaries::provide(&tools, &|line| eprintln!("    {line}")).and_then(|binaries| {
-        let mut definitions = binaries.custom_resources(Tool::KubeRay)?;
-        definitions.extend(binaries.custom_resources(Tool::SparkOperator)?);
-        Ok((binaries, definitions))
-    });
-    let (binaries, definitions) = match provided {
-        Err(lack) if lack.is_lack() => return Ok(Done::CannotRunHere(lack.to_string())),
-        provided => provided?,
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let binaries = programs(&[Settings::with_fake_nodes("").tools(), vec![Tool::Kubectl]].concat())?;
+    let definitions = binaries.operators_resources()?;
+    let runtime = runtime()?;
     let settings = Settings { audit: Audit::Everything, ..Settings::with_fake_nodes(world.path("plane")) };
     let plane = runtime.block_on(async {
-        let plane = ControlPlane::start(&binaries, settings).await?;
-        let client = plane.client();
-        FakeNodes::h100("gpu", NODES).make(&client).await?;
-        if let Err(ready) = fake::until_ready(&client, NODES as usize, PATIENCE).await? {
-            bail!("only {ready} of {NODES} nodes are ready");
-        }
-        Ok(plane)
+        let plane = with_h100_nodes(&binaries, settings, NODES).await?;
+        plane.serve(&definitions).await?;
+        anyhow::Ok(plane)
     })?;
     let kubectl = Kubectl::of(world, &binaries, &plane)?;
-    kubectl.give(&["create", "-f", "-"], &definitions)?;
-    kubectl.run(&["wait", "crd", "--all", "--for=condition=Established", "--timeout=60s"])?;
     kubectl.install("namespace")?;
     kubectl.install("agent/access")?;
     let granted = Granted {

@@ -1,5 +1,6 @@
 //! Tidewater in one cluster: the node role reads GPUs, the cluster role streams capacity and carries out launches.
 
+pub mod clock;
 pub mod cluster;
 pub mod guard;
 pub mod kube;

@@ -12,7 +12,9 @@ use agent::guard::{REFUSED, durable, plan};
 use agent::runtime::{Devices, Runtime};
 use protocol::control::{AttemptState, LaunchOrder};
 use protocol::errors::FailureClass;
-use protocol::ids::CommandNumber;
+use protocol::ids::{CommandNumber, MonotonicMs};
+use protocol::resources::Span;
+use protocol::workload::OnClusterLoss;
 use runtime_support::{Rig, alive, eventually, guard_pid, python};
 
 /// Appends a line each time that it is run, then waits for a file named `end`.
@@ -149,6 +151,7 @@ fn an_order_that_never_reached_its_guard_is_final_and_a_late_guard_refuses() {
         role: plan::Role::Decides,
     };
     let late = plan::Plan {
+        fence_ms: None,
         attempt: order.attempt.to_string(),
         processes: vec![process],
         ready: plan::Ready::Started,
@@ -183,6 +186,7 @@ fn a_stop_that_the_guard_finds_at_its_start_keeps_everything_from_running() {
     let dir = tempfile::tempdir().unwrap();
     let record = Record::at(dir.path());
     let none = plan::Plan {
+        fence_ms: None,
         attempt: "x-1".into(),
         processes: vec![],
         ready: plan::Ready::Started,
@@ -253,4 +257,61 @@ fn a_shutdown_ends_everything_and_forgetting_keeps_the_logs() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(runs(dir.path(), &order), 2);
     });
+}
+
+/// The same program, which goes on without word for no longer than that.
+fn fenced(after_ms: u64) -> LaunchOrder {
+    let mut order = python(1, COUNTED);
+    order.spec.on_cluster_loss = OnClusterLoss::Failover;
+    order.spec.failover_after = Some(Span(after_ms));
+    order
+}
+
+fn soon(ms: u64) -> MonotonicMs {
+    agent::clock::monotonic().plus(ms)
+}
+
+#[test]
+fn what_is_to_end_itself_begins_once_it_is_let_and_ends_though_its_agent_is_dead() {
+    let dir = tempfile::tempdir().unwrap();
+    let order = fenced(4_000);
+    let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    threads.block_on(async {
+        let mut rig = Rig::new(dir.path());
+        rig.runtime.start(CommandNumber(1), &order, &Devices::default()).await.unwrap();
+        rig.until(|state| matches!(state, AttemptState::Starting { waiting_for } if waiting_for == "leave to begin"))
+            .await;
+        assert_eq!(runs(dir.path(), &order), 0);
+        rig.runtime.let_go_on(order.attempt, soon(4_000));
+        rig.running().await;
+        // Let go on again it outlives the first time, and an earlier word shortens nothing.
+        rig.runtime.let_go_on(order.attempt, soon(8_000));
+        rig.runtime.let_go_on(order.attempt, soon(1));
+        tokio::time::sleep(Duration::from_millis(5_500)).await;
+        assert!(!alive(order.attempt).is_empty(), "it ended though it was let go on");
+    });
+    threads.shutdown_background();
+    block_on(async {
+        eventually("it ends itself", || alive(order.attempt).is_empty()).await;
+        let rig = Rig::new(dir.path());
+        let found = rig.runtime.recover().await.unwrap();
+        let [(_, AttemptState::Failed { class: FailureClass::Infrastructure, message, .. })] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert!(message.contains("nobody let it go on"), "{message}");
+        assert_eq!(runs(dir.path(), &order), 1);
+    });
+}
+
+#[test]
+fn what_nobody_ever_lets_begin_never_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let order = fenced(1_500);
+    block_on(async {
+        let mut rig = Rig::new(dir.path());
+        rig.runtime.start(CommandNumber(1), &order, &Devices::default()).await.unwrap();
+        rig.until(AttemptState::is_final).await;
+        rig.runtime.let_go_on(order.attempt, soon(60_000));
+    });
+    assert_eq!(runs(dir.path(), &order), 0);
 }

@@ -126,6 +126,7 @@ impl World {
                 name: name.clone(),
                 region: Region::new("here")?,
                 frameworks: vec![Framework::Batch],
+                fences: true,
                 prices: vec![],
             };
             let (incarnation, last_command) = (Incarnation(1), CommandNumber(0));

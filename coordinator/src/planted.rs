@@ -7,6 +7,7 @@ pub const BUGS: &[(&str, &str)] = &[
         "ack-before-commit",
         "a client hears that its submission is in once it is in the leader's log, before a quorum has it",
     ),
+    ("fence-too-early", "an attempt is taken for gone as soon as its cluster is lost, long before it ends itself"),
     ("stale-read", "a linearizable read is served at once, without asking a quorum"),
 ];
 

@@ -98,6 +98,8 @@ pub enum Obstacle {
         /// The framework.
         framework: Framework,
     },
+    /// Attempts do not end themselves there, and the workload needs that.
+    NoFence,
     /// No node has an accepted model.
     NoSku {
         /// The group that needs it.

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use engine::commands::{
-    Binding, Command, Cordoning, DrainEnd, Expect, Growth, IdleEnd, Outcome, Preemption, Raising, Refusal, Shrink,
-    Victim,
+    Binding, Command, Cordoning, DrainEnd, Expect, Fence, Growth, IdleEnd, Outcome, Preemption, Raising, Refusal,
+    Shrink, Victim,
 };
 use engine::pools::Raise;
 use engine::reasons::{Candidate, Copies, Decision, Obstacle, Passed, ScoreTerm};
@@ -122,7 +122,9 @@ fn commands() -> Vec<(&'static str, Command)> {
     let reason = || "its lease ends".to_owned();
     let drain = Cordoning::Drain { reason: Some(reason()), force: true, max_at_once: Some(2) };
     let drained = DrainEnd { epoch: Epoch(3), key: key("a"), uid: uid("a"), attempt, cluster: cluster("eu-1") };
+    let fence = Fence { epoch: Epoch(3), key: key("a"), uid: uid("a"), attempt };
     vec![
+        ("Fence", Command::Fence(Box::new(fence))),
         ("OpenEpoch", Command::OpenEpoch { epoch: Epoch(3) }),
         ("Submit", Command::Submit { key: key("a"), uid: uid("a"), spec }),
         ("Bind", Command::Bind(Box::new(binding))),

@@ -27,6 +27,8 @@ pub struct ClusterInfo {
     pub region: Region,
     /// What it can run.
     pub frameworks: Vec<Framework>,
+    /// Whether attempts end themselves there once they have not been let go on for as long as their specification says.
+    pub fences: bool,
     /// Price of a GPU-hour by model, in thousandths of the fleet's currency.
     pub prices: Vec<Price>,
 }
@@ -245,6 +247,9 @@ pub enum CoordinatorMessage {
         epoch: Epoch,
         /// How long, in ms, from when the agent sent the request.
         ttl_ms: u64,
+        /// Attempts in this cluster that would end themselves, and may go on: each for as long as its specification says, from when
+        /// the agent sent the request.
+        attempts: Vec<AttemptId>,
     },
     /// Carry this out, once.
     Command {

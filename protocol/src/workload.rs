@@ -23,6 +23,11 @@ pub const MAX_DEPENDENCIES: usize = 64;
 pub const MAX_DATA: usize = 64;
 /// The shortest time without activity after which a workload may be ended: a program that loads its data is idle for a while.
 pub const MIN_IDLE_TIMEOUT: Span = Span(60_000);
+/// The shortest time without word after which an attempt may end itself: above a cluster's lease, so that an agent that was merely
+/// started again ends nothing.
+pub const MIN_FAILOVER_AFTER: Span = Span(60_000);
+/// That time where none is given.
+pub const FAILOVER_AFTER: Span = Span(300_000);
 
 /// A workload's specification. Exactly one of `ray`, `spark` and `batch` is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
@@ -73,6 +78,23 @@ pub struct WorkloadSpec {
     /// How long its record is kept after its end; left out: until it is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_after_finished: Option<Span>,
+    /// What happens while its cluster is not heard from.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_cluster_loss: OnClusterLoss,
+    /// With `failover`: how long its attempt goes on without word from the coordinators; left out: 5 minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover_after: Option<Span>,
+}
+
+/// What happens to a workload while its cluster is not heard from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "lowercase")]
+pub enum OnClusterLoss {
+    /// Its attempt goes on there for all that is known, so it is not started elsewhere.
+    #[default]
+    Wait,
+    /// Its attempt ends itself after a while without word from the coordinators; then it is started elsewhere.
+    Failover,
 }
 
 /// A workload that must have succeeded before.
@@ -385,6 +407,12 @@ impl WorkloadSpec {
                 ),
             }),
         }
+    }
+
+    /// How long its attempt may go on without word from the coordinators before it ends itself; none: for ever.
+    pub fn fence(&self) -> Option<Span> {
+        let after = self.failover_after.unwrap_or(FAILOVER_AFTER);
+        (self.on_cluster_loss == OnClusterLoss::Failover).then_some(after)
     }
 
     /// The groups that may grow, each with the fewest and the most members that it may have. Only Ray's workers may.

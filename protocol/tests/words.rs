@@ -127,7 +127,7 @@ fn exactly_one_framework_is_asked_for() {
 
 #[test]
 fn a_field_that_nothing_acts_on_is_refused() {
-    assert!(serde_saphyr::from_str::<WorkloadSpec>("onClusterLoss: failover").is_err());
+    assert!(serde_saphyr::from_str::<WorkloadSpec>("priorityClassName: high").is_err());
 }
 
 proptest! {

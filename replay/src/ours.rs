@@ -68,6 +68,7 @@ fn joined(fleet: &Fleet) -> State {
             name: cluster_name(cluster),
             region: Region::new("here").expect("a constant name is valid"),
             frameworks: vec![Framework::Batch],
+            fences: true,
             prices: vec![],
         };
         let command =

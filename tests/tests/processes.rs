@@ -16,6 +16,7 @@ mod processes {
     pub mod demo;
     pub mod deploy;
     pub mod dev;
+    pub mod failover;
     pub mod federation;
     pub mod install;
     pub mod kubernetes;
@@ -36,8 +37,8 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use processes::world::World;
 use processes::{
-    attempts, bad_starts, certificates, commands, cordons, crashes, damage, demo, dev, install, kubernetes, leadership,
-    ledger, nodes, pauses, program, real_node, rights, shares,
+    attempts, bad_starts, certificates, commands, cordons, crashes, damage, demo, dev, failover, install, kubernetes,
+    leadership, ledger, nodes, pauses, program, real_node, rights, shares,
 };
 use testbed::images::program::PackError;
 use testbed::{BuildError, ImageError, NodeLack};
@@ -79,6 +80,7 @@ const TESTS: &[(&str, Test)] = &[
     ("attempts::survive_a_full_disk_under_their_agent", attempts::full_disk),
     ("pauses::a_leader_stopped_for_5_s_costs_nothing_but_time", pauses::leader),
     ("pauses::an_agent_stopped_beyond_its_lease_is_lost_and_returns", pauses::agent),
+    ("failover::of_a_cluster_that_is_cut_off_never_runs_anything_twice", failover::of_a_cluster_that_is_cut_off),
     ("pauses::everything_stopped_for_12_s_goes_on", pauses::everything),
     ("damage::a_shortened_log_is_mended_whole_or_refused", damage::shortened),
     ("damage::a_flipped_bit_is_never_served", damage::flipped),

@@ -8,6 +8,7 @@ use protocol::errors::FailureClass;
 use protocol::ids::{AttemptId, CommandNumber, Epoch, Incarnation, MonotonicMs, ReplicaId, UnixMs};
 
 use super::attempt::{Assignment, Launched, Progress, Record};
+use super::fence;
 use super::inbox::{Held, Inbox, Verdict};
 use super::interface::{AgentConfig, Input, KubernetesInput, Output};
 use super::journal::{Journal, JournalError};
@@ -55,6 +56,8 @@ pub struct Agent {
     /// The highest command whose effect was on record when it was opened.
     included: CommandNumber,
     lease: Lease,
+    /// Whether an attempt was launched that begins only once it is told that it may.
+    leave_wanted: bool,
     pub(super) reports: Reports,
     pub(super) table: Table,
     nodes: Nodes,
@@ -86,6 +89,7 @@ impl Agent {
             included: contents.included,
             // Nonces of different lives do not meet unless a life asked 2^20 times a millisecond.
             lease: Lease::new(unix.0 << 20),
+            leave_wanted: false,
             reports: Reports::new(now),
             records: contents.records,
             nodes: Nodes::default(),
@@ -212,11 +216,12 @@ impl Agent {
         match message {
             CoordinatorMessage::SnapshotWanted => session.uplink.want_snapshot(),
             CoordinatorMessage::HelloWanted => self.greet(replica, now, out),
-            CoordinatorMessage::Lease { nonce, epoch, ttl_ms } => {
+            CoordinatorMessage::Lease { nonce, epoch, ttl_ms, attempts } => {
                 let old = epoch < self.inbox.epoch() && !planted::is("ignore-epoch");
-                if !old && self.lease.grant(replica, nonce, ttl_ms) {
+                if !old && let Some(asked_at) = self.lease.grant(replica, nonce, ttl_ms) {
                     self.saw_epoch(epoch);
                     self.reports.follow(replica, self.records.values(), out);
+                    fence::let_go_on(&self.records, &attempts, asked_at, out);
                 }
             }
             CoordinatorMessage::Command { number, epoch, order } => {
@@ -290,6 +295,7 @@ impl Agent {
         };
         if let Some(launched) = &launched {
             self.journal.put_launched(attempt, launched)?;
+            self.leave_wanted |= launched.order.spec.fence().is_some();
             let (order, assignment) = (Box::new(launched.order.clone()), launched.assignment.clone());
             out.push(Output::Start { number, order, assignment });
         }
@@ -395,7 +401,8 @@ impl Agent {
     }
 
     fn ask_for_leases(&mut self, now: MonotonicMs, out: &mut Vec<Output>) {
-        let every = self.config.lease_every_ms;
+        // What waits for leave to begin need not wait for the next round.
+        let every = if std::mem::take(&mut self.leave_wanted) { 0 } else { self.config.lease_every_ms };
         let due = self.sessions.iter().filter(|(_, s)| now.since(s.lease_asked_at) >= every);
         for replica in due.map(|(r, _)| *r).collect::<Vec<_>>() {
             self.ask_for_lease(replica, now, out);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use protocol::control::{AgentMessage, AttemptState, ClusterInfo, CoordinatorMessage, LaunchOrder};
-use protocol::ids::{AttemptId, CommandNumber, GroupName, NodeName, ReplicaId};
+use protocol::ids::{AttemptId, CommandNumber, GroupName, MonotonicMs, NodeName, ReplicaId};
 use protocol::node::NodeClosed;
 use protocol::resources::Resources;
 use protocol::sku::Sku;
@@ -181,6 +181,13 @@ pub enum Output {
         attempt: AttemptId,
         /// Between the polite and the hard end, in ms.
         grace_ms: u64,
+    },
+    /// This attempt, which ends itself otherwise, may go on until then, by the clock of whoever steps the role.
+    LetGoOn {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Until when; an earlier word than the last one shortens nothing.
+        until: MonotonicMs,
     },
     /// The attempt's end is committed: the runtime may drop what it keeps of it.
     Forget {

@@ -32,15 +32,16 @@ impl Lease {
     }
 
     /// `replica` granted a request. The lease lasts for `ttl_ms` from when the request was sent, and is never cut shorter
-    /// by an answer that comes late. False where no such request is open.
-    pub fn grant(&mut self, replica: ReplicaId, nonce: u64, ttl_ms: u64) -> bool {
+    /// by an answer that comes late. Returns when it was sent; none where no such request is open.
+    pub fn grant(&mut self, replica: ReplicaId, nonce: u64, ttl_ms: u64) -> Option<MonotonicMs> {
         match self.sent.get(&nonce) {
             Some((asked, at)) if *asked == replica => {
+                let at = *at;
                 self.until = self.until.max(Some(at.plus(ttl_ms)));
                 self.sent.remove(&nonce);
-                true
+                Some(at)
             }
-            _ => false,
+            _ => None,
         }
     }
 
@@ -71,7 +72,7 @@ mod tests {
         let mut lease = Lease::new(7);
         let nonce = lease.request(R, MonotonicMs(1_000));
         assert!(!lease.is_valid(MonotonicMs(1_000)), "asking grants nothing");
-        assert!(lease.grant(R, nonce, 500));
+        assert!(lease.grant(R, nonce, 500).is_some());
         assert!(lease.is_valid(MonotonicMs(1_499)));
         assert!(!lease.is_valid(MonotonicMs(1_500)));
     }
@@ -81,8 +82,8 @@ mod tests {
         let mut lease = Lease::new(0);
         let early = lease.request(R, MonotonicMs(0));
         let late = lease.request(R, MonotonicMs(100));
-        assert!(lease.grant(R, late, 500));
-        assert!(lease.grant(R, early, 500));
+        assert!(lease.grant(R, late, 500).is_some());
+        assert!(lease.grant(R, early, 500).is_some());
         assert_eq!(lease.until(), Some(MonotonicMs(600)));
     }
 
@@ -90,13 +91,13 @@ mod tests {
     fn only_the_replica_that_was_asked_can_grant_and_only_once() {
         let mut lease = Lease::new(0);
         let nonce = lease.request(R, MonotonicMs(0));
-        assert!(!lease.grant(ReplicaId(2), nonce, 500));
-        assert!(!lease.grant(R, nonce + 1, 500));
+        assert!(lease.grant(ReplicaId(2), nonce, 500).is_none());
+        assert!(lease.grant(R, nonce + 1, 500).is_none());
         lease.disconnected(R);
-        assert!(!lease.grant(R, nonce, 500), "an answer of an ended session counts for nothing");
+        assert!(lease.grant(R, nonce, 500).is_none(), "an answer of an ended session counts for nothing");
         let again = lease.request(R, MonotonicMs(0));
-        assert!(lease.grant(R, again, 500));
-        assert!(!lease.grant(R, again, 500_000), "an answer counts once");
+        assert!(lease.grant(R, again, 500).is_some());
+        assert!(lease.grant(R, again, 500_000).is_none(), "an answer counts once");
         assert!(!lease.is_valid(MonotonicMs(500)));
     }
 }

@@ -8,6 +8,7 @@
 mod agent;
 mod attempt;
 mod bits;
+mod fence;
 mod inbox;
 mod interface;
 mod journal;

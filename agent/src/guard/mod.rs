@@ -8,6 +8,7 @@
 //! before, and makes its beginning durable before the first process starts.
 
 pub mod durable;
+mod fence;
 mod hunger;
 mod members;
 pub mod plan;

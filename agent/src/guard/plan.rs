@@ -31,6 +31,9 @@ pub struct Plan {
     /// Folders that only this attempt uses; removed once it is gone.
     #[serde(default)]
     pub scratch: Vec<PathBuf>,
+    /// How long the attempt goes on without being let, in ms; left out: for ever.
+    #[serde(default)]
+    pub fence_ms: Option<u64>,
 }
 
 /// One process.

@@ -71,6 +71,8 @@ pub enum StopWhy {
     Order,
     /// The agent's machine or process is being shut down: the attempt counts as failed by the infrastructure.
     Shutdown,
+    /// Nobody let it go on: the attempt counts as failed by the infrastructure.
+    Fence,
 }
 
 impl StopWhy {
@@ -81,6 +83,11 @@ impl StopWhy {
             StopWhy::Shutdown => Ending::Failed {
                 class: FailureClass::Infrastructure,
                 message: "ended because its agent was shut down".into(),
+                exit_code: None,
+            },
+            StopWhy::Fence => Ending::Failed {
+                class: FailureClass::Infrastructure,
+                message: "it ended itself: nobody let it go on (spec.failoverAfter)".into(),
                 exit_code: None,
             },
         }

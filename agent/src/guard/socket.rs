@@ -30,6 +30,13 @@ pub enum Request {
     Stop(Stop),
     /// Look at the order of which members are to come and go.
     Resize,
+    /// Answers [`Status::Asks`]: the attempt may go on.
+    GoOn {
+        /// The question.
+        asked: u64,
+        /// For how long from then, in ms.
+        ttl_ms: u64,
+    },
 }
 
 /// What agents ask that is not answered here.
@@ -39,6 +46,13 @@ pub enum Asked {
     Stop(Stop),
     /// Look at the order of which members are to come and go.
     Resize,
+    /// The attempt may go on.
+    GoOn {
+        /// When that was asked.
+        asked: u64,
+        /// For how long from then, in ms.
+        ttl_ms: u64,
+    },
 }
 
 /// From a guard: how far its attempt is.
@@ -56,6 +70,11 @@ pub enum Status {
     Members {
         /// By name.
         gone: Vec<String>,
+    },
+    /// May the attempt go on?
+    Asks {
+        /// Names the question.
+        asked: u64,
     },
     /// The outcome is decided; what is left is being ended.
     Ending,
@@ -144,6 +163,7 @@ impl Client {
                 }
                 Ok(Request::Stop(stop)) => asked.push(Asked::Stop(stop)),
                 Ok(Request::Resize) => asked.push(Asked::Resize),
+                Ok(Request::GoOn { asked: at, ttl_ms }) => asked.push(Asked::GoOn { asked: at, ttl_ms }),
                 Err(_) => return false,
             }
         }

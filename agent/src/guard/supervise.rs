@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use protocol::errors::FailureClass;
 
 use super::durable;
+use super::fence::{self, Fence, Leave};
 use super::hunger::{Evidence, Hunger};
 use super::members::Members;
 use super::plan::{Plan, Process, Ready, Role, Verdict};
@@ -33,10 +34,22 @@ pub fn supervise(record: &Record, plan: &Plan, signals: &Signals, server: Server
     let status = Status::Starting { waiting_for: "processes to start".into() };
     let hunger = Hunger::watch();
     let members = Members::of(plan);
-    let mut guard =
-        Guard { record, plan, server, status, running: BTreeMap::new(), members, undecided: 0, ending: None, hunger };
-    guard.start_all();
+    let fence = plan.fence_ms.map(|after_ms| Fence::new(after_ms, now()));
+    let mut guard = Guard {
+        record,
+        plan,
+        server,
+        status,
+        running: BTreeMap::new(),
+        members,
+        undecided: 0,
+        begun: false,
+        fence,
+        ending: None,
+        hunger,
+    };
     loop {
+        guard.mind_fence();
         let childless = guard.reap_all()?;
         guard.look_at_ready();
         guard.push_leaving();
@@ -54,6 +67,7 @@ pub fn supervise(record: &Record, plan: &Plan, signals: &Signals, server: Server
             match asked {
                 Asked::Stop(stop) => guard.stop(stop),
                 Asked::Resize => guard.resize(),
+                Asked::GoOn { asked, ttl_ms } => guard.go_on(asked, ttl_ms),
             }
         }
     }
@@ -70,6 +84,10 @@ struct Guard<'a> {
     members: Members,
     /// Deciding processes that have not ended with 0 yet.
     undecided: usize,
+    /// Whether the first process may have been started.
+    begun: bool,
+    /// Until when it may go on, where that has an end.
+    fence: Option<Fence>,
     ending: Option<Decided>,
     hunger: Hunger,
 }
@@ -81,6 +99,42 @@ struct Decided {
 }
 
 impl Guard<'_> {
+    /// Asks whether to go on, begins once that is so, and ends once it is not any more.
+    fn mind_fence(&mut self) {
+        if self.ending.is_some() {
+            return;
+        }
+        let now = now();
+        let leave = match &mut self.fence {
+            None => Leave::Granted,
+            Some(fence) => {
+                if fence.asks(now) {
+                    self.server.tell(&Status::Asks { asked: now });
+                }
+                fence.leave(now)
+            }
+        };
+        match leave {
+            Leave::NotYet => self.become_status(Status::Starting { waiting_for: "leave to begin".into() }),
+            Leave::Granted if self.begun => {}
+            Leave::Granted => {
+                self.begun = true;
+                self.start_all();
+            }
+            // Before anything else: a disk that hangs must not keep it alive.
+            Leave::Over => {
+                ask_all_to_end();
+                self.stop(Stop { grace_ms: fence::GRACE_MS, why: StopWhy::Fence });
+            }
+        }
+    }
+
+    fn go_on(&mut self, asked: u64, ttl_ms: u64) {
+        if let Some(fence) = &mut self.fence {
+            fence.answered(asked, ttl_ms);
+        }
+    }
+
     fn start_all(&mut self) {
         self.undecided = self.plan.processes.iter().filter(|p| p.role == Role::Decides).count();
         for process in &self.plan.processes {
@@ -116,7 +170,7 @@ impl Guard<'_> {
             (Some(_), _) => Some(END_POLL),
             _ if self.members.is_any_leaving() => Some(END_POLL),
             (None, Status::Starting { .. }) => Some(READY_POLL),
-            _ => None,
+            _ => self.fence.as_ref().map(|fence| Duration::from_millis(fence.next().saturating_sub(now()).max(1))),
         }
     }
 
@@ -154,7 +208,9 @@ impl Guard<'_> {
     }
 
     fn look_at_ready(&mut self) {
-        let (Ready::File(path), Status::Starting { .. }) = (&self.plan.ready, &self.status) else { return };
+        let (Ready::File(path), Status::Starting { .. }, true) = (&self.plan.ready, &self.status, self.begun) else {
+            return;
+        };
         if let Ok(text) = std::fs::read_to_string(path) {
             let text = text.trim();
             if text == "running" {
@@ -168,12 +224,15 @@ impl Guard<'_> {
     /// What a new watcher is told.
     fn said(&self) -> Vec<Status> {
         let gone = self.members.gone();
-        std::iter::once(self.status.clone()).chain((!gone.is_empty()).then_some(Status::Members { gone })).collect()
+        let asks = self.fence.as_ref().filter(|_| self.ending.is_none()).and_then(Fence::asked);
+        let asks = asks.map(|asked| Status::Asks { asked });
+        let gone = (!gone.is_empty()).then_some(Status::Members { gone });
+        std::iter::once(self.status.clone()).chain(gone).chain(asks).collect()
     }
 
     /// Starts members that are to come and asks those to end that are to go.
     fn resize(&mut self) {
-        if self.ending.is_some() {
+        if self.ending.is_some() || !self.begun {
             return;
         }
         let order = match self.record.resize() {
@@ -225,11 +284,7 @@ impl Guard<'_> {
         }
         self.ending = Some(Decided { ending, hard_end, hard: false });
         self.become_status(Status::Ending);
-        for pid in sweep::descendants(std::process::id() as i32) {
-            send(pid, libc::SIGTERM);
-            // A stopped process acts on SIGTERM only once it goes on.
-            send(pid, libc::SIGCONT);
-        }
+        ask_all_to_end();
     }
 
     /// Presses on with the end; true once nothing is left.
@@ -254,6 +309,19 @@ impl Guard<'_> {
         durable_despite_full_disk(|| self.record.decide(&Outcome { ending: ending.clone(), gone: true }))?;
         self.become_status(Status::Gone);
         Ok(())
+    }
+}
+
+/// By the clock of the [`Fence`].
+fn now() -> u64 {
+    crate::clock::monotonic().0
+}
+
+fn ask_all_to_end() {
+    for pid in sweep::descendants(std::process::id() as i32) {
+        send(pid, libc::SIGTERM);
+        // A stopped process acts on SIGTERM only once it goes on.
+        send(pid, libc::SIGCONT);
     }
 }
 

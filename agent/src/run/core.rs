@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use protocol::control::{AgentMessage, AttemptState};
-use protocol::ids::{AttemptId, MonotonicMs, ReplicaId, UnixMs};
+use protocol::ids::{AttemptId, ReplicaId, UnixMs};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::nodes::NodeHandle;
 use super::orders::RuntimeOrder;
+use crate::clock;
 use crate::cluster::{Agent, AgentConfig, Input, Journal, NodeInput, NodeSession, OpenError, Output, StepError};
 use crate::kube::leadership::{self, Epochs};
 
@@ -38,7 +39,6 @@ pub struct Core {
     epochs: Option<Epochs>,
     links: BTreeMap<ReplicaId, mpsc::Sender<AgentMessage>>,
     nodes: BTreeMap<NodeSession, NodeHandle>,
-    started: Instant,
 }
 
 impl Core {
@@ -51,9 +51,8 @@ impl Core {
         orders: mpsc::UnboundedSender<RuntimeOrder>,
         epochs: Option<Epochs>,
     ) -> Result<Self, OpenError> {
-        let started = Instant::now();
-        let (agent, first) = Agent::open(journal, config, recovered, MonotonicMs(0), unix_now())?;
-        Ok(Self { agent, first, events, orders, epochs, links: BTreeMap::new(), nodes: BTreeMap::new(), started })
+        let (agent, first) = Agent::open(journal, config, recovered, clock::monotonic(), unix_now())?;
+        Ok(Self { agent, first, events, orders, epochs, links: BTreeMap::new(), nodes: BTreeMap::new() })
     }
 
     /// Starts the thread. A journal that fails ends the whole process: only what is durable counts, and the next start reads
@@ -115,7 +114,7 @@ impl Core {
                 },
                 () = stop.cancelled() => return Ok(()),
             };
-            let now = MonotonicMs(self.started.elapsed().as_millis() as u64);
+            let now = clock::monotonic();
             // A process that stood still may find its time over in the middle of this.
             self.must_lead();
             let outputs = self.agent.step(now, unix_now(), input)?;
@@ -158,6 +157,7 @@ impl Core {
                 RuntimeOrder::Resize(order, assignment, leaving, grace_ms)
             }
             Output::Stop { attempt, grace_ms } => RuntimeOrder::Stop(attempt, grace_ms),
+            Output::LetGoOn { attempt, until } => RuntimeOrder::LetGoOn(attempt, until),
             Output::Forget { attempt } => RuntimeOrder::Forget(attempt),
             Output::WantFullFrame { session: NodeSession::OWN } => RuntimeOrder::FullFrame,
             Output::WantFullFrame { session } => {

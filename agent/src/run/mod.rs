@@ -160,6 +160,7 @@ async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Re
             missing.push((check.framework, why));
         }
     }
+    config.cluster.fences = runtime.fences();
     let own_node = config.node.as_ref().map(|node| node.node.clone());
     let (sampler, frames) = match config.node.map(NodeSampler::start).transpose()? {
         Some((sampler, frames)) => (Some(Arc::new(sampler)), Some(frames)),

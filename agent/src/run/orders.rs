@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use protocol::control::{AttemptState, LaunchOrder};
 use protocol::errors::FailureClass;
-use protocol::ids::{AttemptId, CommandNumber};
+use protocol::ids::{AttemptId, CommandNumber, MonotonicMs};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,8 @@ pub enum RuntimeOrder {
     Resize(Box<LaunchOrder>, Assignment, Vec<MemberAssignment>, u64),
     /// End an attempt within this grace, in ms.
     Stop(AttemptId, u64),
+    /// Let an attempt go on until then.
+    LetGoOn(AttemptId, MonotonicMs),
     /// Drop an attempt's record.
     Forget(AttemptId),
     /// Ask this process's own node role for a full frame.
@@ -55,6 +57,10 @@ pub async fn carry_out(
                 continue;
             }
             Some(RuntimeOrder::Stop(attempt, grace_ms)) => (attempt, runtime.stop(attempt, grace_ms).await),
+            Some(RuntimeOrder::LetGoOn(attempt, until)) => {
+                runtime.let_go_on(attempt, until);
+                continue;
+            }
             Some(RuntimeOrder::Forget(attempt)) => {
                 if let Err(error) = runtime.forget(attempt).await {
                     tracing::warn!(%attempt, %error, "an ended attempt's record stays");

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use protocol::control::{AttemptState, LaunchOrder};
-use protocol::ids::{AttemptId, CommandNumber};
+use protocol::ids::{AttemptId, CommandNumber, MonotonicMs};
 use protocol::workload::Framework;
 
 use super::kubernetes::{self, KubernetesLog, KubernetesRuntime};
@@ -71,6 +71,14 @@ impl AnyRuntime {
         }
     }
 
+    /// Whether its attempts end themselves once nobody lets them go on, where they are to.
+    pub fn fences(&self) -> bool {
+        match self {
+            AnyRuntime::Process(_) => true,
+            AnyRuntime::Kubernetes(_) => false,
+        }
+    }
+
     /// Ends every attempt and returns once all are gone.
     pub async fn shutdown(&self, grace_ms: u64) -> Result<(), RuntimeError> {
         match self {
@@ -113,6 +121,13 @@ impl Runtime for AnyRuntime {
         match self {
             AnyRuntime::Process(runtime) => runtime.stop(attempt, grace_ms).await,
             AnyRuntime::Kubernetes(runtime) => runtime.stop(attempt, grace_ms).await,
+        }
+    }
+
+    fn let_go_on(&self, attempt: AttemptId, until: MonotonicMs) {
+        match self {
+            AnyRuntime::Process(runtime) => runtime.let_go_on(attempt, until),
+            AnyRuntime::Kubernetes(runtime) => runtime.let_go_on(attempt, until),
         }
     }
 

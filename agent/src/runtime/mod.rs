@@ -13,7 +13,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use protocol::control::{AttemptState, LaunchOrder};
-use protocol::ids::{AttemptId, CommandNumber, GroupName};
+use protocol::ids::{AttemptId, CommandNumber, GroupName, MonotonicMs};
 use protocol::workload::Framework;
 
 use crate::cluster::MemberAssignment;
@@ -112,6 +112,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// Ends an attempt: returns once the order is durable; a final state follows once it is gone. An attempt that was
     /// never taken becomes `Stopped` and can never be started.
     fn stop(&self, attempt: AttemptId, grace_ms: u64) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// An attempt that ends itself otherwise may go on until then, by [`crate::clock`]. Nothing happens to one that is not there.
+    fn let_go_on(&self, attempt: AttemptId, until: MonotonicMs);
 
     /// Finds every attempt that is not forgotten, with its state, and goes on watching those that live. Called once,
     /// before any other order.

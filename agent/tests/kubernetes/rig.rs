@@ -41,6 +41,7 @@ impl Rig {
             name: ClusterName::new("here")?,
             region: Region::new("eu")?,
             frameworks: vec![],
+            fences: false,
             prices: vec![],
         };
         let config = AgentConfig::new(cluster, vec![]);
@@ -96,7 +97,7 @@ impl Rig {
         });
         let from = |message| Input::FromCoordinator { replica: REPLICA, message };
         let nonce = nonce.context("it asks for a lease")?;
-        self.step(from(CoordinatorMessage::Lease { nonce, epoch, ttl_ms: 1 << 40 }))?;
+        self.step(from(CoordinatorMessage::Lease { nonce, epoch, ttl_ms: 1 << 40, attempts: vec![] }))?;
         self.commands += 1;
         let (number, order) = (CommandNumber(self.commands), Order::Launch(Box::new(order)));
         let out = self.step(from(CoordinatorMessage::Command { number, epoch, order }))?;

@@ -112,6 +112,7 @@ impl Cluster {
             name: self.name.clone(),
             region: self.region.clone(),
             frameworks: self.frameworks.clone(),
+            fences: true,
             prices,
         })
     }

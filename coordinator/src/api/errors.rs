@@ -190,6 +190,7 @@ impl From<Refusal> for ApiError {
             | Refusal::StrayReport { .. }
             | Refusal::NotDue { .. }
             | Refusal::NotIdle { .. }
+            | Refusal::NotFenced { .. }
             | Refusal::NotDrained { .. }
             | Refusal::ClusterRemoved { .. }
             | Refusal::ClusterStays { .. }

@@ -162,7 +162,8 @@ fn planned(command: &Command) -> Option<Planned> {
         | Command::SetData { .. }
         | Command::DeleteData { .. }
         | Command::Cordon { .. }
-        | Command::RemoveCluster { .. } => None,
+        | Command::RemoveCluster { .. }
+        | Command::Fence(_) => None,
     }
 }
 

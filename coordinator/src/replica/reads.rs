@@ -65,7 +65,7 @@ impl Replica {
         let Some(waiter) = self.reads.under_way.get_mut(&id) else { return };
         waiter.index = Some(index);
         if let Asker::Lease(token) = waiter.asker {
-            let asks = self.sessions.leadership_confirmed(token, now.mono);
+            let asks = self.sessions.leadership_confirmed(token, &self.state, now.mono);
             self.carry_out(now, asks);
         }
     }

@@ -3,6 +3,7 @@
 //! Owns no socket and no clock; the replica's core feeds it messages and carries out what it answers. Any replica keeps
 //! sessions (for capacity); only the leader joins clusters, grants leases, sends commands and declares clusters lost.
 
+mod fences;
 mod leases;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use protocol::capacity::CapacityFrame;
 use protocol::control::{AgentMessage, AttemptReport, ClusterInfo, CoordinatorMessage};
 use protocol::ids::{AttemptId, ClusterName, CommandNumber, Epoch, Incarnation, MonotonicMs, ReplicaId};
 
+use fences::Fences;
 pub use leases::{LEASE_MS, Leases};
 
 /// Names one connection of one agent to this replica.
@@ -68,6 +70,7 @@ pub struct Sessions {
     /// The newest session of each cluster: an identity has one.
     current: BTreeMap<ClusterName, SessionId>,
     leases: Leases,
+    fences: Fences,
     /// The epoch of this replica's reign, while it reigns.
     reign: Option<Epoch>,
     /// Reports that were proposed in this reign and are not committed yet, with their revision.
@@ -82,6 +85,7 @@ impl Sessions {
             sessions: BTreeMap::new(),
             current: BTreeMap::new(),
             leases: Leases::default(),
+            fences: Fences::default(),
             reign: None,
             proposed: BTreeMap::new(),
         }
@@ -92,6 +96,7 @@ impl Sessions {
         self.reign = Some(epoch);
         self.proposed.clear();
         self.leases.begin_reign(now);
+        self.fences.forget();
         let mut asks = Vec::new();
         for (id, session) in &mut self.sessions {
             session.reset();
@@ -108,6 +113,7 @@ impl Sessions {
         self.reign = None;
         self.proposed.clear();
         self.leases.end_reign();
+        self.fences.forget();
         self.sessions.values_mut().for_each(Session::reset);
     }
 
@@ -206,12 +212,14 @@ impl Sessions {
     }
 
     /// A quorum has confirmed that this replica leads, as of after [`Ask::Confirm`] with this token.
-    pub fn leadership_confirmed(&mut self, token: u64, now: MonotonicMs) -> Vec<Ask> {
+    pub fn leadership_confirmed(&mut self, token: u64, state: &State, now: MonotonicMs) -> Vec<Ask> {
         let Some(epoch) = self.reign else { return vec![] };
         let Some((id, nonce)) = self.leases.confirmed(token) else { return vec![] };
         let Some(session) = self.sessions.get(&id) else { return vec![] };
         self.leases.granted(session.cluster.clone(), now);
-        vec![Ask::Send(id, CoordinatorMessage::Lease { nonce, epoch, ttl_ms: LEASE_MS })]
+        let life = session.hello.as_ref().map(|hello| hello.incarnation);
+        let attempts = life.map(|life| self.fences.let_go_on(state, &session.cluster, life, now)).unwrap_or_default();
+        vec![Ask::Send(id, CoordinatorMessage::Lease { nonce, epoch, ttl_ms: LEASE_MS, attempts })]
     }
 
     /// The confirmation with this token came to nothing; the agents ask again.
@@ -236,6 +244,7 @@ impl Sessions {
             {
                 self.proposed.remove(&report.attempt);
             }
+            Command::Fence(fence) => self.fences.settled(fence),
             _ => {}
         }
         effects.into_iter().filter_map(|effect| self.send(effect)).collect()
@@ -274,17 +283,16 @@ impl Sessions {
                 self.proposed.remove(&report.attempt);
             }
             Command::LoseCluster { cluster } => self.leases.undeclare(cluster),
+            Command::Fence(fence) => self.fences.settled(fence),
             _ => {}
         }
     }
 
-    /// Time passed: joins that were lost are proposed again, clusters without a lease are declared lost, and clusters that
-    /// are back on an open session are joined again.
+    /// Time passed: joins that were lost are proposed again, clusters without a lease are declared lost, attempts that have ended
+    /// themselves are taken for gone, and clusters that are back on an open session are joined again.
     pub fn tick(&mut self, state: &State, now: MonotonicMs) -> Vec<Ask> {
-        if self.reign.is_none() {
-            return vec![];
-        }
-        let mut asks: Vec<Ask> = Vec::new();
+        let Some(epoch) = self.reign else { return vec![] };
+        let mut asks: Vec<Ask> = self.fences.passed(state, epoch, now).into_iter().map(Ask::Propose).collect();
         let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
         for id in ids {
             asks.extend(self.propose_join(id));

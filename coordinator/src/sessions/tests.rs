@@ -14,7 +14,13 @@ fn cluster() -> ClusterName {
 }
 
 fn info(name: &ClusterName) -> ClusterInfo {
-    ClusterInfo { name: name.clone(), region: Region::new("eu").unwrap(), frameworks: vec![], prices: vec![] }
+    ClusterInfo {
+        name: name.clone(),
+        region: Region::new("eu").unwrap(),
+        frameworks: vec![],
+        fences: true,
+        prices: vec![],
+    }
 }
 
 fn hello(name: &ClusterName) -> AgentMessage {
@@ -159,9 +165,16 @@ fn a_lease_goes_out_only_once_leadership_is_confirmed() {
     let mut sessions = joined();
     let asks = sessions.received(SESSION, AgentMessage::LeaseRequest { nonce: 44 });
     let [Ask::Confirm(token)] = asks[..] else { panic!("{asks:?}") };
-    let lease = CoordinatorMessage::Lease { nonce: 44, epoch: Epoch(3), ttl_ms: LEASE_MS };
-    assert_eq!(sessions.leadership_confirmed(token, MonotonicMs(5)), vec![Ask::Send(SESSION, lease)]);
-    assert_eq!(sessions.leadership_confirmed(token, MonotonicMs(6)), vec![], "each request is answered once");
+    let lease = CoordinatorMessage::Lease { nonce: 44, epoch: Epoch(3), ttl_ms: LEASE_MS, attempts: vec![] };
+    assert_eq!(
+        sessions.leadership_confirmed(token, &State::default(), MonotonicMs(5)),
+        vec![Ask::Send(SESSION, lease)]
+    );
+    assert_eq!(
+        sessions.leadership_confirmed(token, &State::default(), MonotonicMs(6)),
+        vec![],
+        "each request is answered once"
+    );
 }
 
 #[test]
@@ -170,9 +183,9 @@ fn a_confirmation_of_another_reign_grants_nothing() {
     let asks = sessions.received(SESSION, AgentMessage::LeaseRequest { nonce: 44 });
     let [Ask::Confirm(token)] = asks[..] else { panic!("{asks:?}") };
     sessions.end_reign();
-    assert_eq!(sessions.leadership_confirmed(token, MonotonicMs(5)), vec![]);
+    assert_eq!(sessions.leadership_confirmed(token, &State::default(), MonotonicMs(5)), vec![]);
     sessions.begin_reign(Epoch(5), MonotonicMs(6));
-    assert_eq!(sessions.leadership_confirmed(token, MonotonicMs(7)), vec![]);
+    assert_eq!(sessions.leadership_confirmed(token, &State::default(), MonotonicMs(7)), vec![]);
 }
 
 #[test]
@@ -183,7 +196,7 @@ fn a_cluster_is_lost_when_its_lease_is_over_to_the_millisecond_and_is_declared_o
     let [Ask::Confirm(token)] = sessions.received(SESSION, AgentMessage::LeaseRequest { nonce: 1 })[..] else {
         panic!()
     };
-    sessions.leadership_confirmed(token, MonotonicMs(1_000));
+    sessions.leadership_confirmed(token, &State::default(), MonotonicMs(1_000));
     assert_eq!(sessions.tick(&state, MonotonicMs(1_000 + LEASE_MS - 1)), vec![]);
     assert_eq!(sessions.tick(&state, MonotonicMs(1_000 + LEASE_MS)), vec![lose.clone()]);
     assert_eq!(sessions.tick(&state, MonotonicMs(1_001 + LEASE_MS)), vec![]);
@@ -232,8 +245,125 @@ fn a_cluster_that_was_lost_is_asked_what_it_holds_once_it_has_a_lease_again() {
     let [Ask::Confirm(token)] = sessions.received(SESSION, AgentMessage::LeaseRequest { nonce: 1 })[..] else {
         panic!()
     };
-    sessions.leadership_confirmed(token, MonotonicMs(100));
+    sessions.leadership_confirmed(token, &State::default(), MonotonicMs(100));
     let asks = sessions.tick(&state, MonotonicMs(200));
     assert_eq!(asks, vec![Ask::Send(SESSION, CoordinatorMessage::HelloWanted)]);
     assert_eq!(sessions.tick(&state, MonotonicMs(201)), vec![], "it is asked once");
+}
+
+/// A state with one workload in the cluster, which goes on for a minute without word, and that one's attempt.
+fn fenced() -> (State, AttemptId) {
+    use protocol::control::{GroupPlacement, NodeShare};
+    use protocol::ids::{GroupName, NodeName, WorkloadKey};
+    use protocol::resources::{Cpu, Gpus, Memory, Resources, Span};
+    use protocol::workload::{BatchSpec, Framework, GroupSpec, OnClusterLoss, WorkloadSpec};
+
+    let group = GroupName::new("w").unwrap();
+    let (cpu, memory, gpus) = (Cpu(1000), Memory(1024), Gpus(0));
+    let (count, min, max, gpu) = (Some(1), None, None, vec![]);
+    let groups = vec![GroupSpec { name: group.clone(), count, min, max, cpu, memory, gpus, gpu }];
+    let spec = WorkloadSpec {
+        batch: Some(BatchSpec { command: vec!["train".into()], image: None, groups }),
+        on_cluster_loss: OnClusterLoss::Failover,
+        failover_after: Some(Span(60_000)),
+        ..WorkloadSpec::default()
+    };
+    let key = WorkloadKey { namespace: "default".parse().unwrap(), name: "w".parse().unwrap() };
+    let (uid, attempt) = (Uid(9), AttemptNumber(1));
+    let nodes = vec![NodeShare { node: NodeName::new("n").unwrap(), members: 1 }];
+    let each = Resources { cpu_milli: 1000, memory_mib: 1024, gpu_milli: 0 };
+    let binding = engine::commands::Binding {
+        key: key.clone(),
+        uid,
+        attempt,
+        epoch: Epoch(3),
+        cluster: cluster(),
+        placement: vec![GroupPlacement { group, each, sku: None, nodes }],
+        decision: engine::reasons::Decision::default(),
+    };
+    let mut info = info(&cluster());
+    info.frameworks.push(Framework::Batch);
+    let mut state = State::default();
+    let join = Command::Join { info, incarnation: Incarnation(7), last_command: CommandNumber(0), attempts: vec![] };
+    let submit = Command::Submit { key, uid, spec: Box::new(spec) };
+    let commands = [Command::OpenEpoch { epoch: Epoch(3) }, join, submit, Command::Bind(Box::new(binding))];
+    for (index, command) in (1..).zip(&commands) {
+        state.apply(LogIndex(index), command, UnixMs(1)).outcome.unwrap();
+    }
+    (state, AttemptId { workload: uid, number: attempt })
+}
+
+fn lease(sessions: &mut Sessions, state: &State, at: u64) -> Vec<AttemptId> {
+    let [Ask::Confirm(token)] = sessions.received(SESSION, AgentMessage::LeaseRequest { nonce: at })[..] else {
+        panic!()
+    };
+    match &sessions.leadership_confirmed(token, state, MonotonicMs(at))[..] {
+        [Ask::Send(_, CoordinatorMessage::Lease { attempts, .. })] => attempts.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn fences(asks: &[Ask]) -> Vec<Command> {
+    let fence = |ask: &Ask| match ask {
+        Ask::Propose(command @ Command::Fence(_)) => Some(command.clone()),
+        _ => None,
+    };
+    asks.iter().filter_map(fence).collect()
+}
+
+fn lost(state: &mut State, index: u64) {
+    state.apply(LogIndex(index), &Command::LoseCluster { cluster: cluster() }, UnixMs(2)).outcome.unwrap();
+}
+
+/// 60 s for itself, 20 s for its end, and a hundredth of that for the clocks.
+const PASSED: u64 = 80_800;
+
+#[test]
+fn an_attempt_is_taken_for_gone_once_its_fence_has_passed_to_the_millisecond_and_is_let_go_on_no_more() {
+    let (mut sessions, (mut state, attempt)) = (joined(), fenced());
+    assert_eq!(lease(&mut sessions, &state, 500), [attempt]);
+    assert_eq!(fences(&sessions.tick(&state, MonotonicMs(500 + PASSED))), [], "its cluster is not lost");
+    lost(&mut state, 10);
+    let [Ask::Confirm(token)] = sessions.received(SESSION, AgentMessage::LeaseRequest { nonce: 7 })[..] else {
+        panic!()
+    };
+    assert_eq!(fences(&sessions.tick(&state, MonotonicMs(1_499 + PASSED))).len(), 0, "it was looked at just now");
+    let proposed = fences(&sessions.tick(&state, MonotonicMs(1_500 + PASSED)));
+    assert_eq!(proposed.len(), 1);
+    // On its way to the log it is neither asked for twice nor let go on.
+    assert_eq!(fences(&sessions.tick(&state, MonotonicMs(9_000 + PASSED))), []);
+    let asks = sessions.leadership_confirmed(token, &state, MonotonicMs(9_001 + PASSED));
+    let granted =
+        |ask: &Ask| matches!(ask, Ask::Send(_, CoordinatorMessage::Lease { attempts, .. }) if attempts.is_empty());
+    assert!(asks.iter().any(granted), "{asks:?}");
+    // Where it came to nothing for certain, it is as it was before.
+    sessions.proposal_lost(&proposed[0]);
+    assert_eq!(lease(&mut sessions, &state, 9_500 + PASSED), [attempt]);
+    assert_eq!(fences(&sessions.tick(&state, MonotonicMs(9_499 + 2 * PASSED))), []);
+    assert_eq!(fences(&sessions.tick(&state, MonotonicMs(10_500 + 2 * PASSED))), proposed);
+}
+
+#[test]
+fn a_new_leader_counts_from_when_it_first_saw_the_attempt() {
+    let (mut sessions, (mut state, attempt)) = (joined(), fenced());
+    assert_eq!(lease(&mut sessions, &state, 500), [attempt]);
+    lost(&mut state, 10);
+    sessions.begin_reign(Epoch(3), MonotonicMs(70_000));
+    assert_eq!(fences(&sessions.tick(&state, MonotonicMs(71_000))), []);
+    assert_eq!(fences(&sessions.tick(&state, MonotonicMs(70_999 + PASSED))), []);
+    assert_eq!(fences(&sessions.tick(&state, MonotonicMs(71_999 + PASSED))).len(), 1);
+}
+
+#[test]
+fn an_agent_in_another_life_is_not_told_of_what_it_never_held() {
+    let (mut sessions, (state, attempt)) = (joined(), fenced());
+    assert_eq!(lease(&mut sessions, &state, 1), [attempt]);
+    let other = AgentMessage::Hello {
+        cluster: info(&cluster()),
+        incarnation: Incarnation(8),
+        last_command: CommandNumber(0),
+        attempts: vec![],
+    };
+    sessions.received(SESSION, other);
+    assert_eq!(lease(&mut sessions, &state, 2), []);
 }

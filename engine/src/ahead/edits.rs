@@ -166,6 +166,7 @@ impl Ahead {
             name: cluster.clone(),
             region: region.clone(),
             frameworks: vec![Framework::Ray, Framework::Spark, Framework::Batch],
+            fences: true,
             prices: vec![],
         };
         let (incarnation, last_command) = (Incarnation(0), CommandNumber(0));

@@ -24,6 +24,9 @@ pub(crate) fn bars(room: &Room<'_>, wants: &Wants<'_>, framework: Framework, gan
     if !info.frameworks.contains(&framework) {
         return Some(Obstacle::NoRuntime { framework });
     }
+    if spec.fence().is_some() && !info.fences {
+        return Some(Obstacle::NoFence);
+    }
     if let Some(lacking) = wants.lacks(info) {
         return Some(lacking);
     }
@@ -60,6 +63,7 @@ pub(crate) fn is_permanent(obstacle: &Obstacle) -> bool {
         obstacle,
         Obstacle::WrongRegion { .. }
             | Obstacle::NoRuntime { .. }
+            | Obstacle::NoFence
             | Obstacle::NoSku { .. }
             | Obstacle::TooSmall { .. }
             | Obstacle::TooDear { .. }

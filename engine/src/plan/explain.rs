@@ -209,7 +209,14 @@ fn unknown(workload: &Workload) -> String {
         _ => None,
     });
     let why = why.unwrap_or_else(|| "its cluster is not heard from".into());
-    let does = format!("may still run: {why}; it is not started elsewhere, so that it never runs twice");
+    let then = match workload.spec.fence() {
+        None => "it is not started elsewhere, so that it never runs twice".to_owned(),
+        Some(after) => format!(
+            "without word for {after} it ends itself (spec.failoverAfter), and only then, and after what that takes, is it started \
+             elsewhere"
+        ),
+    };
+    let does = format!("may still run: {why}; {then}");
     at(workload.attempts.last(), &does)
 }
 
@@ -338,6 +345,9 @@ fn cure(candidate: &Candidate, now: UnixMs) -> Option<String> {
         Obstacle::NoCapacityYet => format!("{cluster} sends its capacity"),
         Obstacle::StaleCapacity { .. } => format!("{cluster} sends fresh capacity"),
         Obstacle::WrongRegion { region, .. } => format!("{region} is added to its required regions"),
+        Obstacle::NoFence => {
+            format!("spec.onClusterLoss is wait, or {cluster} gets an agent whose attempts can end themselves")
+        }
         Obstacle::NoRuntime { framework } => format!("{cluster} gets a runtime for {framework}"),
         Obstacle::NoSku { group, .. } => format!("{cluster} gets nodes of a model that group {group} accepts"),
         Obstacle::TooSmall { group, holds: 0, .. } => {

@@ -155,34 +155,35 @@ mod tests {
     }
 
     proptest! {
-        /// The quick look never says that a gang can start where the thorough one warns, and settles what it is there for.
-        #[test]
-        fn the_quick_look_agrees_with_the_thorough_one(
-            nodes in proptest::collection::vec((0..5u64, 0..3u64, 0..2usize), 0..6),
-            groups in proptest::collection::vec((1..4u32, 0..4u64, 0..3u64, 0..3usize), 1..3),
-        ) {
-            let name = ClusterName::new("c").unwrap();
-            let region = Region::new("r").unwrap();
-            let info = ClusterInfo { name: name.clone(), region, frameworks: vec![Framework::Batch], prices: vec![] };
-            let join = Command::Join {
-                info, incarnation: Incarnation(1), last_command: CommandNumber(0), attempts: vec![],
-            };
-            let mut state = State::default();
-            state.apply(LogIndex(1), &join, UnixMs(1)).outcome.unwrap();
-            let nodes = nodes.into_iter().enumerate().map(|(i, n)| node(i, n)).collect();
-            let there = ClusterCapacity { sequence: 1, watermark: CommandNumber(0), age_ms: 0, fresh: true, nodes };
-            let capacity = Capacity { clusters: [(name, there)].into() };
-            let groups: Vec<_> = groups.into_iter().enumerate().map(|(i, g)| group(i, g)).collect();
-            let single = groups.len() == 1;
-            let batch = BatchSpec { command: vec!["true".into()], image: None, groups };
-            let spec = WorkloadSpec { batch: Some(batch), ..WorkloadSpec::default() };
-            let gang = spec.gang();
-            let quick = may_start_somewhere(&state, &capacity, &spec, Framework::Batch, &gang);
-            let warned = thorough(&state, &capacity, &Wants::without_data(&spec), Framework::Batch, &gang);
-            prop_assert!(!quick || warned.is_empty(), "{warned:?}");
-            // A gang of one group on one model is settled by the quick look alone.
-            let one_model = gang.iter().all(|g| g.each.gpu_milli == 0 || g.skus.len() == 1);
-            prop_assert!(quick || !warned.is_empty() || !(single && one_model), "the quick look missed {gang:?}");
+            /// The quick look never says that a gang can start where the thorough one warns, and settles what it is there for.
+            #[test]
+            fn the_quick_look_agrees_with_the_thorough_one(
+                nodes in proptest::collection::vec((0..5u64, 0..3u64, 0..2usize), 0..6),
+                groups in proptest::collection::vec((1..4u32, 0..4u64, 0..3u64, 0..3usize), 1..3),
+            ) {
+                let name = ClusterName::new("c").unwrap();
+                let region = Region::new("r").unwrap();
+                let info = ClusterInfo { name: name.clone(), region, frameworks: vec![Framework::Batch], fences: true,
+    prices: vec![] };
+                let join = Command::Join {
+                    info, incarnation: Incarnation(1), last_command: CommandNumber(0), attempts: vec![],
+                };
+                let mut state = State::default();
+                state.apply(LogIndex(1), &join, UnixMs(1)).outcome.unwrap();
+                let nodes = nodes.into_iter().enumerate().map(|(i, n)| node(i, n)).collect();
+                let there = ClusterCapacity { sequence: 1, watermark: CommandNumber(0), age_ms: 0, fresh: true, nodes };
+                let capacity = Capacity { clusters: [(name, there)].into() };
+                let groups: Vec<_> = groups.into_iter().enumerate().map(|(i, g)| group(i, g)).collect();
+                let single = groups.len() == 1;
+                let batch = BatchSpec { command: vec!["true".into()], image: None, groups };
+                let spec = WorkloadSpec { batch: Some(batch), ..WorkloadSpec::default() };
+                let gang = spec.gang();
+                let quick = may_start_somewhere(&state, &capacity, &spec, Framework::Batch, &gang);
+                let warned = thorough(&state, &capacity, &Wants::without_data(&spec), Framework::Batch, &gang);
+                prop_assert!(!quick || warned.is_empty(), "{warned:?}");
+                // A gang of one group on one model is settled by the quick look alone.
+                let one_model = gang.iter().all(|g| g.each.gpu_milli == 0 || g.skus.len() == 1);
+                prop_assert!(quick || !warned.is_empty() || !(single && one_model), "the quick look missed {gang:?}");
+            }
         }
-    }
 }

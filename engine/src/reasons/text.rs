@@ -49,6 +49,9 @@ impl fmt::Display for Obstacle {
             Obstacle::WrongRegion { region, required } => {
                 write!(f, "is in {region}; {} is required", list(required, " or "))
             }
+            Obstacle::NoFence => {
+                f.write_str("can't end attempts by itself once it is cut off (spec.onClusterLoss: failover)")
+            }
             Obstacle::NoRuntime { framework } => write!(f, "does not run {framework}"),
             Obstacle::NoSku { group, accepted } if accepted.is_empty() => {
                 write!(f, "has no GPUs, which group {group} needs")

@@ -67,7 +67,7 @@ pub fn ops(bytes: &[u8]) -> Vec<Op> {
 }
 
 fn op(n: &mut Numbers<'_>) -> Op {
-    match n.below(25) {
+    match n.below(26) {
         0 => Op::Epoch,
         1..=4 => Op::Submit {
             name: n.below(10),
@@ -125,6 +125,7 @@ fn op(n: &mut Numbers<'_>) -> Op {
         20 => Op::GrowAgain { which: n.below(256) },
         21 | 22 => Op::CatchUp { cluster: n.below(2) },
         23 => Op::Cordon { cluster: n.below(2), how: n.below(7) as u8 },
+        24 => Op::Fence { name: n.below(10), attempt_back: n.below(4) as u32 / 3, older_epoch: n.below(4) == 3 },
         _ => Op::Remove { cluster: n.below(2), lost_for_good: n.yes() },
     }
 }

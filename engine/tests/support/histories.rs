@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::commands::{Binding, Command, Cordoning, Expect, Growth, Preemption, Raising, Shrink, Victim};
+use engine::commands::{Binding, Command, Cordoning, Expect, Fence, Growth, Preemption, Raising, Shrink, Victim};
 use engine::plan::{Bounds, Memory, Plan, plan_on, plan_within};
 use engine::pools::Raise;
 use engine::{Phase, State};
@@ -15,7 +15,7 @@ use protocol::placement::all_members;
 use protocol::pool::*;
 use protocol::resources::{DataSize, Span};
 use protocol::sku::Sku;
-use protocol::workload::{DataNeed, Dependency, Preemptible};
+use protocol::workload::{DataNeed, Dependency, OnClusterLoss, Preemptible};
 
 use super::invariants::{check_nodes, check_step, is_avoided};
 use super::script::state_of;
@@ -179,6 +179,8 @@ impl History {
                 let read =
                     DATA.get(reads / 2).map(|n| DataNeed { name: data_name(n), require: reads.is_multiple_of(2) });
                 spec.placement.data = read.into_iter().collect();
+                // Every other one ends itself where its cluster is lost.
+                spec.on_cluster_loss = [OnClusterLoss::Failover, OnClusterLoss::Wait][name % 2];
                 spec.pool = POOLS.get(*pool).map(|p| script::pool(p));
                 Command::Submit { key: key(NAMES[*name]), uid: uid(NAMES[*name]), spec: Box::new(spec) }
             }
@@ -253,6 +255,15 @@ impl History {
                 let number = AttemptNumber(last.saturating_sub(*attempt_back));
                 let attempt = AttemptId { workload: uid(NAMES[*name]), number };
                 Command::Forget { key: key(NAMES[*name]), attempt, reason: "its node was taken away".into() }
+            }
+            Op::Fence { name, attempt_back, older_epoch } => {
+                let last = self.state.workloads.get(&key(NAMES[*name]))?.attempts.last()?.number.0;
+                Command::Fence(Box::new(Fence {
+                    epoch: Epoch(self.state.epoch.0.saturating_sub(u64::from(*older_epoch))),
+                    key: key(NAMES[*name]),
+                    uid: uid(NAMES[*name]),
+                    attempt: AttemptNumber(last.saturating_sub(*attempt_back)),
+                }))
             }
             Op::Cordon { cluster, how } => {
                 let reason = Some("its nodes are replaced".to_owned()).filter(|_| how.is_multiple_of(2));

@@ -268,6 +268,13 @@ fn ends(workload: &Workload, command: &Command, before: &State) -> bool {
         Command::Forget { attempt, .. } => {
             *attempt == id && before.clusters.get(&live.cluster).is_none_or(|c| c.incarnation != live.incarnation)
         }
+        // The leader may say so of one that ends itself, where nobody sees it.
+        Command::Fence(fence) => {
+            let member = before.clusters.get(&live.cluster);
+            let seen = member.is_some_and(|c| c.lost_since.is_none() && c.incarnation == live.incarnation);
+            let fenced = workload.spec.on_cluster_loss == protocol::workload::OnClusterLoss::Failover;
+            fenced && !seen && fence.epoch == before.epoch && (fence.uid, fence.attempt) == (workload.uid, live.number)
+        }
         // Or that a lost cluster never comes back.
         Command::RemoveCluster { cluster, lost_for_good: true, .. } => {
             *cluster == live.cluster && before.clusters[cluster].lost_since.is_some()

@@ -41,6 +41,7 @@ pub fn info(name: &str, region: &str) -> ClusterInfo {
         name: cluster(name),
         region: Region::new(region).unwrap(),
         frameworks: vec![Framework::Ray, Framework::Spark, Framework::Batch],
+        fences: true,
         prices: vec![],
     }
 }

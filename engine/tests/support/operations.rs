@@ -103,6 +103,11 @@ pub enum Op {
         name: usize,
         attempt_back: u32,
     },
+    Fence {
+        name: usize,
+        attempt_back: u32,
+        older_epoch: bool,
+    },
     Tick {
         ms: u64,
     },
@@ -159,6 +164,9 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => name().prop_map(|name| Op::Expire { name }),
         2 => (name(), 0..4u32)
             .prop_map(|(name, attempt)| Op::Forget { name, attempt_back: attempt / 3 }),
+        3 => (name(), 0..4u32, 0..4u8).prop_map(|(name, attempt, older)| Op::Fence {
+            name, attempt_back: attempt / 3, older_epoch: older == 0,
+        }),
         4 => (0..50_000u64).prop_map(|ms| Op::Tick { ms }),
         1 => (1_000_000..20_000_000u64).prop_map(|ms| Op::Tick { ms }),
         3 => cluster().prop_map(|cluster| Op::CatchUp { cluster }),

@@ -5,7 +5,7 @@
 //! ghosts|sick CLUSTER NODE N           takes N devices of a node out
 //! stale CLUSTER                        its capacity is too old
 //! join CLUSTER [region=R] [life=N] [last=N] [only=FRAMEWORK] [price=SKU:MILLI] [WORKLOAD/ATTEMPT:REVISION:STATE ...]
-//! epoch N · at MS · lose CLUSTER · cancel NAME · delete NAME · expire NAME · forget NAME/ATTEMPT REASON ... · why NAME · outstanding CLUSTER · show NAME · warn ...
+//! epoch N · at MS · lose CLUSTER · cancel NAME · delete NAME · expire NAME · forget NAME/ATTEMPT REASON ... · fence NAME/ATTEMPT [epoch=N] · why NAME · outstanding CLUSTER · show NAME · warn ...
 //! submit NAME [priority=N] [pool=P] [firm] [lasts=MS] [require=R] [prefer=R] [retries=N] [after=NAME,...] [ttl=MS] [beside=NAME] [most=MILLI] [idle=MS] [apart] [reads=DATA,DATA!...] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
 //!        COUNT `2..6`: a Ray workload whose group has 2 to 6 members, beside a head of a thousandth of a core
 //! cordon C [REASON ...] · drain C [force] [most=N] [REASON ...] · uncordon C · remove C [for-good] [REASON ...]
@@ -25,7 +25,8 @@
 use std::fmt::Write;
 
 use engine::commands::{
-    Applied, Binding, Command, Cordoning, DrainEnd, Expect, Growth, IdleEnd, Outcome, Preemption, Raising, Shrink,
+    Applied, Binding, Command, Cordoning, DrainEnd, Expect, Fence, Growth, IdleEnd, Outcome, Preemption, Raising,
+    Shrink,
 };
 use engine::{Effect, State, plan};
 use protocol::control::{AttemptReport, AttemptState, GroupPlacement, NodeShare, Order, Resized};
@@ -34,7 +35,7 @@ use protocol::errors::FailureClass;
 use protocol::ids::*;
 use protocol::pool::*;
 use protocol::resources::{Money, Span};
-use protocol::workload::{DataNeed, Dependency, Framework, GroupSpec, Spread, WorkloadSpec};
+use protocol::workload::{DataNeed, Dependency, Framework, GroupSpec, OnClusterLoss, Spread, WorkloadSpec};
 
 use super::*;
 
@@ -140,6 +141,9 @@ pub fn spec_of(words: &[&str]) -> WorkloadSpec {
     spec.priority = option(words, "priority").map_or(0, number);
     spec.pool = option(words, "pool").map(|p| PoolName::new(p).unwrap());
     spec.preemptible = (!words.contains(&"firm")).into();
+    if let Some(after) = option(words, "failover") {
+        (spec.on_cluster_loss, spec.failover_after) = (OnClusterLoss::Failover, Some(Span(number(after))));
+    }
     spec.expected_duration = option(words, "lasts").map(|ms| Span(number(ms)));
     spec.retries.limit = option(words, "retries").map_or(0, number);
     let names = option(words, "after").into_iter().flat_map(|names| names.split(','));
@@ -316,6 +320,12 @@ impl World {
                 let attempt = AttemptId { workload: uid(name), number: AttemptNumber(number(attempt)) };
                 Command::Forget { key: key(name), attempt, reason: words[1..].join(" ") }
             }
+            "fence" => {
+                let (name, attempt) = words[0].split_once('/').unwrap();
+                let epoch = option(words, "epoch").map_or(self.state.epoch, |epoch| Epoch(number(epoch)));
+                let attempt = AttemptNumber(number(attempt));
+                Command::Fence(Box::new(Fence { epoch, key: key(name), uid: uid(name), attempt }))
+            }
             "join" => self.join(words),
             "pool" => {
                 Command::SetPool { name: pool(words[0]), spec: Box::new(pool_of(&words[1..])), expect: Expect::Any }
@@ -340,6 +350,7 @@ impl World {
 
     fn join(&self, words: &[&str]) -> Command {
         let mut info = info(words[0], option(words, "region").unwrap_or("eu-west"));
+        info.fences = !words.contains(&"unfenced");
         if let Some(only) = option(words, "only") {
             info.frameworks.retain(|f: &Framework| f.to_string() == only);
         }

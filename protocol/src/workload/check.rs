@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    GroupSpec, HeadSpec, MAX_DATA, MAX_DEPENDENCIES, MAX_GROUPS, MAX_MEMBERS, MAX_TEXT, MIN_IDLE_TIMEOUT, SpecError,
-    WorkloadSpec, is_fixed,
+    GroupSpec, HeadSpec, MAX_DATA, MAX_DEPENDENCIES, MAX_GROUPS, MAX_MEMBERS, MAX_TEXT, MIN_FAILOVER_AFTER,
+    MIN_IDLE_TIMEOUT, OnClusterLoss, SpecError, WorkloadSpec, is_fixed,
 };
 use crate::resources::Span;
 
@@ -97,6 +97,16 @@ impl WorkloadSpec {
             let problem =
                 format!("{short} is too short: at least {MIN_IDLE_TIMEOUT}, for a program that loads is idle too");
             bad("spec.idleTimeout".into(), problem);
+        }
+        let Some(after) = self.failover_after else { return };
+        if self.on_cluster_loss == OnClusterLoss::Wait {
+            let problem = "it says after how long the workload is started elsewhere: set onClusterLoss to failover, or leave it out";
+            bad("spec.failoverAfter".into(), problem.into());
+        } else if after < MIN_FAILOVER_AFTER {
+            let problem = format!(
+                "{after} is too short: at least {MIN_FAILOVER_AFTER}, for an agent may be started again meanwhile"
+            );
+            bad("spec.failoverAfter".into(), problem);
         }
     }
 

@@ -195,6 +195,7 @@ pub fn agent_messages() -> Vec<(&'static str, AgentMessage)> {
             name: ClusterName::new("eu-west-1").unwrap(),
             region: Region::new("eu-west").unwrap(),
             frameworks: vec![Framework::Ray, Framework::Spark, Framework::Batch],
+            fences: true,
             prices: vec![Price { sku: sku(), milli_per_gpu_hour: 2_500 }],
         },
         incarnation: Incarnation(42),
@@ -238,7 +239,10 @@ pub fn coordinator_messages() -> Vec<(&'static str, CoordinatorMessage)> {
     let command = |order| CoordinatorMessage::Command { number: CommandNumber(7), epoch: Epoch(3), order };
     vec![
         ("welcome", CoordinatorMessage::Welcome { replica: ReplicaId(2) }),
-        ("lease", CoordinatorMessage::Lease { nonce: 1 << 40, epoch: Epoch(3), ttl_ms: 30_000 }),
+        (
+            "lease",
+            CoordinatorMessage::Lease { nonce: 1 << 40, epoch: Epoch(3), ttl_ms: 30_000, attempts: vec![attempt()] },
+        ),
         ("launch", command(Order::Launch(Box::new(launch)))),
         ("resize", command(Order::Resize(Box::new(resize)))),
         ("stop cancelled", command(stop(StopCause::Cancelled))),

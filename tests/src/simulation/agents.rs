@@ -162,6 +162,10 @@ impl World {
                     }
                     self.give_order(agent, RuntimeOrder::Stop(attempt, grace_ms));
                 }
+                Output::LetGoOn { attempt, until } => {
+                    let until_us = self.in_virtual_time(agent, until);
+                    self.give_order(agent, RuntimeOrder::LetGoOn(attempt, until_us));
+                }
                 Output::Forget { attempt } => self.give_order(agent, RuntimeOrder::Forget(attempt)),
                 // No node role here: nodes are declared.
                 Output::WantFullFrame { .. } | Output::EndNode { .. } => {}

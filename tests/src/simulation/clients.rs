@@ -8,7 +8,9 @@ use engine::commands::{Binding, Command, Cordoning, Expect, Outcome, Refusal};
 use protocol::ids::{AttemptId, ClusterName, GroupName, Namespace, PoolName, Uid, WorkloadKey, WorkloadName};
 use protocol::pool::{Lending, LineOrder, PoolSpec, Quota, Quotas, Resource, WithinPool};
 use protocol::resources::{Cpu, Gpus, Memory, Span};
-use protocol::workload::{BatchSpec, GroupSpec, HeadSpec, RaySpec, RetrySpec, WorkloadSpec};
+use protocol::workload::{
+    BatchSpec, GroupSpec, HeadSpec, MIN_FAILOVER_AFTER, OnClusterLoss, RaySpec, RetrySpec, WorkloadSpec,
+};
 
 use super::clock::{MS, SECOND};
 use super::facts::{Attempt, Fact};
@@ -167,12 +169,15 @@ fn spec(random: &mut Random) -> WorkloadSpec {
     }
     let pool = POOLS.get(random.index(5) / 2).map(|pool| PoolName::new(pool).expect("it is a name"));
     let firm = pool.is_some() && (1..=RESERVED_GPUS * 1000).contains(&gpus) && random.chance(300);
+    let on_cluster_loss = [OnClusterLoss::Wait, OnClusterLoss::Failover][random.index(2)];
     WorkloadSpec {
         pool,
         preemptible: (!firm).into(),
         priority: random.below(3) as i32,
         batch,
         ray,
+        on_cluster_loss,
+        failover_after: (on_cluster_loss == OnClusterLoss::Failover).then_some(MIN_FAILOVER_AFTER),
         retries: RetrySpec { limit: random.below(3) as u32, backoff: Span(random.between(200, 2_000)) },
         ..WorkloadSpec::default()
     }

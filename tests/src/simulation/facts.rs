@@ -72,6 +72,8 @@ pub(crate) enum Fact<'a> {
     StopOrdered { agent: usize, attempt: AttemptId },
     /// A runtime took an attempt: from now on it may be alive.
     Taken { cluster: usize, order: &'a LaunchOrder, assignment: &'a Assignment },
+    /// What a runtime took begins to run.
+    Begun { cluster: usize, attempt: AttemptId },
     /// Members came to an attempt that a runtime holds: these, of all that are to be there.
     MembersCame { cluster: usize, order: &'a LaunchOrder, assignment: &'a Assignment, members: &'a [MemberAssignment] },
     /// A member of an attempt is gone, which goes on.
@@ -138,6 +140,7 @@ impl Fact<'_> {
             Fact::StopOrdered { agent, attempt } => {
                 format!("agent {} orders the end of {}", agent + 1, Attempt(*attempt))
             }
+            Fact::Begun { cluster, attempt } => format!("{} begins in cluster {}", Attempt(*attempt), cluster + 1),
             Fact::Taken { cluster, order, .. } => format!("runtime {} takes {}", cluster + 1, Attempt(order.attempt)),
             Fact::MembersCame { cluster, order, members, .. } => {
                 format!("runtime {}: {} members come to {}", cluster + 1, members.len(), Attempt(order.attempt))

@@ -87,14 +87,22 @@ pub(crate) struct Schedule {
     pub calm_us: u64,
     /// Whether faults may last longer than a lease.
     pub long: bool,
+    /// The longest that a fault lasts, where they may.
+    longest_us: u64,
 }
 
 impl Schedule {
     pub fn new(random: &mut Random) -> Self {
         // One in four worlds is long enough for leases to lapse.
         let long = random.chance(250);
-        let calm_us = if long { random.between(70, 110) * SECOND } else { random.between(20, 40) * SECOND };
-        Self { calm_us, long }
+        // In some of these even for longer than it takes until an attempt that was cut off is gone for certain.
+        let longest = long && random.chance(300);
+        let calm_us = match (long, longest) {
+            (_, true) => random.between(200, 280) * SECOND,
+            (true, _) => random.between(70, 110) * SECOND,
+            _ => random.between(20, 40) * SECOND,
+        };
+        Self { calm_us, long, longest_us: if longest { 150 * SECOND } else { 60 * SECOND } }
     }
 
     /// The faults of a world, each with its time.
@@ -129,7 +137,7 @@ impl World {
     fn length(&mut self) -> u64 {
         let random = &mut self.dice.faults;
         if self.schedule.long && random.chance(500) {
-            random.between(20 * SECOND, 60 * SECOND)
+            random.between(20 * SECOND, self.schedule.longest_us)
         } else {
             random.between(200 * MS, 12 * SECOND)
         }
@@ -317,7 +325,9 @@ impl World {
             None => self.any_process(),
         };
         let random = &mut self.dice.faults;
-        let length = if self.schedule.long { random.between(5, 60) * SECOND } else { random.between(100, 8_000) * MS };
+        let longest = self.schedule.longest_us / SECOND;
+        let length =
+            if self.schedule.long { random.between(5, longest) * SECOND } else { random.between(100, 8_000) * MS };
         let what = format!("{process} pauses for {:.1} s", length as f64 / SECOND as f64);
         self.judge.hear(self.now_us, &Fact::Fault { what });
         self.pause(process, length);

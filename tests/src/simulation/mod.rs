@@ -12,6 +12,7 @@ mod crashes;
 mod disk;
 mod facts;
 mod faults;
+mod guards;
 mod invariants;
 mod judge;
 mod links;

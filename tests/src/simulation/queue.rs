@@ -36,6 +36,8 @@ pub(crate) enum Event {
     TakeOrder { cluster: usize, life: u64 },
     /// An attempt goes on.
     Run { cluster: usize, attempt: AttemptId, state: AttemptState },
+    /// An attempt ends itself, unless it was let go on meanwhile.
+    Fence { cluster: usize, attempt: AttemptId },
     /// A member of an attempt ends.
     MemberEnds { cluster: usize, attempt: AttemptId, member: Name },
     /// An agent hears from its runtime.

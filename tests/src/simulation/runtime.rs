@@ -10,6 +10,7 @@ use protocol::ids::{AttemptId, GroupName};
 
 use super::clock::{MS, SECOND};
 use super::facts::Fact;
+use super::guards::Guard;
 use super::process::OrderBoundary;
 use super::queue::Event;
 use super::world::World;
@@ -26,6 +27,8 @@ pub(crate) enum RuntimeOrder {
     Start(Box<LaunchOrder>, Assignment),
     Resize(Box<LaunchOrder>, Assignment, Vec<MemberAssignment>, u64),
     Stop(AttemptId, u64),
+    /// Until this moment in virtual time.
+    LetGoOn(AttemptId, u64),
     Forget(AttemptId),
 }
 
@@ -41,6 +44,8 @@ pub(crate) struct Runtime {
     members: BTreeMap<AttemptId, (BTreeSet<Name>, BTreeSet<Name>)>,
     /// Stopped before they came: never to be started.
     revoked: BTreeSet<AttemptId>,
+    /// Of what ends itself.
+    pub guards: BTreeMap<AttemptId, Guard>,
 }
 
 impl Runtime {
@@ -52,7 +57,7 @@ impl Runtime {
     /// Its machine is gone; returns what was alive on it.
     pub fn vanish(&mut self) -> Vec<AttemptId> {
         let alive = self.live().collect();
-        (self.orders, self.runs, self.members, self.revoked) = Default::default();
+        (self.orders, self.runs, self.members, self.revoked, self.guards) = Default::default();
         alive
     }
 
@@ -67,7 +72,7 @@ impl Runtime {
     }
 }
 
-fn failed(class: FailureClass, message: &str) -> AttemptState {
+pub(super) fn failed(class: FailureClass, message: &str) -> AttemptState {
     AttemptState::Failed { class, message: message.into(), exit_code: None }
 }
 
@@ -91,6 +96,7 @@ impl World {
                 self.take_resize(cluster, &order, &assignment, &leaving, grace_ms);
             }
             Some(RuntimeOrder::Stop(attempt, grace_ms)) => self.take_stop(cluster, attempt, grace_ms),
+            Some(RuntimeOrder::LetGoOn(attempt, until_us)) => return self.take_leave(cluster, attempt, until_us),
             Some(RuntimeOrder::Forget(attempt)) => {
                 let runtime = &mut self.runtimes[cluster];
                 if runtime.runs.get(&attempt).is_some_and(AttemptState::is_final) {
@@ -112,6 +118,15 @@ impl World {
         self.runtimes[cluster].runs.insert(attempt, AttemptState::Accepted);
         let members = assignment.members.iter().map(name).collect();
         self.runtimes[cluster].members.insert(attempt, (members, BTreeSet::new()));
+        match order.spec.fence() {
+            Some(after) => self.guard(cluster, attempt, after.0),
+            None => self.begin_run(cluster, attempt),
+        }
+    }
+
+    /// What was taken begins to run.
+    pub(super) fn begin_run(&mut self, cluster: usize, attempt: AttemptId) {
+        self.judge.hear(self.now_us, &Fact::Begun { cluster, attempt });
         let behaviour = self.clients.behaviour(attempt);
         let random = &mut self.dice.runtime;
         let starting = self.now_us + random.between(MS, 200 * MS);
@@ -200,6 +215,7 @@ impl World {
             _ => return,
         }
         if state.is_final() {
+            self.runtimes[cluster].guards.remove(&attempt);
             self.judge.hear(self.now_us, &Fact::Gone { cluster, attempt, state: &state });
         }
         self.tell_agent(cluster, attempt, state);

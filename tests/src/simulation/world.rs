@@ -70,6 +70,7 @@ fn config(place: usize, random: &mut Random) -> AgentConfig {
         name: ClusterName::new(format!("cluster-{}", place + 1)).expect("it is a name"),
         region: Region::new(["north", "south"][place % 2]).expect("it is a name"),
         frameworks: vec![Framework::Batch, Framework::Ray],
+        fences: true,
         prices: vec![],
     };
     let nodes = (1..=random.between(2, 3)).map(|n| DeclaredNode {
@@ -187,6 +188,7 @@ impl World {
             Event::TendLinks => self.tend_links(),
             Event::TakeOrder { cluster, life } => self.take_order(cluster, life),
             Event::MemberEnds { cluster, attempt, member } => self.member_ends(cluster, attempt, member),
+            Event::Fence { cluster, attempt } => self.fence(cluster, attempt),
             Event::Run { cluster, attempt, state } => self.run_on(cluster, attempt, state),
             Event::Agent { agent, life, input } => {
                 if self.agents[agent].machine.life == life {

@@ -1,5 +1,8 @@
 //! Commands: once, in order, under a lease, never of an old epoch.
 
+use protocol::resources::Span;
+use protocol::workload::OnClusterLoss;
+
 use super::*;
 
 fn agent() -> Agent {
@@ -354,4 +357,45 @@ mod properties {
             run(moves)?;
         }
     }
+}
+
+#[test]
+fn attempts_that_end_themselves_are_let_go_on_as_the_lease_says_counted_from_its_request() {
+    let disk = Disk::default();
+    let (mut agent, _) = open(&disk, vec![]);
+    connect(&mut agent, 0, R1, 1, 30_000);
+    let Order::Launch(mut order) = launch(1, 1, 1) else { panic!() };
+    order.spec.on_cluster_loss = OnClusterLoss::Failover;
+    order.spec.failover_after = Some(Span(60_000));
+    let out = step(&mut agent, 1_000, command(R1, 1, 1, Order::Launch(order)));
+    assert_eq!(starts(&out), [attempt(1)]);
+    // It asks at once, for the attempt does not begin before it is let.
+    let asked = nonce(&out);
+    step(&mut agent, 1_050, command(R1, 2, 1, launch(2, 1, 1)));
+    let message = |attempts: Vec<AttemptId>, nonce| CoordinatorMessage::Lease {
+        nonce,
+        epoch: Epoch(1),
+        ttl_ms: 30_000,
+        attempts,
+    };
+    let heard = |message| Input::FromCoordinator { replica: R1, message };
+    let leave = |out: &[Output]| -> Vec<(AttemptId, MonotonicMs)> {
+        let leave = |o: &Output| match o {
+            Output::LetGoOn { attempt, until } => Some((*attempt, *until)),
+            _ => None,
+        };
+        out.iter().filter_map(leave).collect()
+    };
+    // Of one that goes on for ever, and of one that it does not hold, an answer means nothing.
+    let all = vec![attempt(1), attempt(2), attempt(3)];
+    let out = step(&mut agent, 9_000, heard(message(all.clone(), asked)));
+    assert_eq!(leave(&out), [(attempt(1), MonotonicMs(61_000))]);
+    assert_eq!(leave(&step(&mut agent, 9_001, heard(message(all.clone(), asked)))), [], "an answer counts once");
+    let out = step(&mut agent, 10_000, Input::Tick);
+    let out = step(&mut agent, 10_500, heard(message(vec![], nonce(&out))));
+    assert_eq!(leave(&out), [], "it is not let go on any more");
+    let out = step(&mut agent, 11_000, Input::Runtime { attempt: attempt(1), state: AttemptState::Succeeded });
+    assert_eq!(leave(&out), []);
+    let out = step(&mut agent, 16_000, Input::Tick);
+    assert_eq!(leave(&step(&mut agent, 16_001, heard(message(all, nonce(&out))))), [], "it has ended");
 }

@@ -106,6 +106,7 @@ pub fn config() -> AgentConfig {
         name: ClusterName::new("here").unwrap(),
         region: Region::new("eu").unwrap(),
         frameworks: vec![Framework::Batch],
+        fences: true,
         prices: vec![],
     };
     let declared = |name| DeclaredNode {
@@ -164,7 +165,10 @@ pub fn nonce(out: &[Output]) -> u64 {
 }
 
 pub fn lease(replica: ReplicaId, nonce: u64, epoch: u64, ttl_ms: u64) -> Input {
-    Input::FromCoordinator { replica, message: CoordinatorMessage::Lease { nonce, epoch: Epoch(epoch), ttl_ms } }
+    Input::FromCoordinator {
+        replica,
+        message: CoordinatorMessage::Lease { nonce, epoch: Epoch(epoch), ttl_ms, attempts: vec![] },
+    }
 }
 
 /// Connects at `now` and grants a lease.

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use kube::Client;
 use protocol::control::{AttemptState, LaunchOrder};
-use protocol::ids::{AttemptId, CommandNumber, GroupName};
+use protocol::ids::{AttemptId, CommandNumber, GroupName, MonotonicMs};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -321,6 +321,9 @@ impl Runtime for KubernetesRuntime {
         }
         Ok(())
     }
+
+    /// Its attempts do not end themselves: the cluster says so, and no such workload is placed there.
+    fn let_go_on(&self, _attempt: AttemptId, _until: MonotonicMs) {}
 
     async fn recover(&self) -> Result<Vec<(AttemptId, AttemptState)>, RuntimeError> {
         Ok(self.recover_known().await?.into_iter().map(|(known, state)| (known.attempt, state)).collect())

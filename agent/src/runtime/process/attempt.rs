@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::link::Link;
 use super::{Handle, Inner, Order, RuntimeError, blocking, prepare, settle, told};
+use crate::clock;
 use crate::guard::durable;
 use crate::guard::record::{Ending, Record, Stop};
 use crate::guard::socket::Status;
@@ -140,7 +141,17 @@ async fn listen(inner: &Inner, attempt: AttemptId, handle: &Handle, mut link: Li
     stop.mark_changed();
     let mut resize = handle.resize.subscribe();
     resize.mark_changed();
+    let mut until = handle.until.subscribe();
+    // What the guard asked last and nobody has answered.
+    let mut asks = None;
     loop {
+        let ttl_ms = until.borrow_and_update().since(clock::monotonic());
+        if let Some(asked) = asks.filter(|_| ttl_ms > 0) {
+            if link.go_on(asked, ttl_ms).await.is_err() {
+                return;
+            }
+            asks = None;
+        }
         let status = tokio::select! {
             status = link.next() => match status {
                 Some(status) => status,
@@ -153,6 +164,7 @@ async fn listen(inner: &Inner, attempt: AttemptId, handle: &Handle, mut link: Li
                 }
                 continue;
             }
+            Ok(()) = until.changed() => continue,
             Ok(()) = resize.changed() => {
                 let ordered = *resize.borrow_and_update() > 0;
                 if ordered && link.resize().await.is_err() {
@@ -166,6 +178,10 @@ async fn listen(inner: &Inner, attempt: AttemptId, handle: &Handle, mut link: Li
             Status::Running => AttemptState::Running,
             // Still the state that it was, until it is gone.
             Status::Ending | Status::Gone => continue,
+            Status::Asks { asked } => {
+                asks = Some(asked);
+                continue;
+            }
             Status::Members { gone } => {
                 let gone = gone.iter().filter_map(|name| super::super::members::of_name(name)).collect();
                 inner.tell_gone(attempt, handle, gone).await;

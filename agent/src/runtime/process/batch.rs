@@ -35,6 +35,7 @@ pub(super) fn plan(layout: &Layout<'_>) -> Result<Plan, String> {
         .collect();
     Ok(Plan {
         attempt: layout.order.launch.attempt.to_string(),
+        fence_ms: layout.fence_ms(),
         processes,
         ready: Ready::Started,
         end_grace_ms: END_GRACE_MS,

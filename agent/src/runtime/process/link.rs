@@ -43,6 +43,11 @@ impl Link {
         self.ask(Request::Resize).await
     }
 
+    /// Lets the attempt go on for this long from when the guard asked.
+    pub(super) async fn go_on(&mut self, asked: u64, ttl_ms: u64) -> io::Result<()> {
+        self.ask(Request::GoOn { asked, ttl_ms }).await
+    }
+
     async fn ask(&mut self, request: Request) -> io::Result<()> {
         let line = serde_json::to_string(&request)?;
         self.write.write_all(format!("{line}\n").as_bytes()).await

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use protocol::control::{AttemptState, LaunchOrder};
-use protocol::ids::{AttemptId, ClusterName, CommandNumber, GroupName};
+use protocol::ids::{AttemptId, ClusterName, CommandNumber, GroupName, MonotonicMs};
 use protocol::workload::Framework;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -95,6 +95,8 @@ struct Handle {
     stop: Arc<watch::Sender<Option<Stop>>>,
     /// How many orders to change its size there were.
     resize: Arc<watch::Sender<u64>>,
+    /// Until when it may go on, where that has an end and anybody said so.
+    until: Arc<watch::Sender<MonotonicMs>>,
 }
 
 impl Handle {
@@ -103,6 +105,7 @@ impl Handle {
             state: Arc::new(watch::Sender::new(state)),
             stop: Arc::new(watch::Sender::new(None)),
             resize: Arc::new(watch::Sender::new(0)),
+            until: Arc::new(watch::Sender::new(MonotonicMs(0))),
         }
     }
 }
@@ -294,6 +297,13 @@ impl Runtime for ProcessRuntime {
         let state = attempt::adopt(&self.inner, attempt, record, handle.clone()).await?;
         self.inner.emit(attempt, &handle, state).await;
         Ok(())
+    }
+
+    fn let_go_on(&self, attempt: AttemptId, until: MonotonicMs) {
+        if let Some(handle) = self.inner.handle(attempt) {
+            // Never cut shorter by a word that comes late.
+            handle.until.send_if_modified(|known| until > std::mem::replace(known, until.max(*known)));
+        }
     }
 
     async fn recover(&self) -> Result<Vec<(AttemptId, AttemptState)>, RuntimeError> {

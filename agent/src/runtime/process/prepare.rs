@@ -26,6 +26,11 @@ pub(super) struct Layout<'a> {
 }
 
 impl Layout<'_> {
+    /// How long the attempt goes on without being let, in ms.
+    pub(super) fn fence_ms(&self) -> Option<u64> {
+        self.order.launch.spec.fence().map(|after| after.0)
+    }
+
     /// The log of a process.
     pub(super) fn log(&self, name: &str) -> PathBuf {
         self.record.path("logs").join(format!("{name}.log"))

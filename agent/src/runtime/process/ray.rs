@@ -196,6 +196,7 @@ pub(super) fn plan(layout: &Layout<'_>, python: &Path, scratch: &Path) -> Result
         role: Role::Decides,
     });
     Ok(Plan {
+        fence_ms: layout.fence_ms(),
         attempt,
         processes,
         ready: Ready::File(ready),

@@ -111,6 +111,7 @@ pub(super) fn plan(layout: &Layout<'_>, installed: &Installed) -> Result<Plan, S
         ],
     );
     Ok(Plan {
+        fence_ms: layout.fence_ms(),
         attempt: layout.order.launch.attempt.to_string(),
         processes: vec![Process {
             name: "driver".to_owned(),

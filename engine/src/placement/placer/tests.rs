@@ -58,6 +58,7 @@ fn world() -> (State, Capacity) {
             name: name.clone(),
             region: Region::new("here").unwrap(),
             frameworks: vec![Framework::Batch],
+            fences: true,
             prices: vec![],
         };
         let (incarnation, last_command) = (Incarnation(1), CommandNumber(0));

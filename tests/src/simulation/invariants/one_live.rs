@@ -30,11 +30,13 @@ impl Invariant for OneLive {
                 if !self.taken.insert(attempt) {
                     return Err(format!("runtime {} starts {} again", cluster + 1, Attempt(attempt)));
                 }
-                if let Some((other, there)) = self.live.insert(attempt.workload, (attempt, *cluster)) {
+            }
+            Fact::Begun { cluster, attempt } => {
+                if let Some((other, there)) = self.live.insert(attempt.workload, (*attempt, *cluster)) {
                     return Err(format!(
-                        "runtime {} starts {} while {} is alive in cluster {}",
+                        "{} begins in cluster {} while {} is alive in cluster {}",
+                        Attempt(*attempt),
                         cluster + 1,
-                        Attempt(attempt),
                         Attempt(other),
                         there + 1
                     ));

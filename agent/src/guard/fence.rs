@@ -4,7 +4,7 @@
 //!
 //! Knows no clock: every moment is told, in ms of a clock that also counts while the machine sleeps.
 
-/// Between two questions, in ms.
+/// Between two questions, in ms, or a quarter of the time for which it may go on where that is less.
 const ASK_EVERY_MS: u64 = 5_000;
 /// The same before the first answer.
 const ASK_FIRST_EVERY_MS: u64 = 1_000;
@@ -48,7 +48,8 @@ impl Fence {
     }
 
     fn every(&self) -> u64 {
-        if self.until.is_some() { ASK_EVERY_MS } else { ASK_FIRST_EVERY_MS }
+        let every = if self.until.is_some() { ASK_EVERY_MS } else { ASK_FIRST_EVERY_MS };
+        every.min(self.after_ms / 4)
     }
 
     /// The last question.

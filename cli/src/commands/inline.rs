@@ -8,8 +8,8 @@ use protocol::ids::{DataName, GroupName, Region, WorkloadName};
 use protocol::resources::{Cpu, Gpus, Memory, Money, Span};
 use protocol::sku::Sku;
 use protocol::workload::{
-    BatchSpec, DataNeed, Dependency, GroupSpec, HeadSpec, PlacementSpec, RaySpec, RegionSpec, RetrySpec, SparkSpec,
-    Spread, WorkloadSpec,
+    BatchSpec, DataNeed, Dependency, GroupSpec, HeadSpec, OnClusterLoss, PlacementSpec, RaySpec, RegionSpec, RetrySpec,
+    SparkSpec, Spread, WorkloadSpec,
 };
 
 use crate::args::Global;
@@ -78,6 +78,9 @@ pub struct Inline {
     /// It fails once its GPUs have been measured to do nothing for this long, such as 30m
     #[arg(long, value_name = "TIME", requires = "name")]
     idle_timeout: Option<Span>,
+    /// Once its cluster has been cut off for this long, such as 5m, it has ended itself there and starts elsewhere
+    #[arg(long, value_name = "TIME", requires = "name")]
+    failover_after: Option<Span>,
     /// Its record goes this long after its end, such as 7d [default: it stays until it is deleted]
     #[arg(long, value_name = "TIME", requires = "name")]
     ttl_after_finished: Option<Span>,
@@ -162,6 +165,8 @@ impl Inline {
             expected_duration: self.expected_duration,
             idle_timeout: self.idle_timeout,
             ttl_after_finished: self.ttl_after_finished,
+            on_cluster_loss: self.failover_after.map_or(OnClusterLoss::Wait, |_| OnClusterLoss::Failover),
+            failover_after: self.failover_after,
             ..WorkloadSpec::default()
         };
         self.fill(&mut spec);

@@ -391,7 +391,7 @@ fn attempts_that_end_themselves_are_let_go_on_as_the_lease_says_counted_from_its
     let out = step(&mut agent, 9_000, heard(message(all.clone(), asked)));
     assert_eq!(leave(&out), [(attempt(1), MonotonicMs(61_000))]);
     assert_eq!(leave(&step(&mut agent, 9_001, heard(message(all.clone(), asked)))), [], "an answer counts once");
-    let out = step(&mut agent, 10_000, Input::Tick);
+    // The next request went out meanwhile.
     let out = step(&mut agent, 10_500, heard(message(vec![], nonce(&out))));
     assert_eq!(leave(&out), [], "it is not let go on any more");
     let out = step(&mut agent, 11_000, Input::Runtime { attempt: attempt(1), state: AttemptState::Succeeded });

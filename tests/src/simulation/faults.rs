@@ -96,7 +96,7 @@ impl Schedule {
         // One in four worlds is long enough for leases to lapse.
         let long = random.chance(250);
         // In some of these even for longer than it takes until an attempt that was cut off is gone for certain.
-        let longest = long && random.chance(300);
+        let longest = long && random.chance(500);
         let calm_us = match (long, longest) {
             (_, true) => random.between(200, 280) * SECOND,
             (true, _) => random.between(70, 110) * SECOND,

@@ -39,6 +39,9 @@ pub struct KubernetesArgs {
     /// The resource of which one unit is a share of a GPU, such as nvidia.com/gpu.shared; left out: shares are refused
     #[arg(long, requires = "kubernetes", value_name = "RESOURCE")]
     pub shared_gpu_resource: Option<String>,
+    /// The service account of Spark's drivers: it must be there in each namespace that Spark runs in, and may make and delete pods there
+    #[arg(long, requires = "kubernetes", value_name = "NAME", default_value = "spark")]
+    pub spark_service_account: String,
     /// An annotation of every pod that is made; once for each
     #[arg(long = "pod-annotation", requires = "kubernetes", value_name = "NAME=VALUE")]
     pub pod_annotations: Vec<Annotation>,
@@ -113,6 +116,7 @@ impl KubernetesArgs {
                 Pull::Never => PullPolicy::Never,
             }),
             shared_gpu_resource: self.shared_gpu_resource.clone(),
+            spark_service_account: self.spark_service_account.clone(),
             pod_annotations: self.pod_annotations.iter().map(|a| (a.name.clone(), a.value.clone())).collect(),
             log_folder: data_dir.map(|folder| folder.join("logs")),
             ..KubernetesSettings::new(cluster.clone())

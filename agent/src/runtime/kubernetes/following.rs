@@ -37,7 +37,7 @@ pub(super) async fn follow(task: &Task, manifests: &Manifests) -> AttemptState {
     loop {
         changes.borrow_and_update();
         let mut objects = task.inner.seen.objects(task.attempt);
-        let unseen: Vec<&Manifest> = manifests.owners().filter(|m| objects.owner(m.kind, &m.name).is_none()).collect();
+        let unseen: Vec<&Manifest> = manifests.owners().filter(|m| !objects.has(m.kind, &m.name)).collect();
         let mut pause = task.inner.settings.look_every;
         if !unseen.is_empty() {
             pause = LOOKS_APART;

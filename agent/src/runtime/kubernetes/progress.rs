@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::failure::{self, conditions, containers, name_of, phase};
 use super::kinds::Kind;
-use super::manifests::{GROUP, Manifests};
+use super::manifests::{DRIVER_CONTAINER, GROUP, Manifests};
 use super::seen::Objects;
 
 /// How far an attempt is.
@@ -32,6 +32,7 @@ pub(super) fn of(manifests: &Manifests, objects: &Objects) -> Progress {
     let ended = match manifests.framework {
         Framework::Batch => batch_ended(manifests, objects),
         Framework::Ray => ray_ended(manifests, objects),
+        Framework::Spark if manifests.driver().is_some() => driver_ended(manifests, objects),
         Framework::Spark => spark_ended(manifests, objects),
     };
     if let Some(state) = ended {
@@ -54,6 +55,7 @@ pub(super) fn of(manifests: &Manifests, objects: &Objects) -> Progress {
     }
     match manifests.framework {
         Framework::Batch => Progress::Running,
+        Framework::Spark if manifests.driver().is_some() => Progress::Running,
         Framework::Ray => match owner_text(manifests, objects, Kind::RayJob, "/status/jobDeploymentStatus").as_str() {
             "Running" | "Complete" => Progress::Running,
             said => waits(format!("KubeRay to submit the job (it says {:?})", said)),
@@ -189,4 +191,23 @@ fn spark_ended(manifests: &Manifests, objects: &Objects) -> Option<AttemptState>
         }
         _ => None,
     }
+}
+
+/// A driver that no operator made: how its container ends, the application ends, whatever else runs in its pod.
+fn driver_ended(manifests: &Manifests, objects: &Objects) -> Option<AttemptState> {
+    let driver = objects.pods.get(&manifests.driver()?.name)?;
+    let end =
+        containers(driver).find(|c| c.name == DRIVER_CONTAINER).and_then(|c| c.state.as_ref()?.terminated.as_ref());
+    if end.is_some_and(|end| end.exit_code == 0) {
+        return Some(AttemptState::Succeeded);
+    }
+    let name = name_of(driver);
+    let taken_away = failure::holds(driver, "DisruptionTarget").is_some();
+    if (end.is_some() || phase(driver) == "Failed") && driver.metadata.deletion_timestamp.is_some() && !taken_away {
+        return Some(failure::infrastructure(format!("pod {name} was deleted by somebody else")));
+    }
+    let exited = || {
+        end.map(|end| failure::user(format!("the driver, pod {name}, exited with {}", end.exit_code), end.exit_code))
+    };
+    failure::of_pod(driver).or_else(exited)
 }

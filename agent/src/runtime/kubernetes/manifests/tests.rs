@@ -37,6 +37,10 @@ fn settings() -> KubernetesSettings {
     KubernetesSettings::new("eu-1".parse().unwrap())
 }
 
+fn of(order: &LaunchOrder, settings: &KubernetesSettings) -> Result<Manifests, ManifestError> {
+    Manifests::of(order, settings, SparkBy::Operator)
+}
+
 fn text(manifests: &Manifests) -> String {
     let objects: Vec<&Value> = manifests.objects.iter().map(|manifest| &manifest.object).collect();
     format!("{:#}\nsamples: {:?}", json!(objects), manifests.samples.iter().map(|m| &m.name).collect::<Vec<_>>())
@@ -56,7 +60,7 @@ fn batch_of_two_groups() {
     spec["pool"] = json!("research");
     spec["placement"] = json!({"spread": "nodes"});
     let order = order("llama.ft", spec, &[("train", &[("n1", 1), ("n2", 2)]), ("eval", &[("n1", 1)])]);
-    insta::assert_snapshot!(text(&Manifests::of(&order, &settings()).unwrap()));
+    insta::assert_snapshot!(text(&of(&order, &settings()).unwrap()));
 }
 
 #[test]
@@ -71,20 +75,74 @@ fn ray_with_two_groups_of_workers() {
     }});
     let order = order("tune", spec, &[("head", &[("n1", 1)]), ("train", &[("n1", 2)]), ("data", &[("n2", 1)])]);
     let settings = KubernetesSettings { pull_policy: Some(PullPolicy::Never), ..settings() };
-    insta::assert_snapshot!(text(&Manifests::of(&order, &settings).unwrap()));
+    insta::assert_snapshot!(text(&of(&order, &settings).unwrap()));
 }
 
-#[test]
-fn spark_with_two_executors() {
+fn spark() -> LaunchOrder {
     let spec = json!({"spark": {
         "image": "registry/spark:4", "main": "local:///opt/app/pi.py", "arguments": ["$1", "10"],
         "conf": {"spark.sql.shuffle.partitions": "4"},
         "driver": {"cpu": "1", "memory": "2Gi"},
         "executors": {"name": "executors", "count": 2, "cpu": "2", "memory": "16Gi", "gpus": 1, "gpu": ["H100"]},
     }});
-    let order = order("pi", spec, &[("driver", &[("n1", 1)]), ("executors", &[("n1", 1), ("n2", 1)])]);
-    let settings = KubernetesSettings { pin: Pin::Required, ..settings() };
-    insta::assert_snapshot!(text(&Manifests::of(&order, &settings).unwrap()));
+    order("pi", spec, &[("driver", &[("n1", 1)]), ("executors", &[("n1", 1), ("n2", 1)])])
+}
+
+#[test]
+fn spark_with_two_executors() {
+    let (order, settings) = (spark(), KubernetesSettings { pin: Pin::Required, ..settings() });
+    insta::assert_snapshot!(text(&of(&order, &settings).unwrap()));
+}
+
+/// Properties and template as the driver reads them.
+#[test]
+fn spark_without_its_operator() {
+    let settings = KubernetesSettings { pin: Pin::Required, pull_policy: Some(PullPolicy::Never), ..settings() };
+    let mut made = Manifests::of(&spark(), &settings, SparkBy::Agent).unwrap();
+    let data = made.objects[0].object["data"].as_object_mut().unwrap();
+    let (properties, template) = (data.remove("spark.properties").unwrap(), data.remove("executor.yaml").unwrap());
+    let template: Value = serde_json::from_str(template.as_str().unwrap()).unwrap();
+    let mut sample = made.samples[0].object.clone();
+    assert_eq!(sample["metadata"]["name"], "pi-2-6edfa6dbae-exec-1", "as Spark will call its first executor");
+    for field in ["name", "namespace"] {
+        sample["metadata"].as_object_mut().unwrap().remove(field);
+    }
+    assert_eq!(template, sample, "what is tried is what the driver will make");
+    let properties = properties.as_str().unwrap().to_owned();
+    insta::assert_snapshot!(format!("{}\n--- spark.properties\n{properties}", text(&made)));
+}
+
+#[test]
+fn a_jar_goes_to_executors_too_and_its_class_may_be_left_to_it() {
+    let mut order = spark();
+    let spec = order.spec.spark.as_mut().unwrap();
+    spec.main = "local:///opt/pi.jar".to_owned();
+    spec.conf.insert("spark.jars".to_owned(), "local:///opt/lib.jar".to_owned());
+    spec.conf.insert("spark.executor.instances".to_owned(), "900".to_owned());
+    let made = Manifests::of(&order, &settings(), SparkBy::Agent).unwrap();
+    let properties = made.objects[0].object["data"]["spark.properties"].as_str().unwrap();
+    assert!(properties.contains("\nspark.jars=local:///opt/lib.jar,local:///opt/pi.jar\n"), "{properties}");
+    assert!(properties.contains("\nspark.executor.instances=2\n"), "what was placed, no more: {properties}");
+    let container = &made.driver().unwrap().object["spec"]["containers"][0];
+    let arguments = json!([
+        "driver",
+        "--properties-file",
+        "/etc/tidewater/spark/spark.properties",
+        "local:///opt/pi.jar",
+        "$$1",
+        "10"
+    ]);
+    assert_eq!(container["args"], arguments);
+}
+
+#[test]
+fn a_property_that_nothing_would_honour_is_refused_where_there_is_no_operator() {
+    let mut order = spark();
+    let conf = &mut order.spec.spark.as_mut().unwrap().conf;
+    conf.insert("spark.kubernetes.driver.volumes.emptyDir.x.mount.path".to_owned(), "/x".to_owned());
+    assert!(of(&order, &settings()).is_ok());
+    let refused = Manifests::of(&order, &settings(), SparkBy::Agent).unwrap_err().to_string();
+    assert!(refused.contains("volumes.emptyDir.x") && refused.contains("no Spark operator"), "{refused}");
 }
 
 fn one_worker(worker: Value) -> LaunchOrder {
@@ -94,10 +152,10 @@ fn one_worker(worker: Value) -> LaunchOrder {
 #[test]
 fn a_share_of_a_gpu_needs_a_shared_resource() {
     let order = one_worker(json!({"cpu": "1", "memory": "1Gi", "gpus": 0.25}));
-    let refused = Manifests::of(&order, &settings()).unwrap_err().to_string();
+    let refused = of(&order, &settings()).unwrap_err().to_string();
     assert!(refused.contains("workers asks for 0.25 of a GPU") && refused.contains("settings"), "{refused}");
     let shared = KubernetesSettings { shared_gpu_resource: Some("nvidia.com/gpu.shared".into()), ..settings() };
-    let pod = &Manifests::of(&order, &shared).unwrap().samples[0].object["spec"]["containers"][0];
+    let pod = &of(&order, &shared).unwrap().samples[0].object["spec"]["containers"][0];
     assert_eq!(pod["resources"]["limits"]["nvidia.com/gpu.shared"], "1");
     assert!(pod["env"].as_array().unwrap().contains(&json!({"name": "TIDEWATER_GPU_SHARE", "value": "0.25"})));
 }
@@ -106,7 +164,7 @@ fn a_share_of_a_gpu_needs_a_shared_resource() {
 fn an_image_must_be_named() {
     let mut order = one_worker(json!({"cpu": "1", "memory": "1Gi"}));
     order.spec.batch.as_mut().unwrap().image = None;
-    let refused = Manifests::of(&order, &settings()).unwrap_err().to_string();
+    let refused = of(&order, &settings()).unwrap_err().to_string();
     assert!(refused.starts_with("spec.batch.image is not set"), "{refused}");
 }
 
@@ -135,12 +193,15 @@ fn names_are_short_valid_and_their_attempts_own() {
 #[test]
 fn jobs_are_jobs_and_pods_are_pods() {
     let order = one_worker(json!({"cpu": "1", "memory": "1Gi", "gpus": 1}));
-    let made = Manifests::of(&order, &settings()).unwrap();
-    for manifest in made.objects.iter().chain(&made.samples) {
+    let made = of(&order, &settings()).unwrap();
+    let spark = Manifests::of(&spark(), &settings(), SparkBy::Agent).unwrap();
+    let all = [made.objects, made.samples, spark.objects, spark.samples].concat();
+    for manifest in &all {
         let read_back = match manifest.kind {
             Kind::Job => serde_json::to_value(read::<k8s_openapi::api::batch::v1::Job>(manifest)),
             Kind::Service => serde_json::to_value(read::<k8s_openapi::api::core::v1::Service>(manifest)),
             Kind::Pod => serde_json::to_value(read::<k8s_openapi::api::core::v1::Pod>(manifest)),
+            Kind::ConfigMap => serde_json::to_value(read::<k8s_openapi::api::core::v1::ConfigMap>(manifest)),
             other => panic!("no {other} is expected"),
         };
         assert_eq!(read_back.unwrap(), manifest.object, "a field that its kind does not have");

@@ -1,6 +1,7 @@
 //! What a person asks for: a Ray, Spark or batch workload. Read from YAML or JSON, checked here, stored in the log as is.
 
 mod check;
+mod secrets;
 
 use std::collections::BTreeMap;
 
@@ -10,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{DataName, GroupName, PoolName, Region, WorkloadName};
 use crate::resources::{Cpu, Gpus, Memory, Money, Resources, Span};
 use crate::sku::{self, Sku};
+
+pub use secrets::{MAX_SECRETS, SecretUse};
 
 /// The most members a gang may have.
 pub const MAX_MEMBERS: u32 = 100_000;
@@ -73,6 +76,9 @@ pub struct WorkloadSpec {
     /// How long its record is kept after its end; left out: until it is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_after_finished: Option<Span>,
+    /// Secrets of the cluster where it runs, by name, that all its members get.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
 }
 
 /// A workload that must have succeeded before.

@@ -54,6 +54,11 @@ pub fn frameworks(world: &World) -> anyhow::Result<Done> {
         federation.api.submit(&workload(name, spec))?;
         followers.push(world.start(name, &["--server", &servers, "logs", "--follow", name])?);
     }
+    // Its pods are on their node, and can't begin.
+    wait_for("the missing Secret to be named", PATIENCE, || {
+        Ok(ask(&["why", "batch"])?.with_code(0)?.out.contains("\"answer\" not found").then_some(()))
+    })?;
+    runtime.block_on(make_answer(&planes[0].client()))?;
     // While they run: what kept logs have not.
     let worker = |name: &str, number: &str| ask(&["logs", "--follow", "--attempt", "1", "--worker", number, name]);
     let second = worker("batch", "1")?.with_code(0)?.out;
@@ -163,9 +168,13 @@ fn workloads() -> [(&'static str, Value, Vec<&'static str>); 3] {
             "executors": {"name": "executors", "count": 2, "cpu": "400m", "memory": "1Gi"},
         },
     });
-    let command = "echo rank $RANK of $WORLD_SIZE on $TIDEWATER_NODE; sleep 5; echo \"$TIDEWATER_MEMBER is done\"";
+    let command = "echo rank $RANK of $WORLD_SIZE on $TIDEWATER_NODE; sleep 5; \
+                   echo \"$TIDEWATER_MEMBER is done with $(cat /run/answer/number) and $NUMBER\"";
     let batch = json!({
         "placement": {"regions": {"require": ["eu"]}},
+        "secrets": [
+            {"name": "answer", "mountPath": "/run/answer"}, {"name": "answer", "env": "NUMBER", "key": "number"},
+        ],
         "batch": {
             "image": Image::Batch.reference(),
             "command": ["sh", "-c", command],
@@ -173,7 +182,7 @@ fn workloads() -> [(&'static str, Value, Vec<&'static str>); 3] {
         },
     });
     [
-        ("batch", batch, vec!["w-0 | rank 0 of 2 on ", "w-1 | rank 1 of 2 on ", "w-1 | w-1 is done"]),
+        ("batch", batch, vec!["w-0 | rank 0 of 2 on ", "w-1 | rank 1 of 2 on ", "w-1 | w-1 is done with 42 and 42"]),
         ("ray", ray, vec![RAY_ANSWER]),
         ("spark", spark, vec!["SUM 332833500 EXECUTORS 2"]),
     ]
@@ -188,6 +197,14 @@ fn workload(name: &str, spec: Value) -> Value {
 
 fn resource(group: &str, version: &str, kind: &str) -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
+}
+
+/// The Secret that the batch workload names.
+async fn make_answer(client: &Client) -> anyhow::Result<()> {
+    let secret = json!({"metadata": {"name": "answer"}, "stringData": {"number": "42"}});
+    let secrets: Api<DynamicObject> = Api::namespaced_with(client.clone(), "default", &resource("", "v1", "Secret"));
+    secrets.create(&Default::default(), &serde_json::from_value(secret)?).await?;
+    Ok(())
 }
 
 /// As whoever owns the namespace gave them leave.

@@ -45,7 +45,11 @@ pub(super) fn of(manifests: &Manifests, objects: &Objects) -> Progress {
         let up = pods.iter().filter(|pod| is_up(pod)).count() as u32;
         if up < *wanted {
             let waits = pods.iter().filter(|pod| !is_up(pod)).map(|pod| why_not(pod)).max_by_key(|why| why.0.is_some());
-            let (class, why) = waits.unwrap_or((None, "pods that its controller has yet to make".to_owned()));
+            let maker = match manifests.framework {
+                Framework::Spark if group.as_str() != "driver" => "driver",
+                _ => "controller",
+            };
+            let (class, why) = waits.unwrap_or((None, format!("pods that its {maker} has yet to make")));
             stuck = stuck.or(class);
             missing.push(format!("{up} of {wanted} {group} up, waiting for {why}"));
         }
@@ -110,6 +114,13 @@ fn why_not(pod: &Pod) -> (Option<FailureClass>, String) {
     }
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
     (None, node.map_or_else(|| format!("a node for pod {name}"), |node| format!("{node} to start pod {name}")))
+}
+
+/// A pod that has a node and whose containers have not begun, though nothing of its own says why.
+pub(super) fn waits_on_its_node(objects: &Objects) -> Option<&str> {
+    let on_node = |pod: &&Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    let waits = objects.pods.values().filter(on_node).find(|pod| phase(pod) == "Pending" && why_not(pod).0.is_none());
+    waits.map(name_of)
 }
 
 /// What stands at a place of the attempt's owner of this kind.

@@ -107,6 +107,14 @@ fn what_a_pod_waits_for_is_in_the_words_of_who_makes_it_wait() {
     assert_eq!(text, "0 of 1 workers up, waiting for container main of pod p0 (ImagePullBackOff) no such image");
     assert_eq!(stuck, Some(FailureClass::User));
     assert_eq!(said(waiting("ContainerCreating")).1, None, "what every pod does for a moment");
+    // Why it takes longer, its node says in events only.
+    let asked = |status| {
+        let all = objects(&one, vec![pod("p0", "workers", status)], json!({}));
+        progress::waits_on_its_node(&all).map(str::to_owned)
+    };
+    assert_eq!(asked(waiting("ContainerCreating")).as_deref(), Some("p0"));
+    assert_eq!(asked(waiting("CreateContainerConfigError")), None);
+    assert_eq!(asked(running()), None);
 }
 
 #[test]
@@ -146,6 +154,28 @@ fn whose_failure_an_end_is() {
     taken["conditions"] = json!([{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]);
     assert_eq!(class(taken), Some(FailureClass::Infrastructure));
     assert!(failure::of_pod(&pod("p", "workers", running())).is_none());
+}
+
+#[test]
+fn what_a_kubelet_said_last_of_a_pods_volumes_counts() {
+    let event = |reason: &str, said: &str, at: &str| -> k8s_openapi::api::core::v1::Event {
+        serde_json::from_value(json!({
+            "metadata": {}, "involvedObject": {}, "source": {"component": "kubelet"}, "reason": reason, "message": said,
+            "lastTimestamp": at,
+        }))
+        .unwrap()
+    };
+    let missing = || event("FailedMount", "secret \"s\" not found", "2026-01-01T00:00:09Z");
+    let storage = event("FailedMount", "timed out", "2026-01-01T00:00:08Z");
+    let class = |events| failure::of_volumes(events).map(|(class, _)| class);
+    assert_eq!(class(vec![storage.clone()]), Some(FailureClass::Infrastructure));
+    assert_eq!(class(vec![missing(), storage]), Some(FailureClass::User));
+    // It has its volumes by now: a large image is not its volumes' fault.
+    assert_eq!(class(vec![missing(), event("Pulling", "Pulling image", "2026-01-01T00:00:09Z")]), None);
+    let mut scheduler = event("Scheduled", "", "2026-01-01T00:10:00Z");
+    scheduler.source = None;
+    assert_eq!(class(vec![scheduler, missing()]), Some(FailureClass::User), "of another clock");
+    assert_eq!(class(vec![]), None);
 }
 
 #[test]
@@ -222,7 +252,7 @@ fn a_spark_driver_that_no_operator_made_runs_with_its_executors_and_ends_as_its_
         pod(&name, "driver", status)
     };
     let Progress::Starting { waiting_for, .. } = progress(vec![driver(running())]) else { panic!() };
-    assert!(waiting_for.starts_with("0 of 1 executors up"), "{waiting_for}");
+    assert_eq!(waiting_for, "0 of 1 executors up, waiting for pods that its driver has yet to make");
     assert_eq!(progress(vec![driver(running()), pod("e", "executors", running())]), Progress::Running);
     let at = "2026-01-01T00:00:00Z";
     // Executors go before their driver ends.

@@ -65,15 +65,7 @@ fn batch_of_two_groups() {
 
 #[test]
 fn ray_with_two_groups_of_workers() {
-    let spec = json!({"ray": {
-        "image": "registry/ray:2.52.1", "entrypoint": "python train.py && echo \"$DONE\"",
-        "head": {"cpu": "2", "memory": "8Gi"},
-        "workers": [
-            {"name": "train", "count": 2, "cpu": "8", "memory": "64Gi", "gpus": 4, "gpu": ["H100"]},
-            {"name": "data", "count": 1, "cpu": "1500m", "memory": "4Gi"},
-        ],
-    }});
-    let order = order("tune", spec, &[("head", &[("n1", 1)]), ("train", &[("n1", 2)]), ("data", &[("n2", 1)])]);
+    let order = ray();
     let settings = KubernetesSettings { pull_policy: Some(PullPolicy::Never), ..settings() };
     insta::assert_snapshot!(text(&of(&order, &settings).unwrap()));
 }
@@ -143,6 +135,86 @@ fn a_property_that_nothing_would_honour_is_refused_where_there_is_no_operator() 
     assert!(of(&order, &settings()).is_ok());
     let refused = Manifests::of(&order, &settings(), SparkBy::Agent).unwrap_err().to_string();
     assert!(refused.contains("volumes.emptyDir.x") && refused.contains("no Spark operator"), "{refused}");
+}
+
+fn ray() -> LaunchOrder {
+    let spec = json!({"ray": {
+        "image": "registry/ray:2.52.1", "entrypoint": "python train.py && echo \"$DONE\"",
+        "head": {"cpu": "2", "memory": "8Gi"},
+        "workers": [
+            {"name": "train", "count": 2, "cpu": "8", "memory": "64Gi", "gpus": 4, "gpu": ["H100"]},
+            {"name": "data", "count": 1, "cpu": "1500m", "memory": "4Gi"},
+        ],
+    }});
+    order("tune", spec, &[("head", &[("n1", 1)]), ("train", &[("n1", 2)]), ("data", &[("n2", 1)])])
+}
+
+/// The pods of every group, and the submitter.
+fn pods(made: &Manifests) -> Vec<Value> {
+    fn walk(value: &Value, found: &mut Vec<Value>) {
+        match value {
+            Value::Object(map) if map.contains_key("containers") => found.push(value.clone()),
+            Value::Object(map) => map.values().for_each(|inner| walk(inner, found)),
+            Value::Array(list) => list.iter().for_each(|inner| walk(inner, found)),
+            _ => {}
+        }
+    }
+    let mut found = vec![];
+    made.objects.iter().chain(&made.samples).for_each(|manifest| walk(&manifest.object, &mut found));
+    found
+}
+
+#[test]
+fn every_member_gets_its_secrets_and_no_value_is_known() {
+    let each = json!({"cpu": "1", "memory": "1Gi"});
+    for (mut order, by, members) in [
+        (one_worker(each), SparkBy::Operator, 2),
+        (ray(), SparkBy::Operator, 6),
+        (spark(), SparkBy::Operator, 4),
+        (spark(), SparkBy::Agent, 2),
+    ] {
+        let secrets = json!([
+            {"name": "hf-token", "mountPath": "/var/run/secrets/hf"},
+            {"name": "db", "env": "DB_PASSWORD", "key": "password"},
+        ]);
+        order.spec.secrets = serde_json::from_value(secrets).unwrap();
+        let made = Manifests::of(&order, &settings(), by).unwrap();
+        let is_member = |pod: &Value| pod["containers"][0]["name"] != "ray-job-submitter";
+        let pods: Vec<Value> = pods(&made).into_iter().filter(is_member).collect();
+        assert_eq!(pods.len(), members, "{by:?}");
+        for pod in pods {
+            let volume = json!({"name": "secret-0", "secret": {"secretName": "hf-token"}});
+            assert!(pod["volumes"].as_array().unwrap().contains(&volume), "{pod:#}");
+            let mount = json!({"name": "secret-0", "mountPath": "/var/run/secrets/hf", "readOnly": true});
+            assert!(pod["containers"][0]["volumeMounts"].as_array().unwrap().contains(&mount), "{pod:#}");
+            let key = json!({"secretKeyRef": {"name": "db", "key": "password"}});
+            let variable = json!({"name": "DB_PASSWORD", "valueFrom": key});
+            assert!(pod["containers"][0]["env"].as_array().unwrap().contains(&variable), "{pod:#}");
+        }
+    }
+}
+
+#[test]
+fn pods_have_the_priority_class_that_is_set_for_what_may_be_preempted_or_not() {
+    let set = |usual: Option<&str>, firm: Option<&str>| KubernetesSettings {
+        priority_class: usual.map(str::to_owned),
+        firm_priority_class: firm.map(str::to_owned),
+        ..settings()
+    };
+    let class_of = |preemptible: bool, settings: &KubernetesSettings| {
+        let mut order = ray();
+        order.spec.preemptible = preemptible.into();
+        let classes: Vec<Value> =
+            pods(&of(&order, settings).unwrap()).iter().map(|pod| pod["priorityClassName"].clone()).collect();
+        assert!(classes.iter().all(|class| *class == classes[0]), "{classes:?}");
+        assert_eq!(classes.len(), 7, "head, workers and submitter, and samples of the first three");
+        classes[0].as_str().map(str::to_owned)
+    };
+    let both = set(Some("tidewater"), Some("tidewater-firm"));
+    assert_eq!(class_of(true, &both).as_deref(), Some("tidewater"));
+    assert_eq!(class_of(false, &both).as_deref(), Some("tidewater-firm"));
+    assert_eq!(class_of(false, &set(Some("tidewater"), None)).as_deref(), Some("tidewater"));
+    assert_eq!(class_of(true, &set(None, Some("tidewater-firm"))), None);
 }
 
 fn one_worker(worker: Value) -> LaunchOrder {

@@ -60,7 +60,7 @@ pub(super) fn shape(conf: &BTreeMap<String, String>, pod: &mut Value) {
     let Some(env) = pod["spec"]["containers"][0]["env"].as_array_mut() else { return };
     let given = under(DRIVER_ENV).filter(|(name, _)| !name.is_empty() && env.iter().all(|own| own["name"] != *name));
     let given: Vec<Value> = given.map(|(name, value)| variable(name, value)).collect();
-    env.splice(..0, given);
+    drop(env.splice(..0, given));
 }
 
 /// A file of Java properties, as Spark reads it: UTF-8, one a line.

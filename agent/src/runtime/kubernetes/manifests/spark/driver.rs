@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 
 use super::super::names::{ATTEMPT, GROUP};
-use super::super::pod::{field, variable};
+use super::super::pod::{Access, Volume, field, variable};
 use super::super::{Kind, Layout, Manifest, ManifestError};
 use super::{Application, EXECUTOR_CONTAINER, Language, Takes, conf};
 
@@ -76,17 +76,13 @@ fn driver(application: &Application<'_>) -> Result<Value, ManifestError> {
     }
     arguments.push(json!(super::literal(&spec.main)));
     arguments.extend(application.arguments());
-    pod["spec"]["volumes"] = json!([
-        {"name": "spark-conf", "configMap": {"name": application.name}},
-        {"name": "spark-local-dir-1", "emptyDir": {}},
-    ]);
+    let of = json!({"configMap": {"name": application.name}});
+    Volume { name: "spark-conf", of, path: FOLDER, access: Access::Read }.mount(&mut pod);
+    let of = json!({"emptyDir": {}});
+    Volume { name: "spark-local-dir-1", of, path: SCRATCH, access: Access::Write }.mount(&mut pod);
     let container = &mut pod["spec"]["containers"][0];
     container["args"] = json!(arguments);
     container["ports"] = json!(PORTS.map(|(name, port)| json!({"name": name, "containerPort": port})));
-    container["volumeMounts"] = json!([
-        {"name": "spark-conf", "mountPath": FOLDER, "readOnly": true},
-        {"name": "spark-local-dir-1", "mountPath": SCRATCH},
-    ]);
     conf::shape(&spec.conf, &mut pod);
     Ok(pod)
 }

@@ -8,7 +8,6 @@ pub const BUGS: &[(&str, &str)] = &[
     ("quota-off-by-one", "a pool gets one device more than its limit and its part allow"),
     ("reclaim-under-entitlement", "room is taken back from pools that hold no more than their part"),
     ("bind-into-cordoned", "a cordoned cluster takes new workloads"),
-    ("fence-the-seen", "an attempt is taken for gone by its fence though its agent is heard from and sees it"),
     ("retry-before-gone", "a lost cluster's attempts are queued again at once, while they may still run"),
 ];
 

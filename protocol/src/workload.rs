@@ -1,6 +1,7 @@
 //! What a person asks for: a Ray, Spark or batch workload. Read from YAML or JSON, checked here, stored in the log as is.
 
 mod check;
+mod secrets;
 
 use std::collections::BTreeMap;
 
@@ -10,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{DataName, GroupName, PoolName, Region, WorkloadName};
 use crate::resources::{Cpu, Gpus, Memory, Money, Resources, Span};
 use crate::sku::{self, Sku};
+
+pub use secrets::{MAX_SECRETS, SecretUse};
 
 /// The most members a gang may have.
 pub const MAX_MEMBERS: u32 = 100_000;
@@ -84,6 +87,9 @@ pub struct WorkloadSpec {
     /// With `failover`: how long its attempt goes on without word from the coordinators; left out: 5 minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover_after: Option<Span>,
+    /// Secrets of the cluster where it runs, by name, that all its members get.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
 }
 
 /// What happens to a workload while its cluster is not heard from.

@@ -7,7 +7,7 @@ use agent::runtime::Runtime;
 use agent::runtime::kubernetes::KubernetesSettings;
 use anyhow::{Context, ensure};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::{Event, Pod, ResourceQuota};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
 use protocol::control::AttemptState;
@@ -185,6 +185,7 @@ pub async fn refusals(binaries: Arc<Binaries>) -> anyhow::Result<()> {
     a_quota_of_pods(&plane.client()).await?;
     a_node_that_there_is_not(&plane.client()).await?;
     a_namespace_that_may_not_be_made(&plane.client()).await?;
+    a_secret_that_is_missing(&plane.client()).await?;
     plane.stop();
     Ok(())
 }
@@ -288,6 +289,40 @@ async fn a_namespace_that_may_not_be_made(client: &Client) -> anyhow::Result<()>
         anyhow::bail!("{end:?}")
     };
     ensure!(message.contains("no namespace absent") && message.contains("settings"), "{message}");
+    running.runtime.forget(order.attempt).await?;
+    Ok(())
+}
+
+/// The node's kubelet can't mount it, and says so: here by the test's mouth.
+async fn a_secret_that_is_missing(client: &Client) -> anyhow::Result<()> {
+    let mut order = order(16, "secrets", 1, 0)?;
+    order.spec.secrets = serde_json::from_value(json!([{"name": "hf-token", "mountPath": "/run/hf"}]))?;
+    let patience = Duration::from_secs(4);
+    let settings = KubernetesSettings { start_patience: patience, ..settings(&[("starts-after", "600s")]) };
+    let mut running = Running::new(client.clone(), settings);
+    running.runtime.recover().await?;
+    running.start(&order).await?;
+    let pods = Api::<Pod>::namespaced(client.clone(), "secrets");
+    let pod = until("its pod has a node", async || {
+        let all = pods.list(&ListParams::default()).await?.items;
+        Ok(all.into_iter().find(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())))
+    });
+    let pod = pod.await?;
+    let volumes = pod.spec.and_then(|spec| spec.volumes).unwrap_or_default();
+    let secrets: Vec<_> = volumes.into_iter().filter_map(|volume| volume.secret?.secret_name).collect();
+    ensure!(secrets == ["hf-token"], "{secrets:?}");
+    let said = "MountVolume.SetUp failed for volume \"secret-0\" : secret \"hf-token\" not found";
+    let event: Event = serde_json::from_value(json!({
+        "metadata": {"name": "said"}, "reason": "FailedMount", "message": said, "source": {"component": "kubelet"},
+        "involvedObject": {"apiVersion": "v1", "kind": "Pod", "namespace": "secrets", "name": pod.metadata.name},
+    }))?;
+    Api::<Event>::namespaced(client.clone(), "secrets").create(&PostParams::default(), &event).await?;
+    let says = |state: &AttemptState| matches!(state, AttemptState::Starting { waiting_for } if waiting_for.contains("secret \"hf-token\" not found"));
+    running.until(order.attempt, "the missing Secret is named", says).await?;
+    let end = running.end(order.attempt).await?;
+    let AttemptState::Failed { class: FailureClass::User, message, .. } = &end else { anyhow::bail!("{end:?}") };
+    ensure!(message.contains("\"hf-token\" not found"), "{message}");
+    nothing_left(client, order.attempt).await?;
     running.runtime.forget(order.attempt).await?;
     Ok(())
 }

@@ -1,13 +1,16 @@
 //! RayJobs and SparkApplications against their operators' own definitions: what is made is taken as it is, every field, and goes again. The
-//! operators themselves do not run here: their words are written by the test.
+//! operators themselves do not run here: their words are written by the test. Before that a Spark application where there is no operator,
+//! whose driver the test plays.
 
 use std::sync::Arc;
 
 use agent::runtime::Runtime;
 use anyhow::{Context, ensure};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
+use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use protocol::control::{AttemptState, LaunchOrder};
 use protocol::errors::FailureClass;
 use protocol::workload::Framework;
@@ -21,7 +24,8 @@ pub async fn kinds(binaries: Arc<Binaries>) -> anyhow::Result<()> {
     let plane = plane(&binaries, dir.path(), 1).await?;
     let client = plane.client();
     let missing = frameworks(&client).await;
-    ensure!(missing == [Some(true), Some(true), None], "{missing:?}");
+    ensure!(missing == [Some(true), None, None], "{missing:?}");
+    without_spark_operator(&client).await?;
     plane.serve(&binaries.operators_resources()?).await?;
     until("the kinds are known", async || Ok(frameworks(&client).await.iter().all(Option::is_none).then_some(())))
         .await?;
@@ -84,17 +88,95 @@ async fn ray_succeeds(client: &Client) -> anyhow::Result<()> {
     gone(client, &kind).await
 }
 
-async fn spark_fails(client: &Client) -> anyhow::Result<()> {
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("sparkoperator.k8s.io", "v1beta2", "SparkApplication"));
-    let spec = json!({"spark": {"image": "registry/spark:4", "main": "local:///opt/pi.py", "driver": {"cpu": "1", "memory": "1Gi"},
-        "executors": {"name": "executors", "count": 1, "cpu": "1", "memory": "1Gi"}}});
-    let order = of(32, "spark", spec, ["driver", "executors"])?;
+/// With one driver and one executor.
+fn spark(uid: u128, namespace: &str) -> anyhow::Result<LaunchOrder> {
+    let each = json!({"cpu": "1", "memory": "1Gi"});
+    let executors = json!({"name": "executors", "count": 1, "cpu": "1", "memory": "1Gi"});
+    let spec =
+        json!({"image": "registry/spark:4", "main": "local:///opt/pi.py", "driver": each, "executors": executors});
+    of(uid, namespace, json!({"spark": spec}), ["driver", "executors"])
+}
+
+/// As the owner of a namespace lets Spark's drivers make executors there.
+async fn drivers_may(client: &Client, namespace: &str) -> anyhow::Result<()> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    accounts.create(&Default::default(), &serde_json::from_value(json!({"metadata": {"name": "spark"}}))?).await?;
+    let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), namespace);
+    let binding = json!({
+        "metadata": {"name": "spark"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+        "subjects": [{"kind": "ServiceAccount", "name": "spark", "namespace": namespace}],
+    });
+    bindings.create(&Default::default(), &serde_json::from_value(binding)?).await?;
+    Ok(())
+}
+
+/// The agent makes the driver; the test makes the executor as the driver would, from the template that it finds.
+async fn without_spark_operator(client: &Client) -> anyhow::Result<()> {
+    let order = spark(33, "bare")?;
+    let mut running = Running::new(client.clone(), settings(&[("runs-for", "600s")]));
+    running.runtime.recover().await?;
+    running.start(&order).await?;
+    running
+        .until(order.attempt, "the missing right is named", |state| {
+            matches!(state, AttemptState::Starting { waiting_for } if waiting_for.contains("account spark may not create pods"))
+        })
+        .await?;
+    drivers_may(client, "bare").await?;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "bare");
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "bare");
+    let of_attempt = ListParams::default().labels(&format!("tidewater.dev/attempt={}", order.attempt));
+    let driver =
+        until("the driver is made", async || Ok(pods.list(&of_attempt).await?.items.into_iter().next())).await?;
+    let name = driver.metadata.name.clone().context("it has a name")?;
+    let properties = maps.list(&of_attempt).await?.items.into_iter().next().and_then(|map| map.data);
+    let properties = properties.context("it has properties")?;
+    ensure!(properties["spark.properties"].contains(&format!("spark.kubernetes.driver.pod.name={name}\n")));
+    running
+        .until(order.attempt, "it waits for its executor", |state| {
+            matches!(state, AttemptState::Starting { waiting_for } if waiting_for.starts_with("0 of 1 executors up"))
+        })
+        .await?;
+    // The next agent finds what this one made, whatever operators came meanwhile.
+    drop(running);
     let mut running = Running::new(client.clone(), settings(&[]));
     running.runtime.recover().await?;
-    // The driver's account is the cluster's to make; without it the pod is not taken.
+    let mut executor: Pod = serde_json::from_str(&properties["executor.yaml"])?;
+    executor.metadata.name = Some(name.replace("-driver", "-exec-1"));
+    executor.metadata.owner_references = Some(vec![driver.owner_ref(&()).context("a pod owns")?]);
+    pods.create(&Default::default(), &executor).await?;
+    running.until(order.attempt, "driver and executor run", |state| *state == AttemptState::Running).await?;
+    running.runtime.stop(order.attempt, 1_000).await?;
+    ensure!(running.end(order.attempt).await? == AttemptState::Stopped);
+    nothing_left(client, order.attempt).await?;
+    let maps = maps.list(&of_attempt).await?.items.len();
+    ensure!(maps == 0, "{maps} config maps are left");
+    running.runtime.forget(order.attempt).await?;
+    ends_as_its_driver_does(client).await
+}
+
+async fn ends_as_its_driver_does(client: &Client) -> anyhow::Result<()> {
+    let order = spark(34, "bare")?;
+    let mut running = Running::new(client.clone(), settings(&[("runs-for", "1s"), ("exit-code", "5")]));
+    running.runtime.recover().await?;
+    running.start(&order).await?;
+    let end = running.end(order.attempt).await?;
+    let AttemptState::Failed { class: FailureClass::User, message, exit_code: Some(5) } = &end else {
+        anyhow::bail!("{end:?}")
+    };
+    ensure!(message.contains("spark-kubernetes-driver"), "{message}");
+    nothing_left(client, order.attempt).await?;
+    running.runtime.forget(order.attempt).await?;
+    Ok(())
+}
+
+async fn spark_fails(client: &Client) -> anyhow::Result<()> {
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("sparkoperator.k8s.io", "v1beta2", "SparkApplication"));
+    let order = spark(32, "spark")?;
+    let mut running = Running::new(client.clone(), settings(&[]));
+    running.runtime.recover().await?;
     make_namespace(client, "spark").await?;
-    let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::namespaced(client.clone(), "spark");
-    accounts.create(&Default::default(), &serde_json::from_value(json!({"metadata": {"name": "spark"}}))?).await?;
+    drivers_may(client, "spark").await?;
     running.start(&order).await?;
     let failed =
         json!({"driverInfo": {}, "applicationState": {"state": "FAILED", "errorMessage": "driver container failed"}});

@@ -39,6 +39,15 @@ pub struct KubernetesArgs {
     /// The resource of which one unit is a share of a GPU, such as nvidia.com/gpu.shared; left out: shares are refused
     #[arg(long, requires = "kubernetes", value_name = "RESOURCE")]
     pub shared_gpu_resource: Option<String>,
+    /// The service account of Spark's drivers: it must be there in each namespace that Spark runs in, and may make and delete pods there
+    #[arg(long, requires = "kubernetes", value_name = "NAME", default_value = "spark")]
+    pub spark_service_account: String,
+    /// The priority class of all pods that are made, by which the cluster's own scheduler ranks them; left out: the cluster's default
+    #[arg(long, requires = "kubernetes", value_name = "NAME")]
+    pub priority_class: Option<String>,
+    /// The priority class of the pods of workloads that may not be preempted; left out: as --priority-class says
+    #[arg(long, requires = "kubernetes", value_name = "NAME")]
+    pub firm_priority_class: Option<String>,
     /// An annotation of every pod that is made; once for each
     #[arg(long = "pod-annotation", requires = "kubernetes", value_name = "NAME=VALUE")]
     pub pod_annotations: Vec<Annotation>,
@@ -113,6 +122,9 @@ impl KubernetesArgs {
                 Pull::Never => PullPolicy::Never,
             }),
             shared_gpu_resource: self.shared_gpu_resource.clone(),
+            spark_service_account: self.spark_service_account.clone(),
+            priority_class: self.priority_class.clone(),
+            firm_priority_class: self.firm_priority_class.clone(),
             pod_annotations: self.pod_annotations.iter().map(|a| (a.name.clone(), a.value.clone())).collect(),
             log_folder: data_dir.map(|folder| folder.join("logs")),
             ..KubernetesSettings::new(cluster.clone())

@@ -17,7 +17,7 @@ use protocol::resources::{Cpu, Gpus, Memory, Money, Resources, Span};
 use protocol::sku::Sku;
 use protocol::workload::{
     BatchSpec, DataNeed, Dependency, Framework, GroupSpec, HeadSpec, PlacementSpec, RaySpec, RegionSpec, RetrySpec,
-    SparkSpec, Spread, WorkloadSpec,
+    SecretUse, SparkSpec, Spread, WorkloadSpec,
 };
 
 fn attempt() -> AttemptId {
@@ -68,6 +68,10 @@ pub fn specs() -> Vec<(&'static str, WorkloadSpec)> {
         expected_duration: Some(Span(6 * 3_600_000)),
         idle_timeout: Some(Span(1_800_000)),
         ttl_after_finished: Some(Span(86_400_000)),
+        secrets: vec![
+            SecretUse { name: "hf".into(), mount_path: Some("/run/hf".into()), env: None, key: None },
+            SecretUse { name: "hf".into(), mount_path: None, env: Some("HF".into()), key: Some("token".into()) },
+        ],
         ..WorkloadSpec::default()
     };
     let spark = WorkloadSpec {

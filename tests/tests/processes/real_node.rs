@@ -1,5 +1,5 @@
-//! Ray, Spark and batch through a coordinator and an agent on a node that really runs containers, under the real operators; beside it a
-//! cluster that kwok plays. Each computes something whose answer is known, and says it in its log, also once its pods are gone.
+//! Ray, Spark and batch through a coordinator and an agent on a node that really runs containers, under the real operators, and Spark once
+//! more without its operator; beside it a cluster that kwok plays. Each computes something whose answer is known, and says it in its log, also once its pods are gone.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use testbed::{Component, ControlPlane, Image, Images, NodeSettings, Settings, no
 use super::api::{phase, text};
 use super::federation::{CLUSTERS, Federation};
 use super::planes::{made, programs, runtime, with_h100_nodes};
+use super::program::{Program, Ran};
 use super::world::{PATIENCE, World, wait_for};
 use crate::Done;
 
@@ -53,37 +54,29 @@ pub fn frameworks(world: &World) -> anyhow::Result<Done> {
         federation.api.submit(&workload(name, spec))?;
         followers.push(world.start(name, &["--server", &servers, "logs", "--follow", name])?);
     }
+    // Its pods are on their node, and can't begin.
+    wait_for("the missing Secret to be named", PATIENCE, || {
+        Ok(ask(&["why", "batch"])?.with_code(0)?.out.contains("\"answer\" not found").then_some(()))
+    })?;
+    runtime.block_on(make_answer(&planes[0].client()))?;
     // While they run: what kept logs have not.
     let worker = |name: &str, number: &str| ask(&["logs", "--follow", "--attempt", "1", "--worker", number, name]);
     let second = worker("batch", "1")?.with_code(0)?.out;
     ensure!(second.contains("w-1 is done") && !second.contains("w-0"), "the log of worker 1 is {second}");
     worker("batch", "2")?.with_code(3)?.says("has workers 0 to 1")?;
-    let mut waits = WHOLE;
-    for ((name, _, says), mut follower) in workloads().into_iter().zip(followers) {
-        let ended = wait_for(&format!("the end of {name}"), waits, || {
-            let workload = federation.api.workloads()?.remove(name).context("it is not there")?;
-            match &*phase(&workload) {
-                "Succeeded" => Ok(Some(workload)),
-                "Failed" | "Unknown" => bail!("{workload:#}"),
-                _ => Ok(None),
-            }
-        });
-        let ended = ended.with_context(|| ask(&["describe", name]).map(|ran| ran.out).unwrap_or_default())?;
-        waits = WHOLE.saturating_sub(began.elapsed());
-        let attempts = ended["status"]["attempts"].as_array().cloned().unwrap_or_default();
-        ensure!(attempts.len() == 1 && text(&attempts[0]["cluster"]) == CLUSTERS[0], "{ended:#}");
-        eprintln!("    {name} has succeeded {:.1} s after the first was submitted", began.elapsed().as_secs_f64());
-        let status = follower.until_ended(PATIENCE)?;
-        ensure!(status.success(), "the follower of {name} ended with {status}: {}", follower.err());
-        let followed = follower.out();
-        // Its pods are gone.
-        let kept = ask(&["logs", name])?.with_code(0)?.out;
-        for line in says {
-            for (what, log) in [("followed", &followed), ("kept", &kept)] {
-                ensure!(log.contains(line), "the {what} log of {name} has no {line:?}: {log}");
-            }
-        }
+    let scene = Scene { federation: &federation, ask: &ask, began };
+    for ((name, _, says), follower) in workloads().into_iter().zip(followers) {
+        scene.succeeds(name, &says, follower)?;
     }
+    // The same where no operator submits it.
+    runtime.block_on(forget_spark_applications(&planes[0].client()))?;
+    let (_, spec, says) = workloads().into_iter().next_back().context("the last is Spark's")?;
+    federation.api.submit(&workload("alone", spec))?;
+    let follower = world.start("alone", &["--server", &servers, "logs", "--follow", "alone"])?;
+    scene.succeeds("alone", &says, follower)?;
+    let pods = made(&planes[0], "create", "pods")?.into_iter().map(|entry| entry.name);
+    let drivers: Vec<String> = pods.filter(|name| name.ends_with("-driver")).collect();
+    ensure!(drivers.len() == 2 && drivers[1].starts_with("alone-1-"), "drivers: {drivers:?}");
     for plane in &planes {
         runtime.block_on(nothing_left(&plane.client()))?;
         for resource in ["jobs", "rayjobs", "sparkapplications"] {
@@ -99,8 +92,65 @@ pub fn frameworks(world: &World) -> anyhow::Result<Done> {
     Ok(Done::Holds)
 }
 
-/// Each with what its log must say. Ray and Spark can run in the one cluster only whose operators are there; both together are more than
-/// its node has room for.
+struct Scene<'a, F> {
+    federation: &'a Federation<'a>,
+    ask: &'a F,
+    began: Instant,
+}
+
+impl<F: Fn(&[&str]) -> anyhow::Result<Ran>> Scene<'_, F> {
+    /// In the first cluster at its first attempt, with these lines in its log: as it was followed, and as it is kept.
+    fn succeeds(&self, name: &str, says: &[&str], mut follower: Program) -> anyhow::Result<()> {
+        let waits = WHOLE.saturating_sub(self.began.elapsed());
+        let ended = wait_for(&format!("the end of {name}"), waits, || {
+            let workload = self.federation.api.workloads()?.remove(name).context("it is not there")?;
+            match &*phase(&workload) {
+                "Succeeded" => Ok(Some(workload)),
+                "Failed" | "Unknown" => bail!("{workload:#}"),
+                _ => Ok(None),
+            }
+        });
+        let ended = ended.with_context(|| (self.ask)(&["describe", name]).map(|ran| ran.out).unwrap_or_default())?;
+        let attempts = ended["status"]["attempts"].as_array().cloned().unwrap_or_default();
+        ensure!(attempts.len() == 1 && text(&attempts[0]["cluster"]) == CLUSTERS[0], "{ended:#}");
+        eprintln!("    {name} has succeeded {:.1} s after the first was submitted", self.began.elapsed().as_secs_f64());
+        let status = follower.until_ended(PATIENCE)?;
+        ensure!(status.success(), "the follower of {name} ended with {status}: {}", follower.err());
+        let followed = follower.out();
+        // Its pods are gone.
+        let kept = (self.ask)(&["logs", name])?.with_code(0)?.out;
+        for line in says {
+            for (what, log) in [("followed", &followed), ("kept", &kept)] {
+                ensure!(log.contains(line), "the {what} log of {name} has no {line:?}: {log}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// From here on the cluster is one without the Spark operator, as far as anybody who asks it can see.
+async fn forget_spark_applications(client: &Client) -> anyhow::Result<()> {
+    let definition = resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    let definitions: Api<DynamicObject> = Api::all_with(client.clone(), &definition);
+    definitions.delete("sparkapplications.sparkoperator.k8s.io", &Default::default()).await?;
+    let began = Instant::now();
+    while knows_spark_applications(client).await? {
+        ensure!(began.elapsed() < PATIENCE, "the kind SparkApplication is still there");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
+}
+
+async fn knows_spark_applications(client: &Client) -> anyhow::Result<bool> {
+    match client.list_api_group_resources("sparkoperator.k8s.io/v1beta2").await {
+        Ok(known) => Ok(known.resources.iter().any(|resource| resource.name == "sparkapplications")),
+        Err(kube::Error::Api(error)) if error.code == 404 => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Each with what its log must say. Ray can run in the one cluster only whose operator is there, the others are told to; Ray and Spark
+/// together are more than its node has room for.
 fn workloads() -> [(&'static str, Value, Vec<&'static str>); 3] {
     let ray = json!({"ray": {
         "image": Image::Ray.reference(),
@@ -108,16 +158,23 @@ fn workloads() -> [(&'static str, Value, Vec<&'static str>); 3] {
         "head": {"cpu": "700m", "memory": "3Gi"},
         "workers": [{"name": "workers", "count": 2, "cpu": "400m", "memory": "2Gi"}],
     }});
-    let spark = json!({"spark": {
-        "image": Image::Spark.reference(),
-        "main": "local:///opt/tidewater/squares.py",
-        "arguments": ["1000", "2"],
-        "driver": {"cpu": "700m", "memory": "1Gi"},
-        "executors": {"name": "executors", "count": 2, "cpu": "400m", "memory": "1Gi"},
-    }});
-    let command = "echo rank $RANK of $WORLD_SIZE on $TIDEWATER_NODE; sleep 5; echo \"$TIDEWATER_MEMBER is done\"";
+    let spark = json!({
+        "placement": {"regions": {"require": ["eu"]}},
+        "spark": {
+            "image": Image::Spark.reference(),
+            "main": "local:///opt/tidewater/squares.py",
+            "arguments": ["1000", "2"],
+            "driver": {"cpu": "700m", "memory": "1Gi"},
+            "executors": {"name": "executors", "count": 2, "cpu": "400m", "memory": "1Gi"},
+        },
+    });
+    let command = "echo rank $RANK of $WORLD_SIZE on $TIDEWATER_NODE; sleep 5; \
+                   echo \"$TIDEWATER_MEMBER is done with $(cat /run/answer/number) and $NUMBER\"";
     let batch = json!({
         "placement": {"regions": {"require": ["eu"]}},
+        "secrets": [
+            {"name": "answer", "mountPath": "/run/answer"}, {"name": "answer", "env": "NUMBER", "key": "number"},
+        ],
         "batch": {
             "image": Image::Batch.reference(),
             "command": ["sh", "-c", command],
@@ -125,7 +182,7 @@ fn workloads() -> [(&'static str, Value, Vec<&'static str>); 3] {
         },
     });
     [
-        ("batch", batch, vec!["w-0 | rank 0 of 2 on ", "w-1 | rank 1 of 2 on ", "w-1 | w-1 is done"]),
+        ("batch", batch, vec!["w-0 | rank 0 of 2 on ", "w-1 | rank 1 of 2 on ", "w-1 | w-1 is done with 42 and 42"]),
         ("ray", ray, vec![RAY_ANSWER]),
         ("spark", spark, vec!["SUM 332833500 EXECUTORS 2"]),
     ]
@@ -142,7 +199,15 @@ fn resource(group: &str, version: &str, kind: &str) -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
 }
 
-/// As whoever set up the Spark operator in that cluster gave them leave.
+/// The Secret that the batch workload names.
+async fn make_answer(client: &Client) -> anyhow::Result<()> {
+    let secret = json!({"metadata": {"name": "answer"}, "stringData": {"number": "42"}});
+    let secrets: Api<DynamicObject> = Api::namespaced_with(client.clone(), "default", &resource("", "v1", "Secret"));
+    secrets.create(&Default::default(), &serde_json::from_value(secret)?).await?;
+    Ok(())
+}
+
+/// As whoever owns the namespace gave them leave.
 async fn drivers_may_make_executors(client: &Client) -> anyhow::Result<()> {
     let objects = [
         (resource("", "v1", "ServiceAccount"), json!({"metadata": {"name": "spark"}})),

@@ -233,7 +233,14 @@ impl Scene<'_> {
         let account = json!({
             "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "spark", "namespace": "sparks"},
         });
-        self.kubectl.give(&["create", "-f", "-"], &[namespace("crowded"), quota, namespace("sparks"), account])?;
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": {"name": "spark", "namespace": "sparks"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+            "subjects": [{"kind": "ServiceAccount", "name": "spark", "namespace": "sparks"}],
+        });
+        let given = [namespace("crowded"), quota, namespace("sparks"), account, binding];
+        self.kubectl.give(&["create", "-f", "-"], &given)?;
         self.until("the quota to be counted", || {
             let quota = self.kubectl.get(&["resourcequota", "few", "--namespace", "crowded"])?;
             Ok(quota["status"]["used"].is_object().then_some(()))

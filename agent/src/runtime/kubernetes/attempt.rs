@@ -13,15 +13,15 @@ use tokio::time::Instant;
 
 use super::calls::{CallError, Meaning};
 use super::ending::{self, Ending};
-use super::manifests::Manifests;
+use super::manifests::{Manifests, SparkBy};
 use super::record::{Kept, Launch, Outcome, Record};
-use super::{Handle, Inner, failure, following, launching};
+use super::{Handle, Inner, failure, following, frameworks, launching};
 use crate::kube::Backoff;
 
 /// Between the polite and the hard end of what is left of an attempt that ended by itself.
 const END_GRACE_MS: u64 = 5_000;
 /// How long what an API server refuses as it starts, or in a namespace that is new, is asked again.
-const SOON: Duration = Duration::from_secs(30);
+pub(super) const SOON: Duration = Duration::from_secs(30);
 
 /// How a task finds its attempt.
 pub(super) enum Begin {
@@ -58,7 +58,7 @@ impl Task {
                 let place = record.order.as_ref().map_or(Place::default(), Place::of);
                 let ending = match (record.outcome, record.order) {
                     (Some(outcome), _) => Ending { outcome, grace_ms: END_GRACE_MS },
-                    (None, Some(order)) => self.live(&order, Life::Found).await,
+                    (None, Some(order)) => self.live(&order, Life::Found(record.spark_by)).await,
                     (None, None) => self.nothing(),
                 };
                 (place, ending)
@@ -86,37 +86,61 @@ impl Task {
     }
 
     /// Up to how it ended.
-    async fn carry_out(&self, order: &LaunchOrder, mut life: Life<'_>) -> AttemptState {
-        let manifests = match Manifests::of(order, &self.inner.settings) {
-            Ok(manifests) => manifests,
-            Err(error) => return failed(FailureClass::User, error.to_string()),
-        };
-        // Counted until everything is made: an agent that is stopped waits for it a little.
-        let under_way = matches!(life, Life::New(_)).then(|| UnderWay::new(&self.inner.launching));
-        if let Life::New(launch) = life {
-            match self.take(launch).await {
-                Taken::Mine => {}
-                Taken::Before(Record { outcome: Some(outcome), .. }) => return outcome.state,
-                Taken::Before(_) => life = Life::Found,
-                Taken::Never(state) => return state,
-            }
-            // From here on it has a record: it can be told to others, who will not order it again.
-            self.inner.emit(self.attempt, &self.handle, AttemptState::Accepted).await;
-        }
-        let there = match life {
-            Life::New(_) => launching::launch(self, &manifests).await,
-            Life::Found => launching::find(self, &manifests).await,
-        };
-        drop(under_way);
-        match there {
-            Ok(()) => following::follow(self, &manifests).await,
+    async fn carry_out(&self, order: &LaunchOrder, life: Life<'_>) -> AttemptState {
+        match self.begin(order, life).await {
+            Ok(manifests) => following::follow(self, &manifests).await,
             Err(state) => state,
         }
     }
 
+    /// Up to where all its objects are there. The error is the state in which it ends instead.
+    async fn begin(&self, order: &LaunchOrder, life: Life<'_>) -> Result<Manifests, AttemptState> {
+        let launch = match life {
+            Life::New(launch) => launch,
+            Life::Found(spark_by) => return self.find(order, spark_by).await,
+        };
+        // Counted until everything is made: an agent that is stopped waits for it a little.
+        let _under_way = UnderWay::new(&self.inner.launching);
+        let spark_by = match order.spec.framework() {
+            Ok(Framework::Spark) => frameworks::spark_by(self).await?,
+            _ => SparkBy::default(),
+        };
+        let manifests = self.lay_out(order, spark_by)?;
+        match self.take(launch, spark_by).await {
+            Taken::Mine => {
+                self.accepted().await;
+                launching::launch(self, &manifests).await?;
+                Ok(manifests)
+            }
+            Taken::Before(Record { outcome: Some(outcome), .. }) => Err(outcome.state),
+            Taken::Before(record) => {
+                self.accepted().await;
+                self.find(order, record.spark_by).await
+            }
+            Taken::Never(state) => Err(state),
+        }
+    }
+
+    /// What another runtime made of it.
+    async fn find(&self, order: &LaunchOrder, spark_by: SparkBy) -> Result<Manifests, AttemptState> {
+        let manifests = self.lay_out(order, spark_by)?;
+        launching::find(self, &manifests).await?;
+        Ok(manifests)
+    }
+
+    fn lay_out(&self, order: &LaunchOrder, spark_by: SparkBy) -> Result<Manifests, AttemptState> {
+        let manifests = Manifests::of(order, &self.inner.settings, spark_by);
+        manifests.map_err(|error| failed(FailureClass::User, error.to_string()))
+    }
+
+    /// From here on it has a record: it can be told to others, who will not order it again.
+    async fn accepted(&self) {
+        self.inner.emit(self.attempt, &self.handle, AttemptState::Accepted).await;
+    }
+
     /// Makes the record. From then on the attempt is this runtime's, and nobody else's, to begin.
-    async fn take(&self, launch: &Launch) -> Taken {
-        let record = Record::of(launch, &self.inner.life);
+    async fn take(&self, launch: &Launch, spark_by: SparkBy) -> Taken {
+        let record = Record::of(launch, spark_by, &self.inner.life);
         let mut backoff = Backoff::new();
         loop {
             let error = match self.inner.records.create(&record).await {
@@ -202,7 +226,7 @@ impl Task {
 #[derive(Debug, Clone, Copy)]
 enum Life<'a> {
     New(&'a Launch),
-    Found,
+    Found(SparkBy),
 }
 
 /// A launch that is under way, for as long as it lives.

@@ -1,6 +1,6 @@
 //! Whose failure a pod's end is, and what is said of it. Pure.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod, PodCondition};
 use protocol::control::AttemptState;
 use protocol::errors::FailureClass;
 
@@ -77,6 +77,23 @@ pub(super) fn of_pod(pod: &Pod) -> Option<AttemptState> {
         "Error" | "" => user(format!("container {container} of pod {name}{on} exited with {code}{more}"), code),
         _ => user(format!("container {container} of pod {name}{on} exited with {code} ({reason}){more}"), code),
     })
+}
+
+/// What keeps a pod's volumes from it, by the events of that pod: where its kubelet said so last. Images are fetched once they are there,
+/// so that one that failed at first is forgotten as soon as that begins.
+pub(super) fn of_volumes(events: Vec<Event>) -> Option<(FailureClass, String)> {
+    const FAILED: &str = "FailedMount";
+    let is_kubelets = |event: &Event| {
+        let component = event.source.as_ref().and_then(|source| source.component.as_deref());
+        component.or(event.reporting_component.as_deref()) == Some("kubelet")
+    };
+    let failed = |event: &Event| event.reason.as_deref() == Some(FAILED);
+    let all = events.into_iter().filter(is_kubelets);
+    let last = all.max_by_key(|event| (event.last_timestamp.as_ref().map(|at| at.0), !failed(event)))?;
+    let said = last.message.clone().filter(|_| failed(&last))?;
+    // What the workload names and is not there; anything else is between the node and its storage.
+    let missing = said.contains("not found") || said.contains("non-existent");
+    Some((if missing { FailureClass::User } else { FailureClass::Infrastructure }, said))
 }
 
 /// The end of the program's own fault.

@@ -10,7 +10,7 @@ use protocol::errors::FailureClass;
 use tokio::time::Instant;
 
 use super::attempt::{Task, failed};
-use super::failure::infrastructure;
+use super::failure::{self, infrastructure};
 use super::kinds::Kind;
 use super::launching::look;
 use super::manifests::{Manifest, Manifests};
@@ -21,7 +21,7 @@ use super::seen::{Objects, Thing};
 const WORDS_APART: Duration = Duration::from_secs(2);
 /// Between two looks for an object that no watch has told of.
 const LOOKS_APART: Duration = Duration::from_secs(1);
-/// The longest time between two questions why pods are not made.
+/// The longest time between two questions why pods are not made, or don't begin.
 const SELDOM: Duration = Duration::from_secs(60);
 /// What changes at once is looked at once.
 const GATHER: Duration = Duration::from_millis(20);
@@ -37,7 +37,7 @@ pub(super) async fn follow(task: &Task, manifests: &Manifests) -> AttemptState {
     loop {
         changes.borrow_and_update();
         let mut objects = task.inner.seen.objects(task.attempt);
-        let unseen: Vec<&Manifest> = manifests.owners().filter(|m| objects.owner(m.kind, &m.name).is_none()).collect();
+        let unseen: Vec<&Manifest> = manifests.owners().filter(|m| !objects.has(m.kind, &m.name)).collect();
         let mut pause = task.inner.settings.look_every;
         if !unseen.is_empty() {
             pause = LOOKS_APART;
@@ -58,9 +58,9 @@ pub(super) async fn follow(task: &Task, manifests: &Manifests) -> AttemptState {
             // Members that go after all were up are the framework's to replace, or its end.
             Progress::Starting { .. } if up => {}
             Progress::Starting { mut waiting_for, mut stuck } => {
-                if let Some((class, said)) = refusals.look(task, manifests, &objects).await {
+                for (class, said) in refusals.look(task, manifests, &objects).await {
                     waiting_for = format!("{waiting_for}: {said}");
-                    stuck = Some(*class);
+                    stuck = Some(class);
                 }
                 stuck_since = stuck.map(|class| match stuck_since {
                     Some((before, since)) if before == class => (class, since),
@@ -100,43 +100,79 @@ async fn see(task: &Task, manifests: &Manifests, unseen: &[&Manifest]) -> Result
     Ok(())
 }
 
-/// Why pods are not made, as it was last heard.
+/// Why pods are not made or don't begin, as it was last heard.
 struct Refusals {
+    /// Of pods that are not made.
+    unmade: Asked,
+    /// Of one that is on its node.
+    unbegun: Asked,
+}
+
+impl Refusals {
+    fn new(pause: Duration) -> Self {
+        Self { unmade: Asked::new(pause), unbegun: Asked::new(pause) }
+    }
+
+    async fn look(&mut self, task: &Task, manifests: &Manifests, objects: &Objects) -> Vec<(FailureClass, String)> {
+        let wanted: u32 = manifests.members.values().sum();
+        let unmade = objects.pods.len() < wanted as usize;
+        let unmade = self.unmade.ask(unmade, || refused_pods(task, manifests)).await;
+        let waits = progress::waits_on_its_node(objects);
+        let unbegun = self.unbegun.ask(waits.is_some(), || unmounted(task, manifests, waits.unwrap_or_default())).await;
+        unmade.into_iter().chain(unbegun).collect()
+    }
+}
+
+/// A question that is asked now and then, ever more seldom: thousands may have it at once.
+struct Asked {
     heard: Option<(FailureClass, String)>,
     ask_at: Instant,
     pause: Duration,
 }
 
-impl Refusals {
+impl Asked {
     fn new(pause: Duration) -> Self {
         Self { heard: None, ask_at: Instant::now() + pause, pause }
     }
 
-    /// Asks now and then, ever more seldom: thousands of Jobs may wait for their pods at once.
-    async fn look(&mut self, task: &Task, manifests: &Manifests, objects: &Objects) -> Option<&(FailureClass, String)> {
-        let wanted: u32 = manifests.members.values().sum();
-        if objects.pods.len() >= wanted as usize {
+    /// What was heard last, while it is a question at all.
+    async fn ask<F>(&mut self, open: bool, question: impl FnOnce() -> F) -> Option<(FailureClass, String)>
+    where
+        F: Future<Output = Option<(FailureClass, String)>>,
+    {
+        if !open {
             self.heard = None;
         } else if Instant::now() >= self.ask_at {
-            self.heard = refused_pods(task, manifests).await;
+            self.heard = question().await;
             self.ask_at = Instant::now() + self.pause;
             self.pause = (self.pause * 2).min(SELDOM.max(self.pause));
         }
-        self.heard.as_ref()
+        self.heard.clone()
     }
 }
 
 /// Why the controller of Jobs makes no pods: it says so in events only.
 async fn refused_pods(task: &Task, manifests: &Manifests) -> Option<(FailureClass, String)> {
-    let calls = &task.inner.calls;
-    let events: Api<Event> = Api::namespaced(calls.client(), &manifests.namespace);
-    let jobs: Vec<&Manifest> = manifests.owners().filter(|owner| owner.kind == Kind::Job).collect();
-    for job in jobs {
-        let of_job = format!("involvedObject.kind=Job,involvedObject.name={},reason=FailedCreate", job.name);
-        let listed = calls.ask(events.list(&ListParams::default().fields(&of_job))).await.ok()?;
-        let Some(said) = listed.items.into_iter().filter_map(|event| event.message).next_back() else { continue };
-        let class = if said.contains("exceeded quota") { FailureClass::Capacity } else { FailureClass::User };
-        return Some((class, said));
+    for job in manifests.owners().filter(|owner| owner.kind == Kind::Job) {
+        let said = events(task, manifests, Kind::Job, &job.name, ",reason=FailedCreate").await;
+        if let Some(said) = said.into_iter().filter_map(|event| event.message).next_back() {
+            let class = if said.contains("exceeded quota") { FailureClass::Capacity } else { FailureClass::User };
+            return Some((class, said));
+        }
     }
     None
+}
+
+/// Why a kubelet can't give a pod its volumes, such as those of a Secret that is missing: it says so in events only.
+async fn unmounted(task: &Task, manifests: &Manifests, pod: &str) -> Option<(FailureClass, String)> {
+    failure::of_volumes(events(task, manifests, Kind::Pod, pod, "").await)
+}
+
+/// What is said of an object; nothing where that can't be read.
+async fn events(task: &Task, manifests: &Manifests, kind: Kind, name: &str, more: &str) -> Vec<Event> {
+    let calls = &task.inner.calls;
+    let events: Api<Event> = Api::namespaced(calls.client(), &manifests.namespace);
+    let of_object = format!("involvedObject.kind={kind},involvedObject.name={name}{more}");
+    let listed = calls.ask(events.list(&ListParams::default().fields(&of_object))).await;
+    listed.map(|listed| listed.items).unwrap_or_default()
 }

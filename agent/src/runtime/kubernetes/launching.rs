@@ -10,9 +10,11 @@ use kube::Api;
 use kube::api::PostParams;
 use kube::core::DynamicObject;
 use protocol::control::AttemptState;
+use protocol::workload::Framework;
 
 use super::attempt::{Refusal, Task};
 use super::failure::infrastructure;
+use super::frameworks;
 use super::manifests::{CLUSTER, MANAGED_BY, MANAGER, Manifest, Manifests, attempt_of};
 
 /// Makes everything. The error is the state in which the attempt ends instead.
@@ -20,6 +22,9 @@ pub(super) async fn launch(task: &Task, manifests: &Manifests) -> Result<(), Att
     let calls = &task.inner.calls;
     let namespace = manifests.namespace.as_str();
     provide_namespace(task, namespace).await?;
+    if manifests.framework == Framework::Spark {
+        frameworks::drivers_may(task, namespace).await?;
+    }
     for manifest in manifests.objects.iter().skip(1).chain(&manifests.samples) {
         let what = format!("{} {} cannot be made in namespace {namespace}", manifest.kind, manifest.name);
         let tried = || async { calls.create(calls.turn().await, namespace, manifest, true).await };

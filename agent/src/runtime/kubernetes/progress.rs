@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::failure::{self, conditions, containers, name_of, phase};
 use super::kinds::Kind;
-use super::manifests::{GROUP, Manifests};
+use super::manifests::{DRIVER_CONTAINER, GROUP, Manifests};
 use super::seen::Objects;
 
 /// How far an attempt is.
@@ -32,6 +32,7 @@ pub(super) fn of(manifests: &Manifests, objects: &Objects) -> Progress {
     let ended = match manifests.framework {
         Framework::Batch => batch_ended(manifests, objects),
         Framework::Ray => ray_ended(manifests, objects),
+        Framework::Spark if manifests.driver().is_some() => driver_ended(manifests, objects),
         Framework::Spark => spark_ended(manifests, objects),
     };
     if let Some(state) = ended {
@@ -44,7 +45,11 @@ pub(super) fn of(manifests: &Manifests, objects: &Objects) -> Progress {
         let up = pods.iter().filter(|pod| is_up(pod)).count() as u32;
         if up < *wanted {
             let waits = pods.iter().filter(|pod| !is_up(pod)).map(|pod| why_not(pod)).max_by_key(|why| why.0.is_some());
-            let (class, why) = waits.unwrap_or((None, "pods that its controller has yet to make".to_owned()));
+            let maker = match manifests.framework {
+                Framework::Spark if group.as_str() != "driver" => "driver",
+                _ => "controller",
+            };
+            let (class, why) = waits.unwrap_or((None, format!("pods that its {maker} has yet to make")));
             stuck = stuck.or(class);
             missing.push(format!("{up} of {wanted} {group} up, waiting for {why}"));
         }
@@ -54,6 +59,7 @@ pub(super) fn of(manifests: &Manifests, objects: &Objects) -> Progress {
     }
     match manifests.framework {
         Framework::Batch => Progress::Running,
+        Framework::Spark if manifests.driver().is_some() => Progress::Running,
         Framework::Ray => match owner_text(manifests, objects, Kind::RayJob, "/status/jobDeploymentStatus").as_str() {
             "Running" | "Complete" => Progress::Running,
             said => waits(format!("KubeRay to submit the job (it says {:?})", said)),
@@ -108,6 +114,13 @@ fn why_not(pod: &Pod) -> (Option<FailureClass>, String) {
     }
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
     (None, node.map_or_else(|| format!("a node for pod {name}"), |node| format!("{node} to start pod {name}")))
+}
+
+/// A pod that has a node and whose containers have not begun, though nothing of its own says why.
+pub(super) fn waits_on_its_node(objects: &Objects) -> Option<&str> {
+    let on_node = |pod: &&Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    let waits = objects.pods.values().filter(on_node).find(|pod| phase(pod) == "Pending" && why_not(pod).0.is_none());
+    waits.map(name_of)
 }
 
 /// What stands at a place of the attempt's owner of this kind.
@@ -189,4 +202,23 @@ fn spark_ended(manifests: &Manifests, objects: &Objects) -> Option<AttemptState>
         }
         _ => None,
     }
+}
+
+/// A driver that no operator made: how its container ends, the application ends, whatever else runs in its pod.
+fn driver_ended(manifests: &Manifests, objects: &Objects) -> Option<AttemptState> {
+    let driver = objects.pods.get(&manifests.driver()?.name)?;
+    let end =
+        containers(driver).find(|c| c.name == DRIVER_CONTAINER).and_then(|c| c.state.as_ref()?.terminated.as_ref());
+    if end.is_some_and(|end| end.exit_code == 0) {
+        return Some(AttemptState::Succeeded);
+    }
+    let name = name_of(driver);
+    let taken_away = failure::holds(driver, "DisruptionTarget").is_some();
+    if (end.is_some() || phase(driver) == "Failed") && driver.metadata.deletion_timestamp.is_some() && !taken_away {
+        return Some(failure::infrastructure(format!("pod {name} was deleted by somebody else")));
+    }
+    let exited = || {
+        end.map(|end| failure::user(format!("the driver, pod {name}, exited with {}", end.exit_code), end.exit_code))
+    };
+    failure::of_pod(driver).or_else(exited)
 }

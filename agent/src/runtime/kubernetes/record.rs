@@ -13,7 +13,7 @@ use protocol::ids::{AttemptId, ClusterName, CommandNumber};
 use serde::{Deserialize, Serialize};
 
 use super::calls::{CallError, Calls};
-use super::manifests::{CLUSTER, MANAGED_BY, MANAGER};
+use super::manifests::{CLUSTER, MANAGED_BY, MANAGER, SparkBy};
 use crate::cluster::{Assignment, KnownAttempt, KnownLaunch, MemberAssignment};
 use crate::runtime::Devices;
 use crate::runtime::members::members;
@@ -40,6 +40,9 @@ pub(super) struct Record {
     /// The devices that the agent's books give its members: whichever agent comes next, they are not given to others.
     #[serde(default)]
     pub devices: Devices,
+    /// Who submits it, where it is a Spark application: what the cluster has may be otherwise later.
+    #[serde(default)]
+    pub spark_by: SparkBy,
     /// How it ended. What is left of it is to go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
@@ -47,16 +50,17 @@ pub(super) struct Record {
 
 impl Record {
     /// Of an attempt that is to be begun.
-    pub(super) fn of(launch: &Launch, creator: &str) -> Self {
+    pub(super) fn of(launch: &Launch, spark_by: SparkBy, creator: &str) -> Self {
         let Launch { number, order, devices } = launch;
         let (attempt, creator, order) = (order.attempt, creator.to_owned(), Some(order.clone()));
-        Self { attempt, creator, order, number: *number, devices: devices.clone(), outcome: None }
+        Self { attempt, creator, order, number: *number, devices: devices.clone(), spark_by, outcome: None }
     }
 
     /// Of one that ended and was never begun.
     fn without_order(attempt: AttemptId, creator: &str, outcome: &Outcome) -> Self {
         let (creator, outcome) = (creator.to_owned(), Some(outcome.clone()));
-        Self { attempt, creator, order: None, number: CommandNumber(0), devices: Devices::default(), outcome }
+        let (number, devices, spark_by) = (CommandNumber(0), Devices::default(), SparkBy::default());
+        Self { attempt, creator, order: None, number, devices, spark_by, outcome }
     }
 
     /// How it was launched, for the agent's books.

@@ -27,6 +27,14 @@ impl Objects {
         self.owners.get(&(kind, name.to_owned()))
     }
 
+    /// Whether an object is there.
+    pub(super) fn has(&self, kind: Kind, name: &str) -> bool {
+        match kind {
+            Kind::Pod => self.pods.contains_key(name),
+            kind => self.owner(kind, name).is_some(),
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.pods.is_empty() && self.owners.is_empty()
     }
@@ -40,8 +48,11 @@ pub(super) enum Thing {
 }
 
 impl Thing {
-    /// An owner: of all that it is only its status is kept.
+    /// An owner: of all that it is only its status is kept, or what is kept of a pod.
     pub(super) fn owner(kind: Kind, mut object: DynamicObject) -> Option<Self> {
+        if kind == Kind::Pod {
+            return Some(Thing::Pod(Box::new(trimmed(object.try_parse().ok()?))));
+        }
         let status = object.data.get_mut("status").map(Value::take).unwrap_or_default();
         Some(Thing::Owner(kind, object.metadata.name?, json!({"status": status})))
     }

@@ -55,6 +55,10 @@ pub struct KubernetesSettings {
     pub shared_gpu_resource: Option<String>,
     /// The service account of Spark's drivers, which may make and delete pods, services and config maps in its namespace.
     pub spark_service_account: String,
+    /// The priority class of workloads' pods, for the cluster's own scheduler; none: the cluster's default.
+    pub priority_class: Option<String>,
+    /// That of workloads that may not be preempted; none: that of the others.
+    pub firm_priority_class: Option<String>,
     /// Annotations of every pod.
     pub pod_annotations: Vec<(String, String)>,
     /// Where the logs of attempts are kept whose pods are gone; none: they go with the pods.
@@ -85,6 +89,8 @@ impl KubernetesSettings {
             pull_policy: None,
             shared_gpu_resource: None,
             spark_service_account: "spark".to_owned(),
+            priority_class: None,
+            firm_priority_class: None,
             pod_annotations: vec![],
             log_folder: None,
             log_retention: LOG_RETENTION,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::failure;
 use super::kinds::Kind;
-use super::manifests::Manifests;
+use super::manifests::{Manifests, SparkBy};
 use super::progress::{self, Progress};
 use super::seen::{Objects, Thing};
 use super::settings::KubernetesSettings;
@@ -31,7 +31,11 @@ fn batch(members: u32) -> Manifests {
 }
 
 fn made(order: LaunchOrder) -> Manifests {
-    Manifests::of(&order, &KubernetesSettings::new(ClusterName::new("c").unwrap())).unwrap()
+    made_by(order, SparkBy::Operator)
+}
+
+fn made_by(order: LaunchOrder, spark_by: SparkBy) -> Manifests {
+    Manifests::of(&order, &KubernetesSettings::new(ClusterName::new("c").unwrap()), spark_by).unwrap()
 }
 
 /// A pod of a group with this status.
@@ -103,6 +107,14 @@ fn what_a_pod_waits_for_is_in_the_words_of_who_makes_it_wait() {
     assert_eq!(text, "0 of 1 workers up, waiting for container main of pod p0 (ImagePullBackOff) no such image");
     assert_eq!(stuck, Some(FailureClass::User));
     assert_eq!(said(waiting("ContainerCreating")).1, None, "what every pod does for a moment");
+    // Why it takes longer, its node says in events only.
+    let asked = |status| {
+        let all = objects(&one, vec![pod("p0", "workers", status)], json!({}));
+        progress::waits_on_its_node(&all).map(str::to_owned)
+    };
+    assert_eq!(asked(waiting("ContainerCreating")).as_deref(), Some("p0"));
+    assert_eq!(asked(waiting("CreateContainerConfigError")), None);
+    assert_eq!(asked(running()), None);
 }
 
 #[test]
@@ -142,6 +154,28 @@ fn whose_failure_an_end_is() {
     taken["conditions"] = json!([{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]);
     assert_eq!(class(taken), Some(FailureClass::Infrastructure));
     assert!(failure::of_pod(&pod("p", "workers", running())).is_none());
+}
+
+#[test]
+fn what_a_kubelet_said_last_of_a_pods_volumes_counts() {
+    let event = |reason: &str, said: &str, at: &str| -> k8s_openapi::api::core::v1::Event {
+        serde_json::from_value(json!({
+            "metadata": {}, "involvedObject": {}, "source": {"component": "kubelet"}, "reason": reason, "message": said,
+            "lastTimestamp": at,
+        }))
+        .unwrap()
+    };
+    let missing = || event("FailedMount", "secret \"s\" not found", "2026-01-01T00:00:09Z");
+    let storage = event("FailedMount", "timed out", "2026-01-01T00:00:08Z");
+    let class = |events| failure::of_volumes(events).map(|(class, _)| class);
+    assert_eq!(class(vec![storage.clone()]), Some(FailureClass::Infrastructure));
+    assert_eq!(class(vec![missing(), storage]), Some(FailureClass::User));
+    // It has its volumes by now: a large image is not its volumes' fault.
+    assert_eq!(class(vec![missing(), event("Pulling", "Pulling image", "2026-01-01T00:00:09Z")]), None);
+    let mut scheduler = event("Scheduled", "", "2026-01-01T00:10:00Z");
+    scheduler.source = None;
+    assert_eq!(class(vec![scheduler, missing()]), Some(FailureClass::User), "of another clock");
+    assert_eq!(class(vec![]), None);
 }
 
 #[test]
@@ -186,11 +220,15 @@ fn a_ray_job_runs_once_it_is_submitted_and_ends_as_ray_says() {
     assert_eq!(class(vec![head], json!({"jobDeploymentStatus": "Running"})), FailureClass::Infrastructure);
 }
 
-#[test]
-fn a_spark_application_ends_as_its_driver_does() {
+fn spark() -> LaunchOrder {
     let spec = json!({"spark": {"image": "i", "main": "local:///m.py", "driver": {"cpu": "1", "memory": "1Gi"},
         "executors": {"name": "executors", "count": 1, "cpu": "1", "memory": "1Gi"}}});
-    let spark = made(order(spec, &[("driver", 1), ("executors", 1)]));
+    order(spec, &[("driver", 1), ("executors", 1)])
+}
+
+#[test]
+fn a_spark_application_ends_as_its_driver_does() {
+    let spark = made(spark());
     let state = |name: &str| json!({"applicationState": {"state": name, "errorMessage": "it said"}});
     let up = || vec![pod("d", "driver", running()), pod("e", "executors", running())];
     let progress = |pods: Vec<Pod>, status: Value| progress::of(&spark, &objects(&spark, pods, status));
@@ -202,6 +240,43 @@ fn a_spark_application_ends_as_its_driver_does() {
         panic!()
     };
     assert_eq!((class, exit_code), (FailureClass::User, Some(7)));
+}
+
+#[test]
+fn a_spark_driver_that_no_operator_made_runs_with_its_executors_and_ends_as_its_container_does() {
+    let spark = made_by(spark(), SparkBy::Agent);
+    let name = spark.driver().unwrap().name.clone();
+    let progress = |pods: Vec<Pod>| progress::of(&spark, &objects(&spark, pods, json!({})));
+    let driver = |mut status: Value| {
+        status["containerStatuses"][0]["name"] = json!("spark-kubernetes-driver");
+        pod(&name, "driver", status)
+    };
+    let Progress::Starting { waiting_for, .. } = progress(vec![driver(running())]) else { panic!() };
+    assert_eq!(waiting_for, "0 of 1 executors up, waiting for pods that its driver has yet to make");
+    assert_eq!(progress(vec![driver(running()), pod("e", "executors", running())]), Progress::Running);
+    let at = "2026-01-01T00:00:00Z";
+    // Executors go before their driver ends.
+    assert_eq!(progress(vec![driver(exited(0, "Completed", at))]), Progress::Ended(AttemptState::Succeeded));
+    let failed = |pod: Pod| match progress(vec![pod]) {
+        Progress::Ended(AttemptState::Failed { class, exit_code, message }) => (class, exit_code, message),
+        other => panic!("{other:?}"),
+    };
+    let (class, code, message) = failed(driver(exited(3, "Error", at)));
+    assert_eq!((class, code), (FailureClass::User, Some(3)), "{message}");
+    // A container beside the driver does not keep the application from ending.
+    let beside = |code: i32| {
+        let mut status = exited(code, "Error", at);
+        status["phase"] = json!("Running");
+        status["containerStatuses"].as_array_mut().unwrap().push(running()["containerStatuses"][0].clone());
+        driver(status)
+    };
+    assert_eq!(progress(vec![beside(0)]), Progress::Ended(AttemptState::Succeeded));
+    assert_eq!(failed(beside(4)).1, Some(4));
+    let mut deleted = driver(exited(143, "Error", at));
+    deleted.metadata.deletion_timestamp = serde_json::from_value(json!(at)).unwrap();
+    assert_eq!(failed(deleted).0, FailureClass::Infrastructure, "not the program's own failure");
+    let evicted = pod(&name, "driver", json!({"phase": "Failed", "reason": "Evicted"}));
+    assert_eq!(failed(evicted).0, FailureClass::Infrastructure);
 }
 
 #[test]

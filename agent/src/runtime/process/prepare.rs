@@ -40,6 +40,14 @@ impl Layout<'_> {
 /// Installs what the attempt needs and lays out its processes. The error is what a person reads.
 pub(super) async fn plan(inner: &Inner, record: &Record, order: &Order, progress: Progress) -> Result<Plan, String> {
     let framework = order.launch.spec.framework().map_err(|e| e.to_string())?;
+    if let Some(secret) = order.launch.spec.secrets.first() {
+        let cluster = &inner.config.cluster;
+        return Err(format!(
+            "it needs Secret {}, and {cluster} runs workloads as processes, which have none; name the Kubernetes clusters' regions in \
+             spec.placement.regions.require",
+            secret.name
+        ));
+    }
     let working_dir = order.launch.spec.working_dir.as_ref().map_or_else(|| record.path("work"), PathBuf::from);
     let layout = Layout {
         order,

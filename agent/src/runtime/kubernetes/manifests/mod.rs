@@ -14,12 +14,25 @@ use std::collections::BTreeMap;
 use protocol::control::{GroupPlacement, LaunchOrder};
 use protocol::ids::GroupName;
 use protocol::workload::{Framework, SpecError};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::kinds::Kind;
 use super::settings::KubernetesSettings;
 
 pub use names::{CLUSTER, GROUP, MANAGED_BY, MANAGER, ROLE, attempt_of, of_attempt, of_cluster};
+pub(super) use spark::DRIVER_CONTAINER;
+
+/// Who submits a Spark application.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SparkBy {
+    /// The Spark operator, from a `SparkApplication`.
+    #[default]
+    Operator,
+    /// The agent, which makes the driver's pod itself.
+    Agent,
+}
 
 /// Why an order cannot be laid out: the specification's fault, whichever cluster it goes to.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +59,16 @@ pub enum ManifestError {
         group: String,
         /// How much.
         asked: String,
+    },
+    /// A Spark property that only `spark-submit` could honour.
+    #[error(
+        "spec.spark.conf: {key} shapes the driver's pod, which this cluster's agent makes itself, for it has no Spark operator; {instead}"
+    )]
+    Conf {
+        /// The property.
+        key: String,
+        /// What to do instead.
+        instead: &'static str,
     },
     /// One and a half GPUs.
     #[error("group {group} asks for {asked} GPUs; more than one GPU goes to a member in whole devices only")]
@@ -84,9 +107,9 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    /// What an order comes to on this cluster.
-    pub fn of(order: &LaunchOrder, settings: &KubernetesSettings) -> Result<Self, ManifestError> {
-        let layout = Layout { order, settings };
+    /// What an order comes to on this cluster, where Spark applications are submitted so.
+    pub fn of(order: &LaunchOrder, settings: &KubernetesSettings, spark_by: SparkBy) -> Result<Self, ManifestError> {
+        let layout = Layout { order, settings, spark_by };
         match order.spec.framework()? {
             Framework::Batch => batch::manifests(&layout),
             Framework::Ray => ray::manifests(&layout),
@@ -94,9 +117,14 @@ impl Manifests {
         }
     }
 
-    /// Those objects whose state tells how the attempt goes.
+    /// Those objects whose state tells how the attempt goes: a pod among them is Spark's driver.
     pub fn owners(&self) -> impl Iterator<Item = &Manifest> {
-        self.objects.iter().filter(|m| Kind::OWNERS.contains(&m.kind))
+        self.objects.iter().filter(|m| m.kind == Kind::Pod || Kind::OWNERS.contains(&m.kind))
+    }
+
+    /// The pod of a Spark driver that no operator makes.
+    pub fn driver(&self) -> Option<&Manifest> {
+        self.objects.iter().find(|m| m.kind == Kind::Pod)
     }
 }
 
@@ -104,6 +132,7 @@ impl Manifests {
 struct Layout<'a> {
     order: &'a LaunchOrder,
     settings: &'a KubernetesSettings,
+    spark_by: SparkBy,
 }
 
 impl Layout<'_> {

@@ -2,7 +2,7 @@
 
 use protocol::control::GroupPlacement;
 use protocol::resources::{Gpus, Resources};
-use protocol::workload::Spread;
+use protocol::workload::{Preemptible, SecretUse, Spread};
 use serde_json::{Map, Value, json};
 
 use super::names::{ATTEMPT, GROUP};
@@ -56,6 +56,38 @@ pub(super) fn member(name: &str) -> Value {
     filled(MEMBER, name)
 }
 
+/// A volume of a pod, as Kubernetes writes what is in it, and where its container has it.
+pub(super) struct Volume<'a> {
+    pub name: &'a str,
+    pub of: Value,
+    pub path: &'a str,
+    pub access: Access,
+}
+
+/// What a container may do with a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
+impl Volume<'_> {
+    /// Gives it to a pod with one container.
+    pub(super) fn mount(mut self, pod: &mut Value) {
+        let push = |list: &mut Value, entry: Value| match list.as_array_mut() {
+            Some(list) => list.push(entry),
+            None => *list = json!([entry]),
+        };
+        self.of["name"] = json!(self.name);
+        push(&mut pod["spec"]["volumes"], self.of);
+        let mut mount = json!({"name": self.name, "mountPath": self.path});
+        if self.access == Access::Read {
+            mount["readOnly"] = json!(true);
+        }
+        push(&mut pod["spec"]["containers"][0]["volumeMounts"], mount);
+    }
+}
+
 impl Layout<'_> {
     /// What each pod of a group takes, as requests and limits alike.
     pub(super) fn resources(&self, placement: &GroupPlacement) -> Result<Value, ManifestError> {
@@ -105,9 +137,14 @@ impl Layout<'_> {
         }
         own.extend(more);
         let is_own = |name: &str| own.iter().any(|variable| variable["name"] == name);
-        let users = self.order.spec.env.iter().filter(|(name, _)| !is_own(name)).map(|(n, v)| variable(n, v));
+        let spec = &self.order.spec;
+        let users = spec.env.iter().filter(|(name, _)| !is_own(name)).map(|(n, v)| variable(n, v));
+        let secret = |use_: &SecretUse| Some((use_.env.clone()?, use_.name.clone(), use_.key.clone()?));
+        let secrets = spec.secrets.iter().filter_map(secret).filter(|(name, ..)| !is_own(name)).map(
+            |(name, secret, key)| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}),
+        );
         // A variable can be filled in only from those before it.
-        users.collect::<Vec<_>>().into_iter().chain(own).collect()
+        users.chain(secrets).collect::<Vec<_>>().into_iter().chain(own).collect()
     }
 
     /// Which nodes a group's pods may go to, and which they should.
@@ -164,7 +201,7 @@ impl Layout<'_> {
         if let Some(policy) = self.settings.pull_policy {
             main["imagePullPolicy"] = json!(policy.as_str());
         }
-        Ok(json!({
+        let mut template = json!({
             "metadata": self.pod_metadata(placement.group.as_str()),
             "spec": {
                 "restartPolicy": "Never",
@@ -175,7 +212,27 @@ impl Layout<'_> {
                 "tolerations": self.tolerations(),
                 "containers": [main],
             },
-        }))
+        });
+        self.prioritise(&mut template);
+        let files =
+            self.order.spec.secrets.iter().filter_map(|secret| Some((&secret.name, secret.mount_path.as_ref()?)));
+        for (index, (secret, path)) in files.enumerate() {
+            let (name, of) = (format!("secret-{index}"), json!({"secret": {"secretName": secret}}));
+            Volume { name: &name, of, path, access: Access::Read }.mount(&mut template);
+        }
+        Ok(template)
+    }
+
+    /// Gives a pod the priority among the cluster's own pods that is set for such workloads; the cluster's default where none is set.
+    pub(super) fn prioritise(&self, template: &mut Value) {
+        let settings = self.settings;
+        let class = match self.order.spec.preemptible {
+            Preemptible::Yes => settings.priority_class.as_ref(),
+            Preemptible::No => settings.firm_priority_class.as_ref().or(settings.priority_class.as_ref()),
+        };
+        if let Some(class) = class {
+            template["spec"]["priorityClassName"] = json!(class);
+        }
     }
 
     /// The metadata of a group's pods.

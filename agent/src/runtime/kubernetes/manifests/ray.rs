@@ -8,7 +8,7 @@ use protocol::workload::Framework;
 use serde_json::{Value, json};
 
 use super::names::{ROLE, name};
-use super::pod::Container;
+use super::pod::{Access, Container, Volume};
 use super::{Kind, Layout, Manifest, ManifestError, Manifests};
 
 /// KubeRay's own limit.
@@ -29,9 +29,8 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
     let head = layout.placement("head")?;
     // KubeRay starts Ray in the containers.
     let mut template = layout.template(head, Container::of_image("ray-head", image, "head"))?;
-    template["spec"]["volumes"] = json!([{"name": "entrypoint", "configMap": {"name": job}}]);
-    template["spec"]["containers"][0]["volumeMounts"] =
-        json!([{"name": "entrypoint", "mountPath": ENTRYPOINT_DIR, "readOnly": true}]);
+    let of = json!({"configMap": {"name": job}});
+    Volume { name: "entrypoint", of, path: ENTRYPOINT_DIR, access: Access::Read }.mount(&mut template);
     let mut samples = vec![layout.sample(&format!("{job}-head"), &template)];
     let mut head_parameters = start_parameters(head);
     head_parameters["dashboard-host"] = json!("0.0.0.0");
@@ -103,7 +102,7 @@ fn submitter(layout: &Layout<'_>, image: &str) -> Value {
     if let Some(policy) = layout.settings.pull_policy {
         container["imagePullPolicy"] = json!(policy.as_str());
     }
-    json!({
+    let mut template = json!({
         "metadata": metadata,
         "spec": {
             "restartPolicy": "Never",
@@ -112,5 +111,7 @@ fn submitter(layout: &Layout<'_>, image: &str) -> Value {
             "tolerations": layout.tolerations(),
             "containers": [container],
         },
-    })
+    });
+    layout.prioritise(&mut template);
+    template
 }

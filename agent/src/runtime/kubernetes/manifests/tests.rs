@@ -37,6 +37,10 @@ fn settings() -> KubernetesSettings {
     KubernetesSettings::new("eu-1".parse().unwrap())
 }
 
+fn of(order: &LaunchOrder, settings: &KubernetesSettings) -> Result<Manifests, ManifestError> {
+    Manifests::of(order, settings, SparkBy::Operator)
+}
+
 fn text(manifests: &Manifests) -> String {
     let objects: Vec<&Value> = manifests.objects.iter().map(|manifest| &manifest.object).collect();
     format!("{:#}\nsamples: {:?}", json!(objects), manifests.samples.iter().map(|m| &m.name).collect::<Vec<_>>())
@@ -56,11 +60,84 @@ fn batch_of_two_groups() {
     spec["pool"] = json!("research");
     spec["placement"] = json!({"spread": "nodes"});
     let order = order("llama.ft", spec, &[("train", &[("n1", 1), ("n2", 2)]), ("eval", &[("n1", 1)])]);
-    insta::assert_snapshot!(text(&Manifests::of(&order, &settings()).unwrap()));
+    insta::assert_snapshot!(text(&of(&order, &settings()).unwrap()));
 }
 
 #[test]
 fn ray_with_two_groups_of_workers() {
+    let order = ray();
+    let settings = KubernetesSettings { pull_policy: Some(PullPolicy::Never), ..settings() };
+    insta::assert_snapshot!(text(&of(&order, &settings).unwrap()));
+}
+
+fn spark() -> LaunchOrder {
+    let spec = json!({"spark": {
+        "image": "registry/spark:4", "main": "local:///opt/app/pi.py", "arguments": ["$1", "10"],
+        "conf": {"spark.sql.shuffle.partitions": "4"},
+        "driver": {"cpu": "1", "memory": "2Gi"},
+        "executors": {"name": "executors", "count": 2, "cpu": "2", "memory": "16Gi", "gpus": 1, "gpu": ["H100"]},
+    }});
+    order("pi", spec, &[("driver", &[("n1", 1)]), ("executors", &[("n1", 1), ("n2", 1)])])
+}
+
+#[test]
+fn spark_with_two_executors() {
+    let (order, settings) = (spark(), KubernetesSettings { pin: Pin::Required, ..settings() });
+    insta::assert_snapshot!(text(&of(&order, &settings).unwrap()));
+}
+
+/// Properties and template as the driver reads them.
+#[test]
+fn spark_without_its_operator() {
+    let settings = KubernetesSettings { pin: Pin::Required, pull_policy: Some(PullPolicy::Never), ..settings() };
+    let mut made = Manifests::of(&spark(), &settings, SparkBy::Agent).unwrap();
+    let data = made.objects[0].object["data"].as_object_mut().unwrap();
+    let (properties, template) = (data.remove("spark.properties").unwrap(), data.remove("executor.yaml").unwrap());
+    let template: Value = serde_json::from_str(template.as_str().unwrap()).unwrap();
+    let mut sample = made.samples[0].object.clone();
+    assert_eq!(sample["metadata"]["name"], "pi-2-6edfa6dbae-exec-1", "as Spark will call its first executor");
+    for field in ["name", "namespace"] {
+        sample["metadata"].as_object_mut().unwrap().remove(field);
+    }
+    assert_eq!(template, sample, "what is tried is what the driver will make");
+    let properties = properties.as_str().unwrap().to_owned();
+    insta::assert_snapshot!(format!("{}\n--- spark.properties\n{properties}", text(&made)));
+}
+
+#[test]
+fn a_jar_goes_to_executors_too_and_its_class_may_be_left_to_it() {
+    let mut order = spark();
+    let spec = order.spec.spark.as_mut().unwrap();
+    spec.main = "local:///opt/pi.jar".to_owned();
+    spec.conf.insert("spark.jars".to_owned(), "local:///opt/lib.jar".to_owned());
+    spec.conf.insert("spark.executor.instances".to_owned(), "900".to_owned());
+    let made = Manifests::of(&order, &settings(), SparkBy::Agent).unwrap();
+    let properties = made.objects[0].object["data"]["spark.properties"].as_str().unwrap();
+    assert!(properties.contains("\nspark.jars=local:///opt/lib.jar,local:///opt/pi.jar\n"), "{properties}");
+    assert!(properties.contains("\nspark.executor.instances=2\n"), "what was placed, no more: {properties}");
+    let container = &made.driver().unwrap().object["spec"]["containers"][0];
+    let arguments = json!([
+        "driver",
+        "--properties-file",
+        "/etc/tidewater/spark/spark.properties",
+        "local:///opt/pi.jar",
+        "$$1",
+        "10"
+    ]);
+    assert_eq!(container["args"], arguments);
+}
+
+#[test]
+fn a_property_that_nothing_would_honour_is_refused_where_there_is_no_operator() {
+    let mut order = spark();
+    let conf = &mut order.spec.spark.as_mut().unwrap().conf;
+    conf.insert("spark.kubernetes.driver.volumes.emptyDir.x.mount.path".to_owned(), "/x".to_owned());
+    assert!(of(&order, &settings()).is_ok());
+    let refused = Manifests::of(&order, &settings(), SparkBy::Agent).unwrap_err().to_string();
+    assert!(refused.contains("volumes.emptyDir.x") && refused.contains("no Spark operator"), "{refused}");
+}
+
+fn ray() -> LaunchOrder {
     let spec = json!({"ray": {
         "image": "registry/ray:2.52.1", "entrypoint": "python train.py && echo \"$DONE\"",
         "head": {"cpu": "2", "memory": "8Gi"},
@@ -69,22 +146,75 @@ fn ray_with_two_groups_of_workers() {
             {"name": "data", "count": 1, "cpu": "1500m", "memory": "4Gi"},
         ],
     }});
-    let order = order("tune", spec, &[("head", &[("n1", 1)]), ("train", &[("n1", 2)]), ("data", &[("n2", 1)])]);
-    let settings = KubernetesSettings { pull_policy: Some(PullPolicy::Never), ..settings() };
-    insta::assert_snapshot!(text(&Manifests::of(&order, &settings).unwrap()));
+    order("tune", spec, &[("head", &[("n1", 1)]), ("train", &[("n1", 2)]), ("data", &[("n2", 1)])])
+}
+
+/// The pods of every group, and the submitter.
+fn pods(made: &Manifests) -> Vec<Value> {
+    fn walk(value: &Value, found: &mut Vec<Value>) {
+        match value {
+            Value::Object(map) if map.contains_key("containers") => found.push(value.clone()),
+            Value::Object(map) => map.values().for_each(|inner| walk(inner, found)),
+            Value::Array(list) => list.iter().for_each(|inner| walk(inner, found)),
+            _ => {}
+        }
+    }
+    let mut found = vec![];
+    made.objects.iter().chain(&made.samples).for_each(|manifest| walk(&manifest.object, &mut found));
+    found
 }
 
 #[test]
-fn spark_with_two_executors() {
-    let spec = json!({"spark": {
-        "image": "registry/spark:4", "main": "local:///opt/app/pi.py", "arguments": ["$1", "10"],
-        "conf": {"spark.sql.shuffle.partitions": "4"},
-        "driver": {"cpu": "1", "memory": "2Gi"},
-        "executors": {"name": "executors", "count": 2, "cpu": "2", "memory": "16Gi", "gpus": 1, "gpu": ["H100"]},
-    }});
-    let order = order("pi", spec, &[("driver", &[("n1", 1)]), ("executors", &[("n1", 1), ("n2", 1)])]);
-    let settings = KubernetesSettings { pin: Pin::Required, ..settings() };
-    insta::assert_snapshot!(text(&Manifests::of(&order, &settings).unwrap()));
+fn every_member_gets_its_secrets_and_no_value_is_known() {
+    let each = json!({"cpu": "1", "memory": "1Gi"});
+    for (mut order, by, members) in [
+        (one_worker(each), SparkBy::Operator, 2),
+        (ray(), SparkBy::Operator, 6),
+        (spark(), SparkBy::Operator, 4),
+        (spark(), SparkBy::Agent, 2),
+    ] {
+        let secrets = json!([
+            {"name": "hf-token", "mountPath": "/var/run/secrets/hf"},
+            {"name": "db", "env": "DB_PASSWORD", "key": "password"},
+        ]);
+        order.spec.secrets = serde_json::from_value(secrets).unwrap();
+        let made = Manifests::of(&order, &settings(), by).unwrap();
+        let is_member = |pod: &Value| pod["containers"][0]["name"] != "ray-job-submitter";
+        let pods: Vec<Value> = pods(&made).into_iter().filter(is_member).collect();
+        assert_eq!(pods.len(), members, "{by:?}");
+        for pod in pods {
+            let volume = json!({"name": "secret-0", "secret": {"secretName": "hf-token"}});
+            assert!(pod["volumes"].as_array().unwrap().contains(&volume), "{pod:#}");
+            let mount = json!({"name": "secret-0", "mountPath": "/var/run/secrets/hf", "readOnly": true});
+            assert!(pod["containers"][0]["volumeMounts"].as_array().unwrap().contains(&mount), "{pod:#}");
+            let key = json!({"secretKeyRef": {"name": "db", "key": "password"}});
+            let variable = json!({"name": "DB_PASSWORD", "valueFrom": key});
+            assert!(pod["containers"][0]["env"].as_array().unwrap().contains(&variable), "{pod:#}");
+        }
+    }
+}
+
+#[test]
+fn pods_have_the_priority_class_that_is_set_for_what_may_be_preempted_or_not() {
+    let set = |usual: Option<&str>, firm: Option<&str>| KubernetesSettings {
+        priority_class: usual.map(str::to_owned),
+        firm_priority_class: firm.map(str::to_owned),
+        ..settings()
+    };
+    let class_of = |preemptible: bool, settings: &KubernetesSettings| {
+        let mut order = ray();
+        order.spec.preemptible = preemptible.into();
+        let classes: Vec<Value> =
+            pods(&of(&order, settings).unwrap()).iter().map(|pod| pod["priorityClassName"].clone()).collect();
+        assert!(classes.iter().all(|class| *class == classes[0]), "{classes:?}");
+        assert_eq!(classes.len(), 7, "head, workers and submitter, and samples of the first three");
+        classes[0].as_str().map(str::to_owned)
+    };
+    let both = set(Some("tidewater"), Some("tidewater-firm"));
+    assert_eq!(class_of(true, &both).as_deref(), Some("tidewater"));
+    assert_eq!(class_of(false, &both).as_deref(), Some("tidewater-firm"));
+    assert_eq!(class_of(false, &set(Some("tidewater"), None)).as_deref(), Some("tidewater"));
+    assert_eq!(class_of(true, &set(None, Some("tidewater-firm"))), None);
 }
 
 fn one_worker(worker: Value) -> LaunchOrder {
@@ -94,10 +224,10 @@ fn one_worker(worker: Value) -> LaunchOrder {
 #[test]
 fn a_share_of_a_gpu_needs_a_shared_resource() {
     let order = one_worker(json!({"cpu": "1", "memory": "1Gi", "gpus": 0.25}));
-    let refused = Manifests::of(&order, &settings()).unwrap_err().to_string();
+    let refused = of(&order, &settings()).unwrap_err().to_string();
     assert!(refused.contains("workers asks for 0.25 of a GPU") && refused.contains("settings"), "{refused}");
     let shared = KubernetesSettings { shared_gpu_resource: Some("nvidia.com/gpu.shared".into()), ..settings() };
-    let pod = &Manifests::of(&order, &shared).unwrap().samples[0].object["spec"]["containers"][0];
+    let pod = &of(&order, &shared).unwrap().samples[0].object["spec"]["containers"][0];
     assert_eq!(pod["resources"]["limits"]["nvidia.com/gpu.shared"], "1");
     assert!(pod["env"].as_array().unwrap().contains(&json!({"name": "TIDEWATER_GPU_SHARE", "value": "0.25"})));
 }
@@ -106,7 +236,7 @@ fn a_share_of_a_gpu_needs_a_shared_resource() {
 fn an_image_must_be_named() {
     let mut order = one_worker(json!({"cpu": "1", "memory": "1Gi"}));
     order.spec.batch.as_mut().unwrap().image = None;
-    let refused = Manifests::of(&order, &settings()).unwrap_err().to_string();
+    let refused = of(&order, &settings()).unwrap_err().to_string();
     assert!(refused.starts_with("spec.batch.image is not set"), "{refused}");
 }
 
@@ -135,12 +265,15 @@ fn names_are_short_valid_and_their_attempts_own() {
 #[test]
 fn jobs_are_jobs_and_pods_are_pods() {
     let order = one_worker(json!({"cpu": "1", "memory": "1Gi", "gpus": 1}));
-    let made = Manifests::of(&order, &settings()).unwrap();
-    for manifest in made.objects.iter().chain(&made.samples) {
+    let made = of(&order, &settings()).unwrap();
+    let spark = Manifests::of(&spark(), &settings(), SparkBy::Agent).unwrap();
+    let all = [made.objects, made.samples, spark.objects, spark.samples].concat();
+    for manifest in &all {
         let read_back = match manifest.kind {
             Kind::Job => serde_json::to_value(read::<k8s_openapi::api::batch::v1::Job>(manifest)),
             Kind::Service => serde_json::to_value(read::<k8s_openapi::api::core::v1::Service>(manifest)),
             Kind::Pod => serde_json::to_value(read::<k8s_openapi::api::core::v1::Pod>(manifest)),
+            Kind::ConfigMap => serde_json::to_value(read::<k8s_openapi::api::core::v1::ConfigMap>(manifest)),
             other => panic!("no {other} is expected"),
         };
         assert_eq!(read_back.unwrap(), manifest.object, "a field that its kind does not have");

@@ -127,6 +127,7 @@ impl World {
                 region: Region::new("here")?,
                 frameworks: vec![Framework::Batch],
                 fences: true,
+                secrets: true,
                 prices: vec![],
             };
             let (incarnation, last_command) = (Incarnation(1), CommandNumber(0));

@@ -100,6 +100,8 @@ pub enum Obstacle {
     },
     /// Attempts do not end themselves there, and the workload needs that.
     NoFence,
+    /// There are no secrets there, and the workload names some.
+    NoSecrets,
     /// No node has an accepted model.
     NoSku {
         /// The group that needs it.

@@ -29,6 +29,8 @@ pub struct ClusterInfo {
     pub frameworks: Vec<Framework>,
     /// Whether attempts end themselves there once they have not been let go on for as long as their specification says.
     pub fences: bool,
+    /// Whether there are secrets that workloads can name.
+    pub secrets: bool,
     /// Price of a GPU-hour by model, in thousandths of the fleet's currency.
     pub prices: Vec<Price>,
 }

@@ -69,6 +69,7 @@ fn joined(fleet: &Fleet) -> State {
             region: Region::new("here").expect("a constant name is valid"),
             frameworks: vec![Framework::Batch],
             fences: true,
+            secrets: true,
             prices: vec![],
         };
         let command =

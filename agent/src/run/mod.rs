@@ -161,6 +161,7 @@ async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Re
         }
     }
     config.cluster.fences = runtime.fences();
+    config.cluster.secrets = runtime.has_secrets();
     let own_node = config.node.as_ref().map(|node| node.node.clone());
     let (sampler, frames) = match config.node.map(NodeSampler::start).transpose()? {
         Some((sampler, frames)) => (Some(Arc::new(sampler)), Some(frames)),

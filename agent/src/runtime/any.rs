@@ -79,6 +79,14 @@ impl AnyRuntime {
         }
     }
 
+    /// Whether there are secrets that workloads can name.
+    pub fn has_secrets(&self) -> bool {
+        match self {
+            AnyRuntime::Process(_) => false,
+            AnyRuntime::Kubernetes(_) => true,
+        }
+    }
+
     /// Ends every attempt and returns once all are gone.
     pub async fn shutdown(&self, grace_ms: u64) -> Result<(), RuntimeError> {
         match self {

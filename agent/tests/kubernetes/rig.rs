@@ -42,6 +42,7 @@ impl Rig {
             region: Region::new("eu")?,
             frameworks: vec![],
             fences: false,
+            secrets: true,
             prices: vec![],
         };
         let config = AgentConfig::new(cluster, vec![]);

@@ -113,6 +113,7 @@ impl Cluster {
             region: self.region.clone(),
             frameworks: self.frameworks.clone(),
             fences: true,
+            secrets: true,
             prices,
         })
     }

@@ -26,6 +26,7 @@ pub fn sentence(obstacle: &Obstacle) -> String {
             let required = join(required.iter().map(ToString::to_string).collect());
             format!("is in {region}; required: {required}")
         }
+        Obstacle::NoSecrets => "has no secrets".to_owned(),
         Obstacle::NoFence => "attempts can't end themselves there (failover)".to_owned(),
         Obstacle::NoRuntime { framework } => format!("can't run {framework}"),
         Obstacle::NoSku { group, accepted } => {

@@ -19,6 +19,7 @@ fn info(name: &ClusterName) -> ClusterInfo {
         region: Region::new("eu").unwrap(),
         frameworks: vec![],
         fences: true,
+        secrets: true,
         prices: vec![],
     }
 }

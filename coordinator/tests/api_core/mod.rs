@@ -235,6 +235,7 @@ pub fn info(name: &str, region: &str, skus: &[&str]) -> ClusterInfo {
         region: Region::new(region).unwrap(),
         frameworks: vec![Framework::Ray, Framework::Spark, Framework::Batch],
         fences: true,
+        secrets: true,
         prices: skus.iter().map(|s| Price { sku: Sku::parse(s).unwrap(), milli_per_gpu_hour: 3000 }).collect(),
     }
 }

@@ -167,6 +167,7 @@ impl Ahead {
             region: region.clone(),
             frameworks: vec![Framework::Ray, Framework::Spark, Framework::Batch],
             fences: true,
+            secrets: true,
             prices: vec![],
         };
         let (incarnation, last_command) = (Incarnation(0), CommandNumber(0));

@@ -101,6 +101,9 @@ fn check_cluster(workload: &Workload, cluster: &Cluster) -> Result<(), String> {
     if spec.fence().is_some() && !cluster.info.fences {
         return Err(format!("attempts in cluster {name} do not end themselves once it is cut off"));
     }
+    if !spec.secrets.is_empty() && !cluster.info.secrets {
+        return Err(format!("cluster {name} has no secrets"));
+    }
     let required = &spec.placement.regions.require;
     if !required.is_empty() && !required.contains(&cluster.info.region) {
         return Err(format!("cluster {name} is in region {}, which is not required", cluster.info.region));

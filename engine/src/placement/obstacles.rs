@@ -27,6 +27,9 @@ pub(crate) fn bars(room: &Room<'_>, wants: &Wants<'_>, framework: Framework, gan
     if spec.fence().is_some() && !info.fences {
         return Some(Obstacle::NoFence);
     }
+    if !spec.secrets.is_empty() && !info.secrets {
+        return Some(Obstacle::NoSecrets);
+    }
     if let Some(lacking) = wants.lacks(info) {
         return Some(lacking);
     }
@@ -64,6 +67,7 @@ pub(crate) fn is_permanent(obstacle: &Obstacle) -> bool {
         Obstacle::WrongRegion { .. }
             | Obstacle::NoRuntime { .. }
             | Obstacle::NoFence
+            | Obstacle::NoSecrets
             | Obstacle::NoSku { .. }
             | Obstacle::TooSmall { .. }
             | Obstacle::TooDear { .. }

@@ -345,6 +345,7 @@ fn cure(candidate: &Candidate, now: UnixMs) -> Option<String> {
         Obstacle::NoCapacityYet => format!("{cluster} sends its capacity"),
         Obstacle::StaleCapacity { .. } => format!("{cluster} sends fresh capacity"),
         Obstacle::WrongRegion { region, .. } => format!("{region} is added to its required regions"),
+        Obstacle::NoSecrets => "spec.secrets is left out, or there is a Kubernetes cluster with room for it".to_owned(),
         Obstacle::NoFence => {
             format!("spec.onClusterLoss is wait, or {cluster} gets an agent whose attempts can end themselves")
         }

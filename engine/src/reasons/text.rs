@@ -49,6 +49,7 @@ impl fmt::Display for Obstacle {
             Obstacle::WrongRegion { region, required } => {
                 write!(f, "is in {region}; {} is required", list(required, " or "))
             }
+            Obstacle::NoSecrets => f.write_str("has no secrets (spec.secrets)"),
             Obstacle::NoFence => {
                 f.write_str("can't end attempts by itself once it is cut off (spec.onClusterLoss: failover)")
             }

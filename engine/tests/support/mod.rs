@@ -42,6 +42,7 @@ pub fn info(name: &str, region: &str) -> ClusterInfo {
         region: Region::new(region).unwrap(),
         frameworks: vec![Framework::Ray, Framework::Spark, Framework::Batch],
         fences: true,
+        secrets: true,
         prices: vec![],
     }
 }

@@ -141,6 +141,9 @@ pub fn spec_of(words: &[&str]) -> WorkloadSpec {
     spec.priority = option(words, "priority").map_or(0, number);
     spec.pool = option(words, "pool").map(|p| PoolName::new(p).unwrap());
     spec.preemptible = (!words.contains(&"firm")).into();
+    let secret = |name: &str| serde_json::json!({"name": name, "mountPath": format!("/secrets/{name}")});
+    spec.secrets =
+        option(words, "secret").map(|name| serde_json::from_value(secret(name)).unwrap()).into_iter().collect();
     if let Some(after) = option(words, "failover") {
         (spec.on_cluster_loss, spec.failover_after) = (OnClusterLoss::Failover, Some(Span(number(after))));
     }
@@ -350,7 +353,7 @@ impl World {
 
     fn join(&self, words: &[&str]) -> Command {
         let mut info = info(words[0], option(words, "region").unwrap_or("eu-west"));
-        info.fences = !words.contains(&"unfenced");
+        (info.fences, info.secrets) = (!words.contains(&"unfenced"), !words.contains(&"no-secrets"));
         if let Some(only) = option(words, "only") {
             info.frameworks.retain(|f: &Framework| f.to_string() == only);
         }

@@ -200,6 +200,7 @@ pub fn agent_messages() -> Vec<(&'static str, AgentMessage)> {
             region: Region::new("eu-west").unwrap(),
             frameworks: vec![Framework::Ray, Framework::Spark, Framework::Batch],
             fences: true,
+            secrets: true,
             prices: vec![Price { sku: sku(), milli_per_gpu_hour: 2_500 }],
         },
         incarnation: Incarnation(42),

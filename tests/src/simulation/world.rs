@@ -71,6 +71,7 @@ fn config(place: usize, random: &mut Random) -> AgentConfig {
         region: Region::new(["north", "south"][place % 2]).expect("it is a name"),
         frameworks: vec![Framework::Batch, Framework::Ray],
         fences: true,
+        secrets: true,
         prices: vec![],
     };
     let nodes = (1..=random.between(2, 3)).map(|n| DeclaredNode {

@@ -107,6 +107,7 @@ pub fn config() -> AgentConfig {
         region: Region::new("eu").unwrap(),
         frameworks: vec![Framework::Batch],
         fences: true,
+        secrets: true,
         prices: vec![],
     };
     let declared = |name| DeclaredNode {

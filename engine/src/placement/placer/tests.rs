@@ -59,6 +59,7 @@ fn world() -> (State, Capacity) {
             region: Region::new("here").unwrap(),
             frameworks: vec![Framework::Batch],
             fences: true,
+            secrets: true,
             prices: vec![],
         };
         let (incarnation, last_command) = (Incarnation(1), CommandNumber(0));

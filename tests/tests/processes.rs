@@ -17,6 +17,7 @@ mod processes {
     pub mod deploy;
     pub mod dev;
     pub mod federation;
+    pub mod gpus;
     pub mod install;
     pub mod kubernetes;
     pub mod leadership;

@@ -4,7 +4,7 @@
 //! The node has no GPUs of its own: the runtime class `nvidia` is played by the ordinary one, what it would put into a pod by this test, and NVIDIA's
 //! own device plugin gives GPUs out that only the stand-in for the driver's library has. Whose each of them is the coordinators know exactly.
 
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, chown};
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
@@ -44,6 +44,7 @@ pub fn as_it_is(world: &World) -> anyhow::Result<Done> {
     let kubectl = Kubectl::of(world, &binaries, &plane)?;
     let gpus = Gpus::make(world, GPUS)?;
     let installed = install(world, &kubectl, &gpus).and_then(|()| {
+        is_roots(&plane)?;
         let plugin = gpus.offer(world, &binaries, &plane, &kubectl, NODE_NAME)?;
         used(world, &kubectl, &gpus).with_context(|| plugin.err())
     });
@@ -101,6 +102,18 @@ fn install(world: &World, kubectl: &Kubectl<'_>, gpus: &Gpus) -> anyhow::Result<
     let all = [("statefulset/coordinator", NAMESPACE), ("deployment/agent", NAMESPACE), ("daemonset/node", NODES)];
     for (what, namespace) in all {
         kubectl.run(&["rollout", "status", what, "--namespace", namespace, "--timeout=150s"])?;
+    }
+    Ok(())
+}
+
+/// Why the node role's pods are root, and of no use without the host path: the kubelet's socket opens to nobody else.
+fn is_roots(plane: &ControlPlane) -> anyhow::Result<()> {
+    let folder = plane.folder().join("node/kubelet/pod-resources");
+    for (place, closed) in [(folder.clone(), 0o007), (folder.join("kubelet.sock"), 0o022)] {
+        let meta = place.metadata().with_context(|| place.display().to_string())?;
+        let (mode, user, group) = (meta.mode() & 0o777, meta.uid(), meta.gid());
+        eprintln!("    {} has mode {mode:o} and is of {user}:{group}", place.display());
+        ensure!((user, group, mode & closed) == (0, 0, 0), "it is not as deploy/node has it");
     }
     Ok(())
 }

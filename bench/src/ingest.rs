@@ -66,6 +66,7 @@ impl Cluster {
                 uuid: String::new(),
                 sku: Sku::from_driver("NVIDIA H100 80GB HBM3"),
                 mig: Some(false),
+                slices: vec![],
                 activity: Some(Activity { percent: *activity, source: ActivitySource::GpmSm }),
                 memory_total_mib: Some(81_559),
                 memory_used_mib: Some(*memory),
@@ -82,6 +83,7 @@ impl Cluster {
             at: UnixMs(0),
             driver: DriverState::Ready { version: "580".into() },
             devices,
+            holders: None,
         };
         self.table.node_frame(&frame, now);
         Ok(())

@@ -66,6 +66,9 @@ pub struct DeviceReport {
     pub sku: Sku,
     /// Whether MIG is on; then whole-device activity is unknown.
     pub mig: Option<bool>,
+    /// The UUIDs of its MIG devices, such as `MIG-…`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slices: Vec<String>,
     /// Activity.
     pub activity: Option<Activity>,
     /// MiB of device memory in all.
@@ -90,6 +93,7 @@ impl DeviceReport {
             uuid,
             sku,
             mig: None,
+            slices: vec![],
             activity: None,
             memory_total_mib: None,
             memory_used_mib: None,
@@ -99,6 +103,39 @@ impl DeviceReport {
             health,
         }
     }
+}
+
+/// The most devices that pods of a node can have: each GPU may be shared by many.
+pub const MAX_HELD: usize = 8192;
+
+/// The devices that a kubelet gave to a container.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct PodDevices {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The container's name.
+    pub container: String,
+    /// Devices as their plugin names them: `GPU-…`, `MIG-…`, or `GPU-…::3` for the fourth part of one that is shared.
+    pub devices: Vec<String>,
+}
+
+/// Whose pods have which GPUs, by the node's kubelet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "state")]
+pub enum Holders {
+    /// The kubelet does not say.
+    Unknown {
+        /// What went wrong.
+        cause: String,
+    },
+    /// Every container that has some.
+    Known {
+        /// In order of namespace, pod and container.
+        pods: Vec<PodDevices>,
+    },
 }
 
 /// What the node role knows of its driver.
@@ -140,6 +177,24 @@ pub struct NodeFrame {
     pub driver: DriverState,
     /// Devices of which something changed since the last frame.
     pub devices: Vec<DeviceReport>,
+    /// Whose pods have which devices, where it changed; in a full frame none means that nobody asks the kubelet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holders: Option<Holders>,
+}
+
+/// What a node without a certificate shows of itself before it may say anything else, and again before that expires, each on a stream of its
+/// own: the token that its kubelet projects into its pod.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct NodeToken {
+    /// The token, as it stands in its file.
+    pub token: String,
+}
+
+impl std::fmt::Debug for NodeToken {
+    /// It opens doors, so that no log gets it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NodeToken")
+    }
 }
 
 /// From a cluster's agent to a node, on the node's stream.
@@ -153,12 +208,16 @@ pub enum NodeOrder {
 /// Why an agent closed a node's connection, as the close code says; the reason's words come with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeClosed {
-    /// The certificate is no node's of this cluster.
+    /// The certificate or token is no node's of this cluster.
     NotWelcome,
     /// A newer connection speaks for this node.
     Replaced,
     /// A frame was wrong.
     BadFrame,
+    /// Who it is could not be found out at the moment.
+    NotNow,
+    /// Its token's time is over.
+    Expired,
 }
 
 impl NodeClosed {
@@ -168,11 +227,14 @@ impl NodeClosed {
             NodeClosed::NotWelcome => 1,
             NodeClosed::Replaced => 2,
             NodeClosed::BadFrame => 3,
+            NodeClosed::NotNow => 4,
+            NodeClosed::Expired => 5,
         }
     }
 
     /// What a close code means; none where it is none of these.
     pub fn from_code(code: u64) -> Option<Self> {
-        [Self::NotWelcome, Self::Replaced, Self::BadFrame].into_iter().find(|c| u64::from(c.code()) == code)
+        let all = [Self::NotWelcome, Self::Replaced, Self::BadFrame, Self::NotNow, Self::Expired];
+        all.into_iter().find(|c| u64::from(c.code()) == code)
     }
 }

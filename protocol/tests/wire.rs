@@ -14,7 +14,7 @@ use protocol::codec::{
     CodecError, HEADER_BYTES, Limited, VERSION, body_length, decode_body, decode_frame, encode_frame,
 };
 use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest};
-use protocol::node::{NodeFrame, NodeOrder};
+use protocol::node::{NodeFrame, NodeOrder, NodeToken};
 use protocol::workload::WorkloadSpec;
 
 fn hex(bytes: &[u8]) -> String {
@@ -42,6 +42,8 @@ fn the_bytes_of_every_type_stay_what_they_are() {
     insta::assert_snapshot!("workload_spec", golden::<WorkloadSpec>(samples::specs()));
     insta::assert_snapshot!("node_frame", golden::<NodeFrame>(samples::node_frames()));
     insta::assert_snapshot!("node_order", golden::<NodeOrder>(vec![("full frame", NodeOrder::FullFrame)]));
+    let token = vec![("token", NodeToken { token: "head.body.signature".into() })];
+    insta::assert_snapshot!("node_token", golden::<NodeToken>(token));
     insta::assert_snapshot!("capacity_frame", golden::<CapacityFrame>(samples::capacity_frames()));
     insta::assert_snapshot!("agent_message", golden::<AgentMessage>(samples::agent_messages()));
     insta::assert_snapshot!("coordinator_message", golden::<CoordinatorMessage>(samples::coordinator_messages()));
@@ -107,6 +109,7 @@ proptest! {
         let _ = decode_body::<WorkloadSpec>(&bytes);
         let _ = decode_body::<NodeFrame>(&bytes);
         let _ = decode_body::<NodeOrder>(&bytes);
+        let _ = decode_body::<NodeToken>(&bytes);
         let _ = decode_body::<CapacityFrame>(&bytes);
         let _ = decode_body::<AgentMessage>(&bytes);
         let _ = decode_body::<CoordinatorMessage>(&bytes);

@@ -52,6 +52,26 @@ pub struct NodePods {
     pub others: Resources,
     /// Pods that do, by attempt. Of an attempt that holds something by the journal they are counted there.
     pub attempts: BTreeMap<AttemptId, Resources>,
+    /// Those pods by name that are of an attempt or ask for whole GPUs.
+    pub named: BTreeMap<PodName, PodGpus>,
+}
+
+/// A pod's name, as its kubelet has it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodName {
+    /// Its namespace.
+    pub namespace: Box<str>,
+    /// Its name there.
+    pub name: Box<str>,
+}
+
+/// What a pod has to do with GPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodGpus {
+    /// Whose it is, by its label.
+    pub attempt: Option<AttemptId>,
+    /// How many whole GPUs it asks for.
+    pub gpus: u16,
 }
 
 /// What became known of the cluster's Kubernetes.

@@ -25,7 +25,9 @@ mod tests;
 
 pub use agent::{Agent, OpenError, StepError};
 pub use attempt::{Assignment, KnownAttempt, KnownLaunch, MemberAssignment};
-pub use interface::{AgentConfig, ClusterNode, DeclaredNode, Input, KubernetesInput, NodePods, Output};
+pub use interface::{
+    AgentConfig, ClusterNode, DeclaredNode, Input, KubernetesInput, NodePods, Output, PodGpus, PodName,
+};
 pub use journal::{Elsewhere, Journal, JournalError};
 pub use nodes::{NodeInput, NodeSession};
 pub(crate) use table::MAX_DEVICES;

@@ -1,13 +1,13 @@
 //! Sessions of node roles: who may speak for a node, which frames enter the table, and when a full one is asked for. Owned
 //! by [`super::Agent`], which steps it; the sockets are in the shell.
 //!
-//! A session may speak for one node, the one in its certificate. Of two sessions of one node the newer one counts: the older
+//! A session may speak for one node, the one in its certificate or of its token. Of two sessions of one node the newer one counts: the older
 //! is most often what a node left behind that was killed and is back.
 
 use std::collections::BTreeMap;
 
 use protocol::ids::{MonotonicMs, NodeName};
-use protocol::node::{NodeClosed, NodeFrame};
+use protocol::node::{Holders, MAX_HELD, NodeClosed, NodeFrame};
 
 use super::interface::Output;
 use super::table::{FrameOutcome, MAX_DEVICES, Table};
@@ -27,7 +27,7 @@ impl NodeSession {
 /// What happened on a node's session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeInput {
-    /// It is up; its certificate is this node's.
+    /// It is up; its certificate or token is this node's.
     Opened {
         /// The node.
         node: NodeName,
@@ -110,10 +110,15 @@ impl Nodes {
 /// What no node role would send.
 fn check(node: &NodeName, frame: &NodeFrame) -> Result<(), String> {
     if &frame.node != node {
-        return Err(format!("the certificate is for node {node}; the frame says that it is of node {}", frame.node));
+        return Err(format!("this is the session of node {node}; the frame says that it is of node {}", frame.node));
     }
-    match frame.devices.iter().find(|d| d.index >= MAX_DEVICES) {
-        Some(device) => Err(format!("GPU {}: a node has at most {MAX_DEVICES} GPUs", device.index)),
-        None => Ok(()),
+    if let Some(device) = frame.devices.iter().find(|d| d.index >= MAX_DEVICES) {
+        return Err(format!("GPU {}: a node has at most {MAX_DEVICES} GPUs", device.index));
+    }
+    match &frame.holders {
+        Some(Holders::Known { pods }) if pods.iter().map(|p| p.devices.len().max(1)).sum::<usize>() > MAX_HELD => {
+            Err(format!("pods of a node hold at most {MAX_HELD} devices"))
+        }
+        _ => Ok(()),
     }
 }

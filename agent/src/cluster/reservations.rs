@@ -78,9 +78,9 @@ impl Reservations {
         self.by_attempt.contains_key(&attempt)
     }
 
-    /// What is held on a node.
-    pub fn on(&self, node: &NodeName) -> impl Iterator<Item = &Hold> {
-        self.by_node.get(node).into_iter().flat_map(BTreeMap::values)
+    /// What is held on a node, by attempt.
+    pub fn on(&self, node: &NodeName) -> impl Iterator<Item = (&AttemptId, &Hold)> {
+        self.by_node.get(node).into_iter().flatten()
     }
 }
 

@@ -3,13 +3,14 @@
 //! ever compares ten thousand nodes to find one change.
 
 mod kubernetes;
+mod whose;
 
 use std::collections::BTreeMap;
 
 use protocol::capacity::{ACTIVITY_UNKNOWN, Columns, DeviceState, MEMORY_UNKNOWN, NodeState, Source};
 use protocol::control::{GroupPlacement, LaunchOrder};
 use protocol::ids::{AttemptId, MonotonicMs, NodeName};
-use protocol::node::{DeviceHealth, DeviceReport, DriverState, NodeFrame};
+use protocol::node::{DeviceHealth, DeviceReport, DriverState, Holders, NodeFrame, PodDevices};
 use protocol::sku::Sku;
 
 use super::DeclaredNode;
@@ -18,6 +19,7 @@ use super::bits::Bits;
 use super::reservations::{Reservations, Room, WHOLE_MILLI, assign};
 pub use kubernetes::KUBERNETES_SILENT_AFTER_MS;
 use kubernetes::{Kubernetes, OfKubernetes};
+use whose::{DeviceNames, Whose};
 
 /// A measured node whose last frame is older than this is stale, in ms.
 pub const STALE_AFTER_MS: u64 = 5_000;
@@ -39,6 +41,8 @@ struct Device {
     sick: bool,
     /// Somebody uses it: a ghost, unless an attempt holds it.
     used: bool,
+    /// Where it is read: how its kubelet names it.
+    names: Option<Box<DeviceNames>>,
 }
 
 impl Device {
@@ -49,6 +53,7 @@ impl Device {
         left_milli: 0,
         sick: true,
         used: false,
+        names: None,
     };
 
     fn declared() -> Self {
@@ -60,12 +65,13 @@ impl Device {
         (self.sick, self.used) = (false, false);
     }
 
-    /// What it is doing where attempts were given this much of it, in thousandths, and no pod of others has any.
-    fn standing(&self, given: u16) -> DeviceState {
-        match (self.sick, given > 0, self.used) {
+    /// What it is doing where attempts were given this much of it, in thousandths, and pods of others have some of it or not.
+    fn standing(&self, given: u16, foreign: bool) -> DeviceState {
+        match (self.sick, given > 0, foreign, self.used) {
             (true, ..) => DeviceState::Sick,
             // Also where shares hold only a part: what else is in use on it is theirs.
-            (_, true, _) => DeviceState::Held,
+            (_, true, ..) => DeviceState::Held,
+            (.., true, _) => DeviceState::Foreign,
             (.., true) => DeviceState::Ghost,
             _ => DeviceState::Free,
         }
@@ -94,6 +100,8 @@ struct Row {
     measured: Option<Measured>,
     /// Its devices told their model themselves.
     read_sku: bool,
+    /// What its kubelet says that containers have; none where it does not.
+    held: Option<Vec<PodDevices>>,
     kubernetes: Option<OfKubernetes>,
     state: NodeState,
     free_cpu_milli: u64,
@@ -245,6 +253,12 @@ impl Table {
         }
         let stalled = matches!(frame.driver, DriverState::Stalled { .. });
         self.rows[row].measured = Some(Measured { sequence: frame.sequence, heard_at: now, stalled });
+        match &frame.holders {
+            Some(Holders::Known { pods }) => self.rows[row].held = Some(pods.clone()),
+            Some(Holders::Unknown { .. }) => self.rows[row].held = None,
+            None if frame.full => self.rows[row].held = None,
+            None => {}
+        }
         if matches!(frame.driver, DriverState::Missing { .. }) {
             // What was read before is not known any more. The devices stay listed, and out.
             let fresh = known.is_none();
@@ -273,10 +287,15 @@ impl Table {
             let read: Vec<u32> = frame.devices.iter().map(|d| d.index).collect();
             for index in (0..count).filter(|i| !read.contains(&(*i as u32))) {
                 self.set_reading(first + index, &Device::UNREAD);
+                self.devices[first + index].names = None;
             }
         }
         for report in frame.devices.iter().filter(|d| (d.index as usize) < count) {
-            self.set_reading(first + report.index as usize, &reading(report));
+            let at = first + report.index as usize;
+            self.set_reading(at, &reading(report));
+            if !self.devices[at].names.as_ref().is_some_and(|names| names.are_of(report)) {
+                self.devices[at].names = Some(Box::new(DeviceNames::of(report)));
+            }
         }
         if let Some(report) = frame.devices.first() {
             self.rows[row].read_sku = true;
@@ -366,6 +385,7 @@ impl Table {
             count: 0,
             measured: None,
             read_sku: false,
+            held: None,
             kubernetes: None,
             state: NodeState::Ready,
             free_cpu_milli: 0,
@@ -414,21 +434,21 @@ impl Table {
     fn refresh(&mut self, row: usize) {
         let at = &mut self.rows[row];
         let (mut cpu, mut memory) = (at.cpu_milli, at.memory_mib);
-        let mut given = vec![0u16; at.count];
-        for hold in self.reservations.on(&at.name) {
+        let devices = &mut self.devices[at.first..at.first + at.count];
+        for (_, hold) in self.reservations.on(&at.name) {
             cpu = cpu.saturating_sub(hold.cpu_milli);
             memory = memory.saturating_sub(hold.memory_mib);
-            for (device, milli) in &hold.devices {
-                if let Some(given) = given.get_mut(usize::from(*device)) {
-                    *given = given.saturating_add(*milli);
-                }
+        }
+        let holds = self.reservations.on(&at.name);
+        let whose = match &at.kubernetes {
+            Some(of) => {
+                let foreign = of.foreign(&self.reservations);
+                cpu = cpu.saturating_sub(foreign.cpu_milli);
+                memory = memory.saturating_sub(foreign.memory_mib);
+                Whose::in_kubernetes(devices, holds, of, at.held.as_deref(), &self.reservations)
             }
-        }
-        let foreign = at.kubernetes.as_ref().map(|of| of.foreign(&self.reservations));
-        if let Some(foreign) = &foreign {
-            cpu = cpu.saturating_sub(foreign.cpu_milli);
-            memory = memory.saturating_sub(foreign.memory_mib);
-        }
+            None => Whose::by_journal(at.count, holds.map(|(_, hold)| hold)),
+        };
         if at.free_cpu_milli != cpu {
             at.free_cpu_milli = cpu;
             self.changed.free_cpu_milli.mark(row);
@@ -437,15 +457,17 @@ impl Table {
             at.free_memory_mib = memory;
             self.changed.free_memory_mib.mark(row);
         }
-        let devices = &mut self.devices[at.first..at.first + at.count];
-        let mut states: Vec<DeviceState> = devices.iter().zip(&given).map(|(d, given)| d.standing(*given)).collect();
-        if let (Some(of), Some(foreign)) = (&at.kubernetes, foreign) {
-            of.give_away(&mut states, foreign.gpus());
+        let had = whose.given.iter().zip(&whose.foreign);
+        let mut states: Vec<DeviceState> =
+            devices.iter().zip(had).map(|(d, (given, foreign))| d.standing(*given, *foreign)).collect();
+        if let Some(of) = &at.kubernetes {
+            of.give_away(&mut states, whose.somewhere);
         }
-        for (device, (state, given)) in states.into_iter().zip(given).enumerate() {
+        for (device, state) in states.into_iter().enumerate() {
             let index = at.first + device;
+            let shared = state == DeviceState::Held && !whose.foreign[device];
+            let left = if shared { WHOLE_MILLI.saturating_sub(whose.given[device]) } else { 0 };
             let device = &mut devices[device];
-            let left = if state == DeviceState::Held { WHOLE_MILLI.saturating_sub(given) } else { 0 };
             if device.left_milli != left {
                 device.left_milli = left;
                 self.changed.left_milli.mark(index);
@@ -536,5 +558,7 @@ fn reading(report: &DeviceReport) -> Device {
         left_milli: 0,
         sick: !matches!(report.health, DeviceHealth::Ok),
         used,
+        // Those of a device change so seldom that they are entered by themselves.
+        names: None,
     }
 }

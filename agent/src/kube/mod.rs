@@ -2,8 +2,8 @@
 //! agent runs, and told to the cluster role as [`KubernetesInput`](crate::cluster::KubernetesInput).
 //!
 //! [`follow`] lists and watches one kind of object each; [`seen`] says what is kept of an object; [`store`] adds up by node; [`feed`] gathers what
-//! changed and hands it on, a few times a second. Only the trimmed records are in memory. [`leadership`] is apart from them: which of the
-//! agent's replicas acts.
+//! changed and hands it on, a few times a second. Only the trimmed records are in memory. [`leadership`] and [`review`] are apart from them: which of the
+//! agent's replicas acts, and who a node is that shows a token.
 
 mod amounts;
 mod backoff;
@@ -14,6 +14,7 @@ mod http;
 pub mod leadership;
 mod objects;
 mod quantity;
+pub mod review;
 mod seen;
 mod store;
 

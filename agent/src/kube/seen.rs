@@ -8,7 +8,7 @@ use super::GPU;
 use super::amounts::{of_pod, resources};
 use super::objects::{NodeObject, PodObject, Taint};
 use super::quantity::Round;
-use crate::cluster::{ClusterNode, MAX_DEVICES};
+use crate::cluster::{ClusterNode, MAX_DEVICES, PodGpus, PodName};
 
 /// Taints that what is placed here tolerates: where devices are, Kubernetes itself adds this toleration to pods that ask for
 /// them (`ExtendedResourceToleration`).
@@ -72,6 +72,16 @@ pub(super) struct SeenPod {
     pub takes: Result<Resources, Box<str>>,
     /// Whose it is, by its label.
     pub attempt: Option<AttemptId>,
+    /// Its name, where its kubelet may name it as one that has devices.
+    pub name: Option<Box<PodName>>,
+}
+
+impl SeenPod {
+    /// What it has to do with GPUs.
+    pub fn gpus(&self) -> PodGpus {
+        let milli = self.takes.as_ref().map_or(0, |takes| takes.gpu_milli);
+        PodGpus { attempt: self.attempt, gpus: u16::try_from(milli / 1000).unwrap_or(u16::MAX) }
+    }
 }
 
 /// A pod as it is kept; none where it takes nothing: not bound yet, at its end, or on a node that cannot be in the table.
@@ -87,5 +97,12 @@ pub(super) fn pod(object: &PodObject) -> Option<SeenPod> {
         let part = |part: &Option<String>| part.clone().unwrap_or_default();
         format!("pod {}/{}: {bad}", part(&metadata.namespace), part(&metadata.name)).into()
     });
-    Some(SeenPod { node: NodeName::new(node).ok()?, takes, attempt })
+    let concerned = attempt.is_some() || takes.as_ref().is_ok_and(|takes: &Resources| takes.gpu_milli > 0);
+    let name = match (&metadata.namespace, &metadata.name) {
+        (Some(namespace), Some(name)) if concerned => {
+            Some(Box::new(PodName { namespace: namespace.as_str().into(), name: name.as_str().into() }))
+        }
+        _ => None,
+    };
+    Some(SeenPod { node: NodeName::new(node).ok()?, takes, attempt, name })
 }

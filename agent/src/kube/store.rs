@@ -8,7 +8,7 @@ use protocol::resources::Resources;
 
 use super::follow::News;
 use super::seen::SeenPod;
-use crate::cluster::{ClusterNode, KubernetesInput, NodePods};
+use crate::cluster::{ClusterNode, KubernetesInput, NodePods, PodGpus, PodName};
 
 /// Keys are those of [`super::follow`].
 type Key = Box<str>;
@@ -20,6 +20,8 @@ struct OnNode {
     others: Resources,
     /// By attempt, with how many pods say that they are its.
     attempts: BTreeMap<protocol::ids::AttemptId, (usize, Resources)>,
+    /// Those that their kubelet may name as having devices.
+    named: BTreeMap<PodName, PodGpus>,
     /// Pods that cannot be counted, and why.
     broken: BTreeMap<Key, Box<str>>,
 }
@@ -27,6 +29,9 @@ struct OnNode {
 impl OnNode {
     fn add(&mut self, key: &str, pod: &SeenPod) {
         self.pods += 1;
+        if let Some(name) = &pod.name {
+            self.named.insert((**name).clone(), pod.gpus());
+        }
         match (&pod.takes, pod.attempt) {
             (Err(why), _) => drop(self.broken.insert(key.into(), why.clone())),
             (Ok(takes), None) => self.others += *takes,
@@ -41,6 +46,9 @@ impl OnNode {
     /// Amounts are bounded as they are read, so that no sum was ever cut and this takes out what `add` put in.
     fn take_out(&mut self, key: &str, pod: &SeenPod) {
         self.pods -= 1;
+        if let Some(name) = &pod.name {
+            self.named.remove(name);
+        }
         match (&pod.takes, pod.attempt) {
             (Err(_), _) => drop(self.broken.remove(key)),
             (Ok(takes), None) => self.others = self.others.saturating_sub(takes),
@@ -58,7 +66,7 @@ impl OnNode {
 
     fn sums(&self) -> NodePods {
         let attempts = self.attempts.iter().map(|(attempt, (_, sum))| (*attempt, *sum)).collect();
-        NodePods { others: self.others, attempts }
+        NodePods { others: self.others, attempts, named: self.named.clone() }
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use protocol::ids::{MonotonicMs, NodeName, UnixMs};
-use protocol::node::{DeviceReport, DriverState, NodeFrame};
+use protocol::node::{DeviceReport, DriverState, Holders, NodeFrame};
 
 /// Everything that is known of a node at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,12 +16,15 @@ pub struct View {
     pub driver: DriverState,
     /// All devices.
     pub devices: Vec<DeviceReport>,
+    /// Whose pods have them; none where nobody asks.
+    pub holders: Option<Holders>,
 }
 
 #[derive(Debug)]
 struct Sent {
     driver: DriverState,
     devices: BTreeMap<String, DeviceReport>,
+    holders: Option<Holders>,
     at: MonotonicMs,
 }
 
@@ -65,23 +68,24 @@ impl Changes {
         }
         let changed = |device: &&DeviceReport| sent.devices.get(&device.uuid) != Some(*device);
         let devices: Vec<_> = view.devices.iter().filter(changed).cloned().collect();
-        let news = !devices.is_empty() || !same_driver(&sent.driver, &view.driver);
+        let holders = view.holders.clone().filter(|_| sent.holders != view.holders);
+        let news = !devices.is_empty() || holders.is_some() || !same_driver(&sent.driver, &view.driver);
         let due = news || now.since(sent.at) >= self.heartbeat_ms;
-        due.then(|| self.frame(view, false, devices))
+        due.then(|| self.frame(view, false, devices, holders))
     }
 
     /// `frame`, which `next` gave, was sent.
     pub fn sent(&mut self, frame: &NodeFrame, now: MonotonicMs) {
         self.sequence = frame.sequence;
         self.full_wanted = false;
-        let mut devices = match self.sent.take() {
-            Some(sent) if !frame.full => sent.devices,
-            _ => BTreeMap::new(),
+        let (mut devices, holders) = match self.sent.take() {
+            Some(sent) if !frame.full => (sent.devices, frame.holders.clone().or(sent.holders)),
+            _ => (BTreeMap::new(), frame.holders.clone()),
         };
         for device in &frame.devices {
             devices.insert(device.uuid.clone(), device.clone());
         }
-        self.sent = Some(Sent { driver: frame.driver.clone(), devices, at: now });
+        self.sent = Some(Sent { driver: frame.driver.clone(), devices, holders, at: now });
     }
 
     /// All of `view` under the number of the last frame that was sent; takes no number of its own.
@@ -90,10 +94,10 @@ impl Changes {
     }
 
     fn full(&self, view: &View) -> NodeFrame {
-        self.frame(view, true, view.devices.clone())
+        self.frame(view, true, view.devices.clone(), view.holders.clone())
     }
 
-    fn frame(&self, view: &View, full: bool, devices: Vec<DeviceReport>) -> NodeFrame {
+    fn frame(&self, view: &View, full: bool, devices: Vec<DeviceReport>, holders: Option<Holders>) -> NodeFrame {
         NodeFrame {
             node: self.node.clone(),
             sequence: self.sequence + 1,
@@ -101,6 +105,7 @@ impl Changes {
             at: view.at,
             driver: view.driver.clone(),
             devices,
+            holders,
         }
     }
 }
@@ -108,7 +113,7 @@ impl Changes {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use protocol::node::DeviceHealth;
+    use protocol::node::{DeviceHealth, PodDevices};
     use protocol::sku::Sku;
 
     use super::*;
@@ -123,7 +128,7 @@ mod tests {
 
     fn view(used: &[u64]) -> View {
         let devices = used.iter().enumerate().map(|(i, &used)| device(i as u32, used)).collect();
-        View { at: UnixMs(1), driver: DriverState::Ready { version: "580".into() }, devices }
+        View { at: UnixMs(1), driver: DriverState::Ready { version: "580".into() }, devices, holders: None }
     }
 
     fn changes() -> Changes {
@@ -186,6 +191,33 @@ mod tests {
         assert!(send(&mut c, &stalled(2000), 1).is_some());
         assert_eq!(send(&mut c, &stalled(3000), 2), None);
         assert!(send(&mut c, &view(&[1]), 3).is_some());
+    }
+
+    #[test]
+    fn whose_the_devices_are_is_said_when_it_changes_and_in_every_full_frame() {
+        let mut c = changes();
+        let held = |pod: &str| {
+            let one = PodDevices {
+                namespace: "d".into(),
+                pod: pod.into(),
+                container: "c".into(),
+                devices: vec!["GPU-0".into()],
+            };
+            Some(Holders::Known { pods: vec![one] })
+        };
+        let with = |holders| View { holders, ..view(&[1, 2]) };
+        assert_eq!(send(&mut c, &with(None), 0).unwrap().holders, None);
+        let said = send(&mut c, &with(held("a")), 1).unwrap();
+        assert_eq!((said.full, said.devices.len(), said.holders), (false, 0, held("a")));
+        assert_eq!(send(&mut c, &with(held("a")), 2), None);
+        // One that finds no room is said by the next, and what did not change is not said with other news.
+        assert_eq!(c.next(&with(held("b")), MonotonicMs(3)).unwrap().holders, held("b"));
+        assert_eq!(send(&mut c, &with(held("b")), 4).unwrap().holders, held("b"));
+        let other = send(&mut c, &View { holders: held("b"), ..view(&[1, 9]) }, 5).unwrap();
+        assert_eq!((other.devices.len(), other.holders), (1, None));
+        c.request_full();
+        assert_eq!(send(&mut c, &View { holders: held("b"), ..view(&[1, 9]) }, 6).unwrap().holders, held("b"));
+        assert_eq!(send(&mut c, &View { holders: held("b"), ..view(&[1, 9]) }, 7), None);
     }
 
     #[test]

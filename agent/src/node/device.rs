@@ -22,6 +22,9 @@ use crate::node::watch::CallWatch;
 
 const MIB: u64 = 1 << 20;
 
+/// No GPU is cut into more MIG devices.
+const MAX_SLICES: u32 = 16;
+
 /// More events than this in one turn wait for the next.
 const EVENTS_A_TURN: usize = 16;
 
@@ -118,6 +121,7 @@ impl<'n> OpenDevice<'n> {
     fn read_slow(&mut self, watch: &CallWatch) -> Result<(), Fault> {
         let device = &self.device;
         self.report.mig = mig(watch, device)?;
+        self.report.slices = if self.report.mig == Some(true) { slices(watch, device)? } else { vec![] };
         self.report.processes = processes(watch, device)?;
         let sensor = TemperatureSensor::Gpu;
         self.report.temperature_c = ask(watch, "nvmlDeviceGetTemperature", || device.temperature(sensor))?;
@@ -164,6 +168,18 @@ fn mig(watch: &CallWatch, device: &Device<'_>) -> Result<Option<bool>, Fault> {
         Err(NvmlError::NotSupported) => Ok(false),
         Err(other) => Err(other),
     })
+}
+
+/// The UUIDs of the MIG devices that it is cut into.
+fn slices(watch: &CallWatch, device: &Device<'_>) -> Result<Vec<String>, Fault> {
+    let most = ask(watch, "nvmlDeviceGetMaxMigDeviceCount", || device.mig_device_count())?.unwrap_or(0);
+    let mut uuids = vec![];
+    for index in 0..most.min(MAX_SLICES) {
+        // A place that is not in use is no fault of the GPU's.
+        let uuid = ask(watch, "nvmlDeviceGetMigDeviceHandleByIndex", || device.mig_device_by_index(index)?.uuid())?;
+        uuids.extend(uuid);
+    }
+    Ok(uuids)
 }
 
 /// A set in which the driver puts this GPU's XIDs; none where it has no such events.

@@ -1,6 +1,6 @@
 //! The node role: reads this node's GPUs through NVML and says what changed.
 //!
-//! Owns NVML and nothing else: one thread makes every NVML call, a second one watches it, because a call into a sick driver
+//! Owns NVML: one thread makes every NVML call, a second one watches it, because a call into a sick driver
 //! can block for as long as it likes. Touches no socket and needs no async runtime; the frames leave through a channel, and
 //! the agent's uplink and `tidewater node` take them from there.
 //!
@@ -8,12 +8,15 @@
 //!
 //! The way of a reading: `device` asks through `nvml` and `gpm`, `health` judges, `known` keeps what outlives a driver,
 //! `publish` and `changes` make frames of it; `session` is one life of the driver, `sampler` the two threads.
+//!
+//! [`kubelet`] is apart: where there is one, it asks whose pods have which GPUs, on its own socket and async.
 
 pub mod changes;
 mod device;
 mod gpm;
 pub mod health;
 mod known;
+pub mod kubelet;
 mod nvml;
 mod publish;
 mod sampler;

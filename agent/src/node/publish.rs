@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use protocol::ids::{MonotonicMs, UnixMs};
-use protocol::node::{DeviceReport, DriverState, NodeFrame};
+use protocol::node::{DeviceReport, DriverState, Holders, NodeFrame};
 use tokio::sync::mpsc;
 
 use crate::node::changes::{Changes, View};
@@ -21,6 +21,8 @@ struct Inner {
     read: Option<View>,
     /// What was shown last: that, or a stall.
     shown: Option<View>,
+    /// Whose pods have the devices, where somebody asks.
+    holders: Option<Holders>,
 }
 
 /// See the module.
@@ -39,7 +41,7 @@ impl Publisher {
     /// A publisher and where its frames come out.
     pub fn new(changes: Changes) -> (Self, mpsc::Receiver<NodeFrame>) {
         let (out, frames) = mpsc::channel(FRAMES_WAITING);
-        let inner = Inner { changes, out, read: None, shown: None };
+        let inner = Inner { changes, out, read: None, shown: None, holders: None };
         (Self { inner: Mutex::new(inner), start: Instant::now() }, frames)
     }
 
@@ -53,8 +55,8 @@ impl Publisher {
 
     /// What was read just now.
     pub fn publish(&self, driver: DriverState, devices: Vec<DeviceReport>) {
-        let view = View { at: unix_now(), driver, devices };
         let mut inner = self.lock();
+        let view = View { at: unix_now(), driver, devices, holders: inner.holders.clone() };
         inner.read = Some(view.clone());
         inner.show(view, self.now());
     }
@@ -65,7 +67,20 @@ impl Publisher {
         let mut devices = inner.read.as_ref().map(|v| v.devices.clone()).unwrap_or_default();
         devices.iter_mut().for_each(forget_readings);
         let driver = DriverState::Stalled { call: call.into(), for_ms };
-        inner.show(View { at: unix_now(), driver, devices }, self.now());
+        let holders = inner.holders.clone();
+        inner.show(View { at: unix_now(), driver, devices, holders }, self.now());
+    }
+
+    /// Whose pods have the devices now. It goes out at once where anything is known of them.
+    pub fn publish_holders(&self, holders: Holders) {
+        let mut inner = self.lock();
+        if inner.holders.as_ref() == Some(&holders) {
+            return;
+        }
+        inner.holders = Some(holders.clone());
+        if let Some(view) = inner.shown.take() {
+            inner.show(View { holders: Some(holders), ..view }, self.now());
+        }
     }
 
     /// The next frame is full, and comes now where anything is known.
@@ -122,6 +137,24 @@ mod tests {
         publisher.publish(driver(100), Vec::new());
         let frame = frames.try_recv().unwrap();
         assert_eq!((frame.sequence, frame.driver), (last + 1, driver(100)));
+    }
+
+    #[test]
+    fn whose_the_devices_are_comes_at_once_and_stays_beside_later_readings() {
+        let (publisher, mut frames) = Publisher::new(Changes::new(NodeName::new("n1").unwrap(), 60_000));
+        let unknown = |cause: &str| Holders::Unknown { cause: cause.into() };
+        publisher.publish_holders(unknown("a"));
+        assert!(frames.try_recv().is_err(), "a frame begins with readings");
+        publisher.publish(driver(1), Vec::new());
+        assert_eq!(frames.try_recv().unwrap().holders, Some(unknown("a")));
+        publisher.publish_holders(unknown("b"));
+        assert_eq!(frames.try_recv().unwrap().holders, Some(unknown("b")));
+        publisher.publish_holders(unknown("b"));
+        publisher.publish_stall("nvmlX", 5);
+        assert_eq!(frames.try_recv().unwrap().holders, None);
+        assert_eq!(publisher.latest().unwrap().holders, Some(unknown("b")));
+        publisher.publish(driver(1), Vec::new());
+        assert_eq!(publisher.latest().unwrap().holders, Some(unknown("b")));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use protocol::node::{DriverState, NodeFrame};
+use protocol::node::{DriverState, Holders, NodeFrame};
 use tokio::sync::mpsc;
 
 use crate::node::NodeConfig;
@@ -121,6 +121,11 @@ impl NodeSampler {
     /// The next frame is to be full: for a reader that saw a gap or starts anew. It comes at once.
     pub fn request_full(&self) {
         self.shared.publisher.request_full();
+    }
+
+    /// Whose pods have the devices: goes out with the readings.
+    pub fn publish_holders(&self, holders: Holders) {
+        self.shared.publisher.publish_holders(holders);
     }
 
     /// Ends both threads. A thread that a call holds is left behind after a second: nothing can end such a call.

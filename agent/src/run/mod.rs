@@ -3,11 +3,14 @@
 //! order. [`node`] is the other end of a node's link, in a process of its own.
 
 mod core;
+mod entry;
 mod link;
 pub mod node;
 mod nodes;
 mod orders;
 mod stand;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -29,6 +32,7 @@ use crate::cluster::{
 };
 use crate::kube;
 use crate::kube::leadership::{Epochs, Leadership, LeaseError, LeaseSettings, Reign};
+use crate::kube::review::NodeTokens;
 use crate::node::{NodeConfig, NodeSampler};
 use crate::runtime::any::AnyRuntime;
 use crate::runtime::kubernetes::KubernetesSettings;
@@ -69,6 +73,8 @@ pub struct Kubernetes {
     pub settings: KubernetesSettings,
     /// By which its agent's replicas agree who acts.
     pub lease: LeaseSettings,
+    /// By which tokens its nodes come in.
+    pub nodes: NodeTokens,
 }
 
 /// Why an agent did not start.
@@ -150,7 +156,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 
 /// Starts what was set up; what leads it stays in the caller's hand.
 async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Result<Running, StartError> {
-    let Stand { mut config, runtime, events: runtime_events, capacity, tasks, stop, .. } = stand;
+    let Stand { mut config, runtime, events: runtime_events, capacity, reviewer, listener, tasks, stop, .. } = stand;
     let system = |what| move |cause| StartError::System { what, cause };
     let (journal, recovered) = recover(&runtime, reign, &config.data_dir).await?;
     let mut missing = Vec::new();
@@ -166,13 +172,6 @@ async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Re
     let (sampler, frames) = match config.node.map(NodeSampler::start).transpose()? {
         Some((sampler, frames)) => (Some(Arc::new(sampler)), Some(frames)),
         None => (None, None),
-    };
-    let listener = match config.listen_nodes {
-        Some(socket) => Some(nodes::listen(socket, &config.credentials).map_err(|error| match error {
-            nodes::ListenError::Tls(error) => StartError::Tls(error),
-            nodes::ListenError::Socket(cause) => system("QUIC socket for nodes")(cause),
-        })?),
-        None => None,
     };
     let nodes = listener.as_ref().map(Endpoint::local_addr).transpose().map_err(system("QUIC socket for nodes"))?;
 
@@ -215,8 +214,8 @@ async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Re
         tasks.spawn(orders::forward(capacity, inbox.clone(), stop.clone(), Input::Kubernetes));
     }
     if let Some(endpoint) = listener.clone() {
-        let cluster = config.cluster.name.clone();
-        tasks.spawn(nodes::accept(endpoint, cluster, inbox.clone(), tasks.clone(), stop.clone()));
+        let door = nodes::Door { cluster: config.cluster.name.clone(), reviewer, inbox: inbox.clone() };
+        tasks.spawn(nodes::accept(endpoint, door, tasks.clone(), stop.clone()));
     }
     let (orders, waiting) = mpsc::unbounded_channel();
     tasks.spawn(orders::carry_out(runtime.clone(), waiting, inbox, sampler.clone(), stop.clone()));

@@ -5,15 +5,16 @@
 //! last state counts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use protocol::ids::{ClusterName, NodeName};
-use protocol::node::{NodeClosed, NodeFrame, NodeOrder};
+use protocol::node::{NodeClosed, NodeFrame, NodeOrder, NodeToken};
 use protocol::quic::{
     Address, ConnectFailed, Credentials, Identity, IdentityError, NODE_ALPN, TlsError, agent_server_name,
-    client_config, read_frame, write_frame,
+    client_config, client_config_without_certificate, read_ca, read_frame, write_frame,
 };
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportErrorCode};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,12 @@ use crate::node::NodeSampler;
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// After a newer connection took this node's place: two processes of one name must not take it from each other all the time.
 const REPLACED: Duration = Duration::from_secs(60);
+/// After it was turned away: a person has to change something.
+const TURNED_AWAY: Duration = Duration::from_secs(15);
+/// How long a connection may take from its first packet until its node is let in.
+const LET_IN: Duration = Duration::from_secs(30);
+/// How often the token's file is looked at.
+const LOOK: Duration = Duration::from_secs(20);
 /// A connection that lasted this long was a good one: the next tries begin quickly again.
 const GOOD: Duration = Duration::from_secs(5);
 
@@ -41,9 +48,19 @@ pub enum NodeLinkError {
         "its certificate is for {0}, which is no node; make one with `tidewater identity --cluster CLUSTER --node NODE`"
     )]
     NoNode(Identity),
-    /// No socket.
-    #[error("QUIC socket: {0}")]
-    Socket(#[from] std::io::Error),
+}
+
+/// How a node in a pod says who it is: it has no certificate.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    /// The cluster whose agent it looks for.
+    pub cluster: ClusterName,
+    /// Its node's name; frames that say another one than the token are refused.
+    pub node: NodeName,
+    /// The file of its token, which its kubelet writes anew before it expires.
+    pub token: PathBuf,
+    /// The file of the federation's CA: its certificate.
+    pub ca: PathBuf,
 }
 
 /// Where a node's link stands, for a person.
@@ -57,12 +74,14 @@ pub enum Notice {
 
 /// A node's link to its cluster's agent.
 pub struct NodeLink {
-    /// The cluster, by the certificate.
+    /// The cluster.
     pub cluster: ClusterName,
-    /// The node, by the certificate.
+    /// The node.
     pub node: NodeName,
     tls: ClientConfig,
     agent: Address,
+    /// The file of its token, where it has no certificate.
+    token: Option<PathBuf>,
 }
 
 impl NodeLink {
@@ -72,7 +91,14 @@ impl NodeLink {
             Identity::Node(cluster, node) => (cluster, node),
             other => return Err(NodeLinkError::NoNode(other)),
         };
-        Ok(Self { cluster, node, tls: client_config(credentials, NODE_ALPN)?, agent })
+        Ok(Self { cluster, node, tls: client_config(credentials, NODE_ALPN)?, agent, token: None })
+    }
+
+    /// A link without a certificate. The token's file need not be there yet.
+    pub fn with_token(pass: Pass, agent: Address) -> Result<Self, NodeLinkError> {
+        let Pass { cluster, node, token, ca } = pass;
+        let tls = client_config_without_certificate(&read_ca(&ca)?, NODE_ALPN)?;
+        Ok(Self { cluster, node, tls, agent, token: Some(token) })
     }
 
     /// Streams until it is stopped, connecting again as often as it takes.
@@ -95,7 +121,8 @@ impl NodeLink {
                 Ok(link) => {
                     notice(Notice::Connected(link.connection.remote_address()));
                     told = None;
-                    match link.stream(sampler, &mut frames, &stop).await {
+                    let renewed = self.renew(link.connection.clone(), link.shown.clone(), &mut notice);
+                    match link.stream(sampler, &mut frames, renewed, &stop).await {
                         Some(down) => down,
                         None => return,
                     }
@@ -110,7 +137,7 @@ impl NodeLink {
                 wait = RETRY.0;
             }
             tokio::select! {
-                () = tokio::time::sleep(if why.replaced { REPLACED } else { within(wait) }) => {}
+                () = tokio::time::sleep(why.wait.unwrap_or_else(|| within(wait))) => {}
                 () = stop.cancelled() => return,
             }
             wait = (wait * 2).min(RETRY.1);
@@ -127,8 +154,28 @@ impl NodeLink {
             (false, false) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         };
         let endpoint = Endpoint::client(SocketAddr::new(own, 0)).map_err(|e| down(&e))?;
-        match self.open(&endpoint, address).await {
-            Ok((connection, send, receive)) => Ok(Link { endpoint, connection, send, receive }),
+        let shown = match &self.token {
+            Some(file) => Some(read_token(file).map_err(Down::because)?),
+            None => None,
+        };
+        let opened = tokio::time::timeout(LET_IN, self.open(&endpoint, address, shown.as_deref())).await;
+        let late = || down(&format!("it has not let this node in within {} s", LET_IN.as_secs()));
+        match opened.map_err(|_| late())? {
+            Ok((connection, send, receive)) => Ok(Link { endpoint, connection, send, receive, shown }),
+            Err(ConnectFailed::Ended(closed @ ConnectionError::ApplicationClosed(_))) => {
+                Err(Down::of(Some(closed), String::new()))
+            }
+            Err(ConnectFailed::Ended(ConnectionError::ConnectionClosed(closed)))
+                if closed.error_code == TransportErrorCode::CONNECTION_REFUSED =>
+            {
+                let why = "this replica of the agent waits for its turn, or has too many visitors at the moment";
+                Err(down(&why))
+            }
+            Err(error) if error.is_refused_certificate() && self.token.is_some() => Err(Down::because(format!(
+                "{} ({address}) is not the agent of cluster {} by the CA that was given, or it lets in no nodes by \
+                     token ({error}): it must follow a Kubernetes cluster",
+                self.agent, self.cluster
+            ))),
             Err(error) if error.is_refused_certificate() => Err(Down::because(format!(
                 "{} ({address}) and this node do not accept each other's certificate ({error}): it must be the agent of \
                  cluster {}, and both certificates must be made by one authority (tidewater identity --ca DIR)",
@@ -142,12 +189,58 @@ impl NodeLink {
         &self,
         endpoint: &Endpoint,
         address: SocketAddr,
+        token: Option<&str>,
     ) -> Result<(Connection, SendStream, RecvStream), ConnectFailed> {
         let name = agent_server_name(&self.cluster);
         let connection = endpoint.connect_with(self.tls.clone(), address, &name)?.await?;
+        if let Some(token) = token {
+            show(&connection, token).await?;
+        }
+        // The agent allows it once it knows who this is.
         let (send, receive) = connection.open_bi().await?;
         Ok((connection, send, receive))
     }
+
+    /// Shows each new token that its file has; never ends by itself.
+    async fn renew(&self, connection: Connection, mut shown: Option<String>, notice: &mut impl FnMut(Notice)) {
+        let Some(file) = &self.token else { return std::future::pending().await };
+        let mut told = None;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            match read_token(file) {
+                Ok(token) if shown.as_ref() == Some(&token) => {}
+                // Where it can't be shown the link has ended, which is seen elsewhere.
+                Ok(token) => {
+                    if show(&connection, &token).await.is_ok() {
+                        (shown, told) = (Some(token), None);
+                    }
+                }
+                Err(why) if told.as_ref() == Some(&why) => {}
+                Err(why) => {
+                    notice(Notice::Down(format!("{why}; the link lasts until the last token expires")));
+                    told = Some(why);
+                }
+            }
+        }
+    }
+}
+
+fn read_token(file: &Path) -> Result<String, String> {
+    let read = std::fs::read_to_string(file).map_err(|e| e.to_string());
+    let token = read.map_err(|e| format!("no token of this pod in {}: {e}", file.display()))?;
+    match token.trim() {
+        "" => Err(format!("no token of this pod in {}: it is empty", file.display())),
+        token => Ok(token.to_owned()),
+    }
+}
+
+/// Shows a token on a stream of its own.
+async fn show(connection: &Connection, token: &str) -> Result<(), ConnectFailed> {
+    let mut stream = connection.open_uni().await?;
+    // What breaks on the way ends the connection too, and is told by that.
+    let _ = write_frame(&mut stream, &NodeToken { token: token.to_owned() }).await;
+    let _ = stream.finish();
+    Ok(())
 }
 
 /// A connection that stands.
@@ -156,6 +249,8 @@ struct Link {
     connection: Connection,
     send: SendStream,
     receive: RecvStream,
+    /// The token that was shown.
+    shown: Option<String>,
 }
 
 impl Link {
@@ -164,6 +259,7 @@ impl Link {
         self,
         sampler: &NodeSampler,
         frames: &mut mpsc::Receiver<NodeFrame>,
+        renewed: impl Future<Output = ()>,
         stop: &CancellationToken,
     ) -> Option<Down> {
         // What waits is from before, and the agent may have had part of it: all anew.
@@ -173,6 +269,7 @@ impl Link {
             ended = write(self.send, frames) => ended,
             ended = read(self.receive, sampler) => Some(ended),
             error = self.connection.closed() => Some(error.to_string()),
+            () = renewed => Some("the token is renewed no more".into()),
             () = stop.cancelled() => None,
         };
         match ended {
@@ -190,12 +287,13 @@ impl Link {
 /// Why there is no link.
 struct Down {
     words: String,
-    replaced: bool,
+    /// How long to wait, where it is not as long as usual.
+    wait: Option<Duration>,
 }
 
 impl Down {
     fn because(words: String) -> Self {
-        Self { words, replaced: false }
+        Self { words, wait: None }
     }
 
     /// The other end's own words, where it said any.
@@ -206,7 +304,12 @@ impl Down {
         let reason = String::from_utf8_lossy(&close.reason).into_owned();
         match NodeClosed::from_code(close.error_code.into()) {
             Some(why) => {
-                Self { words: format!("the agent ended the link: {reason}"), replaced: why == NodeClosed::Replaced }
+                let wait = match why {
+                    NodeClosed::Replaced => Some(REPLACED),
+                    NodeClosed::NotWelcome => Some(TURNED_AWAY),
+                    NodeClosed::BadFrame | NodeClosed::NotNow | NodeClosed::Expired => None,
+                };
+                Self { words: format!("the agent ended the link: {reason}"), wait }
             }
             None => Self::because(format!("the link ended: {reason}")),
         }

@@ -1,5 +1,5 @@
-//! Where node roles connect: QUIC with mutual TLS, a certificate for each node, and one stream of frames one way and
-//! orders the other. Nothing is decided here but who may come in; what frames mean is the cluster role's.
+//! Where node roles connect: QUIC, and one stream of frames one way and orders the other. Who may come in [`Entry`] decides, what frames mean the
+//! cluster role. A replica that waits for its turn sends nodes away at once, so that they find the one that leads.
 
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -8,20 +8,23 @@ use std::time::Duration;
 use protocol::ids::{ClusterName, NodeName};
 use protocol::node::{NodeClosed, NodeFrame, NodeOrder};
 use protocol::quic::{
-    Credentials, FrameError, Identity, NODE_ALPN, TlsError, endpoint_config, peer_identity, read_frame, server_config,
-    write_frame,
+    Credentials, FrameError, TlsError, Visitors, endpoint_config, node_server_config, read_frame, write_frame,
 };
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, TokioRuntime, VarInt};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::core::Event;
+use super::entry::{Entry, Refused};
 use crate::cluster::{Input, NodeInput, NodeSession};
+use crate::kube::review::Reviewer;
 
 /// More connections than this under way make a visitor prove its address first.
 const RETRY_ABOVE: usize = 64;
+/// Visitors of whom it is not known yet who they are.
+const STRANGERS: usize = 512;
 /// Orders that may wait for a node. There is one kind, and one of it is as good as many.
 const ORDERS: usize = 2;
 /// Least time between two frames of one node, on average. A node reads its GPUs at most ten times a second; one that sends
@@ -38,7 +41,7 @@ pub enum ListenError {
 
 /// The way to one node.
 pub struct NodeHandle {
-    /// The node, by its certificate.
+    /// The node, by its certificate or token.
     pub node: NodeName,
     connection: Connection,
     orders: mpsc::Sender<NodeOrder>,
@@ -62,19 +65,37 @@ fn close(connection: &Connection, why: NodeClosed, reason: &str) {
 }
 
 /// Opens the socket for nodes.
-pub fn listen(socket: UdpSocket, credentials: &Credentials) -> Result<Endpoint, ListenError> {
-    let tls = server_config(credentials, &[NODE_ALPN]).map_err(ListenError::Tls)?;
+pub fn listen(socket: UdpSocket, credentials: &Credentials, visitors: Visitors) -> Result<Endpoint, ListenError> {
+    let tls = node_server_config(credentials, visitors).map_err(ListenError::Tls)?;
     Endpoint::new(endpoint_config(credentials), Some(tls), socket, Arc::new(TokioRuntime)).map_err(ListenError::Socket)
 }
 
-/// Lets nodes of this cluster in until cancelled.
-pub async fn accept(
-    endpoint: Endpoint,
-    cluster: ClusterName,
-    inbox: mpsc::Sender<Event>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-) {
+/// Sends every visitor away until cancelled.
+pub async fn send_away(endpoint: Endpoint, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            incoming = endpoint.accept() => match incoming {
+                Some(incoming) => incoming.refuse(),
+                None => return,
+            },
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Where nodes come in.
+pub struct Door {
+    /// The cluster whose nodes they are.
+    pub cluster: ClusterName,
+    /// By which it is known who shows a token; none where nobody may.
+    pub reviewer: Option<Arc<Reviewer>>,
+    /// Where what they say goes.
+    pub inbox: mpsc::Sender<Event>,
+}
+
+/// Lets nodes in until cancelled.
+pub async fn accept(endpoint: Endpoint, door: Door, tasks: TaskTracker, stop: CancellationToken) {
+    let (door, strangers) = (Arc::new(door), Arc::new(Semaphore::new(STRANGERS)));
     for session in 1.. {
         let incoming = loop {
             let incoming = tokio::select! {
@@ -88,17 +109,22 @@ pub async fn accept(
             // A visitor that can't answer at its address costs us one packet.
             let _ = incoming.retry();
         };
-        let (cluster, inbox, stop) = (cluster.clone(), inbox.clone(), stop.clone());
+        let Ok(stranger) = strangers.clone().try_acquire_owned() else {
+            // It tries again.
+            incoming.refuse();
+            continue;
+        };
+        let (door, stop) = (door.clone(), stop.clone());
         tasks.spawn(async move {
             tokio::select! {
-                () = visit(incoming, &cluster, NodeSession(session), inbox) => {}
+                () = visit(incoming, &door, NodeSession(session), stranger) => {}
                 () = stop.cancelled() => {}
             }
         });
     }
 }
 
-async fn visit(incoming: Incoming, cluster: &ClusterName, session: NodeSession, inbox: mpsc::Sender<Event>) {
+async fn visit(incoming: Incoming, door: &Door, session: NodeSession, stranger: OwnedSemaphorePermit) {
     let from = incoming.remote_address();
     let connection = match incoming.await {
         Ok(connection) => connection,
@@ -107,20 +133,25 @@ async fn visit(incoming: Incoming, cluster: &ClusterName, session: NodeSession, 
             return;
         }
     };
-    let node = match peer_identity(&connection) {
-        Ok(Identity::Node(of, node)) if of == *cluster => node,
-        Ok(other) => return refuse(&connection, &format!("{other} is no node of cluster {cluster}")),
-        Err(error) => return refuse(&connection, &error.to_string()),
+    let entry = match Entry::of(&connection, &door.cluster, door.reviewer.as_ref()).await {
+        Ok(entry) => entry,
+        Err(Refused { why, reason }) => {
+            tracing::error!(%from, reason, "refused a node");
+            return close(&connection, why, &reason);
+        }
     };
+    drop(stranger);
+    let node = entry.node();
     tracing::info!(%node, %from, "a node connected");
-    let ended = serve(&connection, &node, session, &inbox).await;
+    let ended = tokio::select! {
+        ended = serve(&connection, node, session, &door.inbox) => ended,
+        Refused { why, reason } = entry.over(&connection) => {
+            close(&connection, why, &reason);
+            reason
+        }
+    };
     tracing::info!(%node, reason = ended, "a node's connection ended");
-    let _ = inbox.send(Event::Input(Input::Node { session, input: NodeInput::Closed })).await;
-}
-
-fn refuse(connection: &Connection, reason: &str) {
-    tracing::error!(from = %connection.remote_address(), reason, "refused a node");
-    close(connection, NodeClosed::NotWelcome, reason);
+    let _ = door.inbox.send(Event::Input(Input::Node { session, input: NodeInput::Closed })).await;
 }
 
 async fn serve(connection: &Connection, node: &NodeName, session: NodeSession, inbox: &mpsc::Sender<Event>) -> String {

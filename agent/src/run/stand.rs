@@ -1,14 +1,20 @@
 //! An agent before it acts. Where its cluster is Kubernetes it may have replicas: then it waits here until it leads, with its watches
 //! running, so that it knows at once what runs.
 
+use std::sync::Arc;
+
+use protocol::quic::Visitors;
+use quinn::Endpoint;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::nodes::{self, ListenError};
 use super::{Config, INBOX, KUBERNETES_INBOX, Kubernetes, Running, StartError, begin};
 use crate::cluster::KubernetesInput;
 use crate::kube;
 use crate::kube::leadership::Leadership;
+use crate::kube::review::Reviewer;
 use crate::runtime::any::AnyRuntime;
 use crate::runtime::kubernetes::KubernetesRuntime;
 use crate::runtime::process::{ProcessConfig, ProcessRuntime};
@@ -22,6 +28,11 @@ pub struct Stand {
     /// What becomes known of the cluster's Kubernetes, once the sender says that it is to be told.
     pub(super) capacity: Option<(mpsc::Receiver<KubernetesInput>, watch::Sender<bool>)>,
     pub(super) leadership: Option<Leadership>,
+    /// Where nodes connect, and by which it is known who shows a token.
+    pub(super) listener: Option<Endpoint>,
+    pub(super) reviewer: Option<Arc<Reviewer>>,
+    /// Nodes are sent away until this is cancelled.
+    closed: CancellationToken,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
 }
@@ -30,14 +41,27 @@ pub struct Stand {
 pub async fn stand(mut config: Config) -> Result<Stand, StartError> {
     let (told, events) = mpsc::channel(INBOX);
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    if let Some(Kubernetes { access, settings, lease }) = config.kubernetes.take() {
+    let visitors = if config.kubernetes.is_some() { Visitors::Anybody } else { Visitors::Certified };
+    let listener = match config.listen_nodes.take() {
+        Some(socket) => Some(nodes::listen(socket, &config.credentials, visitors).map_err(|error| match error {
+            ListenError::Tls(error) => StartError::Tls(error),
+            ListenError::Socket(cause) => StartError::System { what: "QUIC socket for nodes", cause },
+        })?),
+        None => None,
+    };
+    let closed = stop.child_token();
+    if let Some(Kubernetes { access, settings, lease, nodes: tokens }) = config.kubernetes.take() {
         let leadership = Leadership::stand(kube::connect(&access).await?, lease)?;
         let client = kube::connect_behind(&access, leadership.gate()).await?;
         let runtime = AnyRuntime::Kubernetes(KubernetesRuntime::new(client.clone(), settings, told));
         let ((said, capacity), (tell, told)) = (mpsc::channel(KUBERNETES_INBOX), watch::channel(false));
+        let reviewer = listener.is_some().then(|| Arc::new(Reviewer::new(client.clone(), tokens)));
         tasks.spawn(kube::run(client, said, told, stop.clone()));
+        if let Some(endpoint) = &listener {
+            tasks.spawn(nodes::send_away(endpoint.clone(), closed.clone()));
+        }
         let (capacity, leadership) = (Some((capacity, tell)), Some(leadership));
-        return Ok(Stand { config, runtime, events, capacity, leadership, tasks, stop });
+        return Ok(Stand { config, runtime, events, capacity, leadership, listener, reviewer, closed, tasks, stop });
     }
     let process = ProcessConfig {
         data_dir: config.data_dir.clone(),
@@ -48,7 +72,8 @@ pub async fn stand(mut config: Config) -> Result<Stand, StartError> {
         log_retention: LOG_RETENTION,
     };
     let runtime = AnyRuntime::Process(ProcessRuntime::new(process, told)?);
-    Ok(Stand { config, runtime, events, capacity: None, leadership: None, tasks, stop })
+    let (capacity, leadership, reviewer) = (None, None, None);
+    Ok(Stand { config, runtime, events, capacity, leadership, listener, reviewer, closed, tasks, stop })
 }
 
 impl Stand {
@@ -76,6 +101,7 @@ impl Stand {
             None => None,
         };
         let epochs = leadership.as_ref().map(Leadership::epochs);
+        self.closed.cancel();
         match Box::pin(begin(self, reign, epochs)).await {
             Ok(running) => Ok(Running { leadership, ..running }),
             Err(error) => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use agent::kube::Access;
 use agent::kube::leadership::{LeaseSettings, LeaseTimes};
+use agent::kube::review::NodeTokens;
 use agent::run::Kubernetes;
 use agent::runtime::kubernetes::{KubernetesSettings, Pin, PullPolicy};
 use protocol::ids::ClusterName;
@@ -51,6 +52,12 @@ pub struct KubernetesArgs {
     /// An annotation of every pod that is made; once for each
     #[arg(long = "pod-annotation", requires = "kubernetes", value_name = "NAME=VALUE")]
     pub pod_annotations: Vec<Annotation>,
+    /// The service account of the pods that may come in as nodes; left out: `node` in the agent's own namespace
+    #[arg(long, requires = "kubernetes", value_name = "NAMESPACE/NAME")]
+    pub node_account: Option<Account>,
+    /// The audience that those pods' tokens must be made for
+    #[arg(long, requires = "kubernetes", value_name = "TEXT", default_value = "tidewater-agent")]
+    pub node_audience: String,
     /// How long other replicas of this agent wait before one takes over that no longer renews its Lease
     #[arg(long, requires = "kubernetes", value_name = "TIME", default_value = "15s")]
     pub lease_duration: Span,
@@ -77,6 +84,28 @@ impl std::str::FromStr for Annotation {
         match text.split_once('=') {
             Some((name, value)) if !name.is_empty() => Ok(Self { name: name.to_owned(), value: value.to_owned() }),
             _ => Err(format!("{text:?}: write an annotation's name and value, such as example.org/team=vision")),
+        }
+    }
+}
+
+/// A service account: `tidewater-nodes/node`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl std::str::FromStr for Account {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |part: &str| !part.is_empty() && !part.contains(['/', ':']);
+        match text.split_once('/') {
+            Some((namespace, name)) if plain(namespace) && plain(name) => {
+                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+            }
+            _ => Err(format!("{text:?}: write a service account's namespace and name, such as tidewater-nodes/node")),
         }
     }
 }
@@ -140,7 +169,13 @@ impl KubernetesArgs {
                 retry: time(self.lease_retry),
             },
         };
-        Some(Kubernetes { access, settings, lease })
+        let (namespace, name) = match &self.node_account {
+            Some(Account { namespace, name }) => (&**namespace, &**name),
+            None => (&*self.own_namespace, "node"),
+        };
+        let account = format!("system:serviceaccount:{namespace}:{name}");
+        let nodes = NodeTokens { audience: self.node_audience.clone(), account };
+        Some(Kubernetes { access, settings, lease, nodes })
     }
 }
 
@@ -163,5 +198,19 @@ mod tests {
         let folder = |data_dir| args.of(&"eu".parse().unwrap(), data_dir).unwrap().settings.log_folder;
         assert_eq!(folder(Some(Path::new("/data"))), Some(PathBuf::from("/data/logs")));
         assert_eq!(folder(None), None);
+    }
+
+    #[test]
+    fn nodes_are_of_the_account_that_is_named_or_of_one_beside_the_agent() {
+        let of = |more: &[&str]| {
+            let args = Alone::try_parse_from([&["agent", "--kubernetes"], more].concat()).unwrap().kubernetes;
+            args.of(&"eu".parse().unwrap(), None).unwrap().nodes.account
+        };
+        assert_eq!(of(&[]), "system:serviceaccount:tidewater:node");
+        assert_eq!(of(&["--own-namespace", "a"]), "system:serviceaccount:a:node");
+        assert_eq!(of(&["--node-account", "b/c"]), "system:serviceaccount:b:c");
+        for wrong in ["", "c", "/c", "b/", "b/c/d", "b:c/d"] {
+            assert!(wrong.parse::<Account>().is_err(), "{wrong}");
+        }
     }
 }

@@ -1,15 +1,16 @@
 //! `tidewater node`: reads this node's GPUs, and streams them to the cluster's agent or prints them.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use agent::node::{NodeConfig, NodeSampler, run_once};
-use agent::run::node::{NodeLink, Notice};
+use agent::node::{NodeConfig, NodeSampler, kubelet, run_once};
+use agent::run::node::{NodeLink, Notice, Pass};
 use anyhow::Context;
-use protocol::ids::NodeName;
+use protocol::ids::{ClusterName, NodeName};
 use protocol::node::NodeFrame;
 use protocol::quic::Address;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Format;
@@ -23,14 +24,26 @@ pub struct Args {
     #[arg(long)]
     pub once: bool,
     /// The cluster's agent, where it listens for nodes (`tidewater agent --listen-nodes`)
-    #[arg(long, value_name = "HOST:PORT", requires = "identity", conflicts_with = "once")]
+    #[arg(long, value_name = "HOST:PORT", requires = "who", conflicts_with = "once")]
     pub agent: Option<String>,
     /// The folder with this node's ca.pem, cert.pem and key.pem (see `tidewater identity --node`)
-    #[arg(long, value_name = "DIR", requires = "agent")]
+    #[arg(long, value_name = "DIR", requires = "agent", group = "who")]
     pub identity: Option<PathBuf>,
+    /// In a pod, instead of an identity: the file of its projected service account token
+    #[arg(long, value_name = "FILE", requires_all = ["agent", "ca", "cluster", "node_name"], group = "who")]
+    pub token: Option<PathBuf>,
+    /// The certificate of the federation's CA, by which the agent is known
+    #[arg(long, value_name = "FILE", requires = "token")]
+    pub ca: Option<PathBuf>,
+    /// The cluster whose agent it is
+    #[arg(long, value_name = "NAME", requires = "token")]
+    pub cluster: Option<ClusterName>,
     /// The NVML library; left out: the system's
     #[arg(long, value_name = "PATH")]
     pub nvml_lib: Option<PathBuf>,
+    /// The socket on which this node's kubelet says whose pods have which GPUs (/var/lib/kubelet/pod-resources/kubelet.sock); it is root's
+    #[arg(long, value_name = "SOCKET", conflicts_with = "once")]
+    pub pod_resources: Option<PathBuf>,
     /// This node's name; left out: the certificate's, or without one the machine's
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<NodeName>,
@@ -42,10 +55,7 @@ pub struct Args {
 /// Runs the role until it is ended.
 pub async fn run(args: Args, format: Format) -> anyhow::Result<()> {
     anyhow::ensure!(args.interval.0 >= 100, "--interval {}: at least 100ms", args.interval);
-    let link = match (&args.agent, &args.identity) {
-        (Some(agent), Some(identity)) => Some(link(agent, identity)?),
-        _ => None,
-    };
+    let link = link(&args)?;
     let node = match (args.node_name, &link) {
         (Some(name), Some(link)) if name != link.node => anyhow::bail!(
             "--node-name {name}: the certificate is for node {}; leave --node-name out, or make {name} a certificate of its \
@@ -64,19 +74,40 @@ pub async fn run(args: Args, format: Format) -> anyhow::Result<()> {
         return print(&frame, format);
     }
     match link {
-        Some(link) => stream(link, config).await,
-        None => print_frames(config).await,
+        Some(link) => stream(link, config, args.pod_resources).await,
+        None => print_frames(config, args.pod_resources).await,
     }
 }
 
-/// The link of this identity to the agent at `HOST:PORT`.
-fn link(agent: &str, identity: &Path) -> anyhow::Result<NodeLink> {
-    let agent: Address = agent.parse().with_context(|| format!("--agent {agent}"))?;
-    let credentials = crate::dev::federation::credentials(identity)?;
-    NodeLink::new(&credentials, agent).with_context(|| format!("--identity {}", identity.display()))
+/// The link to the agent, where one is named.
+fn link(args: &Args) -> anyhow::Result<Option<NodeLink>> {
+    let Some(agent) = &args.agent else { return Ok(None) };
+    let address: Address = agent.parse().with_context(|| format!("--agent {agent}"))?;
+    if let Some(identity) = &args.identity {
+        let credentials = crate::dev::federation::credentials(identity)?;
+        let link = NodeLink::new(&credentials, address);
+        return link.map(Some).with_context(|| format!("--identity {}", identity.display()));
+    }
+    match (&args.token, &args.ca, &args.cluster, &args.node_name) {
+        (Some(token), Some(ca), Some(cluster), Some(node)) => {
+            let (cluster, node, token) = (cluster.clone(), node.clone(), token.clone());
+            let link = NodeLink::with_token(Pass { cluster, node, token, ca: ca.clone() }, address);
+            link.map(Some).with_context(|| format!("--ca {}", ca.display()))
+        }
+        // The command line asks for all of them.
+        _ => Ok(None),
+    }
 }
 
-async fn stream(link: NodeLink, mut config: NodeConfig) -> anyhow::Result<()> {
+/// Asks the kubelet, where there is one to ask; never ends.
+async fn ask(kubelet: Option<PathBuf>, sampler: &NodeSampler) {
+    match kubelet {
+        Some(socket) => kubelet::follow(socket, sampler, |news| tell!("{news}")).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn stream(link: NodeLink, mut config: NodeConfig, kubelet: Option<PathBuf>) -> anyhow::Result<()> {
     // The cluster role calls a node stale after 5 s of silence.
     config.heartbeat = Duration::from_secs(2);
     let (cluster, node) = (link.cluster.clone(), link.node.clone());
@@ -92,14 +123,27 @@ async fn stream(link: NodeLink, mut config: NodeConfig) -> anyhow::Result<()> {
         ended.wait().await;
         stop.cancel();
     };
-    tokio::join!(link.run(&sampler, frames, stop.clone(), notice), until_ended);
+    let streams = async { tokio::join!(link.run(&sampler, frames, stop.clone(), notice), until_ended) };
+    tokio::select! {
+        _ = streams => {}
+        () = ask(kubelet, &sampler) => {}
+    }
     sampler.stop();
     Ok(())
 }
 
-async fn print_frames(config: NodeConfig) -> anyhow::Result<()> {
+async fn print_frames(config: NodeConfig, kubelet: Option<PathBuf>) -> anyhow::Result<()> {
+    let (sampler, frames) = NodeSampler::start(config)?;
+    let printed = tokio::select! {
+        printed = print_each(frames) => printed,
+        () = ask(kubelet, &sampler) => Ok(()),
+    };
+    sampler.stop();
+    printed
+}
+
+async fn print_each(mut frames: mpsc::Receiver<NodeFrame>) -> anyhow::Result<()> {
     let mut ended = Ended::new()?;
-    let (sampler, mut frames) = NodeSampler::start(config)?;
     loop {
         let frame = tokio::select! {
             frame = frames.recv() => frame,
@@ -111,7 +155,6 @@ async fn print_frames(config: NodeConfig) -> anyhow::Result<()> {
         writeln!(out)?;
         out.flush()?;
     }
-    sampler.stop();
     Ok(())
 }
 

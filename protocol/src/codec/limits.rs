@@ -4,7 +4,7 @@ use bincode::Decode;
 
 use crate::capacity::CapacityFrame;
 use crate::control::{AgentMessage, CoordinatorMessage, LogRequest};
-use crate::node::{NodeFrame, NodeOrder};
+use crate::node::{NodeFrame, NodeOrder, NodeToken};
 use crate::workload::WorkloadSpec;
 
 const KIB: usize = 1024;
@@ -44,6 +44,7 @@ limits! {
     WorkloadSpec: MIB,
     NodeFrame: MIB,
     NodeOrder: KIB,
+    NodeToken: 16 * KIB,
     CapacityFrame: 64 * MIB,
     AgentMessage: 64 * MIB,
     CoordinatorMessage: 4 * MIB,

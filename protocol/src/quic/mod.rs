@@ -14,4 +14,7 @@ pub use connect::ConnectFailed;
 pub use frames::{FrameError, read_frame, write_frame};
 pub use identity::{Identity, IdentityError, agent_server_name, peer_identity, replica_server_name};
 pub use restart::endpoint_config;
-pub use tls::{AGENT_ALPN, Credentials, NODE_ALPN, PEER_ALPN, TlsError, client_config, server_config, transport};
+pub use tls::{
+    AGENT_ALPN, Credentials, NODE_ALPN, PEER_ALPN, TlsError, Visitors, client_config,
+    client_config_without_certificate, node_server_config, read_ca, server_config, transport, welcome,
+};

@@ -12,7 +12,9 @@ use protocol::ids::{
     AttemptId, AttemptNumber, ClusterName, CommandNumber, DataName, Epoch, GroupName, Incarnation, Namespace, NodeName,
     Region, ReplicaId, Uid, UnixMs, WorkloadKey, WorkloadName,
 };
-use protocol::node::{Activity, ActivitySource, DeviceHealth, DeviceReport, DriverState, GpuProcess, NodeFrame};
+use protocol::node::{
+    Activity, ActivitySource, DeviceHealth, DeviceReport, DriverState, GpuProcess, Holders, NodeFrame, PodDevices,
+};
 use protocol::resources::{Cpu, Gpus, Memory, Money, Resources, Span};
 use protocol::sku::Sku;
 use protocol::workload::{
@@ -103,6 +105,7 @@ pub fn specs() -> Vec<(&'static str, WorkloadSpec)> {
 }
 
 pub fn node_frames() -> Vec<(&'static str, NodeFrame)> {
+    let ready = || DriverState::Ready { version: "580.159.04".into() };
     let frame = |driver, devices| NodeFrame {
         node: NodeName::new("gpu-1.rack.2").unwrap(),
         sequence: 300,
@@ -110,12 +113,14 @@ pub fn node_frames() -> Vec<(&'static str, NodeFrame)> {
         at: UnixMs(1_700_000_000_000),
         driver,
         devices,
+        holders: None,
     };
     let known = DeviceReport {
         index: 0,
         uuid: "GPU-00000000-1111-2222-3333-444444444444".into(),
         sku: sku(),
         mig: Some(false),
+        slices: vec![],
         activity: Some(Activity { percent: 59, source: ActivitySource::GpmSm }),
         memory_total_mib: Some(81_559),
         memory_used_mib: Some(480),
@@ -140,8 +145,19 @@ pub fn node_frames() -> Vec<(&'static str, NodeFrame)> {
         health: DeviceHealth::Sick { cause: "XID 79".into() },
         ..known.clone()
     };
+    let cut = DeviceReport { mig: Some(true), slices: vec!["MIG-5".into()], ..known.clone() };
+    let pod = PodDevices {
+        namespace: "vision".into(),
+        pod: "train-0".into(),
+        container: "main".into(),
+        devices: vec!["GPU-7::3".into()],
+    };
+    let held = |holders| NodeFrame { full: false, holders: Some(holders), ..frame(ready(), vec![]) };
     vec![
-        ("ready", frame(DriverState::Ready { version: "580.159.04".into() }, vec![known, unknown, sick])),
+        ("cut", frame(ready(), vec![cut])),
+        ("held", held(Holders::Known { pods: vec![pod] })),
+        ("held by nobody knows whom", held(Holders::Unknown { cause: "no socket".into() })),
+        ("ready", frame(ready(), vec![known, unknown, sick])),
         ("missing", frame(DriverState::Missing { cause: "no library".into() }, vec![])),
         ("stalled", frame(DriverState::Stalled { call: "nvmlDeviceGetMemoryInfo".into(), for_ms: 2_500 }, vec![])),
     ]

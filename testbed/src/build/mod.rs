@@ -203,7 +203,7 @@ fn build(cache: &Path, tool: Tool, path: &Path, progress: Progress) -> Result<()
     let written = File::create(&log).map_err(unusable(&log))?;
     let mut go = Command::new("go");
     go.arg("build").args(module.flags()).arg("-o").arg(&half).arg(tool.package());
-    go.current_dir(folder.join("module")).env("CGO_ENABLED", "0").env("GO111MODULE", "on").env("GOWORK", "off");
+    go.current_dir(folder.join("module")).env("GO111MODULE", "on").env("GOWORK", "off").envs(module.environment());
     go.stdin(Stdio::null()).stdout(Stdio::null()).stderr(written);
     let mut running = process::spawn(go, Lifetime::Ours).map_err(unusable(&folder))?;
     let mut said = Instant::now();

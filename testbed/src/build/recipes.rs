@@ -28,11 +28,13 @@ pub enum Tool {
     KubeRay,
     /// The operator that runs SparkApplications.
     SparkOperator,
+    /// NVIDIA's device plugin, which tells a kubelet of GPUs and gives them to containers.
+    DevicePlugin,
 }
 
 impl Tool {
     /// All of them.
-    pub const ALL: [Tool; 11] = [
+    pub const ALL: [Tool; 12] = [
         Tool::Etcd,
         Tool::ApiServer,
         Tool::ControllerManager,
@@ -44,6 +46,7 @@ impl Tool {
         Tool::CoreDns,
         Tool::KubeRay,
         Tool::SparkOperator,
+        Tool::DevicePlugin,
     ];
 
     /// The program's file name.
@@ -60,6 +63,7 @@ impl Tool {
             Tool::CoreDns => "coredns",
             Tool::KubeRay => "kuberay-operator",
             Tool::SparkOperator => "spark-operator",
+            Tool::DevicePlugin => "nvidia-device-plugin",
         }
     }
 
@@ -79,6 +83,7 @@ impl Tool {
             Tool::CoreDns => ".",
             Tool::KubeRay => "github.com/ray-project/kuberay/ray-operator",
             Tool::SparkOperator => "github.com/kubeflow/spark-operator/v2/cmd/operator",
+            Tool::DevicePlugin => "github.com/NVIDIA/k8s-device-plugin/cmd/nvidia-device-plugin",
         }
     }
 
@@ -91,6 +96,7 @@ impl Tool {
             Tool::CoreDns => &COREDNS,
             Tool::KubeRay => &KUBERAY,
             Tool::SparkOperator => &SPARK_OPERATOR,
+            Tool::DevicePlugin => &DEVICE_PLUGIN,
         }
     }
 }
@@ -105,6 +111,8 @@ pub(super) struct Module {
     pub source: (&'static str, &'static str),
     /// What Kubernetes' own build stamps into its programs. Without it they call themselves v0.0.0.
     linker: &'static str,
+    /// What the C linker is told, where parts of it are in C.
+    c: Option<&'static str>,
 }
 
 macro_rules! module {
@@ -118,6 +126,7 @@ macro_rules! module {
             go_sum: include_str!(concat!("../../go/", $name, "/go.sum")),
             source: ($source, include_str!(concat!("../../go/", $name, "/", $source))),
             linker: $linker,
+            c: None,
         }
     };
 }
@@ -127,6 +136,11 @@ static KWOK: Module = module!("kwok", "-s -w -X sigs.k8s.io/kwok/pkg/consts.Vers
 static COREDNS: Module = module!("coredns", "-s -w", "main.go");
 static KUBERAY: Module = module!("kuberay", "-s -w");
 static SPARK_OPERATOR: Module = module!("spark-operator", "-s -w");
+/// Its functions of NVML are looked up when they are called, in whichever library is loaded by then.
+static DEVICE_PLUGIN: Module = Module {
+    c: Some("-Wl,--unresolved-symbols=ignore-in-object-files -Wl,-z,lazy"),
+    ..module!("device-plugin", "-s -w")
+};
 static KUBERNETES: Module = module!(
     "kubernetes",
     "-s -w -X k8s.io/component-base/version.gitVersion=v1.34.3 -X k8s.io/component-base/version.gitMajor=1 \
@@ -140,12 +154,21 @@ impl Module {
         vec!["-mod=readonly", "-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=0", "-ldflags", self.linker]
     }
 
+    /// The variables with which it is built.
+    pub(super) fn environment(&self) -> Vec<(&'static str, &'static str)> {
+        match self.c {
+            Some(linker) => vec![("CGO_ENABLED", "1"), ("CGO_LDFLAGS", linker)],
+            None => vec![("CGO_ENABLED", "0")],
+        }
+    }
+
     /// What the cache calls it: other versions or flags are another folder, so that nothing stale is ever started.
     pub(super) fn key(&self) -> String {
         let mut hash = Context::new(&SHA256);
         // What only names packages says nothing about them.
         let program = Some(self.source.1).filter(|_| self.source.0 == "main.go");
         let parts = [self.go_mod, self.go_sum, std::env::consts::ARCH].into_iter().chain(self.flags()).chain(program);
+        let parts = parts.chain(self.c);
         for part in parts {
             hash.update(&(part.len() as u64).to_le_bytes());
             hash.update(part.as_bytes());

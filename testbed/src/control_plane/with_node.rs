@@ -1,6 +1,7 @@
 //! How a control plane starts its real node.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use super::{Component, ControlPlane, StartError};
@@ -51,6 +52,14 @@ impl ControlPlane {
     /// Gives its real node an image that is in an archive, for pods with `imagePullPolicy: Never` or `IfNotPresent`.
     pub fn load_image(&self, archive: &Path) -> Result<(), ImageError> {
         images::load(archive, &NodeFiles::of(&self.settings.folder).socket())
+    }
+
+    /// A program of this machine, to be run on the real node: in its namespaces, where it finds the kubelet's sockets. None without one.
+    pub fn command_in_node(&self, program: &Path) -> Option<Command> {
+        let holder = self.process(Component::Node)?.inner()?.pid;
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &holder.to_string(), "--net", "--mount", "--pid"]).arg(program);
+        Some(command)
     }
 
     /// Starts the real node again after [`Component::Node`] was killed, with the images and pods that it had.

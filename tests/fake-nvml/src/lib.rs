@@ -5,7 +5,7 @@
 //!
 //! The file is named by `FAKE_NVML_STATE`, else it is `state.json` beside the library: two copies of the library in two
 //! folders are two drivers in one process. It is read again when it changes, so a test can break a GPU while it is watched.
-//! `state` holds the file's form, `calls` the C functions on devices, `processes`, `events` and `gpm` theirs.
+//! `state` holds the file's form, `calls` the C functions on devices, `processes`, `events`, `gpm` and `links` theirs.
 
 #![allow(unsafe_code)] // a C interface: pointers come from the caller, as nvml.h says
 #![allow(missing_docs, clippy::missing_safety_doc)] // nvml.h documents these functions
@@ -14,6 +14,7 @@
 mod calls;
 mod events;
 mod gpm;
+mod links;
 mod live;
 mod processes;
 mod state;

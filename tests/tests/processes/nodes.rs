@@ -179,6 +179,12 @@ pub fn refused(world: &World) -> anyhow::Result<Done> {
     let wrong = machine.start_as(&elsewhere)?;
     wrong.says(&format!("it must be the agent of cluster {}", CLUSTERS[1]), PATIENCE)?;
     drop(wrong);
+    // A token says nothing to an agent that has no API server to ask.
+    let (token, ca) = (world.write("token", "a.b.c")?, format!("{own}/ca.pem"));
+    let who = ["--cluster", CLUSTERS[0], "--node-name", "gpu-7", "--ca", &ca, "--token", &token];
+    let wrong = world.start("by-token", &[&["node", "--agent", &machine.agent][..], &who].concat())?;
+    wrong.says("it must follow a Kubernetes cluster", PATIENCE)?;
+    drop(wrong);
     ensure!(seen(&federation, "gpu-7")?.is_null(), "one of them was let in");
 
     let agent = identity(world, "ca", ["--cluster", CLUSTERS[0]])?;
@@ -196,6 +202,7 @@ pub fn refused(world: &World) -> anyhow::Result<Done> {
         words.iter().try_for_each(|word| ran.says(word))?;
     }
     world.run(&["node", "--agent", &machine.agent])?.with_code(2)?.says("--identity")?;
+    world.run(&["node", "--agent", &machine.agent, "--token", &token])?.with_code(2)?.says("--ca")?;
     world.run(&["node", "--agent", &machine.agent, "--identity", &own, "--once"])?.with_code(2)?.says("--once")?;
 
     // A name that nobody answers to is tried again, and said once.

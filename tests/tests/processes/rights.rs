@@ -13,10 +13,11 @@ use serde_json::{Value, json};
 use testbed::control_plane::Audit;
 use testbed::{ControlPlane, Settings, Tool};
 
-use super::api::{Api, phase};
+use super::api::{Api, phase, text};
 use super::deploy::{AGENT, Kubectl, NAMESPACE};
-use super::federation::{CLUSTERS, Federation};
+use super::federation::{CLUSTERS, Federation, free_port};
 use super::planes::{programs, runtime, with_h100_nodes};
+use super::program::Program;
 use super::world::{PATIENCE, World};
 use crate::Done;
 
@@ -137,14 +138,19 @@ pub fn all_and_no_more(world: &World) -> anyhow::Result<Done> {
         at_home: rights(&kubectl.get(&["role", "agent", "--namespace", NAMESPACE])?)?,
     };
 
+    kubectl.install("node")?;
     let mut federation = Federation::prepare(world, 1)?;
     federation.kubeconfigs = vec![kubectl.kubeconfig_of(NAMESPACE, "agent")?];
+    let port = free_port()?;
+    federation.listen_nodes = Some(port);
+    federation.agent_arguments = ["--node-account", "tidewater-nodes/node"].map(str::to_owned).into();
     federation.start_coordinator(1)?;
     federation.start_agent(0)?;
     let scene = Scene { world, plane: &plane, kubectl, api: federation.another_api()? };
     scene.until("the agent's cluster as Ready", || {
         Ok((scene.api.cluster_phase(CLUSTERS[0])? == "Ready").then_some(()))
     })?;
+    let mut node = scene.node(port)?;
     scene.begin()?;
     federation.kill_agent(0);
     federation.start_agent(0)?;
@@ -154,6 +160,7 @@ pub fn all_and_no_more(world: &World) -> anyhow::Result<Done> {
         Ok(["jobs", "services", "rayjobs", "configmaps", "sparkapplications"].into_iter().all(found).then_some(()))
     })?;
     scene.end()?;
+    node.terminate()?;
     let used = scene.used()?;
     compare(&granted, &used).map_err(anyhow::Error::msg)?;
     eprintln!(
@@ -207,6 +214,26 @@ impl Scene<'_> {
             .into_iter()
             .map(|e| (Right { verb: e.verb, resource: e.resource, group: e.group }, e.namespace == NAMESPACE))
             .collect())
+    }
+
+    /// A node role with a token of its own, as its kubelet would have it, once the agent has let it in. One whose token is of no node is not.
+    fn node(&self, port: u16) -> anyhow::Result<Program> {
+        let nodes = self.kubectl.get(&["nodes"])?;
+        let node = &nodes["items"][0]["metadata"];
+        let (name, uid) = (text(&node["name"]), text(&node["uid"]));
+        let create = ["create", "token", "node", "--namespace", "tidewater-nodes", "--audience", "tidewater-agent"];
+        let bound = ["--bound-object-kind", "Node", "--bound-object-name", &name, "--bound-object-uid", &uid];
+        let start = |token: String| {
+            let file = self.world.write("token", token.trim())?;
+            let (agent, ca) = (format!("127.0.0.1:{port}"), self.world.path("ca/ca.pem").display().to_string());
+            let who = ["--cluster", CLUSTERS[0], "--node-name", &name, "--ca", &ca, "--token", &file];
+            self.world.start("node", &[&["node", "--agent", &agent][..], &who].concat())
+        };
+        let nobody = start(self.kubectl.run(&create)?)?;
+        nobody.says("its token names no node", PATIENCE)?;
+        let mut node = start(self.kubectl.run(&[&create[..], &bound].concat())?)?;
+        node.line("streams to the agent at ")?;
+        Ok(node)
     }
 
     /// Looks until `look` finds something, or until the agent asks for what it may not have.

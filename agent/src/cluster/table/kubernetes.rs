@@ -1,6 +1,6 @@
-//! Rows of Kubernetes' nodes. What pods of others take is not free; which devices they have the API server does not say, so
-//! that as many as they ask for are taken out: those first that are in use and held by no attempt. What Kubernetes does
-//! not offer of measured devices is out as well.
+//! Rows of Kubernetes' nodes. What pods of others take is not free; which devices they have the API server does not say. Where their kubelet says
+//! it neither (`whose`), as many as they ask for are taken out: those first that are in use and held by no attempt. What Kubernetes does not
+//! offer of measured devices is out as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use protocol::ids::{AttemptId, MonotonicMs, NodeName};
 use protocol::resources::Resources;
 
 use super::{Device, Table};
-use crate::cluster::interface::{ClusterNode, NodePods};
+use crate::cluster::interface::{ClusterNode, NodePods, PodGpus, PodName};
 use crate::cluster::reservations::Reservations;
 
 /// Where the API server has not been heard of for longer than this, its nodes are stale, in ms.
@@ -36,7 +36,12 @@ impl OfKubernetes {
         unknown.fold(self.pods.others, |sum, (_, takes)| sum + *takes)
     }
 
-    /// Takes devices out for `gpus` of others' pods, and those that Kubernetes does not offer.
+    /// Pods that may have devices.
+    pub fn named(&self) -> &BTreeMap<PodName, PodGpus> {
+        &self.pods.named
+    }
+
+    /// Takes devices out for `gpus` of others' pods that may be any, and those that Kubernetes does not offer.
     pub fn give_away(&self, states: &mut [DeviceState], gpus: u64) {
         let healthy = states.iter().filter(|state| **state != DeviceState::Sick).count();
         let unoffered = healthy.saturating_sub(self.offered);

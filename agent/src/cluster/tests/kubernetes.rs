@@ -24,7 +24,7 @@ fn takes(cpu_milli: u64, gpus: u64) -> Resources {
 }
 
 pub fn others(cpu_milli: u64, gpus: u64) -> NodePods {
-    NodePods { others: takes(cpu_milli, gpus), attempts: BTreeMap::new() }
+    NodePods { others: takes(cpu_milli, gpus), ..NodePods::default() }
 }
 
 fn put(table: &mut Table, node: ClusterNode, pods: NodePods) {

@@ -5,6 +5,7 @@
 mod capacity;
 mod commands;
 mod crash;
+mod holders;
 mod kubernetes;
 mod nodes;
 mod replicas;

@@ -12,6 +12,7 @@ pub fn device(index: u32, memory: Option<u64>) -> DeviceReport {
         uuid: format!("GPU-{index}"),
         sku: Sku::parse("H100").unwrap(),
         mig: Some(false),
+        slices: vec![],
         activity: Some(Activity { percent: 40, source: ActivitySource::GpmSm }),
         memory_total_mib: Some(81_559),
         memory_used_mib: memory,
@@ -24,7 +25,7 @@ pub fn device(index: u32, memory: Option<u64>) -> DeviceReport {
 
 pub fn frame(name: &str, sequence: u64, full: bool, devices: Vec<DeviceReport>) -> NodeFrame {
     let driver = DriverState::Ready { version: "580".into() };
-    NodeFrame { node: node(name), sequence, full, at: UNIX, driver, devices }
+    NodeFrame { node: node(name), sequence, full, at: UNIX, driver, devices, holders: None }
 }
 
 #[test]

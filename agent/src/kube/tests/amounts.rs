@@ -157,3 +157,21 @@ fn a_pods_attempt_is_its_label_and_nonsense_names_the_pod_and_the_field() {
          or 16Gi"
     );
 }
+
+#[test]
+fn a_pod_is_kept_by_name_where_its_kubelet_may_name_it() {
+    let named = |gpus, labels: Value| {
+        let whole = json!({
+            "metadata": {"name": "p", "namespace": "ns", "uid": "u", "labels": labels},
+            "spec": {"nodeName": "gpu-0", "containers": [container("a", "1", "1Gi", gpus)]},
+        });
+        let seen = seen::pod(&serde_json::from_value::<PodObject>(whole).unwrap()).unwrap();
+        let gpus = seen.gpus();
+        (seen.name.map(|name| format!("{}/{}", name.namespace, name.name)), gpus.gpus, gpus.attempt.is_some())
+    };
+    let attempt = json!({"tidewater.dev/attempt": "00000000-0000-0000-0000-000000000007-1"});
+    assert_eq!(named(0, json!({})), (None, 0, false), "most pods have nothing to do with GPUs");
+    assert_eq!(named(2, json!({})), (Some("ns/p".into()), 2, false));
+    // One that has a share of a GPU asks for none.
+    assert_eq!(named(0, attempt), (Some("ns/p".into()), 0, true));
+}

@@ -9,7 +9,7 @@ use protocol::resources::Resources;
 use super::super::follow::News;
 use super::super::seen::SeenPod;
 use super::super::store::Store;
-use crate::cluster::{ClusterNode, KubernetesInput, NodePods};
+use crate::cluster::{ClusterNode, KubernetesInput, NodePods, PodName};
 
 fn name(n: u8) -> NodeName {
     NodeName::new(format!("n{n}")).unwrap()
@@ -25,7 +25,13 @@ fn key(n: u8) -> Box<str> {
 
 fn pod(n: u8, cpu_milli: u64, attempt: Option<u8>) -> SeenPod {
     let attempt = attempt.map(|a| AttemptId { workload: Uid(a.into()), number: AttemptNumber(1) });
-    SeenPod { node: name(n), takes: Ok(Resources { cpu_milli, ..Resources::ZERO }), attempt }
+    SeenPod { node: name(n), takes: Ok(Resources { cpu_milli, ..Resources::ZERO }), attempt, name: None }
+}
+
+/// The same by a name of its own, as those have that are of an attempt.
+fn named(p: u8, pod: SeenPod) -> SeenPod {
+    let name = PodName { namespace: "d".into(), name: format!("p{p}").into() };
+    SeenPod { name: pod.attempt.map(|_| Box::new(name)), ..pod }
 }
 
 /// The cluster role's end: what it has been told.
@@ -132,16 +138,17 @@ proptest! {
                     store.nodes(News::All(all.into_iter().map(|(n, cpu)| (key(n), Ok(node(n, cpu)))).collect()));
                 }
                 Move::PutPod(p, n, cpu, attempt) => {
-                    pods.insert(p, pod(n, cpu, attempt));
-                    store.pods(News::Put(uid(p), pod(n, cpu, attempt)));
+                    pods.insert(p, named(p, pod(n, cpu, attempt)));
+                    store.pods(News::Put(uid(p), named(p, pod(n, cpu, attempt))));
                 }
                 Move::PodGone(p) => {
                     pods.remove(&p);
                     store.pods(News::Gone(uid(p)));
                 }
                 Move::Pods(all) => {
-                    pods = all.iter().map(|(p, n, cpu, a)| (*p, pod(*n, *cpu, *a))).collect();
-                    store.pods(News::All(all.into_iter().map(|(p, n, cpu, a)| (uid(p), pod(n, cpu, a))).collect()));
+                    pods = all.iter().map(|(p, n, cpu, a)| (*p, named(*p, pod(*n, *cpu, *a)))).collect();
+                    let all = all.into_iter().map(|(p, n, cpu, a)| (uid(p), named(p, pod(n, cpu, a))));
+                    store.pods(News::All(all.collect()));
                 }
                 Move::Tell => {
                     told.take(&mut store);
@@ -150,6 +157,7 @@ proptest! {
                     for pod in pods.values() {
                         let Some((_, sums)) = expected.get_mut(&pod.node) else { continue };
                         let takes = pod.takes.clone().unwrap();
+                        sums.named.extend(pod.name.clone().map(|name| (*name, pod.gpus())));
                         match pod.attempt {
                             None => sums.others += takes,
                             Some(attempt) => *sums.attempts.entry(attempt).or_default() += takes,

@@ -1,0 +1,160 @@
+//! Whose each device of a row is. A journal counts devices by number; which of them a container really has the kubelet decides, and where it is
+//! asked that counts: what an attempt was given moves to the devices that its pods have, and a device that any other pod has is foreign,
+//! also where the API server does not know that pod any more. What no pod has yet stays where the journal has it, or goes where there is room.
+
+use std::collections::BTreeMap;
+
+use protocol::ids::AttemptId;
+use protocol::node::{DeviceReport, PodDevices};
+
+use super::Device;
+use super::kubernetes::OfKubernetes;
+use crate::cluster::interface::PodName;
+use crate::cluster::reservations::{Hold, Reservations, WHOLE_MILLI};
+
+/// How a device plugin names its devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DeviceNames {
+    /// The device's own UUID.
+    pub uuid: Box<str>,
+    /// Those of its MIG devices.
+    pub slices: Box<[String]>,
+}
+
+impl DeviceNames {
+    /// As a report has them.
+    pub fn of(report: &DeviceReport) -> Self {
+        Self { uuid: report.uuid.as_str().into(), slices: report.slices.clone().into() }
+    }
+
+    /// Whether a report has the same.
+    pub fn are_of(&self, report: &DeviceReport) -> bool {
+        *self.uuid == *report.uuid && *self.slices == *report.slices
+    }
+}
+
+/// Whose the devices of a row are.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Whose {
+    /// Thousandths of each device that attempts have.
+    pub given: Vec<u16>,
+    /// Devices that pods of others have, or a part of them.
+    pub foreign: Vec<bool>,
+    /// GPUs that pods of others ask for, and which these are is not known.
+    pub somewhere: u64,
+}
+
+impl Whose {
+    /// By the journal alone: the row is none of Kubernetes'.
+    pub fn by_journal<'a>(devices: usize, holds: impl Iterator<Item = &'a Hold>) -> Self {
+        let mut whose = Self { given: vec![0; devices], foreign: vec![false; devices], somewhere: 0 };
+        holds.flat_map(|hold| &hold.devices).for_each(|(device, milli)| whose.give(usize::from(*device), *milli));
+        whose
+    }
+
+    /// By the journal, by what the API server knows of pods, and by what the kubelet says that containers have; none where nobody asks it.
+    pub fn in_kubernetes<'a>(
+        devices: &[Device],
+        holds: impl Iterator<Item = (&'a AttemptId, &'a Hold)>,
+        of: &OfKubernetes,
+        held: Option<&[PodDevices]>,
+        reservations: &Reservations,
+    ) -> Self {
+        let mut whose = Self::by_journal(devices.len(), std::iter::empty());
+        let mut found = whose.take_held(devices, of, held, reservations);
+        let mut waiting = vec![];
+        for (attempt, hold) in holds {
+            let mut has = found.remove(attempt).unwrap_or_default();
+            let mut unseen = vec![];
+            for &(device, milli) in &hold.devices {
+                match has.iter().position(|at| *at == usize::from(device)) {
+                    Some(at) => whose.give(has.swap_remove(at), milli),
+                    None => unseen.push((usize::from(device), milli)),
+                }
+            }
+            let mut unseen = unseen.into_iter();
+            for device in has {
+                // More than it was given is what is still to go.
+                let milli = unseen.next().map_or(WHOLE_MILLI, |(_, milli)| milli);
+                whose.give(device, milli);
+            }
+            waiting.extend(unseen);
+        }
+        // Of an attempt that was given nothing here: Kubernetes placed its pod elsewhere than it was asked to.
+        found.into_values().flatten().for_each(|device| whose.give(device, WHOLE_MILLI));
+        for (device, milli) in waiting {
+            let at = if whose.fits(device, milli) { Some(device) } else { whose.room(devices, milli) };
+            // Where there is no room at all, nothing is free that it would have to be taken from.
+            if let Some(at) = at.or(Some(device).filter(|at| whose.foreign.get(*at) == Some(&false))) {
+                whose.give(at, milli);
+            }
+        }
+        whose
+    }
+
+    /// Takes in what others have; returns what pods of attempts have that the journal knows.
+    fn take_held(
+        &mut self,
+        devices: &[Device],
+        of: &OfKubernetes,
+        held: Option<&[PodDevices]>,
+        reservations: &Reservations,
+    ) -> BTreeMap<AttemptId, Vec<usize>> {
+        let Some(held) = held else {
+            self.somewhere = of.foreign(reservations).gpus();
+            return BTreeMap::new();
+        };
+        let ours = |attempt: Option<AttemptId>| attempt.filter(|attempt| reservations.has(*attempt));
+        let (mut found, mut seen) = (BTreeMap::new(), BTreeMap::new());
+        for pod in held {
+            let name = PodName { namespace: pod.namespace.as_str().into(), name: pod.pod.as_str().into() };
+            let known = of.named().get(&name);
+            let places = pod.devices.iter().map(|id| place(devices, id));
+            match known.and_then(|pod| ours(pod.attempt)) {
+                Some(attempt) => found.entry(attempt).or_insert_with(Vec::new).extend(places.flatten()),
+                None => {
+                    for place in places {
+                        match place {
+                            Some(at) => self.foreign[at] = true,
+                            // One that is known is counted by what it asks for.
+                            None if known.is_some() => continue,
+                            None => self.somewhere += 1,
+                        }
+                        *seen.entry(name.clone()).or_insert(0u64) += 1;
+                    }
+                }
+            }
+        }
+        for (name, pod) in of.named().iter().filter(|(_, pod)| ours(pod.attempt).is_none()) {
+            self.somewhere += u64::from(pod.gpus).saturating_sub(seen.get(name).copied().unwrap_or(0));
+        }
+        found
+    }
+
+    fn give(&mut self, device: usize, milli: u16) {
+        if let Some(given) = self.given.get_mut(device) {
+            *given = given.saturating_add(milli);
+        }
+    }
+
+    /// Whether so much more of a device can be had. One that is not there is nobody's to move.
+    fn fits(&self, device: usize, milli: u16) -> bool {
+        let fits = |given: &u16| given.saturating_add(milli) <= WHOLE_MILLI;
+        self.given.get(device).is_none_or(fits) && self.foreign.get(device) != Some(&true)
+    }
+
+    /// The fullest device with room for it, one that is not in use before one that is.
+    fn room(&self, devices: &[Device], milli: u16) -> Option<usize> {
+        let fit = (0..devices.len()).filter(|at| !devices[*at].sick && self.fits(*at, milli));
+        fit.min_by_key(|at| (WHOLE_MILLI.saturating_sub(self.given[*at]), devices[*at].used, *at))
+    }
+}
+
+/// The device that a plugin names so: by UUID, by that of a MIG device of it, or by number; a part of a shared one has a number behind that.
+fn place(devices: &[Device], id: &str) -> Option<usize> {
+    let device = id.split_once("::").map_or(id, |(device, _)| device);
+    let is = |names: &DeviceNames| &*names.uuid == device || names.slices.iter().any(|slice| slice == device);
+    let named = devices.iter().position(|d| d.names.as_deref().is_some_and(is));
+    let number = || device.split(':').next()?.parse::<usize>().ok();
+    named.or_else(|| number().filter(|at| *at < devices.len()))
+}

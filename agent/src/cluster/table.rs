@@ -445,7 +445,7 @@ impl Table {
                 let foreign = of.foreign(&self.reservations);
                 cpu = cpu.saturating_sub(foreign.cpu_milli);
                 memory = memory.saturating_sub(foreign.memory_mib);
-                Whose::in_kubernetes(devices, holds, of, at.held.as_deref(), &self.reservations)
+                Whose::in_kubernetes(devices, holds, of, at.held.as_deref(), &self.reservations, foreign.gpus())
             }
             None => Whose::by_journal(at.count, holds.map(|(_, hold)| hold)),
         };

@@ -52,16 +52,24 @@ impl Whose {
         whose
     }
 
-    /// By the journal, by what the API server knows of pods, and by what the kubelet says that containers have; none where nobody asks it.
+    /// By the journal, by what the API server knows of pods, and by what the kubelet says that containers have; none where nobody asks it: then
+    /// pods of others have `foreign` GPUs somewhere.
     pub fn in_kubernetes<'a>(
         devices: &[Device],
         holds: impl Iterator<Item = (&'a AttemptId, &'a Hold)>,
         of: &OfKubernetes,
         held: Option<&[PodDevices]>,
         reservations: &Reservations,
+        foreign: u64,
     ) -> Self {
         let mut whose = Self::by_journal(devices.len(), std::iter::empty());
-        let mut found = whose.take_held(devices, of, held, reservations);
+        let mut found = match held {
+            Some(held) => whose.take_held(devices, of, held, reservations),
+            None => {
+                whose.somewhere = foreign;
+                BTreeMap::new()
+            }
+        };
         let mut waiting = vec![];
         for (attempt, hold) in holds {
             let mut has = found.remove(attempt).unwrap_or_default();
@@ -97,13 +105,9 @@ impl Whose {
         &mut self,
         devices: &[Device],
         of: &OfKubernetes,
-        held: Option<&[PodDevices]>,
+        held: &[PodDevices],
         reservations: &Reservations,
     ) -> BTreeMap<AttemptId, Vec<usize>> {
-        let Some(held) = held else {
-            self.somewhere = of.foreign(reservations).gpus();
-            return BTreeMap::new();
-        };
         let ours = |attempt: Option<AttemptId>| attempt.filter(|attempt| reservations.has(*attempt));
         let (mut found, mut seen) = (BTreeMap::new(), BTreeMap::new());
         for pod in held {

@@ -144,6 +144,12 @@ pub fn phase(workload: &Value) -> String {
     text(&workload["status"]["phase"])
 }
 
+/// Where each of a workload's attempts went, the first one first.
+pub fn clusters_of(workload: &Value) -> Vec<String> {
+    let attempts = workload["status"]["attempts"].as_array().cloned().unwrap_or_default();
+    attempts.iter().map(|attempt| text(&attempt["cluster"])).collect()
+}
+
 /// A JSON string as it is.
 pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()

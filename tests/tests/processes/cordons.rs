@@ -3,18 +3,13 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::api::text;
+use super::api::clusters_of;
 use super::federation::{CLUSTERS, Federation};
 use super::ledger::Ledger;
 use super::world::{PATIENCE, World, wait_for};
 use crate::Done;
-
-fn clusters_of(workload: &Value) -> Vec<String> {
-    let attempts = workload["status"]["attempts"].as_array().cloned().unwrap_or_default();
-    attempts.iter().map(|attempt| text(&attempt["cluster"])).collect()
-}
 
 /// A job of a drained cluster ends there, and starts in the other as its second attempt, though the leader is killed meanwhile; its
 /// retries are untouched. The other cluster's job notices nothing. Then the cluster is removed, and let in again.

@@ -5,18 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::api::{phase, text};
+use super::api::{clusters_of, phase};
 use super::federation::{CLUSTERS, Federation};
 use super::ledger::Ledger;
 use super::world::{PATIENCE, World, wait_for};
 use crate::Done;
-
-fn clusters_of(workload: &Value) -> Vec<String> {
-    let attempts = workload["status"]["attempts"].as_array().cloned().unwrap_or_default();
-    attempts.iter().map(|attempt| text(&attempt["cluster"])).collect()
-}
 
 /// An agent stands still for longer than its workload's `failoverAfter`. While all coordinators are down for less than that nothing ends.
 pub fn of_a_cluster_that_is_cut_off(world: &World) -> anyhow::Result<Done> {

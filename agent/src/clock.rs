@@ -1,19 +1,10 @@
-//! The clock by which deadlines are kept: time since the machine started, with the time that it was suspended, which the usual monotonic
-//! clock leaves out. Whoever must have stopped by a deadline would otherwise go on after a sleep through it.
-
-use std::time::Duration;
+//! The clock by which deadlines are kept.
 
 use protocol::ids::MonotonicMs;
-use rustix::time::{ClockId, clock_gettime};
 
-/// Since the machine started.
-pub fn since_boot() -> Duration {
-    let now = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
-}
+pub use pod_guard::clock::since_boot;
 
-/// The same, in ms.
+/// Since the machine started, with the time that it was suspended, in ms.
 pub fn monotonic() -> MonotonicMs {
-    MonotonicMs(u64::try_from(since_boot().as_millis()).unwrap_or(u64::MAX))
+    MonotonicMs(pod_guard::clock::since_boot_ms())
 }

@@ -18,6 +18,7 @@ mod processes {
     pub mod dev;
     pub mod failover;
     pub mod federation;
+    pub mod fenced;
     pub mod gpus;
     pub mod install;
     pub mod kubernetes;

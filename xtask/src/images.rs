@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
+use testbed::images::guard::{self, executable};
 use testbed::images::program::{Packed, ProgramImage, pack};
 
 /// What the manifests in `deploy/` call it.
@@ -28,13 +29,15 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the repository")?;
     let program = build(repository, &arguments.profile)?;
+    let guard = guard::build(repository, None, &arguments.profile)?;
     let folder = match &arguments.folder {
         Some(folder) => folder.clone(),
         None => program.with_file_name("images"),
     };
     let began = Instant::now();
     let licence = repository.join("LICENSE");
-    let image = ProgramImage { reference: &arguments.reference, program: &program, licence: &licence };
+    let image =
+        ProgramImage { reference: &arguments.reference, program: &program, beside: &[&guard], licence: &licence };
     let Packed { archive, bytes, digest } = pack(&image, &folder)?;
     eprintln!("packed in {:.1} s", began.elapsed().as_secs_f64());
     println!("{}", archive.display());
@@ -53,14 +56,7 @@ fn build(repository: &Path, profile: &str) -> anyhow::Result<PathBuf> {
     let output = command.output().context("cargo")?;
     ensure!(output.status.success(), "the program was not built");
     let said = String::from_utf8_lossy(&output.stdout);
-    executable(&said).context("cargo does not say where the program is")
-}
-
-/// Where the program is, in cargo's words: a JSON object a line.
-fn executable(said: &str) -> Option<PathBuf> {
-    let lines = said.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let mut programs = lines.filter(|line| line["target"]["name"] == "tidewater");
-    programs.find_map(|line| line["executable"].as_str().map(PathBuf::from))
+    executable(&said, "tidewater").context("cargo does not say where the program is")
 }
 
 #[cfg(test)]
@@ -81,25 +77,16 @@ mod tests {
                     continue;
                 }
                 let text = fs::read_to_string(&path).expect("text");
-                for named in text.lines().filter_map(|line| line.trim().strip_prefix("image: ")) {
+                let names = |line: &str| {
+                    let names = line.strip_prefix("image: ").or_else(|| line.strip_prefix("- --guard-image="))?;
+                    Some(names.to_owned())
+                };
+                for named in text.lines().filter_map(|line| names(line.trim())) {
                     assert_eq!(named, REFERENCE, "{}", path.display());
                     found += 1;
                 }
             }
         }
-        assert!(found >= 3, "each role's manifest names it: {found}");
-    }
-
-    #[test]
-    fn cargo_says_where_the_program_is() {
-        let said = concat!(
-            r#"{"reason":"compiler-artifact","target":{"name":"agent"},"executable":null}"#,
-            "\n",
-            r#"{"reason":"compiler-artifact","target":{"name":"tidewater"},"executable":"/t/debug/tidewater"}"#,
-            "\n",
-            r#"{"reason":"build-finished","success":true}"#,
-        );
-        assert_eq!(executable(said), Some(PathBuf::from("/t/debug/tidewater")));
-        assert_eq!(executable(""), None);
+        assert!(found >= 4, "each role's manifest names it, and the agent that of its guards: {found}");
     }
 }

@@ -8,19 +8,18 @@
 //! before, and makes its beginning durable before the first process starts.
 
 pub mod durable;
-mod fence;
 mod hunger;
 mod members;
 pub mod plan;
 pub mod record;
 pub mod socket;
 mod supervise;
-pub mod sweep;
-pub mod sys;
 pub mod tail;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+
+pub use pod_guard::{sweep, sys};
 
 use plan::Plan;
 use record::{Outcome, Record, Started};

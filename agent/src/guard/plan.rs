@@ -5,13 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use pod_guard::{MARK, MEMBER};
 use serde::{Deserialize, Serialize};
-
-/// The variable by which every process of an attempt can be found, whoever its parent has become.
-pub const MARK: &str = "TIDEWATER_ATTEMPT";
-
-/// The variable that says which member a process belongs to.
-pub const MEMBER: &str = "TIDEWATER_MEMBER";
 
 /// Everything that one attempt runs, at most once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

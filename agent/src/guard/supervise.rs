@@ -10,10 +10,10 @@ use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use pod_guard::fence::{self, Fence, Leave};
 use protocol::errors::FailureClass;
 
 use super::durable;
-use super::fence::{self, Fence, Leave};
 use super::hunger::{Evidence, Hunger};
 use super::members::Members;
 use super::plan::{Plan, Process, Ready, Role, Verdict};

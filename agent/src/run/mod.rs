@@ -23,6 +23,7 @@ use protocol::control::{AttemptState, ClusterInfo};
 use protocol::ids::{AttemptId, Incarnation, ReplicaId};
 use protocol::quic::{AGENT_ALPN, Address, Credentials, TlsError, client_config};
 use quinn::Endpoint;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -75,6 +76,8 @@ pub struct Kubernetes {
     pub lease: LeaseSettings,
     /// By which tokens its nodes come in.
     pub nodes: NodeTokens,
+    /// Where the guards of attempts ask that end themselves when they are cut off; none where there are none.
+    pub listen_guards: Option<SocketAddr>,
 }
 
 /// Why an agent did not start.
@@ -156,7 +159,18 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 
 /// Starts what was set up; what leads it stays in the caller's hand.
 async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Result<Running, StartError> {
-    let Stand { mut config, runtime, events: runtime_events, capacity, reviewer, listener, tasks, stop, .. } = stand;
+    let Stand {
+        mut config,
+        runtime,
+        events: runtime_events,
+        capacity,
+        reviewer,
+        listener,
+        listen_guards,
+        tasks,
+        stop,
+        ..
+    } = stand;
     let system = |what| move |cause| StartError::System { what, cause };
     let (journal, recovered) = recover(&runtime, reign, &config.data_dir).await?;
     let mut missing = Vec::new();
@@ -216,6 +230,12 @@ async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Re
     if let Some(endpoint) = listener.clone() {
         let door = nodes::Door { cluster: config.cluster.name.clone(), reviewer, inbox: inbox.clone() };
         tasks.spawn(nodes::accept(endpoint, door, tasks.clone(), stop.clone()));
+    }
+    if let (AnyRuntime::Kubernetes(kubernetes), Some(address)) = (&runtime, listen_guards) {
+        // Only now: whoever waits for its turn refuses guards, so that they find the one that leads.
+        let door = TcpListener::bind(address).await.map_err(system("TCP socket for guards"))?;
+        let (kubernetes, tracker, stop) = (kubernetes.clone(), tasks.clone(), stop.clone());
+        tasks.spawn(async move { kubernetes.answer_guards(door, tracker, stop).await });
     }
     let (orders, waiting) = mpsc::unbounded_channel();
     tasks.spawn(orders::carry_out(runtime.clone(), waiting, inbox, sampler.clone(), stop.clone()));

@@ -1,6 +1,7 @@
 //! An agent before it acts. Where its cluster is Kubernetes it may have replicas: then it waits here until it leads, with its watches
 //! running, so that it knows at once what runs.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use protocol::quic::Visitors;
@@ -31,6 +32,8 @@ pub struct Stand {
     /// Where nodes connect, and by which it is known who shows a token.
     pub(super) listener: Option<Endpoint>,
     pub(super) reviewer: Option<Arc<Reviewer>>,
+    /// Where guards in pods ask, once it leads.
+    pub(super) listen_guards: Option<SocketAddr>,
     /// Nodes are sent away until this is cancelled.
     closed: CancellationToken,
     pub(super) tasks: TaskTracker,
@@ -50,7 +53,7 @@ pub async fn stand(mut config: Config) -> Result<Stand, StartError> {
         None => None,
     };
     let closed = stop.child_token();
-    if let Some(Kubernetes { access, settings, lease, nodes: tokens }) = config.kubernetes.take() {
+    if let Some(Kubernetes { access, settings, lease, nodes: tokens, listen_guards }) = config.kubernetes.take() {
         let leadership = Leadership::stand(kube::connect(&access).await?, lease)?;
         let client = kube::connect_behind(&access, leadership.gate()).await?;
         let runtime = AnyRuntime::Kubernetes(KubernetesRuntime::new(client.clone(), settings, told));
@@ -61,7 +64,19 @@ pub async fn stand(mut config: Config) -> Result<Stand, StartError> {
             tasks.spawn(nodes::send_away(endpoint.clone(), closed.clone()));
         }
         let (capacity, leadership) = (Some((capacity, tell)), Some(leadership));
-        return Ok(Stand { config, runtime, events, capacity, leadership, listener, reviewer, closed, tasks, stop });
+        return Ok(Stand {
+            config,
+            runtime,
+            events,
+            capacity,
+            leadership,
+            listener,
+            reviewer,
+            listen_guards,
+            closed,
+            tasks,
+            stop,
+        });
     }
     let process = ProcessConfig {
         data_dir: config.data_dir.clone(),
@@ -72,8 +87,19 @@ pub async fn stand(mut config: Config) -> Result<Stand, StartError> {
         log_retention: LOG_RETENTION,
     };
     let runtime = AnyRuntime::Process(ProcessRuntime::new(process, told)?);
-    let (capacity, leadership, reviewer) = (None, None, None);
-    Ok(Stand { config, runtime, events, capacity, leadership, listener, reviewer, closed, tasks, stop })
+    Ok(Stand {
+        config,
+        runtime,
+        events,
+        capacity: None,
+        leadership: None,
+        listener,
+        reviewer: None,
+        listen_guards: None,
+        closed,
+        tasks,
+        stop,
+    })
 }
 
 impl Stand {

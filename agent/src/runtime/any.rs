@@ -75,7 +75,7 @@ impl AnyRuntime {
     pub fn fences(&self) -> bool {
         match self {
             AnyRuntime::Process(_) => true,
-            AnyRuntime::Kubernetes(_) => false,
+            AnyRuntime::Kubernetes(runtime) => runtime.fences(),
         }
     }
 

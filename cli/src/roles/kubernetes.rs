@@ -1,5 +1,6 @@
 //! How an agent reaches its Kubernetes cluster and runs attempts in it.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use agent::kube::Access;
 use agent::kube::leadership::{LeaseSettings, LeaseTimes};
 use agent::kube::review::NodeTokens;
 use agent::run::Kubernetes;
-use agent::runtime::kubernetes::{KubernetesSettings, Pin, PullPolicy};
+use agent::runtime::kubernetes::{GuardSettings, KubernetesSettings, Pin, PullPolicy};
 use protocol::ids::ClusterName;
 use protocol::resources::Span;
 
@@ -40,6 +41,16 @@ pub struct KubernetesArgs {
     /// The resource of which one unit is a share of a GPU, such as nvidia.com/gpu.shared; left out: shares are refused
     #[arg(long, requires = "kubernetes", value_name = "RESOURCE")]
     pub shared_gpu_resource: Option<String>,
+    /// Where the guards of workloads with onClusterLoss: failover ask this agent whether to go on, IP:PORT over TCP; left out: no such
+    /// workload is placed here
+    #[arg(long, requires_all = ["kubernetes", "guard_address", "guard_image"], value_name = "ADDRESS")]
+    pub listen_guards: Option<SocketAddr>,
+    /// Where pods reach that, HOST:PORT, such as that of a Service of this agent
+    #[arg(long, requires = "listen_guards", value_name = "HOST:PORT")]
+    pub guard_address: Option<HostPort>,
+    /// The image from which the guard is copied into pods: Tidewater's own
+    #[arg(long, requires = "listen_guards", value_name = "IMAGE")]
+    pub guard_image: Option<String>,
     /// The service account of Spark's drivers: it must be there in each namespace that Spark runs in, and may make and delete pods there
     #[arg(long, requires = "kubernetes", value_name = "NAME", default_value = "spark")]
     pub spark_service_account: String,
@@ -110,6 +121,22 @@ impl std::str::FromStr for Account {
     }
 }
 
+/// A name or address, and a port: `agent.tidewater.svc:7710`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort(pub String);
+
+impl std::str::FromStr for HostPort {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => {
+                Ok(Self(text.to_owned()))
+            }
+            _ => Err(format!("{text:?}: write a host and a port, such as agent.tidewater.svc:7710")),
+        }
+    }
+}
+
 /// How strictly pods go to the chosen nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum PinTo {
@@ -151,6 +178,11 @@ impl KubernetesArgs {
                 Pull::Never => PullPolicy::Never,
             }),
             shared_gpu_resource: self.shared_gpu_resource.clone(),
+            guards: self
+                .guard_image
+                .clone()
+                .zip(self.guard_address.clone())
+                .map(|(image, HostPort(address))| GuardSettings { image, address }),
             spark_service_account: self.spark_service_account.clone(),
             priority_class: self.priority_class.clone(),
             firm_priority_class: self.firm_priority_class.clone(),
@@ -175,7 +207,7 @@ impl KubernetesArgs {
         };
         let account = format!("system:serviceaccount:{namespace}:{name}");
         let nodes = NodeTokens { audience: self.node_audience.clone(), account };
-        Some(Kubernetes { access, settings, lease, nodes })
+        Some(Kubernetes { access, settings, lease, nodes, listen_guards: self.listen_guards })
     }
 }
 

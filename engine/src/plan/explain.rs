@@ -347,7 +347,7 @@ fn cure(candidate: &Candidate, now: UnixMs) -> Option<String> {
         Obstacle::WrongRegion { region, .. } => format!("{region} is added to its required regions"),
         Obstacle::NoSecrets => "spec.secrets is left out, or there is a Kubernetes cluster with room for it".to_owned(),
         Obstacle::NoFence => {
-            format!("spec.onClusterLoss is wait, or {cluster} gets an agent whose attempts can end themselves")
+            format!("spec.onClusterLoss is wait, or the agent of {cluster} gets guards for its pods (--listen-guards)")
         }
         Obstacle::NoRuntime { framework } => format!("{cluster} gets a runtime for {framework}"),
         Obstacle::NoSku { group, .. } => format!("{cluster} gets nodes of a model that group {group} accepts"),

@@ -34,6 +34,8 @@ pub struct ProgramImage<'a> {
     pub reference: &'a str,
     /// The program, which becomes `/usr/bin/NAME` and the image's entry point.
     pub program: &'a Path,
+    /// Programs that are linked with nothing, which lie beside it.
+    pub beside: &'a [&'a Path],
     /// Its own licence.
     pub licence: &'a Path,
 }
@@ -72,6 +74,14 @@ pub enum PackError {
         /// What ldd says.
         line: String,
     },
+    /// A program that is to run in any image needs something of its own.
+    #[error("{program} is linked with /{library}; it is to run wherever it is copied to, so build it statically")]
+    Linked {
+        /// The program.
+        program: PathBuf,
+        /// A library.
+        library: String,
+    },
     /// A file can't be read or written.
     #[error("{place}: {cause}")]
     File {
@@ -102,6 +112,17 @@ pub fn pack(image: &ProgramImage<'_>, folder: &Path) -> Result<Packed, PackError
     strip(image.program, &stripped)?;
     let mut files = linked(image.program)?;
     files.insert((format!("usr/bin/{name}"), stripped.clone()));
+    let mut parts = vec![stripped];
+    for program in image.beside {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        let stripped = folder.join(format!("{name}.stripped"));
+        strip(program, &stripped)?;
+        if let Some((library, _)) = linked(program)?.into_iter().next() {
+            return Err(PackError::Linked { program: program.to_path_buf(), library });
+        }
+        files.insert((format!("usr/bin/{name}"), stripped.clone()));
+        parts.push(stripped);
+    }
     files.insert((format!("usr/share/doc/{name}/LICENSE"), image.licence.to_owned()));
     for licence in LICENCES.map(PathBuf::from) {
         if !licence.exists() {
@@ -119,7 +140,8 @@ pub fn pack(image: &ProgramImage<'_>, folder: &Path) -> Result<Packed, PackError
         oci::write(&mut out, image.reference, &settings(&name), &[&made])
     };
     let digest = write().map_err(unusable(&archive))?;
-    for part in [stripped, layer] {
+    parts.push(layer);
+    for part in parts {
         fs::remove_file(&part).map_err(unusable(&part))?;
     }
     let bytes = fs::metadata(&archive).map_err(unusable(&archive))?.len();
@@ -166,6 +188,9 @@ fn linked(program: &Path) -> Result<Files, PackError> {
 /// The files that ldd names. The error is the line that is none.
 fn libraries(said: &str) -> Result<BTreeSet<PathBuf>, &str> {
     let mut found = BTreeSet::new();
+    if said.trim() == "statically linked" {
+        return Ok(found);
+    }
     for line in said.lines().map(str::trim).filter(|line| !line.starts_with("linux-vdso")) {
         let place = line.split_once(" => ").map_or(line, |(_, place)| place);
         match place.split_once(" (0x") {
@@ -224,7 +249,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         assert_eq!(libraries("\tlibx.so.1 => not found\n"), Err("libx.so.1 => not found"));
-        assert_eq!(libraries("\tstatically linked\n"), Err("statically linked"));
+        assert_eq!(libraries("\tstatically linked\n"), Ok(BTreeSet::new()));
         assert_eq!(libraries(""), Err(""));
     }
 
@@ -237,7 +262,7 @@ mod tests {
         fs::copy(&own, &program).expect("copied");
         let licence = dir.path().join("LICENSE");
         fs::write(&licence, "free").expect("written");
-        let image = ProgramImage { reference: "localhost/hello:7", program: &program, licence: &licence };
+        let image = ProgramImage { reference: "localhost/hello:7", program: &program, beside: &[], licence: &licence };
         if let Err(lack @ PackError::Licence(_)) = pack(&image, &dir.path().join("out")) {
             eprintln!("cannot be tested here: {lack}");
             return;

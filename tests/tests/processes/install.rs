@@ -17,7 +17,7 @@ use super::deploy::{Kubectl, NAMESPACE, folder};
 use super::federation::{free_port, identity};
 use super::gpus::{Gpus, foreign_pod, until_states};
 use super::planes::{programs, runtime};
-use super::program::{Program, tidewater};
+use super::program::{Program, pod_guard, tidewater};
 use super::world::{PATIENCE, World, wait_for};
 use crate::Done;
 
@@ -34,8 +34,8 @@ pub fn as_it_is(world: &World) -> anyhow::Result<Done> {
     let images = Images::provide(&[Image::Batch], &|line| eprintln!("    {line}"))?;
     let settings = Settings::with_real_node(world.path("plane"), NodeSettings::new(images));
     let binaries = programs(&[settings.tools(), vec![Tool::Kubectl, Tool::DevicePlugin]].concat())?;
-    let (program, licence) = (tidewater(), folder().join("../LICENSE"));
-    let image = ProgramImage { reference: IMAGE, program: &program, licence: &licence };
+    let (program, guard, licence) = (tidewater(), pod_guard()?, folder().join("../LICENSE"));
+    let image = ProgramImage { reference: IMAGE, program: &program, beside: &[&guard], licence: &licence };
     let packed = pack(&image, &world.path("image"))?;
     eprintln!("    the image: {} MiB, {}", packed.bytes >> 20, packed.digest);
     let runtime = runtime()?;

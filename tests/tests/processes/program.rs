@@ -39,6 +39,14 @@ pub fn build() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Builds the guard of attempts in pods, where that is needed; returns where it is.
+pub fn pod_guard() -> anyhow::Result<PathBuf> {
+    let program = tidewater();
+    let target = program.ancestors().nth(2).context("no target folder")?;
+    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+    Ok(testbed::images::guard::build(Path::new(env!("CARGO_MANIFEST_DIR")), Some(target), profile)?)
+}
+
 /// Whether the program is newer than each file that cargo notes beside it as its source.
 fn is_new() -> bool {
     let changed = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();

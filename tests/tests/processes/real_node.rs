@@ -14,6 +14,7 @@ use testbed::{Component, ControlPlane, Image, Images, NodeSettings, Settings, no
 
 use super::api::{phase, text};
 use super::federation::{CLUSTERS, Federation};
+use super::fenced;
 use super::planes::{made, programs, runtime, with_h100_nodes};
 use super::program::{Program, Ran};
 use super::world::{PATIENCE, World, wait_for};
@@ -41,9 +42,18 @@ pub fn frameworks(world: &World) -> anyhow::Result<Done> {
     })?;
     let mut federation = Federation::prepare(world, 1)?;
     federation.kubeconfigs = planes.iter().map(ControlPlane::kubeconfig).collect();
-    federation.agent_arguments = ["--image-pull-policy", "never"].map(str::to_owned).into();
     federation.start_coordinator(1)?;
-    (0..CLUSTERS.len()).try_for_each(|place| federation.start_agent(place))?;
+    fenced::load_guard(world, &planes[0])?;
+    let arguments = |place: usize| {
+        // What kwok plays runs on until it is ended.
+        let usual = ["--image-pull-policy", "never", "--pod-annotation", "testbed.tidewater.dev/runs-for=1h"];
+        anyhow::Ok([usual.map(str::to_owned).to_vec(), fenced::arguments(&planes[place])?].concat())
+    };
+    let of_north = arguments(0)?;
+    for (place, arguments) in [of_north.clone(), arguments(1)?].into_iter().enumerate() {
+        federation.agent_arguments = arguments;
+        federation.start_agent(place)?;
+    }
     CLUSTERS.iter().try_for_each(|name| federation.until_cluster(name, "Ready"))?;
 
     let servers = federation.api.places().join(",");
@@ -77,6 +87,7 @@ pub fn frameworks(world: &World) -> anyhow::Result<Done> {
     let pods = made(&planes[0], "create", "pods")?.into_iter().map(|entry| entry.name);
     let drivers: Vec<String> = pods.filter(|name| name.ends_with("-driver")).collect();
     ensure!(drivers.len() == 2 && drivers[1].starts_with("alone-1-"), "drivers: {drivers:?}");
+    fenced::moves_once(&mut federation, &runtime, &planes, of_north)?;
     for plane in &planes {
         runtime.block_on(nothing_left(&plane.client()))?;
         for resource in ["jobs", "rayjobs", "sparkapplications"] {
@@ -149,16 +160,17 @@ async fn knows_spark_applications(client: &Client) -> anyhow::Result<bool> {
     }
 }
 
-/// Each with what its log must say. Ray can run in the one cluster only whose operator is there, the others are told to; Ray and Spark
+/// Each with what its log must say. Ray's and Spark's have guards before what their images start. Ray can run in the one cluster only whose operator is there, the others are told to; Ray and Spark
 /// together are more than its node has room for.
 fn workloads() -> [(&'static str, Value, Vec<&'static str>); 3] {
-    let ray = json!({"ray": {
+    let ray = json!({"onClusterLoss": "failover", "ray": {
         "image": Image::Ray.reference(),
         "entrypoint": format!("python3 -c \"{RAY_SQUARES}\""),
         "head": {"cpu": "700m", "memory": "3Gi"},
         "workers": [{"name": "workers", "count": 2, "cpu": "400m", "memory": "2Gi"}],
     }});
     let spark = json!({
+        "onClusterLoss": "failover",
         "placement": {"regions": {"require": ["eu"]}},
         "spark": {
             "image": Image::Spark.reference(),

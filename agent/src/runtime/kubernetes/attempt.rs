@@ -1,9 +1,11 @@
 //! One attempt's task: make its record, make its objects, follow them, and end what is left.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use pod_guard::words::Key;
 use protocol::control::{AttemptState, LaunchOrder};
 use protocol::errors::FailureClass;
 use protocol::ids::AttemptId;
@@ -13,8 +15,9 @@ use tokio::time::Instant;
 
 use super::calls::{CallError, Meaning};
 use super::ending::{self, Ending};
-use super::manifests::{Manifests, SparkBy};
-use super::record::{Kept, Launch, Outcome, Record};
+use super::manifests::{Guard, Manifests};
+use super::record::{How, Kept, Launch, Outcome, Record};
+use super::settings::GuardSettings;
 use super::{Handle, Inner, failure, following, frameworks, launching};
 use crate::kube::Backoff;
 
@@ -56,9 +59,10 @@ impl Task {
             }
             Begin::Found(record) => {
                 let place = record.order.as_ref().map_or(Place::default(), Place::of);
+                let how = record.how();
                 let ending = match (record.outcome, record.order) {
                     (Some(outcome), _) => Ending { outcome, grace_ms: END_GRACE_MS },
-                    (None, Some(order)) => self.live(&order, Life::Found(record.spark_by)).await,
+                    (None, Some(order)) => self.live(&order, Life::Found(&how)).await,
                     (None, None) => self.nothing(),
                 };
                 (place, ending)
@@ -67,6 +71,7 @@ impl Task {
         };
         ending::conclude(&self, place, ending).await;
         self.inner.seen.forget(self.attempt);
+        self.inner.leaves.forget(self.attempt);
     }
 
     fn nothing(&self) -> Ending {
@@ -97,17 +102,20 @@ impl Task {
     async fn begin(&self, order: &LaunchOrder, life: Life<'_>) -> Result<Manifests, AttemptState> {
         let launch = match life {
             Life::New(launch) => launch,
-            Life::Found(spark_by) => return self.find(order, spark_by).await,
+            Life::Found(how) => return self.find(order, how).await,
         };
         // Counted until everything is made: an agent that is stopped waits for it a little.
         let _under_way = UnderWay::new(&self.inner.launching);
         let spark_by = match order.spec.framework() {
             Ok(Framework::Spark) => frameworks::spark_by(self).await?,
-            _ => SparkBy::default(),
+            _ => Default::default(),
         };
-        let manifests = self.lay_out(order, spark_by)?;
-        match self.take(launch, spark_by).await {
+        let how = How { spark_by, guard_key: self.new_key(order)? };
+        let guard = self.guard(&how, true).await?;
+        let manifests = self.lay_out(order, &how, guard.as_ref())?;
+        match self.take(launch, &how).await {
             Taken::Mine => {
+                self.hold(&how);
                 self.accepted().await;
                 launching::launch(self, &manifests).await?;
                 Ok(manifests)
@@ -115,22 +123,68 @@ impl Task {
             Taken::Before(Record { outcome: Some(outcome), .. }) => Err(outcome.state),
             Taken::Before(record) => {
                 self.accepted().await;
-                self.find(order, record.spark_by).await
+                self.find(order, &record.how()).await
             }
             Taken::Never(state) => Err(state),
         }
     }
 
     /// What another runtime made of it.
-    async fn find(&self, order: &LaunchOrder, spark_by: SparkBy) -> Result<Manifests, AttemptState> {
-        let manifests = self.lay_out(order, spark_by)?;
+    async fn find(&self, order: &LaunchOrder, how: &How) -> Result<Manifests, AttemptState> {
+        self.hold(how);
+        let guard = self.guard(how, false).await?;
+        let manifests = self.lay_out(order, how, guard.as_ref())?;
         launching::find(self, &manifests).await?;
         Ok(manifests)
     }
 
-    fn lay_out(&self, order: &LaunchOrder, spark_by: SparkBy) -> Result<Manifests, AttemptState> {
-        let manifests = Manifests::of(order, &self.inner.settings, spark_by);
+    fn lay_out(&self, order: &LaunchOrder, how: &How, guard: Option<&Guard>) -> Result<Manifests, AttemptState> {
+        let manifests = Manifests::of(order, &self.inner.settings, how.spark_by, guard);
         manifests.map_err(|error| failed(FailureClass::User, error.to_string()))
+    }
+
+    /// What its guards are to prove themselves with, where it is to have any.
+    fn new_key(&self, order: &LaunchOrder) -> Result<Option<String>, AttemptState> {
+        let key = order.spec.fence().map(|_| Key::new_text()).transpose();
+        key.map_err(|cause| failure::infrastructure(format!("its guards have no key: {cause}")))
+    }
+
+    /// From here on its guards are answered.
+    fn hold(&self, how: &How) {
+        if let Some(key) = how.guard_key.as_deref().and_then(Key::read) {
+            self.inner.leaves.hold(self.attempt, key);
+        }
+    }
+
+    /// What its guards are told. Of what was made before only the names count: that waits for no name service.
+    async fn guard(&self, how: &How, is_new: bool) -> Result<Option<Guard>, AttemptState> {
+        let (Some(key), Some(GuardSettings { image, address })) = (&how.guard_key, &self.inner.settings.guards) else {
+            return Ok(None);
+        };
+        let address = match is_new {
+            true => self.resolved(address).await?,
+            false => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        };
+        Ok(Some(Guard { image: image.clone(), address, key: key.clone() }))
+    }
+
+    async fn resolved(&self, address: &str) -> Result<SocketAddr, AttemptState> {
+        let (began, mut backoff) = (Instant::now(), Backoff::new());
+        loop {
+            let cause = match tokio::net::lookup_host(address).await {
+                Ok(mut found) => match found.next() {
+                    Some(found) => return Ok(found),
+                    None => "it has no address".to_owned(),
+                },
+                Err(error) => error.to_string(),
+            };
+            let why = format!("where guards find the agent, {address} (--guard-address), is not known: {cause}");
+            if began.elapsed() > SOON {
+                return Err(failure::infrastructure(why));
+            }
+            self.wait_for(why).await;
+            backoff.wait().await;
+        }
     }
 
     /// From here on it has a record: it can be told to others, who will not order it again.
@@ -139,8 +193,8 @@ impl Task {
     }
 
     /// Makes the record. From then on the attempt is this runtime's, and nobody else's, to begin.
-    async fn take(&self, launch: &Launch, spark_by: SparkBy) -> Taken {
-        let record = Record::of(launch, spark_by, &self.inner.life);
+    async fn take(&self, launch: &Launch, how: &How) -> Taken {
+        let record = Record::of(launch, how, &self.inner.life);
         let mut backoff = Backoff::new();
         loop {
             let error = match self.inner.records.create(&record).await {
@@ -226,7 +280,7 @@ impl Task {
 #[derive(Debug, Clone, Copy)]
 enum Life<'a> {
     New(&'a Launch),
-    Found(SparkBy),
+    Found(&'a How),
 }
 
 /// A launch that is under way, for as long as it lives.

@@ -1,8 +1,11 @@
 //! Whose failure a pod's end is, and what is said of it. Pure.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod, PodCondition};
+use pod_guard::pod::{FENCED, MESSAGE};
 use protocol::control::AttemptState;
 use protocol::errors::FailureClass;
+
+use super::manifests::GUARD_CONTAINER;
 
 /// Reasons that a kubelet gives for a pod that it would not take, for want of room that the scheduler thought was there.
 const NO_ROOM: &str = "OutOf";
@@ -63,8 +66,16 @@ pub(super) fn of_pod(pod: &Pod) -> Option<AttemptState> {
         return Some(infrastructure(format!("pod {name}{on} failed and does not say why")));
     };
     let container = &container.name;
+    if container == GUARD_CONTAINER {
+        let said = end.message.as_deref().unwrap_or_default();
+        return Some(infrastructure(format!("the guard could not be copied into pod {name}{on}: {}", said.trim())));
+    }
     let code = end.exit_code;
     let reason = end.reason.as_deref().unwrap_or_default();
+    if code == FENCED && end.message.as_deref().is_some_and(|message| message.starts_with(MESSAGE)) {
+        let said = end.message.as_deref().and_then(|message| message.strip_prefix(MESSAGE)).unwrap_or_default();
+        return Some(infrastructure(format!("the guard of pod {name}{on} ended it: {}", said.trim())));
+    }
     let more = end.message.as_deref().map(|m| format!(": {}", m.trim())).unwrap_or_default();
     Some(match reason {
         // Its own memory cgroup was full: what it asked for was not enough.

@@ -14,6 +14,7 @@ mod ending;
 mod failure;
 mod following;
 mod frameworks;
+mod guards;
 mod kept;
 mod kinds;
 mod launching;
@@ -34,12 +35,14 @@ use std::time::Duration;
 use kube::Client;
 use protocol::control::{AttemptState, LaunchOrder};
 use protocol::ids::{AttemptId, CommandNumber, GroupName, MonotonicMs};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 pub use logs::{KubernetesLog, LogError};
-pub use settings::{KubernetesSettings, Pin, PullPolicy};
+pub use settings::{GuardSettings, KubernetesSettings, Pin, PullPolicy};
 
 use super::{Devices, FrameworkCheck, Runtime, RuntimeError, RuntimeEvent};
 use crate::cluster::{KnownAttempt, MemberAssignment};
@@ -47,6 +50,7 @@ use crate::kube::Backoff;
 use crate::runtime::members;
 use attempt::{Begin, Task};
 use calls::Calls;
+use guards::Leaves;
 use kept::KeptLogs;
 use kinds::Kind;
 use logs::{Reading, Whose};
@@ -75,6 +79,7 @@ struct Inner {
     records: Records,
     kept: KeptLogs,
     seen: Arc<Seen>,
+    leaves: Arc<Leaves>,
     events: mpsc::Sender<RuntimeEvent>,
     live: Mutex<BTreeMap<AttemptId, Handle>>,
     /// How many attempts are being made.
@@ -207,8 +212,9 @@ impl KubernetesRuntime {
         let (live, launching) = (Mutex::default(), watch::Sender::new(0));
         let labels = of_cluster(&settings.cluster);
         let kept = KeptLogs::new(settings.log_folder.clone(), settings.log_retention);
-        let inner =
-            Arc::new(Inner { settings, calls, records, kept, seen, events, live, launching, life, end: end.clone() });
+        let (leaves, of_all) = (Arc::default(), end.clone());
+        let inner = Inner { settings, calls, records, kept, seen, leaves, events, live, launching, life, end: of_all };
+        let inner = Arc::new(inner);
         let (watched, ended) = (watching::all(inner.calls.clone(), labels, inner.seen.clone()), end.clone());
         tokio::spawn(async move {
             tokio::select! {
@@ -240,6 +246,16 @@ impl KubernetesRuntime {
             Err(LogError::Unknown) => inner.kept.read(attempt).await,
             opened => opened,
         }
+    }
+
+    /// Answers the guards of attempts that end themselves when they are cut off, until cancelled. Only for a runtime that acts.
+    pub async fn answer_guards(&self, listener: TcpListener, tasks: TaskTracker, stop: CancellationToken) {
+        guards::serve(listener, self.inner.leaves.clone(), tasks, stop).await;
+    }
+
+    /// Whether attempts can end themselves here when they are cut off.
+    pub fn fences(&self) -> bool {
+        self.inner.settings.guards.is_some()
     }
 
     /// Returns once no attempt is being made any more, after this long at most: one that is cut off half way is ended by whoever comes next.
@@ -322,8 +338,14 @@ impl Runtime for KubernetesRuntime {
         Ok(())
     }
 
-    /// Its attempts do not end themselves: the cluster says so, and no such workload is placed there.
-    fn let_go_on(&self, _attempt: AttemptId, _until: MonotonicMs) {}
+    /// Its guards hear so when they ask.
+    fn let_go_on(&self, attempt: AttemptId, until: MonotonicMs) {
+        // Of what has ended nothing is kept.
+        let live = self.inner.lock_live();
+        if live.get(&attempt).is_some_and(|handle| !handle.state.borrow().is_final()) {
+            self.inner.leaves.let_go_on(attempt, until);
+        }
+    }
 
     async fn recover(&self) -> Result<Vec<(AttemptId, AttemptState)>, RuntimeError> {
         Ok(self.recover_known().await?.into_iter().map(|(known, state)| (known.attempt, state)).collect())

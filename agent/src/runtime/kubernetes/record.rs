@@ -43,6 +43,9 @@ pub(super) struct Record {
     /// Who submits it, where it is a Spark application: what the cluster has may be otherwise later.
     #[serde(default)]
     pub spark_by: SparkBy,
+    /// What its guards prove themselves with, where it ends itself once it is cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard_key: Option<String>,
     /// How it ended. What is left of it is to go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
@@ -50,17 +53,23 @@ pub(super) struct Record {
 
 impl Record {
     /// Of an attempt that is to be begun.
-    pub(super) fn of(launch: &Launch, spark_by: SparkBy, creator: &str) -> Self {
+    pub(super) fn of(launch: &Launch, how: &How, creator: &str) -> Self {
         let Launch { number, order, devices } = launch;
         let (attempt, creator, order) = (order.attempt, creator.to_owned(), Some(order.clone()));
-        Self { attempt, creator, order, number: *number, devices: devices.clone(), spark_by, outcome: None }
+        let How { spark_by, guard_key } = how.clone();
+        Self { attempt, creator, order, number: *number, devices: devices.clone(), spark_by, guard_key, outcome: None }
     }
 
     /// Of one that ended and was never begun.
     fn without_order(attempt: AttemptId, creator: &str, outcome: &Outcome) -> Self {
         let (creator, outcome) = (creator.to_owned(), Some(outcome.clone()));
         let (number, devices, spark_by) = (CommandNumber(0), Devices::default(), SparkBy::default());
-        Self { attempt, creator, order: None, number, devices, spark_by, outcome }
+        Self { attempt, creator, order: None, number, devices, spark_by, guard_key: None, outcome }
+    }
+
+    /// How it was laid out.
+    pub(super) fn how(&self) -> How {
+        How { spark_by: self.spark_by, guard_key: self.guard_key.clone() }
     }
 
     /// How it was launched, for the agent's books.
@@ -77,6 +86,15 @@ impl Record {
         });
         KnownAttempt { attempt: self.attempt, launch }
     }
+}
+
+/// What the layout of an attempt's objects depends on that may be otherwise later.
+#[derive(Debug, Clone, Default)]
+pub(super) struct How {
+    /// Who submits it, where it is a Spark application.
+    pub spark_by: SparkBy,
+    /// What its guards prove themselves with, where it has any.
+    pub guard_key: Option<String>,
 }
 
 /// An attempt as it was ordered.

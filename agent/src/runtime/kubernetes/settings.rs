@@ -38,6 +38,15 @@ pub enum Pin {
     Required,
 }
 
+/// How what ends itself when it is cut off is guarded in its pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuardSettings {
+    /// An image that has `/usr/bin/tidewater-pod-guard`.
+    pub image: String,
+    /// Where the guards find the agent, HOST:PORT as the agent itself resolves it. Guards get the address, for they ask no name service.
+    pub address: String,
+}
+
 /// Settings of one cluster's runtime.
 #[derive(Debug, Clone)]
 pub struct KubernetesSettings {
@@ -53,6 +62,8 @@ pub struct KubernetesSettings {
     pub pull_policy: Option<PullPolicy>,
     /// The resource of which one unit is a share of a GPU, such as `nvidia.com/gpu.shared`; none: shares are refused.
     pub shared_gpu_resource: Option<String>,
+    /// How attempts are guarded that end themselves when they are cut off; none: no such attempt runs here.
+    pub guards: Option<GuardSettings>,
     /// The service account of Spark's drivers, which may make and delete pods, services and config maps in its namespace.
     pub spark_service_account: String,
     /// The priority class of workloads' pods, for the cluster's own scheduler; none: the cluster's default.
@@ -88,6 +99,7 @@ impl KubernetesSettings {
             pin: Pin::Preferred,
             pull_policy: None,
             shared_gpu_resource: None,
+            guards: None,
             spark_service_account: "spark".to_owned(),
             priority_class: None,
             firm_priority_class: None,

@@ -35,7 +35,7 @@ fn made(order: LaunchOrder) -> Manifests {
 }
 
 fn made_by(order: LaunchOrder, spark_by: SparkBy) -> Manifests {
-    Manifests::of(&order, &KubernetesSettings::new(ClusterName::new("c").unwrap()), spark_by).unwrap()
+    Manifests::of(&order, &KubernetesSettings::new(ClusterName::new("c").unwrap()), spark_by, None).unwrap()
 }
 
 /// A pod of a group with this status.
@@ -286,4 +286,25 @@ fn an_object_that_a_watch_told_of_is_found_by_its_kind_and_name() {
     seen.put(attempt, Thing::Owner(Kind::Job, "j".to_owned(), json!({"status": 1})));
     assert_eq!(seen.objects(attempt).owner(Kind::Job, "j"), Some(&json!({"status": 1})));
     assert!(seen.objects(attempt).owner(Kind::RayJob, "j").is_none());
+}
+
+#[test]
+fn what_a_guard_ended_is_nobodys_fault_who_submitted_it() {
+    let of = |container: &str, code: i32, message: &str| {
+        let end =
+            json!({"exitCode": code, "reason": "Error", "message": message, "finishedAt": "2026-01-01T00:00:00Z"});
+        let status = json!({"phase": "Failed", "containerStatuses": [{
+            "name": container, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": end},
+        }]});
+        match failure::of_pod(&pod("p", "workers", status)) {
+            Some(AttemptState::Failed { class, message, .. }) => (class, message),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (class, message) =
+        of("main", 75, "tidewater-pod-guard: nobody let attempt a-1 go on for 60 s, so that it ended\n");
+    assert_eq!(class, FailureClass::Infrastructure);
+    assert_eq!(message, "the guard of pod p on n ended it: nobody let attempt a-1 go on for 60 s, so that it ended");
+    assert_eq!(of("main", 75, "the queue is full").0, FailureClass::User, "a program's own code");
+    assert_eq!(of("tidewater-guard", 1, "no space").0, FailureClass::Infrastructure);
 }

@@ -8,7 +8,7 @@ use protocol::workload::Framework;
 use serde_json::{Value, json};
 
 use super::names::{ATTEMPT, name};
-use super::pod::{Container, field, filled, member, variable};
+use super::pod::{Container, Starts, field, filled, member, variable};
 use super::{Kind, Layout, Manifest, ManifestError, Manifests};
 
 /// Where rank 0 may listen: PyTorch's own default. Each pod has an address of its own.
@@ -58,7 +58,8 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
                 filled("MASTER_ADDR", &host),
                 filled("MASTER_PORT", &MASTER_PORT.to_string()),
             ];
-            let container = Container { name: "main", image, command: spec.command.clone(), env };
+            let (command, starts) = (spec.command.clone(), Starts::Unknown("spec.batch.command"));
+            let container = Container { name: "main", image, command, starts, env };
             let mut template = layout.template(placement, container)?;
             if !alone {
                 template["spec"]["subdomain"] = json!(service);

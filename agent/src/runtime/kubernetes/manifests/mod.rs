@@ -2,6 +2,7 @@
 //! that was restarted knows what it would have made.
 
 mod batch;
+mod guarded;
 mod names;
 mod pod;
 mod ray;
@@ -10,6 +11,7 @@ mod spark;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use protocol::control::{GroupPlacement, LaunchOrder};
 use protocol::ids::GroupName;
@@ -20,6 +22,7 @@ use serde_json::Value;
 use super::kinds::Kind;
 use super::settings::KubernetesSettings;
 
+pub(super) use guarded::GUARD_CONTAINER;
 pub use names::{CLUSTER, GROUP, MANAGED_BY, MANAGER, ROLE, attempt_of, of_attempt, of_cluster};
 pub(super) use spark::DRIVER_CONTAINER;
 
@@ -32,6 +35,17 @@ pub enum SparkBy {
     Operator,
     /// The agent, which makes the driver's pod itself.
     Agent,
+}
+
+/// What the guards of an attempt that ends itself when it is cut off are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    /// An image that has the guard.
+    pub image: String,
+    /// Where the agent listens for guards.
+    pub address: SocketAddr,
+    /// What they prove themselves with.
+    pub key: String,
 }
 
 /// Why an order cannot be laid out: the specification's fault, whichever cluster it goes to.
@@ -49,6 +63,19 @@ pub enum ManifestError {
     /// No room for a group was decided.
     #[error("the placement has no group {0}; this is an error of the coordinator")]
     NoPlacement(String),
+    /// Nobody would end it when it is cut off.
+    #[error(
+        "spec.onClusterLoss is failover, and this cluster's agent has no guards; set --guard-image, --guard-address and --listen-guards there"
+    )]
+    NoGuard,
+    /// What the guard is to start is not known.
+    #[error(
+        "spec.onClusterLoss is failover, and {field} is not set: a guard in the container starts its command, and does not know the image's own; name it"
+    )]
+    NoCommand {
+        /// The field.
+        field: &'static str,
+    },
     /// Shares of GPUs.
     #[error(
         "group {group} asks for {asked} of a GPU, and this cluster gives out whole GPUs only; ask for whole ones, or name the \
@@ -107,9 +134,14 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    /// What an order comes to on this cluster, where Spark applications are submitted so.
-    pub fn of(order: &LaunchOrder, settings: &KubernetesSettings, spark_by: SparkBy) -> Result<Self, ManifestError> {
-        let layout = Layout { order, settings, spark_by };
+    /// What an order comes to on this cluster, where Spark applications are submitted so, with these guards where it needs them.
+    pub fn of(
+        order: &LaunchOrder,
+        settings: &KubernetesSettings,
+        spark_by: SparkBy,
+        guard: Option<&Guard>,
+    ) -> Result<Self, ManifestError> {
+        let layout = Layout { order, settings, spark_by, guard };
         match order.spec.framework()? {
             Framework::Batch => batch::manifests(&layout),
             Framework::Ray => ray::manifests(&layout),
@@ -133,6 +165,7 @@ struct Layout<'a> {
     order: &'a LaunchOrder,
     settings: &'a KubernetesSettings,
     spark_by: SparkBy,
+    guard: Option<&'a Guard>,
 }
 
 impl Layout<'_> {

@@ -20,14 +20,25 @@ pub(super) struct Container<'a> {
     pub image: &'a str,
     /// The program and its arguments; empty: the image's own.
     pub command: Vec<String>,
+    /// What a guard starts where there is no command.
+    pub starts: Starts<'a>,
     /// Variables beyond those that all members have; they win.
     pub env: Vec<Value>,
 }
 
+/// What a container without a command of its own runs, for its guard.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Starts<'a> {
+    /// This.
+    This(&'a [&'a str]),
+    /// That is not known; the field that would say it.
+    Unknown(&'static str),
+}
+
 impl<'a> Container<'a> {
-    /// One that runs the image's own program, as this member.
-    pub(super) fn of_image(name: &'a str, image: &'a str, own_name: &str) -> Self {
-        Self { name, image, command: vec![], env: vec![member(own_name)] }
+    /// One that runs the image's own program, which is this, as this member.
+    pub(super) fn of_image(name: &'a str, image: &'a str, own_name: &str, starts: &'a [&'a str]) -> Self {
+        Self { name, image, command: vec![], starts: Starts::This(starts), env: vec![member(own_name)] }
     }
 }
 
@@ -214,6 +225,7 @@ impl Layout<'_> {
             },
         });
         self.prioritise(&mut template);
+        self.guard(&mut template, container.starts)?;
         let files =
             self.order.spec.secrets.iter().filter_map(|secret| Some((&secret.name, secret.mount_path.as_ref()?)));
         for (index, (secret, path)) in files.enumerate() {

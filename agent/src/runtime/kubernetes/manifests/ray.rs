@@ -18,6 +18,8 @@ const ENTRYPOINT_DIR: &str = "/etc/tidewater";
 const ENTRYPOINT: &str = "entrypoint.sh";
 /// The role of the pod that submits the job, and prints its log.
 pub(in crate::runtime::kubernetes) const SUBMITTER: &str = "submitter";
+/// What KubeRay starts in the containers: it says so in a variable where somebody else is to start it.
+const STARTS: [&str; 3] = ["/bin/bash", "-c", "ulimit -n 65536; $KUBERAY_GEN_RAY_START_CMD"];
 /// What `ray job submit` takes. It is not part of the gang, and so not of what was reserved.
 const SUBMITTER_TAKES: (&str, &str) = ("200m", "512Mi");
 
@@ -28,7 +30,7 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
     let job = name(order, "", RAY_JOB_NAME);
     let head = layout.placement("head")?;
     // KubeRay starts Ray in the containers.
-    let mut template = layout.template(head, Container::of_image("ray-head", image, "head"))?;
+    let mut template = layout.template(head, Container::of_image("ray-head", image, "head", &STARTS))?;
     let of = json!({"configMap": {"name": job}});
     Volume { name: "entrypoint", of, path: ENTRYPOINT_DIR, access: Access::Read }.mount(&mut template);
     let mut samples = vec![layout.sample(&format!("{job}-head"), &template)];
@@ -37,7 +39,7 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
     let mut workers = vec![];
     for placement in order.placement.iter().filter(|placement| placement.group != head.group) {
         let group = placement.group.as_str();
-        let template = layout.template(placement, Container::of_image("ray-worker", image, group))?;
+        let template = layout.template(placement, Container::of_image("ray-worker", image, group, &STARTS))?;
         samples.push(layout.sample(&format!("{job}-{}", workers.len()), &template));
         let members = placement.members();
         workers.push(json!({
@@ -58,6 +60,9 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
     });
     let mut metadata = layout.metadata(&job, layout.labels());
     metadata["annotations"] = json!({"ray.io/disable-provisioned-head-restart": "true"});
+    if layout.guard.is_some() {
+        metadata["annotations"]["ray.io/overwrite-container-cmd"] = json!("true");
+    }
     let object = json!({
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",

@@ -3,7 +3,7 @@
 use protocol::control::{LaunchOrder, NodeShare};
 use protocol::ids::{AttemptId, AttemptNumber, GroupName, NodeName, Uid, WorkloadKey};
 use protocol::sku::Sku;
-use protocol::workload::WorkloadSpec;
+use protocol::workload::{OnClusterLoss, WorkloadSpec};
 use serde_json::{Value, json};
 
 use super::*;
@@ -38,7 +38,7 @@ fn settings() -> KubernetesSettings {
 }
 
 fn of(order: &LaunchOrder, settings: &KubernetesSettings) -> Result<Manifests, ManifestError> {
-    Manifests::of(order, settings, SparkBy::Operator)
+    Manifests::of(order, settings, SparkBy::Operator, None)
 }
 
 fn text(manifests: &Manifests) -> String {
@@ -90,7 +90,7 @@ fn spark_with_two_executors() {
 #[test]
 fn spark_without_its_operator() {
     let settings = KubernetesSettings { pin: Pin::Required, pull_policy: Some(PullPolicy::Never), ..settings() };
-    let mut made = Manifests::of(&spark(), &settings, SparkBy::Agent).unwrap();
+    let mut made = Manifests::of(&spark(), &settings, SparkBy::Agent, None).unwrap();
     let data = made.objects[0].object["data"].as_object_mut().unwrap();
     let (properties, template) = (data.remove("spark.properties").unwrap(), data.remove("executor.yaml").unwrap());
     let template: Value = serde_json::from_str(template.as_str().unwrap()).unwrap();
@@ -104,6 +104,60 @@ fn spark_without_its_operator() {
     insta::assert_snapshot!(format!("{}\n--- spark.properties\n{properties}", text(&made)));
 }
 
+/// What ends itself when it is cut off.
+fn guarded(mut order: LaunchOrder, spark_by: SparkBy) -> Result<Manifests, ManifestError> {
+    order.spec.on_cluster_loss = OnClusterLoss::Failover;
+    let address = "10.96.0.9:7710".parse().unwrap();
+    let guard = Guard { image: "registry/tidewater:1".into(), address, key: "00".repeat(32) };
+    Manifests::of(&order, &settings(), spark_by, Some(&guard))
+}
+
+/// The only container's command, of each pod that is made or tried.
+fn commands(made: &Manifests) -> Vec<Value> {
+    made.samples.iter().map(|sample| sample.object["spec"]["containers"][0]["command"].clone()).collect()
+}
+
+#[test]
+fn a_guard_comes_before_the_command_of_a_batch_job() {
+    let groups = json!([{"name": "w", "count": 1, "cpu": "1", "memory": "1Gi"}]);
+    let made = guarded(order("one", batch(groups, json!({})), &[("w", &[("n1", 1)])]), SparkBy::Operator).unwrap();
+    let template = &made.objects[0].object["spec"]["template"];
+    insta::assert_snapshot!(format!("{:#}", template["spec"]));
+}
+
+#[test]
+fn a_guard_comes_before_what_ray_and_spark_start() {
+    let run = |words: &[&str]| json!([&["/tidewater/guard", "run", "--"], words].concat());
+    let made = guarded(ray(), SparkBy::Operator).unwrap();
+    assert_eq!(made.objects[1].object["metadata"]["annotations"]["ray.io/overwrite-container-cmd"], "true");
+    // Each `$` is doubled, so that it is the shell's.
+    let start = run(&["/bin/bash", "-c", "ulimit -n 65536; $$KUBERAY_GEN_RAY_START_CMD"]);
+    assert_eq!(commands(&made), vec![start; 3]);
+    for by in [SparkBy::Operator, SparkBy::Agent] {
+        let made = guarded(spark(), by).unwrap();
+        for command in commands(&made) {
+            assert_eq!(command, run(&["/opt/entrypoint.sh"]));
+        }
+        if let Some(driver) = made.driver() {
+            let container = &driver.object["spec"]["containers"][0];
+            assert_eq!(container["command"], run(&["/opt/entrypoint.sh"]));
+            assert_eq!(container["args"][0], "driver");
+        }
+    }
+}
+
+#[test]
+fn what_no_guard_can_start_or_where_there_is_none_is_refused() {
+    let groups = json!([{"name": "w", "count": 1, "cpu": "1", "memory": "1Gi"}]);
+    let mut unknown = order("one", batch(groups, json!({})), &[("w", &[("n1", 1)])]);
+    unknown.spec.batch.as_mut().unwrap().command.clear();
+    let refused = guarded(unknown.clone(), SparkBy::Operator).unwrap_err().to_string();
+    assert!(refused.contains("spec.batch.command is not set"), "{refused}");
+    unknown.spec.on_cluster_loss = OnClusterLoss::Failover;
+    let refused = of(&unknown, &settings()).unwrap_err().to_string();
+    assert!(refused.contains("--listen-guards"), "{refused}");
+}
+
 #[test]
 fn a_jar_goes_to_executors_too_and_its_class_may_be_left_to_it() {
     let mut order = spark();
@@ -111,7 +165,7 @@ fn a_jar_goes_to_executors_too_and_its_class_may_be_left_to_it() {
     spec.main = "local:///opt/pi.jar".to_owned();
     spec.conf.insert("spark.jars".to_owned(), "local:///opt/lib.jar".to_owned());
     spec.conf.insert("spark.executor.instances".to_owned(), "900".to_owned());
-    let made = Manifests::of(&order, &settings(), SparkBy::Agent).unwrap();
+    let made = Manifests::of(&order, &settings(), SparkBy::Agent, None).unwrap();
     let properties = made.objects[0].object["data"]["spark.properties"].as_str().unwrap();
     assert!(properties.contains("\nspark.jars=local:///opt/lib.jar,local:///opt/pi.jar\n"), "{properties}");
     assert!(properties.contains("\nspark.executor.instances=2\n"), "what was placed, no more: {properties}");
@@ -133,7 +187,7 @@ fn a_property_that_nothing_would_honour_is_refused_where_there_is_no_operator() 
     let conf = &mut order.spec.spark.as_mut().unwrap().conf;
     conf.insert("spark.kubernetes.driver.volumes.emptyDir.x.mount.path".to_owned(), "/x".to_owned());
     assert!(of(&order, &settings()).is_ok());
-    let refused = Manifests::of(&order, &settings(), SparkBy::Agent).unwrap_err().to_string();
+    let refused = Manifests::of(&order, &settings(), SparkBy::Agent, None).unwrap_err().to_string();
     assert!(refused.contains("volumes.emptyDir.x") && refused.contains("no Spark operator"), "{refused}");
 }
 
@@ -178,7 +232,7 @@ fn every_member_gets_its_secrets_and_no_value_is_known() {
             {"name": "db", "env": "DB_PASSWORD", "key": "password"},
         ]);
         order.spec.secrets = serde_json::from_value(secrets).unwrap();
-        let made = Manifests::of(&order, &settings(), by).unwrap();
+        let made = Manifests::of(&order, &settings(), by, None).unwrap();
         let is_member = |pod: &Value| pod["containers"][0]["name"] != "ray-job-submitter";
         let pods: Vec<Value> = pods(&made).into_iter().filter(is_member).collect();
         assert_eq!(pods.len(), members, "{by:?}");
@@ -266,7 +320,7 @@ fn names_are_short_valid_and_their_attempts_own() {
 fn jobs_are_jobs_and_pods_are_pods() {
     let order = one_worker(json!({"cpu": "1", "memory": "1Gi", "gpus": 1}));
     let made = of(&order, &settings()).unwrap();
-    let spark = Manifests::of(&spark(), &settings(), SparkBy::Agent).unwrap();
+    let spark = Manifests::of(&spark(), &settings(), SparkBy::Agent, None).unwrap();
     let all = [made.objects, made.samples, spark.objects, spark.samples].concat();
     for manifest in &all {
         let read_back = match manifest.kind {

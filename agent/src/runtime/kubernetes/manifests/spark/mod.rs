@@ -21,6 +21,8 @@ pub(in crate::runtime::kubernetes) use driver::DRIVER_CONTAINER;
 const APPLICATION_NAME: usize = 40;
 /// The container of an executor, as Spark calls it.
 const EXECUTOR_CONTAINER: &str = "spark-kubernetes-executor";
+/// What Spark's images start, with what the container is to be as arguments.
+const STARTS: [&str; 1] = ["/opt/entrypoint.sh"];
 /// What a JVM needs beside its heap: Spark's own rule, a tenth and at least this.
 const LEAST_OVERHEAD_MIB: u64 = 384;
 
@@ -65,7 +67,7 @@ impl Application<'_> {
 
     /// The driver's pod, with these variables beside those of every member.
     fn driver_template(&self, env: Vec<Value>) -> Result<Value, ManifestError> {
-        let mut container = Container::of_image(DRIVER_CONTAINER, self.image, "driver");
+        let mut container = Container::of_image(DRIVER_CONTAINER, self.image, "driver", &STARTS);
         container.env.extend(env);
         let mut template = self.layout.template(self.driver, container)?;
         // It makes its executors by the API.
@@ -76,7 +78,7 @@ impl Application<'_> {
 
     fn executor_template(&self) -> Result<Value, ManifestError> {
         let group = self.executors.group.as_str();
-        self.layout.template(self.executors, Container::of_image(EXECUTOR_CONTAINER, self.image, group))
+        self.layout.template(self.executors, Container::of_image(EXECUTOR_CONTAINER, self.image, group, &STARTS))
     }
 
     /// They end as arguments of the driver's container.

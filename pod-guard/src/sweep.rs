@@ -7,8 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::plan::{MARK, MEMBER};
-use super::sys;
+use crate::{MARK, MEMBER, sys};
 
 /// Processes that would not end.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! The guard's system calls: the one place in the guard with `unsafe`.
+//! A guard's system calls: the one place in guards with `unsafe`.
 //!
 //! Touches only this process, its children and the descriptors that it is given.
 #![allow(unsafe_code)] // prctl, signalfd, waitpid and the hook between fork and exec have no safe form in std.
@@ -11,31 +11,41 @@ use std::time::Duration;
 
 /// Leaves the agent's session and becomes the parent of every orphan below.
 pub fn detach_and_adopt() -> io::Result<()> {
-    // SAFETY: both calls take plain integers and change only this process.
+    // SAFETY: it takes nothing and changes only this process.
     unsafe {
         // Fails only where this process already leads a group, as when a person runs the guard by hand from a shell.
         libc::setsid();
-        check(libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))?;
     }
-    Ok(())
+    adopt()
+}
+
+/// Becomes the parent of every orphan below.
+pub fn adopt() -> io::Result<()> {
+    // SAFETY: it takes plain integers and changes only this process.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// SIGCHLD, SIGTERM and SIGINT as a readable descriptor.
+/// Signals as a readable descriptor.
 pub struct Signals(OwnedFd);
 
 impl Signals {
-    /// Blocks the three signals and opens the descriptor.
+    /// Those by which a process learns of its children's ends, and is asked to end.
     pub fn open() -> io::Result<Self> {
+        Self::of(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT])
+    }
+
+    /// Blocks these signals and opens the descriptor. Before any other thread starts.
+    pub fn of(signals: &[i32]) -> io::Result<Self> {
         // SAFETY: the set is initialised by sigemptyset before it is read; the new descriptor is owned by no one else.
         unsafe {
             let mut set = std::mem::zeroed::<libc::sigset_t>();
             libc::sigemptyset(&mut set);
-            for signal in [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT] {
-                libc::sigaddset(&mut set, signal);
+            for signal in signals {
+                check(libc::sigaddset(&mut set, *signal))?;
             }
             check(libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()))?;
             let fd = check(libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?;
@@ -45,7 +55,12 @@ impl Signals {
 
     /// Reads what has arrived; true if this process was asked to end.
     pub fn asked_to_end(&self) -> bool {
-        let mut asked = false;
+        self.arrived().iter().any(|signal| *signal != libc::SIGCHLD)
+    }
+
+    /// Reads what has arrived.
+    pub fn arrived(&self) -> Vec<i32> {
+        let mut arrived = vec![];
         loop {
             // SAFETY: the buffer has exactly the size that is passed, and any bit pattern is a valid siginfo.
             let info = unsafe {
@@ -53,11 +68,11 @@ impl Signals {
                 let size = size_of::<libc::signalfd_siginfo>();
                 let got = libc::read(self.0.as_raw_fd(), (&raw mut info).cast(), size);
                 if got != size as isize {
-                    return asked;
+                    return arrived;
                 }
                 info
             };
-            asked |= info.ssi_signo != libc::SIGCHLD as u32;
+            arrived.push(info.ssi_signo as i32);
         }
     }
 }

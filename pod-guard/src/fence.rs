@@ -10,11 +10,11 @@ const ASK_EVERY_MS: u64 = 5_000;
 const ASK_FIRST_EVERY_MS: u64 = 1_000;
 
 /// Between the polite and the hard end of an attempt that was not let go on, in ms. The coordinator waits for longer than that.
-pub(super) const GRACE_MS: u64 = 10_000;
+pub const GRACE_MS: u64 = 10_000;
 
 /// What the guard may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leave {
+pub enum Leave {
     /// Nothing yet: nobody has let it begin.
     NotYet,
     /// Go on.
@@ -25,7 +25,7 @@ pub(super) enum Leave {
 
 /// Until when the attempt may go on.
 #[derive(Debug)]
-pub(super) struct Fence {
+pub struct Fence {
     after_ms: u64,
     since: u64,
     until: Option<u64>,

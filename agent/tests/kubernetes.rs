@@ -10,6 +10,7 @@ mod kubernetes {
     pub mod runtime;
     pub mod runtime_crashes;
     pub mod runtime_operators;
+    pub mod runtime_storms;
     pub mod runtime_world;
 }
 
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use kubernetes::{capacity, runtime, runtime_crashes, runtime_operators};
+use kubernetes::{capacity, runtime, runtime_crashes, runtime_operators, runtime_storms};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use testbed::{Binaries, Settings};
 
@@ -31,6 +32,7 @@ const TESTS: &[(&str, Test)] = &[
     ("runtime::what_can_not_start_says_why", |b| Box::pin(runtime::refusals(b))),
     ("runtime_crashes::of_the_api_server_lose_and_double_nothing", |b| Box::pin(runtime_crashes::api_server(b))),
     ("runtime_crashes::of_the_agent_at_each_request_double_nothing", |b| Box::pin(runtime_crashes::agent(b))),
+    ("runtime_storms::of_refusals_lose_and_double_nothing", |b| Box::pin(runtime_storms::refusals(b))),
     (OPERATORS, |b| Box::pin(runtime_operators::kinds(b))),
 ];
 

@@ -17,6 +17,7 @@ mod load;
 mod nodes;
 mod quality;
 mod result;
+mod start_latency;
 mod usage;
 mod waits;
 mod workers;
@@ -44,6 +45,8 @@ enum Name {
     AgentScale,
     /// Jobs a second into three API servers, beside what these take raw
     Dispatch,
+    /// From a submission to the container's first word on a real node, beside a plain create
+    StartLatency,
     /// How long jobs of the Philly trace wait, by policy
     Waits,
 }
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Name::Quality => quality::run(args.quick, args.save),
         Name::AgentScale => agent_scale::run(args.quick),
         Name::Dispatch => dispatch::run(args.quick),
+        Name::StartLatency => start_latency::run(args.quick),
         Name::Waits => waits::run(args.quick, args.save),
     };
     let name = args.name.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();

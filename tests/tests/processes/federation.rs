@@ -76,13 +76,23 @@ pub fn identity<const N: usize>(world: &World, ca: &str, whose: [&str; N]) -> an
 impl<'w> Federation<'w> {
     /// Coordinators alone, each of which is still to be started.
     pub fn prepare(world: &'w World, replicas: usize) -> anyhow::Result<Self> {
+        Self::prepare_of(world, replicas, &CLUSTERS, FLEET)
+    }
+
+    /// The same, with these clusters of a fleet.
+    pub fn prepare_of(
+        world: &'w World,
+        replicas: usize,
+        clusters: &[&'static str],
+        fleet: &str,
+    ) -> anyhow::Result<Self> {
         let mut seats = Vec::new();
         for _ in 0..replicas {
             seats.push(Seat { quic: free_port()?, http: free_port()?, running: None });
         }
         let api = Api::new(seats.iter().map(|s| format!("http://127.0.0.1:{}", s.http)).collect())?;
-        let agents = CLUSTERS.map(|name| (name, None)).into();
-        let fleet = world.write("fleet.toml", FLEET)?;
+        let agents = clusters.iter().map(|name| (*name, None)).collect();
+        let fleet = world.write("fleet.toml", fleet)?;
         let (listen_nodes, end_attempts, kubeconfigs, agent_arguments) = (None, false, vec![], vec![]);
         Ok(Self { world, fleet, seats, agents, api, listen_nodes, end_attempts, kubeconfigs, agent_arguments })
     }
@@ -94,8 +104,7 @@ impl<'w> Federation<'w> {
 
     /// The same, with clusters of these names that have other nodes.
     pub fn start_on(world: &'w World, fleet: &str) -> anyhow::Result<Self> {
-        let mut federation = Self::prepare(world, 3)?;
-        federation.fleet = world.write("fleet.toml", fleet)?;
+        let mut federation = Self::prepare_of(world, 3, &CLUSTERS, fleet)?;
         (1..=3).try_for_each(|id| federation.start_coordinator(id))?;
         (0..CLUSTERS.len()).try_for_each(|place| federation.start_agent(place))?;
         CLUSTERS.iter().try_for_each(|name| federation.until_cluster(name, "Ready"))?;
@@ -144,12 +153,12 @@ impl<'w> Federation<'w> {
 
     /// Where an agent keeps its journal and attempts.
     pub fn agent_dir(&self, place: usize) -> std::path::PathBuf {
-        self.world.path(&format!("agent-{}", CLUSTERS[place]))
+        self.world.path(&format!("agent-{}", self.agents[place].0))
     }
 
     /// Starts an agent with its own identity.
     pub fn start_agent(&mut self, place: usize) -> anyhow::Result<()> {
-        let identity = identity(self.world, "ca", ["--cluster", CLUSTERS[place]])?;
+        let identity = identity(self.world, "ca", ["--cluster", self.agents[place].0])?;
         self.start_agent_as(place, &identity)
     }
 
@@ -162,7 +171,7 @@ impl<'w> Federation<'w> {
 
     /// Starts a second agent of a cluster, with its certificate, on a folder of its own.
     pub fn twin_of_agent(&self, place: usize) -> anyhow::Result<Program> {
-        let identity = identity(self.world, "ca", ["--cluster", CLUSTERS[place]])?;
+        let identity = identity(self.world, "ca", ["--cluster", self.agents[place].0])?;
         let mut twin = self.agent_on(place, &identity, &self.world.path("twin"))?;
         twin.line("ready: ")?;
         Ok(twin)
@@ -170,7 +179,7 @@ impl<'w> Federation<'w> {
 
     /// Starts one more agent of a cluster, which need not be ready: it may have to wait for another to end.
     pub fn replica_of_agent(&self, place: usize, name: &str) -> anyhow::Result<Program> {
-        let identity = identity(self.world, "ca", ["--cluster", CLUSTERS[place]])?;
+        let identity = identity(self.world, "ca", ["--cluster", self.agents[place].0])?;
         self.agent_on(place, &identity, &self.world.path(name))
     }
 

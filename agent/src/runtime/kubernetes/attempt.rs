@@ -253,7 +253,7 @@ impl Task {
         // Set before it is sent: this may be dropped while it is under way.
         let was_late = self.late.swap(true, Ordering::AcqRel);
         let answer = create.await;
-        if !matches!(answer, Err(CallError::NoAnswer(_))) {
+        if !answer.as_ref().is_err_and(CallError::is_open) {
             self.late.store(was_late, Ordering::Release);
         }
         answer

@@ -65,6 +65,14 @@ impl CallError {
         }
     }
 
+    /// Whether what was asked for may be carried out yet: also where the API server says that it had no time, or no word from its store.
+    pub(super) fn is_open(&self) -> bool {
+        match self {
+            CallError::NoAnswer(_) => true,
+            CallError::Refused(status) => status.code >= 500,
+        }
+    }
+
     /// Whether asking again is no use, by what the agent may and may not do.
     pub(super) fn is_for_good(&self) -> bool {
         matches!(self, CallError::Refused(status) if matches!(status.code, 401 | 403 | 404))

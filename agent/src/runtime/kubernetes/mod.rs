@@ -189,16 +189,16 @@ impl Inner {
         }
     }
 
-    /// Every record, and every attempt that has an object.
-    async fn everything(&self) -> Result<(Vec<Record>, BTreeSet<AttemptId>), calls::CallError> {
+    /// Every record, and every attempt that has an object. What is refused is asked for again, up to then.
+    async fn everything(&self, until: Instant) -> Result<(Vec<Record>, BTreeSet<AttemptId>), calls::CallError> {
         // Objects first: an attempt's record is made before them and goes after them.
         let mut found = BTreeSet::new();
-        let labels = of_cluster(&self.settings.cluster);
+        let labels = &of_cluster(&self.settings.cluster);
         for kind in Kind::ALL {
-            let objects = self.calls.list(kind, None, &labels).await?;
+            let objects = insist(until, || self.calls.list(kind, None, labels)).await?;
             found.extend(objects.iter().filter_map(|object| attempt_of(object.metadata.labels.as_ref())));
         }
-        Ok((self.records.list().await?, found))
+        Ok((insist(until, || self.records.list()).await?, found))
     }
 }
 
@@ -368,21 +368,29 @@ impl Runtime for KubernetesRuntime {
     }
 }
 
+/// Asks until there is an answer, up to then.
+async fn insist<T, F>(until: Instant, ask: impl Fn() -> F) -> Result<T, calls::CallError>
+where
+    F: Future<Output = Result<T, calls::CallError>>,
+{
+    let mut backoff = Backoff::new();
+    loop {
+        match ask().await {
+            Err(error) if Instant::now() < until && !error.is_for_good() => {
+                tracing::warn!(%error, "what runs in the cluster is not found yet");
+            }
+            answer => return answer,
+        }
+        backoff.wait().await;
+    }
+}
+
 impl KubernetesRuntime {
     /// [`Runtime::recover`], with how each attempt was launched: these records are the agent's journal.
     pub async fn recover_known(&self) -> Result<Vec<(KnownAttempt, AttemptState)>, RuntimeError> {
         let what = "the attempts that run in the cluster can't be found";
-        let (began, mut backoff) = (Instant::now(), Backoff::new());
-        let (records, objects) = loop {
-            match self.inner.everything().await {
-                Ok(all) => break all,
-                Err(error) if began.elapsed() > PATIENCE || error.is_for_good() => {
-                    return Err(RuntimeError::Cluster { what, cause: error.to_string() });
-                }
-                Err(error) => tracing::warn!(%error, "{what} yet"),
-            }
-            backoff.wait().await;
-        };
+        let found = self.inner.everything(Instant::now() + PATIENCE).await;
+        let (records, objects) = found.map_err(|error| RuntimeError::Cluster { what, cause: error.to_string() })?;
         let adopted = records.into_iter().map(|record| (record.attempt, (record.known(), self.inner.adopt(record))));
         let mut found: BTreeMap<AttemptId, (KnownAttempt, Handle)> = adopted.collect();
         for attempt in objects {

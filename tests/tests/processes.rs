@@ -100,12 +100,13 @@ const TESTS: &[(&str, Test)] = &[
     ("real_node::ray_spark_and_batch_run_once_and_say_what_they_computed", real_node::frameworks),
     ("cordons::a_drained_cluster_gives_what_runs_there_to_the_other", cordons::drained_and_removed),
     ("kubernetes::workloads_run_once_in_two_clusters_though_an_agent_is_killed", kubernetes::placed_once),
-    ("large::a_thousand_nodes_run_two_thousand_workloads_once_each", large::of_a_thousand_nodes),
     ("leadership::moves_between_an_agents_replicas_and_nothing_is_lost_or_run_twice", leadership::moves),
     ("rights::the_check_finds_what_is_missing_and_what_is_spare", rights::finds_faults),
     ("rights::the_agent_needs_all_that_it_is_granted_and_no_more", rights::all_and_no_more),
     ("shares::of_one_gpu_are_never_more_than_the_whole_of_it", shares::of_one_gpu),
     ("commands::a_gang_that_must_wait_says_why_and_starts_when_there_is_room", commands::waiting_gang),
+    // Last, for it leaves little of the machine to others.
+    ("large::a_thousand_nodes_run_two_thousand_workloads_once_each", large::of_a_thousand_nodes),
 ];
 
 fn main() -> ExitCode {

@@ -90,6 +90,15 @@ pub(super) fn of_pod(pod: &Pod) -> Option<AttemptState> {
     })
 }
 
+/// Why pods are not made, by what is said of whoever makes them, last of all: Jobs' controller and KubeRay try again and again.
+pub(super) fn of_making(events: Vec<Event>) -> Option<(FailureClass, String)> {
+    const REFUSED: [&str; 3] = ["FailedCreate", "FailedToCreateHeadPod", "FailedToCreateWorkerPod"];
+    let refused = events.into_iter().filter(|event| event.reason.as_deref().is_some_and(|r| REFUSED.contains(&r)));
+    let said = refused.max_by_key(|event| event.last_timestamp.as_ref().map(|at| at.0))?.message?;
+    let class = if said.contains("exceeded quota") { FailureClass::Capacity } else { FailureClass::User };
+    Some((class, said))
+}
+
 /// What keeps a pod's volumes from it, by the events of that pod: where its kubelet said so last. Images are fetched once they are there,
 /// so that one that failed at first is forgotten as soon as that begins.
 pub(super) fn of_volumes(events: Vec<Event>) -> Option<(FailureClass, String)> {

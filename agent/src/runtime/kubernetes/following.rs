@@ -116,7 +116,7 @@ impl Refusals {
     async fn look(&mut self, task: &Task, manifests: &Manifests, objects: &Objects) -> Vec<(FailureClass, String)> {
         let wanted: u32 = manifests.members.values().sum();
         let unmade = objects.pods.len() < wanted as usize;
-        let unmade = self.unmade.ask(unmade, || refused_pods(task, manifests)).await;
+        let unmade = self.unmade.ask(unmade, || refused_pods(task, manifests, objects)).await;
         let waits = progress::waits_on_its_node(objects);
         let unbegun = self.unbegun.ask(waits.is_some(), || unmounted(task, manifests, waits.unwrap_or_default())).await;
         unmade.into_iter().chain(unbegun).collect()
@@ -128,11 +128,13 @@ struct Asked {
     heard: Option<(FailureClass, String)>,
     ask_at: Instant,
     pause: Duration,
+    /// Between the first two.
+    first: Duration,
 }
 
 impl Asked {
-    fn new(pause: Duration) -> Self {
-        Self { heard: None, ask_at: Instant::now() + pause, pause }
+    fn new(first: Duration) -> Self {
+        Self { heard: None, ask_at: Instant::now() + first, pause: first, first }
     }
 
     /// What was heard last, while it is a question at all.
@@ -141,7 +143,8 @@ impl Asked {
         F: Future<Output = Option<(FailureClass, String)>>,
     {
         if !open {
-            self.heard = None;
+            (self.heard, self.pause) = (None, self.first);
+            self.ask_at = Instant::now() + self.first;
         } else if Instant::now() >= self.ask_at {
             self.heard = question().await;
             self.ask_at = Instant::now() + self.pause;
@@ -151,13 +154,12 @@ impl Asked {
     }
 }
 
-/// Why the controller of Jobs makes no pods: it says so in events only.
-async fn refused_pods(task: &Task, manifests: &Manifests) -> Option<(FailureClass, String)> {
-    for job in manifests.owners().filter(|owner| owner.kind == Kind::Job) {
-        let said = events(task, manifests, Kind::Job, &job.name, ",reason=FailedCreate").await;
-        if let Some(said) = said.into_iter().filter_map(|event| event.message).next_back() {
-            let class = if said.contains("exceeded quota") { FailureClass::Capacity } else { FailureClass::User };
-            return Some((class, said));
+/// Why the controllers of Jobs and Ray's clusters make no pods: they say so in events only. A Spark driver says it in its log.
+async fn refused_pods(task: &Task, manifests: &Manifests, objects: &Objects) -> Option<(FailureClass, String)> {
+    for (kind, name) in progress::makers(manifests, objects) {
+        let said = events(task, manifests, kind, &name, ",type=Warning").await;
+        if let Some(refused) = failure::of_making(said) {
+            return Some(refused);
         }
     }
     None

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::failure::{self, conditions, containers, name_of, phase};
 use super::kinds::Kind;
-use super::manifests::{DRIVER_CONTAINER, GROUP, Manifests};
+use super::manifests::{DRIVER_CONTAINER, GROUP, GUARD_CONTAINER, Manifests};
 use super::seen::Objects;
 
 /// How far an attempt is.
@@ -108,6 +108,8 @@ fn why_not(pod: &Pod) -> (Option<FailureClass>, String) {
         let said = waiting.message.as_deref().unwrap_or_default();
         let class = match reason {
             "" | "ContainerCreating" | "PodInitializing" => None,
+            // Its image is the cluster's to have.
+            _ if container.name == GUARD_CONTAINER => Some(FailureClass::Infrastructure),
             _ => Some(FailureClass::User),
         };
         return (class, format!("container {} of pod {name} ({reason}) {said}", container.name).trim_end().to_owned());
@@ -121,6 +123,18 @@ pub(super) fn waits_on_its_node(objects: &Objects) -> Option<&str> {
     let on_node = |pod: &&Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
     let waits = objects.pods.values().filter(on_node).find(|pod| phase(pod) == "Pending" && why_not(pod).0.is_none());
     waits.map(name_of)
+}
+
+/// Whoever makes its pods, as far as that is known yet.
+pub(super) fn makers(manifests: &Manifests, objects: &Objects) -> Vec<(Kind, String)> {
+    match manifests.framework {
+        Framework::Batch => manifests.owners().map(|job| (Kind::Job, job.name.clone())).collect(),
+        Framework::Ray => {
+            let cluster = owner_text(manifests, objects, Kind::RayJob, "/status/rayClusterName");
+            Some(cluster).filter(|name| !name.is_empty()).map(|name| (Kind::RayCluster, name)).into_iter().collect()
+        }
+        Framework::Spark => vec![],
+    }
 }
 
 /// What stands at a place of the attempt's owner of this kind.

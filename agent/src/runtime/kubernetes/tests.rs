@@ -179,6 +179,25 @@ fn what_a_kubelet_said_last_of_a_pods_volumes_counts() {
 }
 
 #[test]
+fn who_makes_no_pods_says_why_last_of_all() {
+    let event = |reason: &str, said: &str, at: &str| -> k8s_openapi::api::core::v1::Event {
+        let event =
+            json!({"metadata": {}, "involvedObject": {}, "reason": reason, "message": said, "lastTimestamp": at});
+        serde_json::from_value(event).unwrap()
+    };
+    let quota = event("FailedToCreateWorkerPod", "pods is forbidden: exceeded quota: q", "2026-01-01T00:00:09Z");
+    let policy = event("FailedToCreateHeadPod", "violates PodSecurity", "2026-01-01T00:00:08Z");
+    let class = |events| failure::of_making(events).map(|(class, _)| class);
+    assert_eq!(class(vec![quota.clone(), policy.clone()]), Some(FailureClass::Capacity));
+    assert_eq!(class(vec![policy]), Some(FailureClass::User));
+    assert_eq!(class(vec![event("FailedToCreateIngress", "no", "2026-01-01T00:00:09Z")]), None);
+    let made = ray();
+    assert_eq!(progress::makers(&made, &objects(&made, vec![], json!({}))), []);
+    let named = objects(&made, vec![], json!({"rayClusterName": "w-raycluster-x"}));
+    assert_eq!(progress::makers(&made, &named), [(Kind::RayCluster, "w-raycluster-x".to_owned())]);
+}
+
+#[test]
 fn others_that_failed_after_a_member_was_taken_away_are_not_the_cause() {
     let mut taken = exited(143, "Error", "2026-01-01T00:05:00Z");
     taken["conditions"] = json!([{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}]);
@@ -198,9 +217,7 @@ fn others_that_failed_after_a_member_was_taken_away_are_not_the_cause() {
 
 #[test]
 fn a_ray_job_runs_once_it_is_submitted_and_ends_as_ray_says() {
-    let spec = json!({"ray": {"image": "i", "entrypoint": "e", "head": {"cpu": "1", "memory": "1Gi"},
-        "workers": [{"count": 1, "cpu": "1", "memory": "1Gi"}]}});
-    let ray = made(order(spec, &[("head", 1), ("workers", 1)]));
+    let ray = ray();
     let up = || vec![pod("h", "head", running()), pod("w", "workers", running())];
     let progress = |pods: Vec<Pod>, status: Value| progress::of(&ray, &objects(&ray, pods, status));
     let waits = progress(up(), json!({"jobDeploymentStatus": "Initializing"}));
@@ -218,6 +235,12 @@ fn a_ray_job_runs_once_it_is_submitted_and_ends_as_ray_says() {
     assert_eq!(class(up(), lost), FailureClass::Infrastructure);
     let head = pod("h", "head", json!({"phase": "Failed", "reason": "Evicted"}));
     assert_eq!(class(vec![head], json!({"jobDeploymentStatus": "Running"})), FailureClass::Infrastructure);
+}
+
+fn ray() -> Manifests {
+    let spec = json!({"ray": {"image": "i", "entrypoint": "e", "head": {"cpu": "1", "memory": "1Gi"},
+        "workers": [{"count": 1, "cpu": "1", "memory": "1Gi"}]}});
+    made(order(spec, &[("head", 1), ("workers", 1)]))
 }
 
 fn spark() -> LaunchOrder {

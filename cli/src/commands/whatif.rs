@@ -25,7 +25,7 @@ Examples:
   tidewater whatif --drain eu-1/gpu-7                        a node less; --drain eu-1: none of that cluster
   tidewater whatif --pools pools.yaml                        other pools
   tidewater whatif -f train.yaml                             one workload more
-Edits are made in this order: clusters, nodes, drains, pools, data, workloads.")]
+Edits are made in this order: clusters, nodes, drains, uncordons, pools, data, workloads.")]
 pub struct Args {
     /// A cluster joins
     #[arg(long, value_name = "CLUSTER:REGION", value_parser = cluster)]
@@ -36,6 +36,9 @@ pub struct Args {
     /// A node, or all nodes of a cluster, take no members any more, and what runs there is ended and tried again
     #[arg(long, value_name = "CLUSTER[/NODE]", value_parser = drained)]
     drain: Vec<(ClusterName, Option<NodeName>)>,
+    /// A cluster that is cordoned or drained is open again
+    #[arg(long, value_name = "CLUSTER")]
+    uncordon: Vec<ClusterName>,
     /// Pools are as this manifest says, or - for standard input
     #[arg(long, value_name = "FILE")]
     pools: Vec<String>,
@@ -139,6 +142,7 @@ fn edits(args: Args, global: &Global) -> Result<Vec<Edit>, Failure> {
         Some(node) => Edit::DrainNode { cluster, node },
         None => Edit::DrainCluster { cluster, waits: false },
     }));
+    edits.extend(args.uncordon.into_iter().map(|cluster| Edit::OpenCluster { cluster }));
     for rule in manifest::pools::read(&args.pools)? {
         match rule {
             Rule::Pool(pool) => {

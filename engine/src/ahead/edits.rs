@@ -63,6 +63,11 @@ pub enum Edit {
         #[serde(default)]
         waits: bool,
     },
+    /// A cluster that is cordoned or drained is open again, as by `tidewater cluster uncordon`.
+    OpenCluster {
+        /// The cluster.
+        cluster: ClusterName,
+    },
     /// A pool is made or changed.
     SetPool {
         /// Its name.
@@ -138,7 +143,10 @@ impl Ahead {
                 self.add_nodes(cluster, number, *count, sku.as_ref(), total)
             }
             Edit::DrainNode { cluster, node } => self.drain_node(cluster, node),
-            Edit::DrainCluster { cluster, waits } => self.drain_cluster(cluster, *waits),
+            Edit::DrainCluster { cluster, waits } => {
+                self.cordon(cluster, Cordoning::Drain { reason: None, force: !waits, max_at_once: None })
+            }
+            Edit::OpenCluster { cluster } => self.cordon(cluster, Cordoning::Lift),
             Edit::SetPool { name, spec } => {
                 self.must(Command::SetPool { name: name.clone(), spec: spec.clone(), expect: Expect::Any })
             }
@@ -224,11 +232,10 @@ impl Ahead {
     }
 
     /// As a person would: the planner ends what runs there.
-    fn drain_cluster(&mut self, cluster: &ClusterName, waits: bool) -> Result<(), EditFault> {
+    fn cordon(&mut self, cluster: &ClusterName, to: Cordoning) -> Result<(), EditFault> {
         if !self.state.clusters.contains_key(cluster) {
             return Err(EditFault::NoCluster(cluster.clone()));
         }
-        let to = Cordoning::Drain { reason: None, force: !waits, max_at_once: None };
         self.must(Command::Cordon { cluster: cluster.clone(), to })
     }
 }

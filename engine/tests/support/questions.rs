@@ -27,6 +27,7 @@ fn edit(words: &[&str]) -> Edit {
             Some(node) => Edit::DrainNode { cluster: place(), node: NodeName::new(*node).unwrap() },
             None => Edit::DrainCluster { cluster: place(), waits: false },
         },
+        "uncordon" => Edit::OpenCluster { cluster: place() },
         "pool" => Edit::SetPool { name: pool(words[1]), spec: Box::new(pool_of(&words[2..])) },
         "data" => Edit::SetData { name: DataName::new(words[1]).unwrap(), spec: Box::new(data_of(&words[2..])) },
         "drop-data" => Edit::DeleteData { name: DataName::new(words[1]).unwrap() },

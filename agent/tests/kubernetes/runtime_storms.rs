@@ -48,7 +48,7 @@ fn stormy(client: Client) -> (Client, Arc<AtomicU64>) {
             0 => REFUSALS[0],
             n => REFUSALS[n as usize - 1],
         };
-        let (client, refuses) = (client.clone(), number % OF == 0);
+        let (client, refuses) = (client.clone(), number.is_multiple_of(OF));
         refused.fetch_add(u64::from(refuses), Ordering::SeqCst);
         async move {
             if !refuses {

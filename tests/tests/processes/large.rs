@@ -125,7 +125,8 @@ async fn others_run(client: &Client) -> anyhow::Result<()> {
                     }],
                 },
             }))?;
-            anyhow::Ok(drop(pods.create(&PostParams::default(), &pod).await?))
+            pods.create(&PostParams::default(), &pod).await?;
+            anyhow::Ok(())
         })
         .buffer_unordered(16)
         .try_collect()

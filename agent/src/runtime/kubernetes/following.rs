@@ -51,10 +51,16 @@ pub(super) async fn follow(task: &Task, manifests: &Manifests) -> AttemptState {
         }
         match progress::of(manifests, &objects) {
             Progress::Ended(state) => return state,
-            Progress::Running => {
-                up = true;
-                task.tell(AttemptState::Running).await;
-            }
+            Progress::Running => match unlet(task, manifests, &objects) {
+                Some(waiting_for) if !up => {
+                    pause = LOOKS_APART;
+                    task.wait_for(waiting_for).await;
+                }
+                _ => {
+                    up = true;
+                    task.tell(AttemptState::Running).await;
+                }
+            },
             // Members that go after all were up are the framework's to replace, or its end.
             Progress::Starting { .. } if up => {}
             Progress::Starting { mut waiting_for, mut stuck } => {
@@ -85,6 +91,12 @@ pub(super) async fn follow(task: &Task, manifests: &Manifests) -> AttemptState {
         let _ = tokio::time::timeout(pause, changes.changed()).await;
         tokio::time::sleep(GATHER).await;
     }
+}
+
+/// Pods run whose guards have not been let begin, where it has guards: one that can't reach the agent starts nothing.
+fn unlet(task: &Task, manifests: &Manifests, objects: &Objects) -> Option<String> {
+    let (run, begun) = (progress::running(manifests, objects), task.inner.leaves.begun(task.attempt)?);
+    (begun < run).then(|| format!("leave to begin: the guards of {begun} of {run} pods have it"))
 }
 
 /// Looks at the server itself for what no watch has told of: it is told, or it was deleted.

@@ -1,7 +1,7 @@
 //! Until when attempts may go on that end themselves otherwise, and the door at which the guards in their pods ask
 //! ([`pod_guard::words`]). Whoever answers nothing lets nothing go on: so does a replica that does not lead, for its door is not open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -19,6 +19,8 @@ use crate::clock;
 
 /// Guards that are connected at once; more wait. Each asks every five seconds.
 const GUARDS: usize = 20_000;
+/// Guards of one attempt that are counted: more than a gang has members, for what an operator makes again has a new one.
+const MOST_BEGUN: usize = 200_000;
 /// After which a connection on which nothing is asked is closed.
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long a guard may take to take its answer.
@@ -31,6 +33,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 struct Leave {
     key: Option<Key>,
     until: Option<MonotonicMs>,
+    /// Which guards were let, by their nonces.
+    begun: BTreeSet<String>,
 }
 
 /// Which attempts may go on, and how their guards prove that they are theirs.
@@ -61,16 +65,28 @@ impl Leaves {
         self.lock().remove(&attempt);
     }
 
+    /// How many guards of an attempt this agent has let go on; none where it has no guards.
+    pub(super) fn begun(&self, attempt: AttemptId) -> Option<usize> {
+        let all = self.lock();
+        all.get(&attempt).filter(|leave| leave.key.is_some()).map(|leave| leave.begun.len())
+    }
+
     /// The answer to what a guard said at this moment; none where there is none to give.
     fn answer(&self, line: &str, now: MonotonicMs) -> Option<String> {
         let said = Unproved::read(line)?;
         let attempt: AttemptId = said.attempt().parse().ok()?;
-        let all = self.lock();
-        let Leave { key: Some(key), until: Some(until) } = all.get(&attempt)? else { return None };
+        let mut all = self.lock();
+        let Leave { key: Some(key), until: Some(until), begun } = all.get_mut(&attempt)? else { return None };
         let question = said.proved_by(key)?;
         // The guard counts from when it asked, which was before now.
         let ttl_ms = until.since(now);
-        (ttl_ms > 0).then(|| question.answer(key, ttl_ms))
+        if ttl_ms == 0 {
+            return None;
+        }
+        if begun.len() < MOST_BEGUN && !begun.contains(&question.nonce) {
+            begun.insert(question.nonce.clone());
+        }
+        Some(question.answer(key, ttl_ms))
     }
 }
 
@@ -161,10 +177,12 @@ mod tests {
         leaves.hold(attempt(1), key.clone());
         let answer = leaves.answer(&question.line(&key), NOW).unwrap();
         assert_eq!(question.answered(&key, &answer), Some(60_000));
+        assert_eq!((leaves.begun(attempt(1)), leaves.begun(attempt(2))), (Some(1), None));
         leaves.let_go_on(attempt(1), MonotonicMs(40_000));
         let later = leaves.answer(&question.line(&key), MonotonicMs(60_999)).unwrap();
         assert_eq!(question.answered(&key, &later), Some(1), "an older word takes nothing back");
         assert_eq!(leaves.answer(&question.line(&key), MonotonicMs(61_000)), None);
+        assert_eq!(leaves.begun(attempt(1)), Some(1), "one guard, however often it asks");
     }
 
     #[test]
@@ -172,6 +190,7 @@ mod tests {
         let (leaves, ours) = (Leaves::default(), key());
         leaves.hold(attempt(1), ours.clone());
         assert_eq!(leaves.answer(&asks(attempt(1)).line(&ours), NOW), None, "nobody let it");
+        assert_eq!(leaves.begun(attempt(1)), Some(0));
         leaves.let_go_on(attempt(1), MonotonicMs(61_000));
         assert_eq!(leaves.answer(&asks(attempt(1)).line(&key()), NOW), None);
         assert_eq!(leaves.answer(&asks(attempt(2)).line(&ours), NOW), None);

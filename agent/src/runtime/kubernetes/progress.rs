@@ -125,6 +125,12 @@ pub(super) fn waits_on_its_node(objects: &Objects) -> Option<&str> {
     waits.map(name_of)
 }
 
+/// How many pods of its members run, that have not ended.
+pub(super) fn running(manifests: &Manifests, objects: &Objects) -> usize {
+    let member = |pod: &&Pod| group_of(pod).is_some_and(|group| manifests.members.keys().any(|g| g.as_str() == group));
+    objects.pods.values().filter(member).filter(|pod| phase(pod) == "Running").count()
+}
+
 /// Whoever makes its pods, as far as that is known yet.
 pub(super) fn makers(manifests: &Manifests, objects: &Objects) -> Vec<(Kind, String)> {
     match manifests.framework {

@@ -13,6 +13,7 @@ mod follow;
 mod http;
 pub mod leadership;
 mod objects;
+mod offer;
 mod quantity;
 pub mod review;
 mod seen;

@@ -65,8 +65,13 @@ pub(super) fn offer(labels: Option<&Labels>, units: &[(Box<str>, u64)]) -> Resul
 }
 
 /// A resource's name before the device plugin renames it.
-fn own_name(resource: &str) -> &str {
+pub(crate) fn own_name(resource: &str) -> &str {
     resource.strip_suffix(RENAMED).unwrap_or(resource)
+}
+
+/// The product of devices that are given out in parts under this resource, as their label has it.
+pub(crate) fn shared_product(product: &str, resource: &str) -> String {
+    if own_name(resource) == resource { format!("{product}{SHARED}") } else { product.to_owned() }
 }
 
 /// One kind of devices; none where it is not known in how many parts they are.

@@ -37,9 +37,6 @@ pub struct KubernetesArgs {
     /// When nodes fetch images; left out: as Kubernetes does by itself
     #[arg(long, requires = "kubernetes", value_name = "WHEN")]
     pub image_pull_policy: Option<Pull>,
-    /// The resource of which one unit is a share of a GPU, such as nvidia.com/gpu.shared; left out: shares are refused
-    #[arg(long, requires = "kubernetes", value_name = "RESOURCE")]
-    pub shared_gpu_resource: Option<String>,
     /// The service account of Spark's drivers: it must be there in each namespace that Spark runs in, and may make and delete pods there
     #[arg(long, requires = "kubernetes", value_name = "NAME", default_value = "spark")]
     pub spark_service_account: String,
@@ -150,7 +147,6 @@ impl KubernetesArgs {
                 Pull::IfNotPresent => PullPolicy::IfNotPresent,
                 Pull::Never => PullPolicy::Never,
             }),
-            shared_gpu_resource: self.shared_gpu_resource.clone(),
             spark_service_account: self.spark_service_account.clone(),
             priority_class: self.priority_class.clone(),
             firm_priority_class: self.firm_priority_class.clone(),

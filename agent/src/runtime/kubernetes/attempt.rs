@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::calls::{CallError, Meaning};
 use super::ending::{self, Ending};
 use super::manifests::{Manifests, SparkBy};
-use super::record::{Kept, Launch, Outcome, Record};
-use super::{Handle, Inner, failure, following, frameworks, launching};
+use super::record::{Begun, Kept, Launch, Outcome, Record};
+use super::{Handle, Inner, failure, following, frameworks, launching, offers};
 use crate::kube::Backoff;
 
 /// Between the polite and the hard end of what is left of an attempt that ended by itself.
@@ -56,9 +56,10 @@ impl Task {
             }
             Begin::Found(record) => {
                 let place = record.order.as_ref().map_or(Place::default(), Place::of);
+                let begun = record.as_begun();
                 let ending = match (record.outcome, record.order) {
                     (Some(outcome), _) => Ending { outcome, grace_ms: END_GRACE_MS },
-                    (None, Some(order)) => self.live(&order, Life::Found(record.spark_by)).await,
+                    (None, Some(order)) => self.live(&order, Life::Found(begun)).await,
                     (None, None) => self.nothing(),
                 };
                 (place, ending)
@@ -97,7 +98,7 @@ impl Task {
     async fn begin(&self, order: &LaunchOrder, life: Life<'_>) -> Result<Manifests, AttemptState> {
         let launch = match life {
             Life::New(launch) => launch,
-            Life::Found(spark_by) => return self.find(order, spark_by).await,
+            Life::Found(begun) => return self.find(order, &begun).await,
         };
         // Counted until everything is made: an agent that is stopped waits for it a little.
         let _under_way = UnderWay::new(&self.inner.launching);
@@ -105,8 +106,9 @@ impl Task {
             Ok(Framework::Spark) => frameworks::spark_by(self).await?,
             _ => SparkBy::default(),
         };
-        let manifests = self.lay_out(order, spark_by)?;
-        match self.take(launch, spark_by).await {
+        let begun = Begun { spark_by, gang_devices: offers::devices(self, order).await? };
+        let manifests = self.lay_out(order, &begun)?;
+        match self.take(launch, &begun).await {
             Taken::Mine => {
                 self.accepted().await;
                 launching::launch(self, &manifests).await?;
@@ -115,21 +117,21 @@ impl Task {
             Taken::Before(Record { outcome: Some(outcome), .. }) => Err(outcome.state),
             Taken::Before(record) => {
                 self.accepted().await;
-                self.find(order, record.spark_by).await
+                self.find(order, &record.as_begun()).await
             }
             Taken::Never(state) => Err(state),
         }
     }
 
     /// What another runtime made of it.
-    async fn find(&self, order: &LaunchOrder, spark_by: SparkBy) -> Result<Manifests, AttemptState> {
-        let manifests = self.lay_out(order, spark_by)?;
+    async fn find(&self, order: &LaunchOrder, begun: &Begun) -> Result<Manifests, AttemptState> {
+        let manifests = self.lay_out(order, begun)?;
         launching::find(self, &manifests).await?;
         Ok(manifests)
     }
 
-    fn lay_out(&self, order: &LaunchOrder, spark_by: SparkBy) -> Result<Manifests, AttemptState> {
-        let manifests = Manifests::of(order, &self.inner.settings, spark_by);
+    fn lay_out(&self, order: &LaunchOrder, begun: &Begun) -> Result<Manifests, AttemptState> {
+        let manifests = Manifests::of(order, &self.inner.settings, begun.spark_by, &begun.gang_devices);
         manifests.map_err(|error| failed(FailureClass::User, error.to_string()))
     }
 
@@ -139,8 +141,8 @@ impl Task {
     }
 
     /// Makes the record. From then on the attempt is this runtime's, and nobody else's, to begin.
-    async fn take(&self, launch: &Launch, spark_by: SparkBy) -> Taken {
-        let record = Record::of(launch, spark_by, &self.inner.life);
+    async fn take(&self, launch: &Launch, begun: &Begun) -> Taken {
+        let record = Record::of(launch, begun, &self.inner.life);
         let mut backoff = Backoff::new();
         loop {
             let error = match self.inner.records.create(&record).await {
@@ -223,10 +225,10 @@ impl Task {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Life<'a> {
     New(&'a Launch),
-    Found(SparkBy),
+    Found(Begun),
 }
 
 /// A launch that is under way, for as long as it lives.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::calls::{CallError, Calls};
 use super::manifests::{CLUSTER, MANAGED_BY, MANAGER, SparkBy};
+use super::offers::GangDevices;
 use crate::cluster::{Assignment, KnownAttempt, KnownLaunch, MemberAssignment};
 use crate::runtime::Devices;
 use crate::runtime::members::members;
@@ -43,6 +44,9 @@ pub(super) struct Record {
     /// Who submits it, where it is a Spark application: what the cluster has may be otherwise later.
     #[serde(default)]
     pub spark_by: SparkBy,
+    /// What devices are called where its groups are, where that is not as usual: nodes may name them otherwise later.
+    #[serde(default, skip_serializing_if = "GangDevices::is_empty")]
+    pub gang_devices: GangDevices,
     /// How it ended. What is left of it is to go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
@@ -50,17 +54,33 @@ pub(super) struct Record {
 
 impl Record {
     /// Of an attempt that is to be begun.
-    pub(super) fn of(launch: &Launch, spark_by: SparkBy, creator: &str) -> Self {
+    pub(super) fn of(launch: &Launch, begun: &Begun, creator: &str) -> Self {
         let Launch { number, order, devices } = launch;
+        let Begun { spark_by, gang_devices } = begun.clone();
         let (attempt, creator, order) = (order.attempt, creator.to_owned(), Some(order.clone()));
-        Self { attempt, creator, order, number: *number, devices: devices.clone(), spark_by, outcome: None }
+        Self {
+            attempt,
+            creator,
+            order,
+            number: *number,
+            devices: devices.clone(),
+            spark_by,
+            gang_devices,
+            outcome: None,
+        }
+    }
+
+    /// What the cluster was like when it was begun.
+    pub(super) fn as_begun(&self) -> Begun {
+        Begun { spark_by: self.spark_by, gang_devices: self.gang_devices.clone() }
     }
 
     /// Of one that ended and was never begun.
     fn without_order(attempt: AttemptId, creator: &str, outcome: &Outcome) -> Self {
         let (creator, outcome) = (creator.to_owned(), Some(outcome.clone()));
-        let (number, devices, spark_by) = (CommandNumber(0), Devices::default(), SparkBy::default());
-        Self { attempt, creator, order: None, number, devices, spark_by, outcome }
+        let (number, devices) = (CommandNumber(0), Devices::default());
+        let Begun { spark_by, gang_devices } = Begun::default();
+        Self { attempt, creator, order: None, number, devices, spark_by, gang_devices, outcome }
     }
 
     /// How it was launched, for the agent's books.
@@ -77,6 +97,15 @@ impl Record {
         });
         KnownAttempt { attempt: self.attempt, launch }
     }
+}
+
+/// What of its cluster shapes an attempt's objects, as it is when the attempt begins.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Begun {
+    /// Who submits Spark applications.
+    pub spark_by: SparkBy,
+    /// What devices are called where that is not as usual.
+    pub gang_devices: GangDevices,
 }
 
 /// An attempt as it was ordered.

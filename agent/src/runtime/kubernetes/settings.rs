@@ -51,8 +51,6 @@ pub struct KubernetesSettings {
     pub pin: Pin,
     /// When images are fetched; none leaves it to Kubernetes.
     pub pull_policy: Option<PullPolicy>,
-    /// The resource of which one unit is a share of a GPU, such as `nvidia.com/gpu.shared`; none: shares are refused.
-    pub shared_gpu_resource: Option<String>,
     /// The service account of Spark's drivers, which may make and delete pods, services and config maps in its namespace.
     pub spark_service_account: String,
     /// The priority class of workloads' pods, for the cluster's own scheduler; none: the cluster's default.
@@ -87,7 +85,6 @@ impl KubernetesSettings {
             make_namespaces: true,
             pin: Pin::Preferred,
             pull_policy: None,
-            shared_gpu_resource: None,
             spark_service_account: "spark".to_owned(),
             priority_class: None,
             firm_priority_class: None,

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::kinds::Kind;
+use super::offers::GangDevices;
 use super::settings::KubernetesSettings;
 
 pub use names::{CLUSTER, GROUP, MANAGED_BY, MANAGER, ROLE, attempt_of, of_attempt, of_cluster};
@@ -51,8 +52,7 @@ pub enum ManifestError {
     NoPlacement(String),
     /// Shares of GPUs.
     #[error(
-        "group {group} asks for {asked} of a GPU, and this cluster gives out whole GPUs only; ask for whole ones, or name the \
-         cluster's shared resource in its agent's settings"
+        "group {group} asks for {asked} of a GPU, and its nodes give out whole GPUs only; this is an error of the coordinator"
     )]
     Share {
         /// The group.
@@ -107,9 +107,14 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    /// What an order comes to on this cluster, where Spark applications are submitted so.
-    pub fn of(order: &LaunchOrder, settings: &KubernetesSettings, spark_by: SparkBy) -> Result<Self, ManifestError> {
-        let layout = Layout { order, settings, spark_by };
+    /// What an order comes to on this cluster, where Spark applications are submitted so and devices have these names.
+    pub fn of(
+        order: &LaunchOrder,
+        settings: &KubernetesSettings,
+        spark_by: SparkBy,
+        devices: &GangDevices,
+    ) -> Result<Self, ManifestError> {
+        let layout = Layout { order, settings, spark_by, devices };
         match order.spec.framework()? {
             Framework::Batch => batch::manifests(&layout),
             Framework::Ray => ray::manifests(&layout),
@@ -133,6 +138,7 @@ struct Layout<'a> {
     order: &'a LaunchOrder,
     settings: &'a KubernetesSettings,
     spark_by: SparkBy,
+    devices: &'a GangDevices,
 }
 
 impl Layout<'_> {

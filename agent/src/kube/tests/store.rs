@@ -17,7 +17,7 @@ fn name(n: u8) -> NodeName {
 
 fn node(n: u8, cpu_milli: u64) -> ClusterNode {
     // The device plugin may be told to give out something else.
-    let resource = if cpu_milli % 2 == 0 { "nvidia.com/gpu" } else { "nvidia.com/mig-1g.10gb" };
+    let resource = if cpu_milli.is_multiple_of(2) { "nvidia.com/gpu" } else { "nvidia.com/mig-1g.10gb" };
     let offer = Offer { resource: resource.into(), slices: cpu_milli % 2 == 1, ..Offer::whole(4) };
     ClusterNode { name: name(n), sku: None, offer, cpu_milli, memory_mib: 0, closed: None, passed_over: None }
 }

@@ -14,7 +14,7 @@ use engine::plan::plan;
 use engine::{Command, Order, Placer, State};
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
-use protocol::capacity::{NodeState, Source};
+use protocol::capacity::{NodeState, Sharing, Source};
 use protocol::control::ClusterInfo;
 use protocol::ids::{
     ClusterName, CommandNumber, GroupName, Incarnation, LogIndex, Namespace, NodeName, Region, Uid, UnixMs,
@@ -102,6 +102,7 @@ fn node(rng: &mut ChaCha8Rng, row: usize) -> Result<NodeCapacity> {
         sku: Some(Sku::from_driver(SKUS[rng.random_range(0..SKUS.len())])),
         state: NodeState::Ready,
         source: Source::Measured,
+        sharing: Sharing::Any,
         total,
         free: Resources { cpu_milli, memory_mib: cpu_milli * 12, gpu_milli },
         shares,

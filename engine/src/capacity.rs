@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::capacity::{NodeState, Source};
+use protocol::capacity::{NodeState, Sharing, Source};
 use protocol::ids::{ClusterName, CommandNumber, NodeName};
 use protocol::resources::Resources;
 use protocol::sku::Sku;
@@ -41,6 +41,8 @@ pub struct NodeCapacity {
     pub state: NodeState,
     /// Where its devices come from.
     pub source: Source,
+    /// How they are given out.
+    pub sharing: Sharing,
     /// What can be given out in all.
     pub total: Resources,
     /// What is not given out; devices that are held, ghosts, sick or foreign are not in it.
@@ -67,13 +69,14 @@ impl NodeCapacity {
         self.free.gpu_milli.saturating_sub(shared) / 1000
     }
 
-    /// A node on which nothing runs and nothing is wrong.
+    /// A node on which nothing runs and nothing is wrong, and whose devices are given out whole or in any shares.
     pub fn untouched(name: NodeName, sku: Option<Sku>, source: Source, total: Resources) -> Self {
         Self {
             name,
             sku,
             state: NodeState::Ready,
             source,
+            sharing: Sharing::Any,
             total,
             free: total,
             shares: vec![],

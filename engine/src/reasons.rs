@@ -3,9 +3,10 @@
 mod text;
 
 use bincode::{Decode, Encode};
+use protocol::capacity::Sharing;
 use protocol::ids::{ClusterName, DataName, GroupName, PoolName, Region, Uid, UnixMs, WorkloadKey, WorkloadName};
 use protocol::pool::Resource;
-use protocol::resources::{DataSize, Money, Resources};
+use protocol::resources::{DataSize, Gpus, Money, Resources};
 use protocol::sku::Sku;
 use protocol::workload::{Framework, Spread};
 use serde::{Deserialize, Serialize};
@@ -197,6 +198,16 @@ pub enum Obstacle {
         reason: String,
         /// Whether what runs there is ended too.
         drained: bool,
+    },
+    /// No node of an accepted model gives out its devices as a group asks for them: a share where there are whole ones only, one that is
+    /// larger than a part, or a whole one where there are only parts.
+    OtherSharing {
+        /// The group.
+        group: GroupName,
+        /// What each member asks for.
+        asked: Gpus,
+        /// The ways in which nodes of the accepted models give out theirs.
+        given: Vec<Sharing>,
     },
 }
 

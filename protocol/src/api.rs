@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::{DeviceState, NodeState, Source};
+use crate::capacity::{DeviceState, NodeState, Sharing, Source};
 use crate::ids::{AttemptId, AttemptNumber, ClusterName, Namespace, NodeName, Region, Uid, WorkloadName};
 use crate::resources::Resources;
 use crate::sku::Sku;
@@ -278,6 +278,9 @@ pub struct CapacityRow {
     pub sku: Option<Sku>,
     /// Where the figures come from.
     pub source: Source,
+    /// How its devices are given out.
+    #[serde(default)]
+    pub sharing: Sharing,
     /// Nodes.
     pub nodes: u64,
     /// GPUs.
@@ -320,6 +323,9 @@ pub struct NodeStatus {
     pub state: NodeState,
     /// Where its devices come from.
     pub source: Source,
+    /// How they are given out.
+    #[serde(default)]
+    pub sharing: Sharing,
     /// What its devices are doing.
     pub devices: Vec<DeviceStatus>,
     /// What is not given out.

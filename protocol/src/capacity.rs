@@ -5,6 +5,8 @@
 //! A frame says which of the coordinator's commands it already includes (`watermark`), so that a binding is counted
 //! either by the coordinator or by the frame, never by both and never by neither.
 
+use std::fmt;
+
 use bincode::de::{BorrowDecoder, Decoder};
 use bincode::enc::Encoder;
 use bincode::error::{DecodeError, EncodeError};
@@ -51,7 +53,7 @@ pub enum NodeState {
 pub enum DeviceState {
     /// It can be given out.
     Free,
-    /// An attempt holds it.
+    /// An attempt holds it, or parts of it are given out and others are not.
     Held,
     /// Something that no attempt accounts for holds memory on it.
     Ghost,
@@ -59,6 +61,73 @@ pub enum DeviceState {
     Sick,
     /// Kubernetes gave it to a pod that is of no attempt here, or does not offer it.
     Foreign,
+}
+
+/// How a node gives out its devices.
+///
+/// A part is never taken to be larger than it is: of three a device, each is 333 thousandths, so that a share of 0.333 fits one and 0.334
+/// fits none. A member that asks for less than a part takes all of it, and a pod of others takes one for each unit that it asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharing {
+    /// Whole, or in shares of any size: processes share what they see.
+    #[default]
+    Any,
+    /// Whole only: Kubernetes counts devices.
+    Whole,
+    /// Each in so many equal parts, and never whole: time-slicing and MPS, as NVIDIA's device plugin has them (`replicas`).
+    Parts(u16),
+}
+
+impl Sharing {
+    /// The most parts of a device: as many as it has thousandths.
+    pub const MAX_PARTS: u16 = 1000;
+
+    /// Thousandths of a device that a member takes which asks for so many; none where nothing of that size is given out.
+    pub fn takes(self, gpu_milli: u64) -> Option<u64> {
+        match self {
+            Sharing::Any => Some(gpu_milli),
+            Sharing::Whole => (gpu_milli == 0 || gpu_milli >= 1000).then_some(gpu_milli),
+            Sharing::Parts(_) if gpu_milli == 0 => Some(0),
+            Sharing::Parts(_) => Some(u64::from(self.part_milli())).filter(|part| gpu_milli <= *part),
+        }
+    }
+
+    /// The largest share of a device that is given out, in thousandths; 0 where none is.
+    pub fn part_milli(self) -> u16 {
+        match self {
+            Sharing::Any => 999,
+            Sharing::Whole => 0,
+            Sharing::Parts(parts) => 1000 / parts.clamp(1, Self::MAX_PARTS),
+        }
+    }
+
+    /// What is left of a device, in thousandths, once its first share of this size is given out.
+    pub fn left_after_first(self, share: u16) -> u16 {
+        match self {
+            Sharing::Parts(parts) => self.part_milli() * parts.clamp(1, Self::MAX_PARTS) - share.min(self.part_milli()),
+            Sharing::Any | Sharing::Whole => 1000u16.saturating_sub(share),
+        }
+    }
+
+    /// How many shares of this size, which is one that is taken, a device holds of which nothing is given out.
+    pub fn on_a_device(self, share: u64) -> u64 {
+        match self {
+            Sharing::Parts(parts) => u64::from(parts.clamp(1, Self::MAX_PARTS)),
+            Sharing::Any | Sharing::Whole => 1000u64.checked_div(share).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+impl fmt::Display for Sharing {
+    /// In a word, for a column of a table.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Sharing::Any => f.pad("any"),
+            Sharing::Whole => f.pad("none"),
+            Sharing::Parts(parts) => f.pad(&format!("1/{parts}")),
+        }
+    }
 }
 
 /// Everything of a cluster's nodes. Node columns have a value a node; device columns have the devices of the first node,
@@ -76,6 +145,8 @@ pub struct Columns {
     pub devices: Vec<u16>,
     /// Where they come from.
     pub source: Vec<Source>,
+    /// How they are given out.
+    pub sharing: Vec<Sharing>,
     /// Thousandths of a core that can be given out in all.
     pub cpu_milli: Vec<u64>,
     /// MiB of memory that can be given out in all.
@@ -211,6 +282,31 @@ pub enum CapacityFrame {
 mod tests {
     use super::*;
     use crate::codec::{decode_body, encode_body};
+
+    #[test]
+    fn a_member_takes_a_whole_part_and_parts_are_never_more_than_the_device() {
+        let thirds = Sharing::Parts(3);
+        assert_eq!(
+            [1, 333, 334, 1000, 8000].map(|asked| thirds.takes(asked)),
+            [Some(333), Some(333), None, None, None]
+        );
+        assert_eq!(
+            [0, 1, 999, 1000, 8000].map(|asked| Sharing::Whole.takes(asked)),
+            [Some(0), None, None, Some(1000), Some(8000)]
+        );
+        assert_eq!([0, 1, 1000].map(|asked| Sharing::Any.takes(asked)), [Some(0), Some(1), Some(1000)]);
+        for parts in 2..=1100 {
+            let sharing = Sharing::Parts(parts);
+            let part = sharing.part_milli();
+            // One after the other until nothing is left: as many as there are parts.
+            let (mut left, mut taken) = (sharing.left_after_first(part), 1);
+            while left >= part {
+                (left, taken) = (left - part, taken + 1);
+            }
+            assert_eq!((left, u64::from(taken)), (0, sharing.on_a_device(u64::from(part))), "{parts}");
+            assert_eq!(taken, parts.min(1000));
+        }
+    }
 
     fn delta(gaps: Vec<u32>, values: Vec<u8>) -> CapacityFrame {
         CapacityFrame::Delta(Delta { activity: Changes { gaps, values }, ..Delta::default() })

@@ -1,4 +1,9 @@
 //! GPU models. NVML, Kubernetes labels and people name one model in many ways; Tidewater uses one name for each.
+//!
+//! A MIG slice is a model of its own, such as `H100-MIG-1g.10gb`: asked for in whole numbers, and never taken for the GPU of which it is a
+//! slice. Its profile is NVIDIA's name for it, a further attribute behind a dot: `1g.10gb.me`.
+
+mod slices;
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +12,7 @@ use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-/// A GPU model under its one name, such as `H100` or `A100-80GB`.
+/// A GPU model under its one name, such as `H100`, `A100-80GB` or, of a MIG slice, `H100-MIG-1g.10gb`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Sku(SmolStr);
@@ -81,6 +86,9 @@ fn known() -> Vec<&'static str> {
 impl Sku {
     /// The known model of this name or alias; an error with the nearest one otherwise. For what people write.
     pub fn parse(text: &str) -> Result<Self, UnknownSku> {
+        if let Some((gpu, profile)) = slices::split(text) {
+            return Ok(Self::parse(gpu)?.slice(&profile));
+        }
         let wanted = plain(text);
         for (name, aliases) in MODELS {
             if plain(name) == wanted || aliases.iter().any(|a| plain(a) == wanted) {
@@ -100,6 +108,9 @@ impl Sku {
     /// The model for a name that a driver or label gives. A model that is not known keeps its own name, so that new
     /// hardware is counted and shown under what its driver calls it.
     pub fn from_driver(text: &str) -> Self {
+        if let Some((gpu, profile)) = slices::split(text) {
+            return Self::from_driver(gpu).slice(&profile);
+        }
         Self::parse(text).unwrap_or_else(|_| {
             let kept: String = text.trim().chars().take(63).map(|c| if c.is_whitespace() { '-' } else { c }).collect();
             Self(kept.into())
@@ -111,9 +122,28 @@ impl Sku {
         &self.0
     }
 
-    /// How GPU feature discovery may label a node's devices of this model (`nvidia.com/gpu.product`): every name that is known for it,
-    /// blanks as dashes, and its own.
+    /// The MIG slice of this profile, as [`mig_profile`] names it, of a GPU of this model.
+    pub fn slice(&self, profile: &str) -> Self {
+        Self(format!("{}{}{profile}", self.0, slices::MARK).into())
+    }
+
+    /// Whether it is a MIG slice of a GPU.
+    pub fn is_slice(&self) -> bool {
+        self.0.contains(slices::MARK)
+    }
+
+    /// Of a MIG slice its GPU's model and its profile, such as `1g.10gb`; none of a whole GPU.
+    pub fn slice_profile(&self) -> Option<(Sku, &str)> {
+        let (gpu, profile) = self.0.split_once(slices::MARK)?;
+        Some((Self(gpu.into()), profile))
+    }
+
+    /// How GPU feature discovery may label a node's devices of this model (`nvidia.com/gpu.product`, and `nvidia.com/mig-1g.10gb.product` of
+    /// slices beside other devices): every name that is known for it, blanks as dashes, and its own.
     pub fn product_labels(&self) -> Vec<String> {
+        if let Some((gpu, profile)) = self.slice_profile() {
+            return gpu.product_labels().into_iter().map(|gpu| format!("{gpu}{}{profile}", slices::MARK)).collect();
+        }
         let known =
             MODELS.iter().find(|(name, _)| *name == self.as_str()).map_or(&[] as &[&str], |(_, aliases)| aliases);
         known.iter().copied().chain([self.as_str()]).map(|name| name.replace(' ', "-")).collect()
@@ -143,4 +173,9 @@ impl<'de> Deserialize<'de> for Sku {
 pub fn strict<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Sku>, D::Error> {
     let texts = Vec::<String>::deserialize(d)?;
     texts.iter().map(|t| Sku::parse(t).map_err(serde::de::Error::custom)).collect()
+}
+
+/// The profile of a MIG slice as a name of a resource has it (`nvidia.com/mig-1g.10gb`), as models have it; none where it is none.
+pub fn mig_profile(text: &str) -> Option<String> {
+    slices::profile(text)
 }

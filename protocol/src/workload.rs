@@ -224,7 +224,7 @@ pub struct GroupSpec {
     /// GPUs of each.
     #[serde(default, skip_serializing_if = "is_default")]
     pub gpus: Gpus,
-    /// Models that it accepts, best first; empty accepts any.
+    /// Models that it accepts, best first; empty accepts any GPU. MIG slices are asked for by their name.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "sku::strict")]
     pub gpu: Vec<Sku>,
 }
@@ -369,11 +369,18 @@ pub struct GroupNeed {
     pub count: u32,
     /// What each needs. A member sits on one node.
     pub each: Resources,
-    /// Models that it accepts, best first; empty accepts any.
+    /// Models that it accepts, best first; empty accepts any GPU.
     pub skus: Vec<Sku>,
     /// Whether its members are kept apart.
     #[serde(default, skip_serializing_if = "is_default")]
     pub spread: Spread,
+}
+
+impl GroupNeed {
+    /// Whether it may sit on this model. A group that names none accepts any GPU, and no slice of one.
+    pub fn accepts(&self, sku: &Sku) -> bool {
+        if self.skus.is_empty() { !sku.is_slice() } else { self.skus.contains(sku) }
+    }
 }
 
 /// What is wrong with a specification, and where.

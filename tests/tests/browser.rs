@@ -24,7 +24,7 @@ use engine::capacity::NodeCapacity;
 use futures_util::{StreamExt, stream};
 use libtest_mimic::{Arguments, Failed, Trial};
 use protocol::api::{DeviceStatus, NodeStatus};
-use protocol::capacity::{DeviceState, NodeState, Source};
+use protocol::capacity::{DeviceState, NodeState, Sharing, Source};
 use protocol::control::AttemptState;
 use protocol::errors::FailureClass;
 use protocol::ids::{ClusterName, CommandNumber, NodeName, Uid};
@@ -342,6 +342,7 @@ fn summed(node: &NodeStatus) -> NodeCapacity {
         sku: node.sku.clone(),
         state: node.state,
         source: node.source,
+        sharing: node.sharing,
         total: node.total,
         free: Resources { gpu_milli: count(DeviceState::Free) as u64 * 1000, ..node.free },
         shares: vec![],
@@ -370,6 +371,7 @@ impl NodeSource for Fleet {
                 sku: Some(Sku::parse(sku).unwrap()),
                 state: if (prefix, i) == ("l4", 10) { NodeState::Cordoned } else { NodeState::Ready },
                 source: if prefix == "l4" { Source::Declared } else { Source::Measured },
+                sharing: Sharing::Any,
                 devices: (0..gpus as u32).map(|d| device(prefix, i, d)).collect(),
                 free: total,
                 total,

@@ -11,6 +11,7 @@ use protocol::sku::Sku;
 
 use super::attempt::{Assignment, MemberAssignment};
 use super::nodes::{NodeInput, NodeSession};
+use super::offer::Offer;
 use super::uplink::Pace;
 
 /// A node as `fleet.toml` declares it. Where a node role reports under the same name, its devices are what it measures.
@@ -35,24 +36,26 @@ pub struct ClusterNode {
     pub name: NodeName,
     /// Its GPU model, by its label.
     pub sku: Option<Sku>,
-    /// How many whole GPUs Kubernetes gives out there (`status.allocatable`).
-    pub devices: u16,
+    /// How Kubernetes gives out its devices.
+    pub offer: Offer,
     /// Thousandths of a core that Kubernetes gives out there.
     pub cpu_milli: u64,
     /// MiB of memory that Kubernetes gives out there.
     pub memory_mib: u64,
     /// Why it takes no new members; none where it does.
     pub closed: Option<String>,
+    /// What it has besides, which is not counted, and why; none where that is nothing.
+    pub passed_over: Option<String>,
 }
 
 /// What the live pods on a node ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodePods {
-    /// Pods that do not say that they are of an attempt.
+    /// Pods that do not say that they are of an attempt. Here and below `gpu_milli` is 1000 for each unit of what the node offers.
     pub others: Resources,
     /// Pods that do, by attempt. Of an attempt that holds something by the journal they are counted there.
     pub attempts: BTreeMap<AttemptId, Resources>,
-    /// Those pods by name that are of an attempt or ask for whole GPUs.
+    /// Those pods by name that are of an attempt or ask for devices.
     pub named: BTreeMap<PodName, PodGpus>,
 }
 
@@ -70,7 +73,7 @@ pub struct PodName {
 pub struct PodGpus {
     /// Whose it is, by its label.
     pub attempt: Option<AttemptId>,
-    /// How many whole GPUs it asks for.
+    /// How many units of what its node offers it asks for.
     pub gpus: u16,
 }
 

@@ -14,6 +14,7 @@ mod interface;
 mod journal;
 mod lease;
 mod nodes;
+mod offer;
 mod reports;
 mod reservations;
 mod size;
@@ -30,6 +31,7 @@ pub use interface::{
 };
 pub use journal::{Elsewhere, Journal, JournalError};
 pub use nodes::{NodeInput, NodeSession};
+pub use offer::Offer;
 pub(crate) use table::MAX_DEVICES;
 pub use table::{IDLE_MEMORY_MIB, KUBERNETES_SILENT_AFTER_MS, STALE_AFTER_MS, Table};
 pub use uplink::{Pace, Uplink};

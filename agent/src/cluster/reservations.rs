@@ -2,11 +2,12 @@
 //! after a restart the attempts are known before their nodes report. Used by [`super::Table`] alone.
 //!
 //! Whole devices are given out lowest index first. A share of a GPU goes to the fullest device that still holds it, and opens
-//! a new one last; groups take theirs in packing order. The planner counts by the same rule (`placement/devices.rs` of the
+//! a new one last; groups take theirs in packing order. Where devices are in parts, a share is one of them, however small it is. The planner counts by the same rule (`placement/devices.rs` of the
 //! engine), so that its books and this table agree without a device in any order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use protocol::capacity::Sharing;
 use protocol::control::{GroupPlacement, LaunchOrder};
 use protocol::ids::{AttemptId, NodeName};
 use protocol::resources::{Gpus, packing_order};
@@ -88,6 +89,8 @@ impl Reservations {
 #[derive(Debug, Clone)]
 pub(crate) struct Room<'a> {
     pub sku: Option<&'a Sku>,
+    /// How its devices are given out.
+    pub sharing: Sharing,
     pub cpu_milli: u64,
     pub memory_mib: u64,
     /// Free devices, growing.
@@ -99,17 +102,17 @@ pub(crate) struct Room<'a> {
 impl Room<'_> {
     /// Gives a member its devices; how many there are where there are too few.
     fn give(&mut self, gpu_milli: u64) -> Result<Vec<u16>, u64> {
-        if let Some(share) = share(gpu_milli) {
+        if let Some(share) = self.sharing.takes(gpu_milli).and_then(share) {
             let (left, device) = match self.shared.range((share, 0)..).next().copied() {
                 Some(tightest) => {
                     self.shared.remove(&tightest);
-                    tightest
+                    (tightest.0 - share, tightest.1)
                 }
                 None if self.devices.is_empty() => return Err(0),
-                None => (WHOLE_MILLI, self.devices.remove(0)),
+                None => (self.sharing.left_after_first(share), self.devices.remove(0)),
             };
-            if left > share {
-                self.shared.insert((left - share, device));
+            if left > 0 {
+                self.shared.insert((left, device));
             }
             return Ok(vec![device]);
         }
@@ -156,6 +159,14 @@ fn assign_group<'a>(
             let has = left.sku.map_or("no GPUs", Sku::as_str);
             let wants = placement.sku.as_ref().map_or("", Sku::as_str);
             return Err(format!("node {node} has {has}, and group {} is placed on {wants}", placement.group));
+        }
+        if left.sharing.takes(each.gpu_milli).is_none() {
+            let (group, asked) = (&placement.group, Gpus(each.gpu_milli));
+            let given = match left.sharing {
+                Sharing::Parts(parts) => format!("in {parts} parts each"),
+                Sharing::Any | Sharing::Whole => "whole".to_owned(),
+            };
+            return Err(format!("node {node} gives out its GPUs {given}, and a member of group {group} needs {asked}"));
         }
         for _ in 0..on.members {
             let short = |what: &str, needs: String, has: u64| {

@@ -2,12 +2,13 @@
 //! subtracted. Owned by [`super::Agent`]; uplinks read it. It remembers which values changed since they were last asked for, so that nothing
 //! ever compares ten thousand nodes to find one change.
 
+mod counted;
 mod kubernetes;
 mod whose;
 
 use std::collections::BTreeMap;
 
-use protocol::capacity::{ACTIVITY_UNKNOWN, Columns, DeviceState, MEMORY_UNKNOWN, NodeState, Source};
+use protocol::capacity::{ACTIVITY_UNKNOWN, Columns, DeviceState, MEMORY_UNKNOWN, NodeState, Sharing, Source};
 use protocol::control::{GroupPlacement, LaunchOrder};
 use protocol::ids::{AttemptId, MonotonicMs, NodeName};
 use protocol::node::{DeviceHealth, DeviceReport, DriverState, Holders, NodeFrame, PodDevices};
@@ -115,6 +116,16 @@ impl Row {
             (None, Some(_)) => Source::Label,
             (None, None) => Source::Declared,
         }
+    }
+
+    /// How its devices are given out: outside Kubernetes as processes share them.
+    fn sharing(&self) -> Sharing {
+        self.kubernetes.as_ref().map_or(Sharing::Any, |of| of.offer.sharing)
+    }
+
+    /// Whether its devices are slices of GPUs, of which nothing is read.
+    fn is_of_slices(&self) -> bool {
+        self.kubernetes.as_ref().is_some_and(|of| of.offer.slices)
     }
 }
 
@@ -242,7 +253,12 @@ impl Table {
     /// Joins a node's frame. A node that was declared is measured from now on, with the declared cpu and memory; one that
     /// was not has none of either until it is declared, so nothing is placed on it.
     pub fn node_frame(&mut self, frame: &NodeFrame, now: MonotonicMs) -> FrameOutcome {
-        let known = self.by_name.get(&frame.node).and_then(|&row| self.rows[row].measured);
+        let at = self.by_name.get(&frame.node).map(|&row| &self.rows[row]);
+        if at.is_some_and(Row::is_of_slices) {
+            // What is read is of the GPUs that are cut.
+            return FrameOutcome::Joined;
+        }
+        let known = at.and_then(|row| row.measured);
         if !frame.full && known.is_none_or(|m| m.sequence.checked_add(1) != Some(frame.sequence)) {
             return FrameOutcome::Gap;
         }
@@ -339,6 +355,7 @@ impl Table {
             let shared = devices().filter(|(_, d)| d.left_milli > 0).map(|(i, d)| (d.left_milli, i));
             Some(Room {
                 sku: row.sku.as_ref(),
+                sharing: row.sharing(),
                 cpu_milli: row.free_cpu_milli,
                 memory_mib: row.free_memory_mib,
                 devices: devices().filter(|(_, d)| d.state == DeviceState::Free).map(|(i, _)| i).collect(),
@@ -439,16 +456,11 @@ impl Table {
             cpu = cpu.saturating_sub(hold.cpu_milli);
             memory = memory.saturating_sub(hold.memory_mib);
         }
-        let holds = self.reservations.on(&at.name);
-        let whose = match &at.kubernetes {
-            Some(of) => {
-                let foreign = of.foreign(&self.reservations);
-                cpu = cpu.saturating_sub(foreign.cpu_milli);
-                memory = memory.saturating_sub(foreign.memory_mib);
-                Whose::in_kubernetes(devices, holds, of, at.held.as_deref(), &self.reservations, foreign.gpus())
-            }
-            None => Whose::by_journal(at.count, holds.map(|(_, hold)| hold)),
-        };
+        if let Some(of) = &at.kubernetes {
+            let foreign = of.foreign(&self.reservations);
+            cpu = cpu.saturating_sub(foreign.cpu_milli);
+            memory = memory.saturating_sub(foreign.memory_mib);
+        }
         if at.free_cpu_milli != cpu {
             at.free_cpu_milli = cpu;
             self.changed.free_cpu_milli.mark(row);
@@ -457,16 +469,9 @@ impl Table {
             at.free_memory_mib = memory;
             self.changed.free_memory_mib.mark(row);
         }
-        let had = whose.given.iter().zip(&whose.foreign);
-        let mut states: Vec<DeviceState> =
-            devices.iter().zip(had).map(|(d, (given, foreign))| d.standing(*given, *foreign)).collect();
-        if let Some(of) = &at.kubernetes {
-            of.give_away(&mut states, whose.somewhere);
-        }
-        for (device, state) in states.into_iter().enumerate() {
+        let standing = standing(at, devices, &self.reservations);
+        for (device, (state, left)) in standing.into_iter().enumerate() {
             let index = at.first + device;
-            let shared = state == DeviceState::Held && !whose.foreign[device];
-            let left = if shared { WHOLE_MILLI.saturating_sub(whose.given[device]) } else { 0 };
             let device = &mut devices[device];
             if device.left_milli != left {
                 device.left_milli = left;
@@ -522,6 +527,7 @@ impl Table {
             }));
             columns.devices.push(u16::try_from(row.count).unwrap_or(u16::MAX));
             columns.source.push(row.source());
+            columns.sharing.push(row.sharing());
             columns.cpu_milli.push(row.cpu_milli);
             columns.memory_mib.push(row.memory_mib);
             columns.state.push(row.state);
@@ -534,6 +540,30 @@ impl Table {
         columns.left_milli = self.devices.iter().map(|d| d.left_milli).collect();
         columns
     }
+}
+
+/// What the devices of a row are doing, and what is left of those of which shares hold a part, in thousandths.
+fn standing(at: &Row, devices: &[Device], reservations: &Reservations) -> Vec<(DeviceState, u16)> {
+    let holds = reservations.on(&at.name);
+    let whose = match &at.kubernetes {
+        Some(of) if of.offer.is_counted() => return counted::standing(devices, of, holds, reservations),
+        Some(of) => {
+            let foreign = of.foreign(reservations).gpus();
+            Whose::in_kubernetes(devices, holds, of, at.held.as_deref(), reservations, foreign)
+        }
+        None => Whose::by_journal(at.count, holds.map(|(_, hold)| hold)),
+    };
+    let had = whose.given.iter().zip(&whose.foreign);
+    let mut states: Vec<DeviceState> =
+        devices.iter().zip(had).map(|(d, (given, foreign))| d.standing(*given, *foreign)).collect();
+    if let Some(of) = &at.kubernetes {
+        of.give_away(&mut states, whose.somewhere);
+    }
+    let left = |(device, state): (usize, DeviceState)| {
+        let shared = state == DeviceState::Held && !whose.foreign[device] && at.sharing() == Sharing::Any;
+        (state, if shared { WHOLE_MILLI.saturating_sub(whose.given[device]) } else { 0 })
+    };
+    states.into_iter().enumerate().map(left).collect()
 }
 
 /// What a device's report says. Its state follows once it is known who holds it.

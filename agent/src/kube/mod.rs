@@ -13,6 +13,7 @@ mod follow;
 mod http;
 pub mod leadership;
 mod objects;
+mod offer;
 mod quantity;
 pub mod review;
 mod seen;
@@ -25,6 +26,8 @@ pub(crate) use backoff::Backoff;
 pub(crate) use client::with_causes;
 pub use client::{Access, ClientError, connect, connect_behind};
 pub use feed::run;
+pub(crate) use offer::{own_name, shared_product};
+pub(crate) use seen::read_node;
 
 /// The resource under which NVIDIA's device plugin offers whole GPUs; the taint of nodes that have some goes by the same name.
 pub(crate) const GPU: &str = "nvidia.com/gpu";

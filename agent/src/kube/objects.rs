@@ -1,8 +1,15 @@
 //! Of the API server's objects only the fields that the capacity table needs: everything else is passed over while it is
 //! read, so that a page of large pods costs no more memory than its text.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
 use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
+
+use super::offer::{PRODUCT, is_gpu};
 
 /// A page of a list.
 #[derive(Debug, Deserialize)]
@@ -59,23 +66,116 @@ pub(super) struct Metadata {
 }
 
 /// Labels that mean something here.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 pub(super) struct Labels {
-    #[serde(rename = "nvidia.com/gpu.product")]
+    /// The product of a node's GPUs.
     pub product: Option<String>,
-    #[serde(rename = "tidewater.dev/attempt")]
+    /// Whose a pod is.
     pub attempt: Option<String>,
+    /// By resource, without the suffix of shared ones: how many units there are of a device.
+    pub replicas: BTreeMap<Box<str>, String>,
+}
+
+/// The label of a pod with its attempt.
+const ATTEMPT: &str = "tidewater.dev/attempt";
+/// What follows a resource in the label that says how many units there are of a device.
+const REPLICAS: &str = ".replicas";
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let mut labels = Labels::default();
+        let resource = |label: &str| label.strip_suffix(REPLICAS).filter(|resource| is_gpu(resource)).map(Box::from);
+        let wanted = |label: &str| matches!(label, PRODUCT | ATTEMPT) || resource(label).is_some();
+        for (label, value) in entries::<_, String>(d, wanted)? {
+            match (&*label, resource(&label), value) {
+                (PRODUCT, _, value) => labels.product = value,
+                (ATTEMPT, _, value) => labels.attempt = value,
+                (_, Some(resource), Some(value)) => drop(labels.replicas.insert(resource, value)),
+                _ => {}
+            }
+        }
+        Ok(labels)
+    }
 }
 
 /// Amounts by resource; the API server writes them as texts.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 pub(super) struct Amounts {
     pub cpu: Option<Value>,
     pub memory: Option<Value>,
-    #[serde(rename = "nvidia.com/gpu")]
-    pub gpus: Option<Value>,
+    /// Of the resources under which NVIDIA's device plugin offers GPUs, parts and slices of them.
+    pub gpus: Vec<(Box<str>, Value)>,
+}
+
+impl<'de> Deserialize<'de> for Amounts {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let mut amounts = Amounts::default();
+        let wanted = |resource: &str| matches!(resource, "cpu" | "memory") || is_gpu(resource);
+        for (resource, value) in entries::<_, Value>(d, wanted)? {
+            match (&*resource, value) {
+                ("cpu", value) => amounts.cpu = value,
+                ("memory", value) => amounts.memory = value,
+                (_, Some(value)) => amounts.gpus.push((resource, value)),
+                _ => {}
+            }
+        }
+        Ok(amounts)
+    }
+}
+
+/// Those entries of an object whose key is wanted. The others are passed over without a copy.
+fn entries<'de, D: Deserializer<'de>, V: Deserialize<'de>>(
+    d: D,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Entries<V>, D::Error> {
+    d.deserialize_map(Wanted(wanted, PhantomData))
+}
+
+type Entries<V> = Vec<(Box<str>, Option<V>)>;
+
+/// Reads an object, and of a key whether it is wanted.
+struct Wanted<W, V>(W, PhantomData<V>);
+
+impl<'de, W: Fn(&str) -> bool, V: Deserialize<'de>> Visitor<'de> for Wanted<W, V> {
+    type Value = Entries<V>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = vec![];
+        while let Some(key) = map.next_key_seed(Key(&self.0))? {
+            match key {
+                Some(key) => found.push((key, map.next_value()?)),
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A key, if it is wanted.
+struct Key<'w, W>(&'w W);
+
+impl<'de, W: Fn(&str) -> bool> DeserializeSeed<'de> for Key<'_, W> {
+    type Value = Option<Box<str>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Self::Value, D::Error> {
+        d.deserialize_str(self)
+    }
+}
+
+impl<W: Fn(&str) -> bool> Visitor<'_> for Key<'_, W> {
+    type Value = Option<Box<str>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Self::Value, E> {
+        Ok((self.0)(key).then(|| key.into()))
+    }
 }
 
 /// A node.

@@ -1,14 +1,13 @@
 //! What is kept of a node and of a pod: pure functions of the object.
 
 use protocol::ids::{AttemptId, NodeName};
-use protocol::resources::Resources;
-use protocol::sku::Sku;
 
 use super::GPU;
-use super::amounts::{of_pod, resources};
+use super::amounts::{Takes, of_pod, takes};
 use super::objects::{NodeObject, PodObject, Taint};
+use super::offer::{Found, offer};
 use super::quantity::Round;
-use crate::cluster::{ClusterNode, MAX_DEVICES, PodGpus, PodName};
+use crate::cluster::{ClusterNode, PodName};
 
 /// Taints that what is placed here tolerates: where devices are, Kubernetes itself adds this toleration to pods that ask for
 /// them (`ExtendedResourceToleration`).
@@ -20,26 +19,19 @@ pub(super) fn node(object: &NodeObject) -> Result<ClusterNode, String> {
     let name = NodeName::new(text).map_err(|e| e.to_string())?;
     let status = object.status.as_ref();
     let has = match status.and_then(|s| s.allocatable.as_ref()) {
-        Some(amounts) => {
-            resources(amounts, Round::Down, "status.allocatable").map_err(|e| format!("node {name}: {e}"))?
-        }
+        Some(amounts) => takes(amounts, Round::Down, "status.allocatable").map_err(|e| format!("node {name}: {e}"))?,
         // A node whose kubelet has not said anything yet.
-        None => Resources::ZERO,
+        None => Takes::default(),
     };
-    let devices = u16::try_from(has.gpu_milli / 1000).ok().filter(|devices| u32::from(*devices) <= MAX_DEVICES);
-    let devices = devices.ok_or_else(|| {
-        let gpus = has.gpu_milli / 1000;
-        format!("node {name}: status.allocatable.nvidia.com/gpu: {gpus} GPUs; a node has at most {MAX_DEVICES}")
-    })?;
-    let product = object.metadata.labels.as_ref().and_then(|l| l.product.as_deref()).filter(|p| !p.is_empty());
-    Ok(ClusterNode {
-        name,
-        sku: product.map(Sku::from_driver),
-        devices,
-        cpu_milli: has.cpu_milli,
-        memory_mib: has.memory_mib,
-        closed: closed(object),
-    })
+    let found = offer(object.metadata.labels.as_ref(), &has.gpus);
+    let Found { sku, offer, passed_over } = found.map_err(|why| format!("node {name}: {why}"))?;
+    let (cpu_milli, memory_mib, closed) = (has.cpu_milli, has.memory_mib, closed(object));
+    Ok(ClusterNode { name, sku, offer, cpu_milli, memory_mib, closed, passed_over })
+}
+
+/// A whole object of a node, as it is kept.
+pub(crate) fn read_node(object: serde_json::Value) -> Result<ClusterNode, String> {
+    node(&serde_json::from_value(object).map_err(|error| error.to_string())?)
 }
 
 /// Why a node takes no new members; none where it does.
@@ -69,19 +61,11 @@ pub(super) struct SeenPod {
     /// Its node.
     pub node: NodeName,
     /// What it takes of it; or what of it cannot be counted, so that nobody can say what is free there.
-    pub takes: Result<Resources, Box<str>>,
+    pub takes: Result<Takes, Box<str>>,
     /// Whose it is, by its label.
     pub attempt: Option<AttemptId>,
     /// Its name, where its kubelet may name it as one that has devices.
     pub name: Option<Box<PodName>>,
-}
-
-impl SeenPod {
-    /// What it has to do with GPUs.
-    pub fn gpus(&self) -> PodGpus {
-        let milli = self.takes.as_ref().map_or(0, |takes| takes.gpu_milli);
-        PodGpus { attempt: self.attempt, gpus: u16::try_from(milli / 1000).unwrap_or(u16::MAX) }
-    }
 }
 
 /// A pod as it is kept; none where it takes nothing: not bound yet, at its end, or on a node that cannot be in the table.
@@ -97,7 +81,7 @@ pub(super) fn pod(object: &PodObject) -> Option<SeenPod> {
         let part = |part: &Option<String>| part.clone().unwrap_or_default();
         format!("pod {}/{}: {bad}", part(&metadata.namespace), part(&metadata.name)).into()
     });
-    let concerned = attempt.is_some() || takes.as_ref().is_ok_and(|takes: &Resources| takes.gpu_milli > 0);
+    let concerned = attempt.is_some() || takes.as_ref().is_ok_and(|takes: &Takes| !takes.gpus.is_empty());
     let name = match (&metadata.namespace, &metadata.name) {
         (Some(namespace), Some(name)) if concerned => {
             Some(Box::new(PodName { namespace: namespace.as_str().into(), name: name.as_str().into() }))

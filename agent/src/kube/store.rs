@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use protocol::ids::NodeName;
-use protocol::resources::Resources;
+use protocol::ids::{AttemptId, NodeName};
 
+use super::amounts::Takes;
 use super::follow::News;
 use super::seen::SeenPod;
 use crate::cluster::{ClusterNode, KubernetesInput, NodePods, PodGpus, PodName};
@@ -17,11 +17,11 @@ type Key = Box<str>;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct OnNode {
     pods: usize,
-    others: Resources,
+    others: Takes,
     /// By attempt, with how many pods say that they are its.
-    attempts: BTreeMap<protocol::ids::AttemptId, (usize, Resources)>,
-    /// Those that their kubelet may name as having devices.
-    named: BTreeMap<PodName, PodGpus>,
+    attempts: BTreeMap<AttemptId, (usize, Takes)>,
+    /// Those that their kubelet may name as having devices: whose they are, and what they take.
+    named: BTreeMap<PodName, (Option<AttemptId>, Takes)>,
     /// Pods that cannot be counted, and why.
     broken: BTreeMap<Key, Box<str>>,
 }
@@ -30,15 +30,16 @@ impl OnNode {
     fn add(&mut self, key: &str, pod: &SeenPod) {
         self.pods += 1;
         if let Some(name) = &pod.name {
-            self.named.insert((**name).clone(), pod.gpus());
+            let takes = pod.takes.clone().unwrap_or_default();
+            self.named.insert((**name).clone(), (pod.attempt, takes));
         }
         match (&pod.takes, pod.attempt) {
             (Err(why), _) => drop(self.broken.insert(key.into(), why.clone())),
-            (Ok(takes), None) => self.others += *takes,
+            (Ok(takes), None) => self.others.add(takes),
             (Ok(takes), Some(attempt)) => {
                 let (count, sum) = self.attempts.entry(attempt).or_default();
                 *count += 1;
-                *sum += *takes;
+                sum.add(takes);
             }
         }
     }
@@ -51,11 +52,11 @@ impl OnNode {
         }
         match (&pod.takes, pod.attempt) {
             (Err(_), _) => drop(self.broken.remove(key)),
-            (Ok(takes), None) => self.others = self.others.saturating_sub(takes),
+            (Ok(takes), None) => self.others.take_out(takes),
             (Ok(takes), Some(attempt)) => {
                 if let Some((count, sum)) = self.attempts.get_mut(&attempt) {
                     *count -= 1;
-                    *sum = sum.saturating_sub(takes);
+                    sum.take_out(takes);
                     if *count == 0 {
                         self.attempts.remove(&attempt);
                     }
@@ -64,9 +65,14 @@ impl OnNode {
         }
     }
 
-    fn sums(&self) -> NodePods {
-        let attempts = self.attempts.iter().map(|(attempt, (_, sum))| (*attempt, *sum)).collect();
-        NodePods { others: self.others, attempts, named: self.named.clone() }
+    /// In units of what the node offers.
+    fn sums(&self, resource: &str) -> NodePods {
+        let attempts = self.attempts.iter().map(|(attempt, (_, sum))| (*attempt, sum.of(resource))).collect();
+        let gpus = |takes: &Takes| u16::try_from(takes.units(resource)).unwrap_or(u16::MAX);
+        let named = self.named.iter();
+        let named =
+            named.map(|(name, (attempt, takes))| (name.clone(), PodGpus { attempt: *attempt, gpus: gpus(takes) }));
+        NodePods { others: self.others.of(resource), attempts, named: named.collect() }
     }
 }
 
@@ -143,7 +149,8 @@ impl Store {
                 (Some(Ok(node)), None) => {
                     self.told.insert(name);
                     self.left_out.remove(node.name.as_str());
-                    nodes.push((node.clone(), on_node.map(OnNode::sums).unwrap_or_default()));
+                    let pods = on_node.map(|on_node| on_node.sums(&node.offer.resource));
+                    nodes.push((node.clone(), pods.unwrap_or_default()));
                 }
                 (found, broken) => {
                     if let (Some(Ok(_)), Some(why)) = (found, broken) {
@@ -164,8 +171,13 @@ impl Store {
             return;
         }
         self.changed.extend(NodeName::new(&key));
-        if let Err(why) = &seen {
-            self.leave_out(&key, why.clone());
+        let before = self.nodes.get(&key).and_then(|seen| seen.as_ref().ok()?.passed_over.as_ref());
+        match &seen {
+            Err(why) => self.leave_out(&key, why.clone()),
+            Ok(ClusterNode { passed_over: Some(what), .. }) if before != Some(what) => {
+                self.complaints.push(format!("of the devices of node {key} one kind is counted; {what}"));
+            }
+            Ok(_) => {}
         }
         self.nodes.insert(key, seen);
     }

@@ -10,7 +10,7 @@ use super::{Out, age, clusters};
 /// The answer as a table, and the gang's fit in words.
 pub fn text(answer: &CapacityAnswer, out: &Out) -> String {
     let mut columns =
-        vec!["CLUSTER", "REGION", "GPU", "#NODES", "#GPUS", "#FREE", "#HELD", "#GHOSTS", "#SICK", "#OTHERS"];
+        vec!["CLUSTER", "REGION", "GPU", "SHARES", "#NODES", "#GPUS", "#FREE", "#HELD", "#GHOSTS", "#SICK", "#OTHERS"];
     columns.extend(["#ACTIVITY", "SOURCE", "#AGE"]);
     if out.wide() {
         columns.extend(["#FREE CPU", "#FREE MEMORY", "#PRICE/GPU-H"]);
@@ -31,6 +31,7 @@ fn row(row: &CapacityRow, wide: bool) -> Vec<(String, Tone)> {
         cell(&row.cluster),
         cell(&row.region),
         known(row.sku.as_ref()),
+        known(row.sku.as_ref().map(|_| row.sharing)),
         cell(row.nodes),
         cell(row.gpus.total),
         (row.gpus.free.to_string(), free),

@@ -48,7 +48,8 @@ pub fn sentence(obstacle: &Obstacle) -> String {
         other @ (Obstacle::TooDear { .. }
         | Obstacle::NoPrice { .. }
         | Obstacle::ElsewhereThan { .. }
-        | Obstacle::NoCopy { .. }) => other.to_string(),
+        | Obstacle::NoCopy { .. }
+        | Obstacle::OtherSharing { .. }) => other.to_string(),
         Obstacle::Avoided(Avoided { until, attempt, .. }) => {
             format!("had no room for attempt {attempt} after all; taken again {}", age::until(*until))
         }

@@ -38,9 +38,6 @@ pub struct KubernetesArgs {
     /// When nodes fetch images; left out: as Kubernetes does by itself
     #[arg(long, requires = "kubernetes", value_name = "WHEN")]
     pub image_pull_policy: Option<Pull>,
-    /// The resource of which one unit is a share of a GPU, such as nvidia.com/gpu.shared; left out: shares are refused
-    #[arg(long, requires = "kubernetes", value_name = "RESOURCE")]
-    pub shared_gpu_resource: Option<String>,
     /// Where the guards of workloads with onClusterLoss: failover ask this agent whether to go on, IP:PORT over TCP; left out: no such
     /// workload is placed here
     #[arg(long, requires_all = ["kubernetes", "guard_address", "guard_image"], value_name = "ADDRESS")]
@@ -177,7 +174,6 @@ impl KubernetesArgs {
                 Pull::IfNotPresent => PullPolicy::IfNotPresent,
                 Pull::Never => PullPolicy::Never,
             }),
-            shared_gpu_resource: self.shared_gpu_resource.clone(),
             guards: self
                 .guard_image
                 .clone()

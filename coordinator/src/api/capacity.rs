@@ -13,6 +13,7 @@ use protocol::sku::Sku;
 
 use super::errors::ApiError;
 use super::params::Params;
+use super::supply::Row;
 use super::{Api, supply, words};
 use crate::handle::{Consistency, View};
 
@@ -68,10 +69,10 @@ fn answer(view: &View<'_>, question: &Question) -> CapacityAnswer {
 
 fn cluster_rows(view: &View<'_>, cluster: &Cluster, sku: Option<&Sku>) -> Vec<CapacityRow> {
     let age_ms = supply::age_ms(view.capacity.clusters.get(&cluster.info.name)).unwrap_or(0);
-    let supplies = supply::by_sku_and_source(view, cluster).into_iter();
+    let supplies = supply::by_row(view, cluster).into_iter();
     supplies
-        .filter(|((model, _), _)| sku.is_none() || model.as_ref() == sku)
-        .map(|((model, source), supply)| CapacityRow {
+        .filter(|(row, _)| sku.is_none() || row.sku.as_ref() == sku)
+        .map(|(Row { sku: model, source, sharing }, supply)| CapacityRow {
             cluster: cluster.info.name.clone(),
             region: cluster.info.region.clone(),
             price_milli: cluster
@@ -82,6 +83,7 @@ fn cluster_rows(view: &View<'_>, cluster: &Cluster, sku: Option<&Sku>) -> Vec<Ca
                 .map(|p| p.milli_per_gpu_hour),
             sku: model,
             source,
+            sharing,
             nodes: supply.nodes,
             gpus: supply.gpus,
             free_cpu_milli: supply.free.cpu_milli,
@@ -105,7 +107,10 @@ fn gang(view: &View<'_>, question: &Question, nodes: u32) -> GangFit {
         .clusters
         .values()
         .flat_map(|c| &c.nodes)
-        .filter(|n| question.sku.is_none() || n.sku == question.sku)
+        .filter(|n| match &question.sku {
+            Some(_) => n.sku == question.sku,
+            None => n.sku.as_ref().is_none_or(|sku| !sku.is_slice()),
+        })
         .map(|n| n.total.gpus())
         .max();
     let largest_node = largest_node.and_then(|g| u32::try_from(g).ok()).unwrap_or(1).max(1);

@@ -241,6 +241,7 @@ pub fn nodes(view: &View<'_>, cluster: &ClusterName, limit: usize) -> Vec<NodeSt
                 sku: node.sku.clone(),
                 state: node.state,
                 source: node.source,
+                sharing: node.sharing,
                 devices: of(DeviceState::Held, held)
                     .chain(of(DeviceState::Free, free))
                     .chain(of(DeviceState::Ghost, ghosts))

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use engine::capacity::ClusterCapacity;
 use engine::state::{Cluster, State};
 use protocol::api::GpuCounts;
-use protocol::capacity::{NodeState, Source};
+use protocol::capacity::{NodeState, Sharing, Source};
 use protocol::ids::{CommandNumber, NodeName};
 use protocol::resources::Resources;
 use protocol::sku::Sku;
@@ -127,15 +127,26 @@ fn less_sure(one: Source, other: Source) -> Source {
 /// What a cluster has, by model; `None` is nodes without GPUs. Empty before its first frame.
 pub fn by_sku(view: &View<'_>, cluster: &Cluster) -> BTreeMap<Option<Sku>, Supply> {
     let mut models = BTreeMap::<Option<Sku>, Supply>::new();
-    for ((sku, _), supply) in by_sku_and_source(view, cluster) {
+    for (Row { sku, .. }, supply) in by_row(view, cluster) {
         models.entry(sku).or_default().add(&supply);
     }
     models
 }
 
-/// The same, with what is measured apart from what is declared.
-pub fn by_sku_and_source(view: &View<'_>, cluster: &Cluster) -> BTreeMap<(Option<Sku>, Source), Supply> {
-    let mut supplies = BTreeMap::<(Option<Sku>, Source), Supply>::new();
+/// What is told apart in the answer of `GET /capacity`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Row {
+    /// The model; none for nodes without GPUs.
+    pub sku: Option<Sku>,
+    /// Where the figures come from.
+    pub source: Source,
+    /// How devices are given out.
+    pub sharing: Sharing,
+}
+
+/// The same, with what is measured apart from what is declared, and what is shared apart from what is not.
+pub fn by_row(view: &View<'_>, cluster: &Cluster) -> BTreeMap<Row, Supply> {
+    let mut supplies = BTreeMap::<Row, Supply>::new();
     let Some(capacity) = view.capacity.clusters.get(&cluster.info.name) else { return supplies };
     let placeable = ClusterPhase::of(view, cluster) == ClusterPhase::Ready;
     let in_flight = in_flight(view.state, cluster, capacity.watermark);
@@ -145,7 +156,8 @@ pub fn by_sku_and_source(view: &View<'_>, cluster: &Cluster) -> BTreeMap<(Option
         let [ghosts, sick, foreign] = [node.ghosts, node.sick, node.foreign].map(u64::from);
         let all = node.total.gpus();
         let unheld = node.whole_devices().saturating_sub(taken.gpus());
-        let supply = supplies.entry((node.sku.clone(), node.source)).or_default();
+        let row = Row { sku: node.sku.clone(), source: node.source, sharing: node.sharing };
+        let supply = supplies.entry(row).or_default();
         supply.nodes += 1;
         supply.total += node.total;
         supply.gpus.total += all;

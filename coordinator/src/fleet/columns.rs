@@ -115,6 +115,7 @@ impl Table {
             sku: self.sku(row).cloned(),
             state: self.columns.state[row],
             source: self.columns.source[row],
+            sharing: self.columns.sharing[row],
             total: self.total(row),
             free: self.free(row),
             shares: self.shares(devices.clone()).collect(),
@@ -146,7 +147,7 @@ impl Table {
         self.dirty.fill(0);
     }
 
-    /// Name, model, source and totals change with a snapshot only: the rest is written in place.
+    /// Name, model, source, sharing and totals change with a snapshot only: the rest is written in place.
     fn refresh_row(&self, row: usize, node: &mut NodeCapacity) {
         let range = self.devices_of(row);
         let (mut ghosts, mut sick, mut foreign) = (0u16, 0u16, 0u16);

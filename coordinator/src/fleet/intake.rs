@@ -88,6 +88,7 @@ fn check_columns(columns: &Columns) -> Result<(), IntakeError> {
         ("sku", columns.sku.len()),
         ("devices", columns.devices.len()),
         ("source", columns.source.len()),
+        ("sharing", columns.sharing.len()),
         ("cpu_milli", columns.cpu_milli.len()),
         ("memory_mib", columns.memory_mib.len()),
         ("state", columns.state.len()),

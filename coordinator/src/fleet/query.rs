@@ -26,6 +26,7 @@ impl Fleet {
             sku: table.sku(row).cloned(),
             state: columns.state[row],
             source: columns.source[row],
+            sharing: columns.sharing[row],
             devices: table.devices_of(row).map(device).collect(),
             free: table.free(row),
             total: table.total(row),

@@ -25,6 +25,7 @@ fn snapshot(sequence: u64, devices: &[u16]) -> Snapshot {
             sku: (0..nodes).map(|n| (n % 3) as u16).collect(),
             devices: devices.to_vec(),
             source: vec![Source::Declared; nodes],
+            sharing: vec![Sharing::Any; nodes],
             cpu_milli: vec![64_000; nodes],
             memory_mib: vec![1_000; nodes],
             state: vec![NodeState::Ready; nodes],

@@ -199,9 +199,7 @@ fn check_group(need: &GroupNeed, group: &GroupPlacement) -> Result<(), String> {
     match &group.sku {
         None if need.each.gpu_milli > 0 => Err(format!("group {name} needs GPUs and no model was chosen")),
         Some(sku) if need.each.gpu_milli == 0 => Err(format!("group {name} needs no GPUs, but {sku} was chosen")),
-        Some(sku) if !need.skus.is_empty() && !need.skus.contains(sku) => {
-            Err(format!("group {name} does not accept {sku}"))
-        }
+        Some(sku) if !need.accepts(sku) => Err(format!("group {name} does not accept {sku}")),
         _ => Ok(()),
     }
 }

@@ -1,8 +1,10 @@
 //! What is free on one node, device by device: a share of a GPU sits on one device, whole devices are exclusive.
 //!
 //! Which device a share gets is a rule, not a choice: the fullest one that still holds it. So a binding need not name devices:
-//! whoever counts it - this plan, the next one, the agent - comes to the same devices.
+//! whoever counts it - this plan, the next one, the agent - comes to the same devices. Where devices are given out in equal parts, a share
+//! is one part, however small it is.
 
+use protocol::capacity::Sharing;
 use protocol::resources::Resources;
 
 /// Thousandths of one device.
@@ -15,12 +17,19 @@ pub(crate) struct Free {
     pub(crate) all: Resources,
     /// What is left on each device that is partly given out, growing; none is 0.
     pub(crate) shares: Vec<u16>,
+    /// How its devices are given out.
+    pub(crate) sharing: Sharing,
 }
 
 impl Free {
-    /// Only whole devices.
-    pub(crate) fn whole(all: Resources) -> Self {
-        Self { all, shares: vec![] }
+    /// Of no device a part is given out.
+    pub(crate) fn whole(all: Resources, sharing: Sharing) -> Self {
+        Self { all, shares: vec![], sharing }
+    }
+
+    /// What a member of this size takes here; none where no devices are given out so.
+    fn taken_by(&self, each: &Resources) -> Option<Resources> {
+        Some(Resources { gpu_milli: self.sharing.takes(each.gpu_milli)?, ..*each })
     }
 
     /// Devices of which nothing is given out.
@@ -31,16 +40,14 @@ impl Free {
 
     /// How many members of this size there is room for.
     pub(crate) fn members(&self, each: &Resources) -> u64 {
-        if !each.fits_in(&self.all) {
-            return 0;
-        }
+        let Some(each) = self.taken_by(each).filter(|each| each.fits_in(&self.all)) else { return 0 };
         let ratio = |have: u64, need: u64| have.checked_div(need).unwrap_or(u64::MAX);
         let others = ratio(self.all.cpu_milli, each.cpu_milli).min(ratio(self.all.memory_mib, each.memory_mib));
         others.min(match each.gpu_milli {
             0 => u64::MAX,
             share if share < DEVICE => {
                 let shared: u64 = self.shares.iter().map(|s| u64::from(*s) / share).sum();
-                shared + self.devices() * (DEVICE / share)
+                shared + self.devices() * self.sharing.on_a_device(share)
             }
             whole => self.devices() / whole.div_ceil(DEVICE),
         })
@@ -49,13 +56,23 @@ impl Free {
     /// Takes the room of one member. The caller has seen that it fits.
     pub(crate) fn take(&mut self, each: &Resources) {
         debug_assert!(self.members(each) > 0, "more is taken than is free");
+        let each = &self.taken_by(each).unwrap_or(*each);
         let gpus = if each.gpu_milli > DEVICE { each.gpus() * DEVICE } else { each.gpu_milli };
         self.all = self.all.saturating_sub(&Resources { gpu_milli: gpus, ..*each });
         let Some(share) = u16::try_from(each.gpu_milli).ok().filter(|s| *s > 0 && u64::from(*s) < DEVICE) else {
             return;
         };
         let tightest = self.shares.partition_point(|left| *left < share);
-        let left = if tightest < self.shares.len() { self.shares.remove(tightest) } else { DEVICE as u16 } - share;
+        let left = match tightest < self.shares.len() {
+            true => self.shares.remove(tightest) - share,
+            false => {
+                let left = self.sharing.left_after_first(share);
+                // Parts need not add up to all of a device.
+                let spoilt = DEVICE.saturating_sub(u64::from(share) + u64::from(left));
+                self.all.gpu_milli = self.all.gpu_milli.saturating_sub(spoilt);
+                left
+            }
+        };
         if left > 0 {
             let place = self.shares.partition_point(|other| *other < left);
             self.shares.insert(place, left);
@@ -92,7 +109,8 @@ mod tests {
     use super::*;
 
     fn free(gpu_milli: u64, shares: &[u16]) -> Free {
-        Free { all: Resources { cpu_milli: 64_000, memory_mib: 64_000, gpu_milli }, shares: shares.to_vec() }
+        let all = Resources { cpu_milli: 64_000, memory_mib: 64_000, gpu_milli };
+        Free { all, shares: shares.to_vec(), sharing: Sharing::Any }
     }
 
     fn share(gpu_milli: u64) -> Resources {
@@ -109,6 +127,21 @@ mod tests {
         node.take(&share(500));
         assert_eq!((node.shares.as_slice(), node.devices()), (&[100, 500][..], 1));
         assert_eq!(node.all.gpu_milli, 1600);
+    }
+
+    #[test]
+    fn a_member_takes_a_part_where_devices_are_given_out_in_parts_and_whole_ones_are_not() {
+        let mut node = Free { sharing: Sharing::Parts(3), ..free(2000, &[]) };
+        assert_eq!([1, 333, 334, 1000].map(|milli| node.members(&share(milli))), [6, 6, 0, 0]);
+        node.take(&share(100));
+        assert_eq!((node.shares.as_slice(), node.devices(), node.all.gpu_milli), (&[666][..], 1, 1666));
+        assert_eq!(node.members(&share(10)), 5, "a part, however little is asked for");
+        node.take_all(&share(333), 3);
+        assert_eq!((node.shares.as_slice(), node.devices(), node.all.gpu_milli), (&[666][..], 0, 666));
+        node.take_all(&share(200), 2);
+        assert_eq!((node.shares.as_slice(), node.all.gpu_milli), (&[][..], 0));
+        let node = Free { sharing: Sharing::Whole, ..free(2000, &[]) };
+        assert_eq!([0, 1, 999, 1000, 2000].map(|milli| node.members(&share(milli))), [64_000, 0, 0, 2, 1]);
     }
 
     #[test]

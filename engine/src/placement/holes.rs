@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use protocol::capacity::Sharing;
 use protocol::resources::Resources;
 
 use super::devices::Free;
@@ -20,6 +21,7 @@ pub(crate) struct Class {
     cpu_milli: u64,
     memory_mib: u64,
     shares: Vec<u16>,
+    sharing: Sharing,
     kept: Option<KeptFor>,
 }
 
@@ -44,7 +46,7 @@ fn keeper(mark: Option<KeptFor>) -> Option<KeptFor> {
 impl Class {
     fn of(sku: SkuId, free: &Free, kept: Option<KeptFor>) -> Self {
         let Resources { cpu_milli, memory_mib, gpu_milli } = free.all;
-        Self { sku, gpu_milli, cpu_milli, memory_mib, shares: free.shares.clone(), kept }
+        Self { sku, gpu_milli, cpu_milli, memory_mib, shares: free.shares.clone(), sharing: free.sharing, kept }
     }
 
     /// The gang that its nodes are kept for, or [`AVOIDED`].
@@ -60,7 +62,7 @@ impl Class {
     /// What is free on each of its nodes.
     pub(crate) fn free(&self) -> Free {
         let all = Resources { cpu_milli: self.cpu_milli, memory_mib: self.memory_mib, gpu_milli: self.gpu_milli };
-        Free { all, shares: self.shares.clone() }
+        Free { all, shares: self.shares.clone(), sharing: self.sharing }
     }
 
     /// How many members of this size each of its nodes has room for.
@@ -114,7 +116,8 @@ impl Holes {
 
     /// The classes of one model with at least so much GPU left.
     pub(crate) fn of_model(&self, sku: SkuId, gpu_milli: u64) -> impl Iterator<Item = (&Class, u64)> + '_ {
-        let first = Class { sku, gpu_milli, cpu_milli: 0, memory_mib: 0, shares: vec![], kept: None };
+        let sharing = Sharing::Any;
+        let first = Class { sku, gpu_milli, cpu_milli: 0, memory_mib: 0, shares: vec![], sharing, kept: None };
         self.classes.range(first..).take_while(move |(c, _)| c.sku == sku).map(|(c, nodes)| (c, nodes.len() as u64))
     }
 

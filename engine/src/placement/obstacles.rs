@@ -1,6 +1,9 @@
 //! What keeps a gang out of a cluster: the first condition that fails, with its numbers.
 
-use protocol::capacity::NodeState;
+use std::collections::BTreeSet;
+
+use protocol::capacity::{NodeState, Sharing};
+use protocol::resources::Gpus;
 use protocol::workload::{Framework, GroupNeed};
 
 use super::avoid::NotAvoided;
@@ -51,7 +54,19 @@ pub(crate) fn bars(room: &Room<'_>, wants: &Wants<'_>, framework: Framework, gan
     if let Some((need, _)) = without {
         return Some(Obstacle::NoSku { group: need.name.clone(), accepted: need.skus.clone() });
     }
-    affordable(room, spec, gang).err()
+    let otherwise = gang.iter().zip(&shapes).find_map(|(need, shape)| given_otherwise(room, need, shape));
+    otherwise.or_else(|| affordable(room, spec, gang).err())
+}
+
+/// Where no node of an accepted model gives out its devices as a group asks for them.
+fn given_otherwise(room: &Room<'_>, need: &GroupNeed, shape: &Shape) -> Option<Obstacle> {
+    let ways = shape.models().filter_map(|sku| room.sharing.get(usize::from(sku))).flatten();
+    let asked = need.each.gpu_milli;
+    let given: BTreeSet<Sharing> = ways.copied().collect();
+    if given.is_empty() || given.iter().any(|way| way.takes(asked).is_some()) {
+        return None;
+    }
+    Some(Obstacle::OtherSharing { group: need.name.clone(), asked: Gpus(asked), given: given.into_iter().collect() })
 }
 
 /// Where the last frame is too old.
@@ -69,6 +84,7 @@ pub(crate) fn is_permanent(obstacle: &Obstacle) -> bool {
             | Obstacle::NoFence
             | Obstacle::NoSecrets
             | Obstacle::NoSku { .. }
+            | Obstacle::OtherSharing { .. }
             | Obstacle::TooSmall { .. }
             | Obstacle::TooDear { .. }
             | Obstacle::NoPrice { .. }

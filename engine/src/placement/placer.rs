@@ -139,9 +139,7 @@ impl<'a> Placer<'a> {
         let ask = Ask { each: need.each, skus: need.skus.clone() };
         let rooms: Vec<&Room<'_>> = self.rooms.values().collect();
         let gpus = need.each.gpu_milli;
-        let accepts = |room: &Room<'_>, sku| {
-            gpus == 0 || room.sku(sku).is_some_and(|s| need.skus.is_empty() || need.skus.contains(s))
-        };
+        let accepts = |room: &Room<'_>, sku| gpus == 0 || room.sku(sku).is_some_and(|s| need.accepts(s));
         let all = || {
             let mut all: Vec<At> = vec![];
             for (cluster, room) in (0u32..).zip(&rooms) {

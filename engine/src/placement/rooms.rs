@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use protocol::capacity::NodeState;
+use protocol::capacity::{NodeState, Sharing};
 use protocol::control::GroupPlacement;
 use protocol::ids::{ClusterName, NodeName};
 use protocol::resources::Resources;
@@ -27,6 +27,8 @@ pub(crate) struct Room<'a> {
     pub(crate) capacity: Option<&'a ClusterCapacity>,
     /// Its models, sorted.
     pub(crate) skus: Vec<Sku>,
+    /// By model the ways in which nodes give out their devices.
+    pub(crate) sharing: Vec<BTreeSet<Sharing>>,
     /// What is free now.
     pub(crate) holes: Holes,
     /// What the workload whose turn it is avoids here.
@@ -65,8 +67,16 @@ impl Judge for ByWaste<'_> {
 
 impl<'a> Room<'a> {
     pub(crate) fn new(state: &'a State, cluster: &'a Cluster, capacity: Option<&'a ClusterCapacity>) -> Self {
-        let skus: BTreeSet<&Sku> = capacity.iter().flat_map(|c| &c.nodes).filter_map(|n| n.sku.as_ref()).collect();
-        let skus: Vec<Sku> = skus.into_iter().cloned().collect();
+        let mut models: BTreeMap<&Sku, BTreeSet<Sharing>> = BTreeMap::new();
+        for node in capacity.iter().flat_map(|c| &c.nodes) {
+            if let Some(sku) = &node.sku {
+                let ways = models.entry(sku).or_default();
+                if node.total.gpu_milli > 0 {
+                    ways.insert(node.sharing);
+                }
+            }
+        }
+        let (skus, sharing): (Vec<Sku>, Vec<_>) = models.into_iter().map(|(sku, ways)| (sku.clone(), ways)).unzip();
         let live: Rc<[_]> = state.live_in(&cluster.info.name).collect();
         let taken = capacity.map(|c| in_flight(&live, cluster, c)).unwrap_or_default();
         let free = |n: &NodeCapacity| {
@@ -74,13 +84,14 @@ impl<'a> Room<'a> {
             (n.state == NodeState::Ready && cluster.takes_members()).then(there)
         };
         let holes = holes_of(capacity, &skus, free);
-        Self { cluster, capacity, skus, holes, marks: Marks::default(), live, places: None, empty: None, healthy: None }
+        let marks = Marks::default();
+        Self { cluster, capacity, skus, sharing, holes, marks, live, places: None, empty: None, healthy: None }
     }
 
     /// What there would be if every node were empty, healthy and taking members. Made when first asked for.
     pub(crate) fn empty(&mut self) -> &mut Holes {
         let (capacity, skus) = (self.capacity, &self.skus);
-        self.empty.get_or_insert_with(|| holes_of(capacity, skus, |n| Some(Free::whole(n.total))))
+        self.empty.get_or_insert_with(|| holes_of(capacity, skus, |n| Some(Free::whole(n.total, n.sharing))))
     }
 
     /// What there would be once every attempt has ended, with ghosts, sick and foreign devices, cordoned nodes and the cluster's own
@@ -114,7 +125,7 @@ impl<'a> Room<'a> {
         }
         if need.skus.is_empty() {
             let mut by_price: BTreeMap<u64, Vec<u16>> = BTreeMap::new();
-            for sku in (0..).take(self.skus.len()) {
+            for sku in (0..).zip(&self.skus).filter(|(_, sku)| !sku.is_slice()).map(|(at, _)| at) {
                 by_price.entry(self.price(Some(sku)).unwrap_or(u64::MAX)).or_default().push(sku);
             }
             return by_price.into_values().collect();
@@ -195,7 +206,7 @@ fn holes_of(capacity: Option<&ClusterCapacity>, skus: &[Sku], free: impl Fn(&Nod
 pub(crate) fn healthy(node: &NodeCapacity) -> Option<Free> {
     let out = (u64::from(node.ghosts) + u64::from(node.sick) + u64::from(node.foreign)) * DEVICE;
     let left = Resources { gpu_milli: node.total.gpu_milli.saturating_sub(out), ..node.total };
-    (node.state == NodeState::Ready).then(|| Free::whole(left))
+    (node.state == NodeState::Ready).then(|| Free::whole(left, node.sharing))
 }
 
 /// What a frame says is free on a node; none where it takes no members.
@@ -207,7 +218,7 @@ pub(crate) fn ready(node: &NodeCapacity) -> Option<Free> {
 pub(crate) fn free(node: &NodeCapacity) -> Free {
     let mut shares = node.shares.clone();
     shares.sort_unstable();
-    Free { all: node.free, shares }
+    Free { all: node.free, shares, sharing: node.sharing }
 }
 
 /// What is left once these members took theirs, as far as there is room. What a frame and a binding say together can be more than

@@ -135,7 +135,8 @@ impl Value {
             share if share < DEVICE => self.left(share as u16),
             whole => whole.div_ceil(DEVICE) as i64 * i64::from(WHOLE),
         };
-        let own = price(each.gpu_milli).saturating_mul(members as i64);
+        let takes = before.sharing.takes(each.gpu_milli).unwrap_or(each.gpu_milli);
+        let own = price(takes).saturating_mul(members as i64);
         let mut waste = self.state(view, &before.after(each, members)).less(&self.state(view, before));
         waste.pieces -= own;
         waste
@@ -198,7 +199,8 @@ impl View {
         let mut shapes: BTreeMap<u64, Vec<(u64, u64, u64)>> = BTreeMap::new();
         for (ask, members) in mix.asks() {
             let parts = u64::try_from((u128::from(members) << PARTS) / all).unwrap_or(u64::MAX).max(1);
-            let accepts = ask.skus.is_empty() || ask.skus.binary_search(sku).is_ok();
+            let any = ask.skus.is_empty() && !sku.is_slice();
+            let accepts = any || ask.skus.binary_search(sku).is_ok();
             if ask.each.gpu_milli == 0 || !accepts {
                 view.outside += parts;
                 continue;
@@ -233,7 +235,8 @@ impl View {
         let most = if devices > 0 { DEVICE } else { free.shares.last().map_or(0, |s| u64::from(*s)) };
         for shape in &self.shapes {
             let needs = shape.gpu_milli;
-            let holds = if needs < DEVICE { needs <= most } else { needs.div_ceil(DEVICE) <= devices };
+            let holds = free.sharing.takes(needs).is_some()
+                && if needs < DEVICE { needs <= most } else { needs.div_ceil(DEVICE) <= devices };
             let fitting = if holds { shape.fitting(free) } else { 0 };
             let small = match needs < DEVICE {
                 true => free.shares.iter().map(|s| u64::from(*s)).take_while(|s| *s < needs).sum(),
@@ -280,7 +283,8 @@ mod tests {
 
     fn free(cpu_milli: u64, devices: u64, shares: &[u16]) -> Free {
         let gpu_milli = devices * DEVICE + shares.iter().map(|s| u64::from(*s)).sum::<u64>();
-        Free { all: Resources { cpu_milli, memory_mib: 1000, gpu_milli }, shares: shares.to_vec() }
+        let all = Resources { cpu_milli, memory_mib: 1000, gpu_milli };
+        Free { all, shares: shares.to_vec(), sharing: Default::default() }
     }
 
     fn value(mix: &[GroupNeed]) -> Value {
@@ -333,7 +337,8 @@ mod tests {
         let mut mix = Mix::default();
         (0..3).for_each(|_| mix.see(&[largest.clone(), need(u32::MAX, u64::MAX, 500, &[])]));
         let value = Value::new(&mix, &[(sku("T4"), u64::MAX), (sku("L4"), u64::MAX)].into());
-        let free = Free::whole(Resources { cpu_milli: u64::MAX, memory_mib: u64::MAX, gpu_milli: 1_024_000 });
+        let all = Resources { cpu_milli: u64::MAX, memory_mib: u64::MAX, gpu_milli: 1_024_000 };
+        let free = Free::whole(all, Default::default());
         value.waste(value.view(&sku("T4")).unwrap(), &free, &need(1, 1, 500, &[]).each, 1);
     }
 }

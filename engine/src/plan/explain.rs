@@ -3,7 +3,7 @@
 use protocol::control::AttemptState;
 use protocol::ids::{UnixMs, WorkloadKey};
 use protocol::placement::all_members;
-use protocol::resources::Span;
+use protocol::resources::{Gpus, Span};
 use protocol::workload::Spread;
 
 use crate::capacity::Capacity;
@@ -350,6 +350,18 @@ fn cure(candidate: &Candidate, now: UnixMs) -> Option<String> {
             format!("spec.onClusterLoss is wait, or the agent of {cluster} gets guards for its pods (--listen-guards)")
         }
         Obstacle::NoRuntime { framework } => format!("{cluster} gets a runtime for {framework}"),
+        Obstacle::OtherSharing { group, asked, given } if asked.0 < 1000 => {
+            let less = match given.iter().map(|way| way.part_milli()).max().unwrap_or(0) {
+                0 => "whole GPUs".to_owned(),
+                most => format!("{} of a GPU or less", Gpus(most.into())),
+            };
+            format!(
+                "group {group} asks for {less}, or nodes of {cluster} share theirs (time-slicing, MPS) in parts of {asked} or more"
+            )
+        }
+        Obstacle::OtherSharing { group, .. } => {
+            format!("group {group} asks for a share, or {cluster} gets nodes that give out whole GPUs")
+        }
         Obstacle::NoSku { group, .. } => format!("{cluster} gets nodes of a model that group {group} accepts"),
         Obstacle::TooSmall { group, holds: 0, .. } => {
             format!("members of group {group} ask for less: none fits on any node of {cluster}, even empty")

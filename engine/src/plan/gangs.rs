@@ -52,8 +52,14 @@ fn nodes_by_model(room: &Room<'_>, question: &GangQuestion) -> BTreeMap<Option<u
     let wanted = u64::from(question.gpus_per_node) * 1000;
     let mut nodes = BTreeMap::new();
     for (class, count) in room.holes.classes() {
-        let right = question.sku.is_none() || room.sku(class.sku) == question.sku.as_ref();
-        if right && class.free().devices() * 1000 >= wanted {
+        let model = room.sku(class.sku);
+        let right = match &question.sku {
+            Some(_) => model == question.sku.as_ref(),
+            // Slices are asked for by their name.
+            None => wanted == 0 || model.is_none_or(|sku| !sku.is_slice()),
+        };
+        let free = class.free();
+        if right && free.sharing.takes(wanted).is_some() && free.devices() * 1000 >= wanted {
             let model = class.sku.filter(|_| wanted > 0);
             *nodes.entry(model).or_default() += count;
         }

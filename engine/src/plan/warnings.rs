@@ -66,7 +66,7 @@ fn surely_holds(cluster: &ClusterCapacity, gang: &[GroupNeed]) -> bool {
     gang.iter().all(|need| {
         let accepts = |node: &NodeCapacity| match &node.sku {
             _ if need.each.gpu_milli == 0 => true,
-            Some(sku) => need.skus.is_empty() || need.skus.contains(sku),
+            Some(sku) => need.accepts(sku),
             None => false,
         };
         // All members of a group with GPUs get one model: that of the first node which holds any of them.
@@ -90,7 +90,7 @@ fn surely_holds(cluster: &ClusterCapacity, gang: &[GroupNeed]) -> bool {
 }
 
 fn members(node: &NodeCapacity, each: &Resources) -> u64 {
-    Free::whole(node.total).members(each)
+    Free::whole(node.total, node.sharing).members(each)
 }
 
 fn thorough(

@@ -423,9 +423,10 @@ impl<'a> Walk<'a> {
         Ok(gang)
     }
 
-    /// Every model of the fleet.
+    /// Every model of the fleet that a group accepts which names none.
     fn models(&self) -> Vec<Sku> {
-        let mut models: Vec<Sku> = self.placer.rooms.values().flat_map(|room| room.skus.iter().cloned()).collect();
+        let all = self.placer.rooms.values().flat_map(|room| &room.skus);
+        let mut models: Vec<Sku> = all.filter(|sku| !sku.is_slice()).cloned().collect();
         models.sort();
         models.dedup();
         models

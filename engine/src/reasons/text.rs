@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use protocol::capacity::Sharing;
 use protocol::control::AttemptState;
 use protocol::resources::{Cpu, Gpus, Memory, Resources, Span};
 use protocol::sku::Sku;
@@ -38,6 +39,11 @@ fn amount(each: &Resources, sku: Option<&Sku>) -> String {
     }
 }
 
+/// The largest share that is given out in one of these ways, in thousandths.
+fn largest_share(given: &[Sharing]) -> u64 {
+    given.iter().map(|way| u64::from(way.part_milli())).max().unwrap_or(0)
+}
+
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -55,7 +61,7 @@ impl fmt::Display for Obstacle {
             }
             Obstacle::NoRuntime { framework } => write!(f, "does not run {framework}"),
             Obstacle::NoSku { group, accepted } if accepted.is_empty() => {
-                write!(f, "has no GPUs, which group {group} needs")
+                write!(f, "has no whole GPUs, which group {group} needs")
             }
             Obstacle::NoSku { group, accepted } => {
                 write!(f, "has no {}, which group {group} needs", list(accepted, " or "))
@@ -105,6 +111,22 @@ impl fmt::Display for Obstacle {
                 let how = if *drained { "drained" } else { "cordoned" };
                 let said = if reason.is_empty() { String::new() } else { format!(", {reason}") };
                 write!(f, "is {how} (since {since} ms since 1970{said})")
+            }
+            Obstacle::OtherSharing { group, asked, given } => {
+                let asks = if asked.0 < 1000 { format!("{asked} of one") } else { format!("{asked} whole") };
+                match largest_share(given) {
+                    0 => write!(f, "gives out whole GPUs only; group {group} asks for {asks}"),
+                    _ if asked.0 >= 1000 => {
+                        write!(
+                            f,
+                            "gives out GPUs in parts only ({}); group {group} asks for {asks}",
+                            list(given, " or ")
+                        )
+                    }
+                    most => {
+                        write!(f, "gives out shares of at most {} of a GPU; group {group} asks for {asks}", Gpus(most))
+                    }
+                }
             }
             Obstacle::BehindOthers { first, .. } => write!(f, "its room is kept for {first}, which is ahead in line"),
         }

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! nodes CLUSTER COUNTxGPUS SKU ...     declares nodes (SKU `-`: none); each GPU brings 8 cpu and 64Gi, a node without has 32 and 128Gi
+//!                                      GPUS `8/4`: 8, each given out in 4 parts; `8/1`: whole only
 //! ghosts|sick CLUSTER NODE N           takes N devices of a node out
 //! stale CLUSTER                        its capacity is too old
 //! join CLUSTER [region=R] [life=N] [last=N] [only=FRAMEWORK] [price=SKU:MILLI] [WORKLOAD/ATTEMPT:REVISION:STATE ...]
 //! epoch N · at MS · lose CLUSTER · cancel NAME · delete NAME · expire NAME · forget NAME/ATTEMPT REASON ... · fence NAME/ATTEMPT [epoch=N] · why NAME · outstanding CLUSTER · show NAME · warn ...
-//! submit NAME [priority=N] [pool=P] [firm] [lasts=MS] [require=R] [prefer=R] [retries=N] [after=NAME,...] [ttl=MS] [beside=NAME] [most=MILLI] [idle=MS] [apart] [reads=DATA,DATA!...] GROUP=COUNTx(GPUSxSKU|SKU|..., or CPUcpu) ...
+//! submit NAME [priority=N] [pool=P] [firm] [lasts=MS] [require=R] [prefer=R] [retries=N] [after=NAME,...] [ttl=MS] [beside=NAME] [most=MILLI] [idle=MS] [apart] [reads=DATA,DATA!...] GROUP=COUNTx(GPUSxSKU|SKU|..., MILLImxSKU|... or CPUcpu) ...
 //!        COUNT `2..6`: a Ray workload whose group has 2 to 6 members, beside a head of a thousandth of a core
 //! cordon C [REASON ...] · drain C [force] [most=N] [REASON ...] · uncordon C · remove C [for-good] [REASON ...]
 //! pool NAME [parent=P] [within] [allow=NAMESPACE,...] [RESOURCE=RESERVATION/LIMIT/SHARE[/static] ...]   makes or changes a pool (LIMIT `-`: none)
@@ -24,17 +25,19 @@
 
 use std::fmt::Write;
 
+use engine::capacity::NodeCapacity;
 use engine::commands::{
     Applied, Binding, Command, Cordoning, DrainEnd, Expect, Fence, Growth, IdleEnd, Outcome, Preemption, Raising,
     Shrink,
 };
 use engine::{Effect, State, plan};
+use protocol::capacity::Sharing;
 use protocol::control::{AttemptReport, AttemptState, GroupPlacement, NodeShare, Order, Resized};
 use protocol::data::DataSpec;
 use protocol::errors::FailureClass;
 use protocol::ids::*;
 use protocol::pool::*;
-use protocol::resources::{Money, Span};
+use protocol::resources::{Gpus, Money, Span};
 use protocol::workload::{DataNeed, Dependency, Framework, GroupSpec, OnClusterLoss, Spread, WorkloadSpec};
 
 use super::*;
@@ -117,7 +120,7 @@ fn missing(text: &str) -> Option<GroupPlacement> {
     })
 }
 
-/// `GROUP=COUNTxGPUSxSKU|SKU` or `GROUP=COUNTxCPUcpu`.
+/// `GROUP=COUNTxGPUSxSKU|SKU`, `GROUP=COUNTxMILLImxSKU|SKU` for shares of a GPU, or `GROUP=COUNTxCPUcpu`.
 fn group_of(text: &str) -> Option<GroupSpec> {
     let (name, shape) = text.split_once('=')?;
     let (count, each) = shape.split_once('x')?;
@@ -131,6 +134,9 @@ fn group_of(text: &str) -> Option<GroupSpec> {
     }
     let (gpus, skus) = each.split_once('x').unwrap_or((each, ""));
     let skus: Vec<&str> = skus.split('|').filter(|s| !s.is_empty()).collect();
+    if let Some(milli) = gpus.strip_suffix('m') {
+        return Some(GroupSpec { gpus: Gpus(number(milli)), ..group(name, number(count), 1, 1, 0, &skus) });
+    }
     let gpus: u64 = number(gpus);
     Some(grows(group(name, number(count), gpus * 8, gpus * 64, gpus, &skus)))
 }
@@ -372,11 +378,19 @@ impl World {
         let mut nodes = vec![];
         for pair in words[1..].chunks(2) {
             let (count, gpus) = pair[0].split_once('x').unwrap();
+            // `2x8/4`: each of the 8 is given out in 4 parts; `2x8/1`: whole only.
+            let (gpus, parts) = gpus.split_once('/').map_or((gpus, None), |(gpus, parts)| (gpus, Some(parts)));
+            let sharing = match parts {
+                None => Sharing::Any,
+                Some("1") => Sharing::Whole,
+                Some(parts) => Sharing::Parts(number(parts)),
+            };
             let (count, gpus): (u64, u64) = (number(count), number(gpus));
             let sku = Some(pair[1]).filter(|s| *s != "-");
             let total = if gpus == 0 { resources(32, 128, 0) } else { resources(gpus * 8 + 4, gpus * 64 + 32, gpus) };
             for _ in 0..count {
-                nodes.push(node(&format!("n{}", nodes.len()), sku, total));
+                let name = format!("n{}", nodes.len());
+                nodes.push(NodeCapacity { sharing, ..node(&name, sku, total) });
             }
         }
         self.fleet.set(words[0], nodes);

@@ -1,7 +1,8 @@
 //! At least one value of every variant of every type that crosses the wire.
 
 use protocol::capacity::{
-    ACTIVITY_UNKNOWN, CapacityFrame, Changes, Columns, Delta, DeviceState, MEMORY_UNKNOWN, NodeState, Snapshot, Source,
+    ACTIVITY_UNKNOWN, CapacityFrame, Changes, Columns, Delta, DeviceState, MEMORY_UNKNOWN, NodeState, Sharing,
+    Snapshot, Source,
 };
 use protocol::control::{
     AgentMessage, AttemptReport, AttemptState, ClusterInfo, CoordinatorMessage, GroupPlacement, LaunchOrder,
@@ -170,6 +171,7 @@ pub fn capacity_frames() -> Vec<(&'static str, CapacityFrame)> {
         sku: vec![1, 0, 0],
         devices: vec![5, 0, 0],
         source: vec![Source::Measured, Source::Declared, Source::Label],
+        sharing: vec![Sharing::Parts(4), Sharing::Any, Sharing::Whole],
         cpu_milli: vec![64_000, 32_000, 16_000],
         memory_mib: vec![524_288, 131_072, 65_536],
         state: vec![NodeState::Ready, NodeState::Cordoned, NodeState::Ready],

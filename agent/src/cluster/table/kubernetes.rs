@@ -8,8 +8,9 @@ use protocol::capacity::DeviceState;
 use protocol::ids::{AttemptId, MonotonicMs, NodeName};
 use protocol::resources::Resources;
 
-use super::{Device, Table};
+use super::{Device, Row, Table};
 use crate::cluster::interface::{ClusterNode, NodePods, PodGpus, PodName};
+use crate::cluster::offer::Offer;
 use crate::cluster::reservations::Reservations;
 
 /// Where the API server has not been heard of for longer than this, its nodes are stale, in ms.
@@ -18,8 +19,8 @@ pub const KUBERNETES_SILENT_AFTER_MS: u64 = 30_000;
 /// What Kubernetes says of a row's node.
 #[derive(Debug, Clone)]
 pub(super) struct OfKubernetes {
-    /// How many GPUs it gives out.
-    offered: usize,
+    /// How it gives out its devices.
+    pub(super) offer: Offer,
     closed: bool,
     pods: NodePods,
 }
@@ -36,6 +37,12 @@ impl OfKubernetes {
         unknown.fold(self.pods.others, |sum, (_, takes)| sum + *takes)
     }
 
+    /// Units that pods have of attempts which are counted as a reservation.
+    pub fn known_units(&self, reservations: &Reservations) -> impl Iterator<Item = (AttemptId, u64)> {
+        let known = self.pods.attempts.iter().filter(|(attempt, _)| reservations.has(**attempt));
+        known.map(|(attempt, takes)| (*attempt, takes.gpu_milli / 1000))
+    }
+
     /// Pods that may have devices.
     pub fn named(&self) -> &BTreeMap<PodName, PodGpus> {
         &self.pods.named
@@ -44,7 +51,7 @@ impl OfKubernetes {
     /// Takes devices out for `gpus` of others' pods that may be any, and those that Kubernetes does not offer.
     pub fn give_away(&self, states: &mut [DeviceState], gpus: u64) {
         let healthy = states.iter().filter(|state| **state != DeviceState::Sick).count();
-        let unoffered = healthy.saturating_sub(self.offered);
+        let unoffered = healthy.saturating_sub(usize::from(self.offer.devices()));
         let mut out = usize::try_from(gpus).unwrap_or(usize::MAX).saturating_add(unoffered);
         // Attempts get the lowest free ones, so that the highest are the least in the way.
         for taken_first in [DeviceState::Ghost, DeviceState::Free] {
@@ -125,17 +132,23 @@ impl Table {
     fn kubernetes_node(&mut self, node: ClusterNode, pods: NodePods, now: MonotonicMs) {
         let row = self.row_named(&node.name);
         let at = &mut self.rows[row];
-        let (before, source) = ((at.cpu_milli, at.memory_mib), at.source());
+        let shape = |at: &Row| (at.cpu_milli, at.memory_mib, at.source(), at.sharing());
+        let before = shape(at);
         let had = at.kubernetes.take().map(|of| of.pods).unwrap_or_default();
         self.kubernetes.pods_moved(&node.name, &had, &pods);
-        let devices = usize::from(node.devices);
-        at.kubernetes = Some(OfKubernetes { offered: devices, closed: node.closed.is_some(), pods });
+        let (devices, slices) = (usize::from(node.offer.devices()), node.offer.slices);
+        at.kubernetes = Some(OfKubernetes { offer: node.offer, closed: node.closed.is_some(), pods });
         (at.cpu_milli, at.memory_mib) = (node.cpu_milli, node.memory_mib);
-        if before != (at.cpu_milli, at.memory_mib) || source != at.source() {
+        if slices && at.measured.is_some() {
+            // What is read is of GPUs. Once they are no slices any more, the next frame asks for a full one.
+            (at.measured, at.held, at.read_sku) = (None, None, false);
+            self.resize(row, 0);
+        }
+        if before != shape(&self.rows[row]) {
             // Only a snapshot can say these.
             self.generation += 1;
         }
-        if !at.read_sku {
+        if !self.rows[row].read_sku {
             self.set_sku(row, node.sku.as_ref());
         }
         if self.rows[row].measured.is_none() {

@@ -167,16 +167,11 @@ fn a_device_is_known_by_all_of_its_names() {
 }
 
 #[test]
-fn shares_are_of_the_device_that_their_pods_have_and_of_one_that_others_share_nothing_is_left() {
+fn of_a_whole_device_nothing_is_left_for_a_share() {
     let mut s = Scene::new(2, &[]);
-    assert!(s.launch(1, 1, 300));
-    s.pods(2, &[("ours", Some(1), 0)]);
-    s.holders(known(&[held("ours", &["GPU-1::0"])]));
-    assert_eq!((s.states(), s.table.columns().left_milli), (vec![Free, Held], vec![0, 700]));
-    assert!(s.launch(2, 1, 300), "beside the first");
-    assert_eq!((s.states(), s.table.columns().left_milli), (vec![Free, Held], vec![0, 400]));
-    s.holders(known(&[held("ours", &["GPU-1::0"]), held("theirs", &["GPU-1::1"])]));
-    assert_eq!((s.states(), s.table.columns().left_milli), (vec![Held, Held], vec![700, 0]));
+    assert!(!s.launch(1, 1, 300), "Kubernetes gives out whole ones");
+    assert!(s.launch(2, 1, 1_000));
+    assert_eq!((s.states(), s.table.columns().left_milli), (vec![Held, Free], vec![0, 0]));
 }
 
 #[test]

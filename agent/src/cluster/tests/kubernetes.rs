@@ -12,10 +12,11 @@ pub fn cluster_node(name: &str, devices: u16) -> ClusterNode {
     ClusterNode {
         name: node(name),
         sku: Some(Sku::parse("H100").unwrap()),
-        devices,
+        offer: Offer::whole(devices),
         cpu_milli: 64_000,
         memory_mib: 512_000,
         closed: None,
+        passed_over: None,
     }
 }
 
@@ -232,7 +233,7 @@ impl Model {
                 foreign_gpus += takes.gpu_milli / 1000;
             }
         }
-        let offered = kubernetes.map_or(0, |(node, _)| usize::from(node.devices));
+        let offered = kubernetes.map_or(0, |(node, _)| usize::from(node.offer.devices()));
         let devices: Vec<(bool, bool)> =
             read.map_or_else(|| vec![(false, false); offered], |(devices, _)| devices.clone());
         let place = |is: &dyn Fn(usize, (bool, bool)) -> bool| -> BTreeSet<u16> {

@@ -4,6 +4,7 @@
 
 mod capacity;
 mod commands;
+mod counted;
 mod crash;
 mod holders;
 mod kubernetes;

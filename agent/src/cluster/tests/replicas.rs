@@ -143,10 +143,11 @@ fn a_launch_that_comes_before_the_nodes_are_known_waits_for_them() {
     let a = ClusterNode {
         name: node("a"),
         sku: Some(Sku::parse("H100").unwrap()),
-        devices: 8,
+        offer: Offer::whole(8),
         cpu_milli: 64_000,
         memory_mib: 512_000,
         closed: None,
+        passed_over: None,
     };
     let all = KubernetesInput::Changed { nodes: vec![(a, NodePods::default())], gone: vec![] };
     let out = step(&mut agent, 20, Input::Kubernetes(all));

@@ -10,6 +10,7 @@ use protocol::capacity::{DeviceState, NodeState, Source};
 use protocol::resources::{Cpu, Gpus, Memory};
 use protocol::workload::{BatchSpec, GroupSpec};
 
+use super::counted::in_parts;
 use super::table::{device, frame};
 use super::*;
 
@@ -126,6 +127,7 @@ fn view(a: &Agent) -> Capacity {
         let sku = Some(Sku::parse("H100").unwrap());
         let mut node = NodeCapacity::untouched(name.clone(), sku, Source::Declared, total);
         node.state = NodeState::Ready;
+        node.sharing = columns.sharing[row];
         node.free = Resources {
             cpu_milli: columns.free_cpu_milli[row],
             memory_mib: columns.free_memory_mib[row],
@@ -182,9 +184,20 @@ proptest! {
 
     /// What the planner bound the agent never has to refuse, and no device has more than 1000 thousandths given out.
     #[test]
-    fn the_planner_counts_as_the_agent_gives(moves in prop::collection::vec(moves(), 1..60)) {
+    fn the_planner_counts_as_the_agent_gives(
+        parts in prop_oneof![3 => Just(None), 1 => Just(Some(2u16)), 1 => Just(Some(3)), 1 => Just(Some(7))],
+        moves in prop::collection::vec(moves(), 1..60),
+    ) {
         let mut a = open(&Disk::default(), vec![]).0;
         connect(&mut a, 0, R1, 1, 1 << 40);
+        if let Some(parts) = parts {
+            let nodes = config().nodes.into_iter().map(|n| {
+                let there = in_parts(n.name.as_str(), 3 * u32::from(parts), parts);
+                (ClusterNode { cpu_milli: n.cpu_milli, memory_mib: n.memory_mib, ..there }, NodePods::default())
+            });
+            let there = KubernetesInput::Changed { nodes: nodes.collect(), gone: vec![] };
+            step(&mut a, 0, Input::Kubernetes(there));
+        }
         let (mut state, mut index) = (State::default(), 0);
         let mut apply = |state: &mut State, command: Command| {
             index += 1;

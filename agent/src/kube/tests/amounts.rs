@@ -1,9 +1,9 @@
 //! What is kept of a node and of a pod.
 
-use protocol::resources::Resources;
 use protocol::sku::Sku;
 use serde_json::{Value, json};
 
+use super::super::amounts::Takes;
 use super::super::objects::{NodeObject, PodObject};
 use super::super::seen::{self, SeenPod};
 use crate::cluster::ClusterNode;
@@ -35,15 +35,15 @@ fn a_node_has_what_kubernetes_gives_out_there_and_the_model_of_its_label() {
     let found = node(json!({})).unwrap();
     assert_eq!(found.name.as_str(), "gpu-0");
     assert_eq!(found.sku, Some(Sku::parse("H100").unwrap()));
-    assert_eq!((found.devices, found.cpu_milli, found.memory_mib), (8, 191_900, 2_064_001));
+    assert_eq!((found.offer.devices(), found.cpu_milli, found.memory_mib), (8, 191_900, 2_064_001));
     assert_eq!(found.closed, None);
     let plain =
         node(json!({"metadata": {"labels": null}, "status": {"allocatable": {"nvidia.com/gpu": null}}})).unwrap();
-    assert_eq!((plain.sku, plain.devices), (None, 0));
+    assert_eq!((plain.sku, plain.offer.devices()), (None, 0));
     let new = node(json!({"metadata": {"labels": {"nvidia.com/gpu.product": "NVIDIA-X9"}}})).unwrap();
     assert_eq!(new.sku.unwrap().as_str(), "NVIDIA-X9", "what is not known is shown under its own name");
     let silent = node(json!({"status": null})).unwrap();
-    assert_eq!((silent.devices, silent.cpu_milli), (0, 0));
+    assert_eq!((silent.offer.devices(), silent.cpu_milli), (0, 0));
     assert_eq!(silent.closed.unwrap(), "its kubelet has not said that it is ready");
 }
 
@@ -101,7 +101,8 @@ fn takes(spec: Value) -> (u64, u64, u64) {
     taken(pod(spec, json!({})).unwrap().takes.unwrap())
 }
 
-fn taken(r: Resources) -> (u64, u64, u64) {
+fn taken(takes: Takes) -> (u64, u64, u64) {
+    let r = takes.of("nvidia.com/gpu");
     (r.cpu_milli, r.memory_mib, r.gpu_milli)
 }
 
@@ -166,8 +167,8 @@ fn a_pod_is_kept_by_name_where_its_kubelet_may_name_it() {
             "spec": {"nodeName": "gpu-0", "containers": [container("a", "1", "1Gi", gpus)]},
         });
         let seen = seen::pod(&serde_json::from_value::<PodObject>(whole).unwrap()).unwrap();
-        let gpus = seen.gpus();
-        (seen.name.map(|name| format!("{}/{}", name.namespace, name.name)), gpus.gpus, gpus.attempt.is_some())
+        let gpus = seen.takes.unwrap().units("nvidia.com/gpu");
+        (seen.name.map(|name| format!("{}/{}", name.namespace, name.name)), gpus, seen.attempt.is_some())
     };
     let attempt = json!({"tidewater.dev/attempt": "00000000-0000-0000-0000-000000000007-1"});
     assert_eq!(named(0, json!({})), (None, 0, false), "most pods have nothing to do with GPUs");

@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod amounts;
+mod offers;
 mod server;
 mod store;

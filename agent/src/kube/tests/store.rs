@@ -4,19 +4,22 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use protocol::ids::{AttemptId, AttemptNumber, NodeName, Uid};
-use protocol::resources::Resources;
 
+use super::super::amounts::Takes;
 use super::super::follow::News;
 use super::super::seen::SeenPod;
 use super::super::store::Store;
-use crate::cluster::{ClusterNode, KubernetesInput, NodePods, PodName};
+use crate::cluster::{ClusterNode, KubernetesInput, NodePods, Offer, PodGpus, PodName};
 
 fn name(n: u8) -> NodeName {
     NodeName::new(format!("n{n}")).unwrap()
 }
 
 fn node(n: u8, cpu_milli: u64) -> ClusterNode {
-    ClusterNode { name: name(n), sku: None, devices: 0, cpu_milli, memory_mib: 0, closed: None }
+    // The device plugin may be told to give out something else.
+    let resource = if cpu_milli.is_multiple_of(2) { "nvidia.com/gpu" } else { "nvidia.com/mig-1g.10gb" };
+    let offer = Offer { resource: resource.into(), slices: cpu_milli % 2 == 1, ..Offer::whole(4) };
+    ClusterNode { name: name(n), sku: None, offer, cpu_milli, memory_mib: 0, closed: None, passed_over: None }
 }
 
 fn key(n: u8) -> Box<str> {
@@ -24,8 +27,10 @@ fn key(n: u8) -> Box<str> {
 }
 
 fn pod(n: u8, cpu_milli: u64, attempt: Option<u8>) -> SeenPod {
+    let gpus = [("nvidia.com/gpu", cpu_milli % 3), ("nvidia.com/mig-1g.10gb", cpu_milli % 4)];
+    let gpus = gpus.into_iter().filter(|(_, units)| *units > 0).map(|(name, units)| (name.into(), units)).collect();
     let attempt = attempt.map(|a| AttemptId { workload: Uid(a.into()), number: AttemptNumber(1) });
-    SeenPod { node: name(n), takes: Ok(Resources { cpu_milli, ..Resources::ZERO }), attempt, name: None }
+    SeenPod { node: name(n), takes: Ok(Takes { cpu_milli, memory_mib: 0, gpus }), attempt, name: None }
 }
 
 /// The same by a name of its own, as those have that are of an attempt.
@@ -155,9 +160,10 @@ proptest! {
                     let mut expected: BTreeMap<NodeName, (ClusterNode, NodePods)> =
                         nodes.iter().map(|(name, node)| (name.clone(), (node.clone(), NodePods::default()))).collect();
                     for pod in pods.values() {
-                        let Some((_, sums)) = expected.get_mut(&pod.node) else { continue };
-                        let takes = pod.takes.clone().unwrap();
-                        sums.named.extend(pod.name.clone().map(|name| (*name, pod.gpus())));
+                        let Some((node, sums)) = expected.get_mut(&pod.node) else { continue };
+                        let takes = pod.takes.clone().unwrap().of(&node.offer.resource);
+                        let gpus = PodGpus { attempt: pod.attempt, gpus: takes.gpus() as u16 };
+                        sums.named.extend(pod.name.clone().map(|name| (*name, gpus)));
                         match pod.attempt {
                             None => sums.others += takes,
                             Some(attempt) => *sums.attempts.entry(attempt).or_default() += takes,

@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use super::calls::{CallError, Meaning};
 use super::ending::{self, Ending};
 use super::manifests::{Guard, Manifests};
-use super::record::{How, Kept, Launch, Outcome, Record};
+use super::record::{Begun, Kept, Launch, Outcome, Record};
 use super::settings::GuardSettings;
-use super::{Handle, Inner, failure, following, frameworks, launching};
+use super::{Handle, Inner, failure, following, frameworks, launching, offers};
 use crate::kube::Backoff;
 
 /// Between the polite and the hard end of what is left of an attempt that ended by itself.
@@ -59,10 +59,10 @@ impl Task {
             }
             Begin::Found(record) => {
                 let place = record.order.as_ref().map_or(Place::default(), Place::of);
-                let how = record.how();
+                let begun = record.as_begun();
                 let ending = match (record.outcome, record.order) {
                     (Some(outcome), _) => Ending { outcome, grace_ms: END_GRACE_MS },
-                    (None, Some(order)) => self.live(&order, Life::Found(&how)).await,
+                    (None, Some(order)) => self.live(&order, Life::Found(begun)).await,
                     (None, None) => self.nothing(),
                 };
                 (place, ending)
@@ -102,7 +102,7 @@ impl Task {
     async fn begin(&self, order: &LaunchOrder, life: Life<'_>) -> Result<Manifests, AttemptState> {
         let launch = match life {
             Life::New(launch) => launch,
-            Life::Found(how) => return self.find(order, how).await,
+            Life::Found(begun) => return self.find(order, &begun).await,
         };
         // Counted until everything is made: an agent that is stopped waits for it a little.
         let _under_way = UnderWay::new(&self.inner.launching);
@@ -110,12 +110,13 @@ impl Task {
             Ok(Framework::Spark) => frameworks::spark_by(self).await?,
             _ => Default::default(),
         };
-        let how = How { spark_by, guard_key: self.new_key(order)? };
-        let guard = self.guard(&how, true).await?;
-        let manifests = self.lay_out(order, &how, guard.as_ref())?;
-        match self.take(launch, &how).await {
+        let (gang_devices, guard_key) = (offers::devices(self, order).await?, self.new_key(order)?);
+        let begun = Begun { spark_by, gang_devices, guard_key };
+        let guard = self.guard(&begun, true).await?;
+        let manifests = self.lay_out(order, &begun, guard.as_ref())?;
+        match self.take(launch, &begun).await {
             Taken::Mine => {
-                self.hold(&how);
+                self.hold(&begun);
                 self.accepted().await;
                 launching::launch(self, &manifests).await?;
                 Ok(manifests)
@@ -123,23 +124,24 @@ impl Task {
             Taken::Before(Record { outcome: Some(outcome), .. }) => Err(outcome.state),
             Taken::Before(record) => {
                 self.accepted().await;
-                self.find(order, &record.how()).await
+                self.find(order, &record.as_begun()).await
             }
             Taken::Never(state) => Err(state),
         }
     }
 
     /// What another runtime made of it.
-    async fn find(&self, order: &LaunchOrder, how: &How) -> Result<Manifests, AttemptState> {
-        self.hold(how);
-        let guard = self.guard(how, false).await?;
-        let manifests = self.lay_out(order, how, guard.as_ref())?;
+    async fn find(&self, order: &LaunchOrder, begun: &Begun) -> Result<Manifests, AttemptState> {
+        self.hold(begun);
+        let guard = self.guard(begun, false).await?;
+        let manifests = self.lay_out(order, begun, guard.as_ref())?;
         launching::find(self, &manifests).await?;
         Ok(manifests)
     }
 
-    fn lay_out(&self, order: &LaunchOrder, how: &How, guard: Option<&Guard>) -> Result<Manifests, AttemptState> {
-        let manifests = Manifests::of(order, &self.inner.settings, how.spark_by, guard);
+    fn lay_out(&self, order: &LaunchOrder, begun: &Begun, guard: Option<&Guard>) -> Result<Manifests, AttemptState> {
+        let Begun { spark_by, gang_devices, .. } = begun;
+        let manifests = Manifests::of(order, &self.inner.settings, *spark_by, gang_devices, guard);
         manifests.map_err(|error| failed(FailureClass::User, error.to_string()))
     }
 
@@ -150,15 +152,16 @@ impl Task {
     }
 
     /// From here on its guards are answered.
-    fn hold(&self, how: &How) {
-        if let Some(key) = how.guard_key.as_deref().and_then(Key::read) {
+    fn hold(&self, begun: &Begun) {
+        if let Some(key) = begun.guard_key.as_deref().and_then(Key::read) {
             self.inner.leaves.hold(self.attempt, key);
         }
     }
 
     /// What its guards are told. Of what was made before only the names count: that waits for no name service.
-    async fn guard(&self, how: &How, is_new: bool) -> Result<Option<Guard>, AttemptState> {
-        let (Some(key), Some(GuardSettings { image, address })) = (&how.guard_key, &self.inner.settings.guards) else {
+    async fn guard(&self, begun: &Begun, is_new: bool) -> Result<Option<Guard>, AttemptState> {
+        let (Some(key), Some(GuardSettings { image, address })) = (&begun.guard_key, &self.inner.settings.guards)
+        else {
             return Ok(None);
         };
         let address = match is_new {
@@ -193,8 +196,8 @@ impl Task {
     }
 
     /// Makes the record. From then on the attempt is this runtime's, and nobody else's, to begin.
-    async fn take(&self, launch: &Launch, how: &How) -> Taken {
-        let record = Record::of(launch, how, &self.inner.life);
+    async fn take(&self, launch: &Launch, begun: &Begun) -> Taken {
+        let record = Record::of(launch, begun, &self.inner.life);
         let mut backoff = Backoff::new();
         loop {
             let error = match self.inner.records.create(&record).await {
@@ -277,10 +280,10 @@ impl Task {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Life<'a> {
     New(&'a Launch),
-    Found(&'a How),
+    Found(Begun),
 }
 
 /// A launch that is under way, for as long as it lives.

@@ -20,6 +20,7 @@ mod kinds;
 mod launching;
 mod logs;
 mod manifests;
+mod offers;
 mod progress;
 mod record;
 mod seen;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::calls::{CallError, Calls};
 use super::manifests::{CLUSTER, MANAGED_BY, MANAGER, SparkBy};
+use super::offers::GangDevices;
 use crate::cluster::{Assignment, KnownAttempt, KnownLaunch, MemberAssignment};
 use crate::runtime::Devices;
 use crate::runtime::members::members;
@@ -46,6 +47,9 @@ pub(super) struct Record {
     /// What its guards prove themselves with, where it ends itself once it is cut off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard_key: Option<String>,
+    /// What devices are called where its groups are, where that is not as usual: nodes may name them otherwise later.
+    #[serde(default, skip_serializing_if = "GangDevices::is_empty")]
+    pub gang_devices: GangDevices,
     /// How it ended. What is left of it is to go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
@@ -53,23 +57,35 @@ pub(super) struct Record {
 
 impl Record {
     /// Of an attempt that is to be begun.
-    pub(super) fn of(launch: &Launch, how: &How, creator: &str) -> Self {
+    pub(super) fn of(launch: &Launch, begun: &Begun, creator: &str) -> Self {
         let Launch { number, order, devices } = launch;
+        let Begun { spark_by, gang_devices, guard_key } = begun.clone();
         let (attempt, creator, order) = (order.attempt, creator.to_owned(), Some(order.clone()));
-        let How { spark_by, guard_key } = how.clone();
-        Self { attempt, creator, order, number: *number, devices: devices.clone(), spark_by, guard_key, outcome: None }
+        Self {
+            attempt,
+            creator,
+            order,
+            number: *number,
+            devices: devices.clone(),
+            spark_by,
+            guard_key,
+            gang_devices,
+            outcome: None,
+        }
+    }
+
+    /// What the cluster was like when it was begun, and what was chosen then.
+    pub(super) fn as_begun(&self) -> Begun {
+        let (gang_devices, guard_key) = (self.gang_devices.clone(), self.guard_key.clone());
+        Begun { spark_by: self.spark_by, gang_devices, guard_key }
     }
 
     /// Of one that ended and was never begun.
     fn without_order(attempt: AttemptId, creator: &str, outcome: &Outcome) -> Self {
         let (creator, outcome) = (creator.to_owned(), Some(outcome.clone()));
-        let (number, devices, spark_by) = (CommandNumber(0), Devices::default(), SparkBy::default());
-        Self { attempt, creator, order: None, number, devices, spark_by, guard_key: None, outcome }
-    }
-
-    /// How it was laid out.
-    pub(super) fn how(&self) -> How {
-        How { spark_by: self.spark_by, guard_key: self.guard_key.clone() }
+        let (number, devices) = (CommandNumber(0), Devices::default());
+        let Begun { spark_by, gang_devices, guard_key } = Begun::default();
+        Self { attempt, creator, order: None, number, devices, spark_by, guard_key, gang_devices, outcome }
     }
 
     /// How it was launched, for the agent's books.
@@ -88,11 +104,13 @@ impl Record {
     }
 }
 
-/// What the layout of an attempt's objects depends on that may be otherwise later.
+/// What shapes an attempt's objects besides its order, as it is when the attempt begins.
 #[derive(Debug, Clone, Default)]
-pub(super) struct How {
-    /// Who submits it, where it is a Spark application.
+pub(super) struct Begun {
+    /// Who submits Spark applications.
     pub spark_by: SparkBy,
+    /// What devices are called where that is not as usual.
+    pub gang_devices: GangDevices,
     /// What its guards prove themselves with, where it has any.
     pub guard_key: Option<String>,
 }

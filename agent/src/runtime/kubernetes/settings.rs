@@ -60,8 +60,6 @@ pub struct KubernetesSettings {
     pub pin: Pin,
     /// When images are fetched; none leaves it to Kubernetes.
     pub pull_policy: Option<PullPolicy>,
-    /// The resource of which one unit is a share of a GPU, such as `nvidia.com/gpu.shared`; none: shares are refused.
-    pub shared_gpu_resource: Option<String>,
     /// How attempts are guarded that end themselves when they are cut off; none: no such attempt runs here.
     pub guards: Option<GuardSettings>,
     /// The service account of Spark's drivers, which may make and delete pods, services and config maps in its namespace.
@@ -98,7 +96,6 @@ impl KubernetesSettings {
             make_namespaces: true,
             pin: Pin::Preferred,
             pull_policy: None,
-            shared_gpu_resource: None,
             guards: None,
             spark_service_account: "spark".to_owned(),
             priority_class: None,

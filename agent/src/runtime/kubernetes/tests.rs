@@ -35,7 +35,8 @@ fn made(order: LaunchOrder) -> Manifests {
 }
 
 fn made_by(order: LaunchOrder, spark_by: SparkBy) -> Manifests {
-    Manifests::of(&order, &KubernetesSettings::new(ClusterName::new("c").unwrap()), spark_by, None).unwrap()
+    let settings = KubernetesSettings::new(ClusterName::new("c").unwrap());
+    Manifests::of(&order, &settings, spark_by, &Default::default(), None).unwrap()
 }
 
 /// A pod of a group with this status.

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::kinds::Kind;
+use super::offers::GangDevices;
 use super::settings::KubernetesSettings;
 
 pub(super) use guarded::GUARD_CONTAINER;
@@ -78,8 +79,7 @@ pub enum ManifestError {
     },
     /// Shares of GPUs.
     #[error(
-        "group {group} asks for {asked} of a GPU, and this cluster gives out whole GPUs only; ask for whole ones, or name the \
-         cluster's shared resource in its agent's settings"
+        "group {group} asks for {asked} of a GPU, and its nodes give out whole GPUs only; this is an error of the coordinator"
     )]
     Share {
         /// The group.
@@ -134,14 +134,16 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    /// What an order comes to on this cluster, where Spark applications are submitted so, with these guards where it needs them.
+    /// What an order comes to on this cluster, where Spark applications are submitted so, devices have these names, and what is to end
+    /// itself has these guards.
     pub fn of(
         order: &LaunchOrder,
         settings: &KubernetesSettings,
         spark_by: SparkBy,
+        devices: &GangDevices,
         guard: Option<&Guard>,
     ) -> Result<Self, ManifestError> {
-        let layout = Layout { order, settings, spark_by, guard };
+        let layout = Layout { order, settings, spark_by, devices, guard };
         match order.spec.framework()? {
             Framework::Batch => batch::manifests(&layout),
             Framework::Ray => ray::manifests(&layout),
@@ -165,6 +167,7 @@ struct Layout<'a> {
     order: &'a LaunchOrder,
     settings: &'a KubernetesSettings,
     spark_by: SparkBy,
+    devices: &'a GangDevices,
     guard: Option<&'a Guard>,
 }
 

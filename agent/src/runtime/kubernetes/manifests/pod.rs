@@ -8,11 +8,11 @@ use serde_json::{Map, Value, json};
 use super::names::{ATTEMPT, GROUP};
 use super::{Kind, Layout, Manifest, ManifestError};
 use crate::guard::plan::{MARK, MEMBER};
-use crate::kube::GPU;
+use crate::kube::{GPU, own_name, shared_product};
+use crate::runtime::kubernetes::offers::GroupDevices;
 use crate::runtime::kubernetes::settings::Pin;
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
-const PRODUCT: &str = "nvidia.com/gpu.product";
 
 /// A container's own part of a pod.
 pub(super) struct Container<'a> {
@@ -112,13 +112,15 @@ impl Layout<'_> {
         }
         let group = placement.group.to_string();
         let asked = Gpus(gpu_milli).to_string();
-        match (gpu_milli, &self.settings.shared_gpu_resource) {
+        let devices = self.devices.get(&placement.group);
+        let resource = devices.map_or(GPU, |devices| &devices.resource);
+        match (gpu_milli, devices.and_then(|devices| devices.parts)) {
             (0, _) => {}
-            (whole, _) if whole % 1000 == 0 => {
-                amounts.insert(GPU.to_owned(), json!((whole / 1000).to_string()));
+            (whole, None) if whole % 1000 == 0 => {
+                amounts.insert(resource.to_owned(), json!((whole / 1000).to_string()));
             }
-            (1..1000, Some(shared)) => {
-                amounts.insert(shared.clone(), json!("1"));
+            (1..1000, Some(_)) => {
+                amounts.insert(resource.to_owned(), json!("1"));
             }
             (1..1000, None) => return Err(ManifestError::Share { group, asked }),
             _ => return Err(ManifestError::Broken { group, asked }),
@@ -164,7 +166,15 @@ impl Layout<'_> {
         let chosen = json!({"key": HOSTNAME, "operator": "In", "values": nodes});
         let mut required = vec![];
         if let Some(sku) = placement.sku.as_ref().filter(|_| placement.each.gpu_milli > 0) {
-            required.push(json!({"key": PRODUCT, "operator": "In", "values": sku.product_labels()}));
+            // Shared devices, and those that are cut into slices, are labelled otherwise than whole ones of the model.
+            let devices = self.devices.get(&placement.group);
+            let label = |what: &str| format!("{}.{what}", own_name(devices.map_or(GPU, |devices| &devices.resource)));
+            let mut products = sku.product_labels();
+            if let Some(GroupDevices { resource, parts: Some(parts) }) = devices {
+                products = products.iter().map(|product| shared_product(product, resource)).collect();
+                required.push(json!({"key": label("replicas"), "operator": "In", "values": [parts.to_string()]}));
+            }
+            required.push(json!({"key": label("product"), "operator": "In", "values": products}));
         }
         let mut node = json!({});
         match self.settings.pin {

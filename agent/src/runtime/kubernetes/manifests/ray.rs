@@ -34,7 +34,7 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
     let of = json!({"configMap": {"name": job}});
     Volume { name: "entrypoint", of, path: ENTRYPOINT_DIR, access: Access::Read }.mount(&mut template);
     let mut samples = vec![layout.sample(&format!("{job}-head"), &template)];
-    let mut head_parameters = start_parameters(head);
+    let mut head_parameters = start_parameters(layout, head);
     head_parameters["dashboard-host"] = json!("0.0.0.0");
     let mut workers = vec![];
     for placement in order.placement.iter().filter(|placement| placement.group != head.group) {
@@ -47,7 +47,7 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
             "replicas": members,
             "minReplicas": members,
             "maxReplicas": members,
-            "rayStartParams": start_parameters(placement),
+            "rayStartParams": start_parameters(layout, placement),
             "template": template,
         }));
     }
@@ -89,9 +89,13 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
     Ok(layout.finish(Framework::Ray, objects, samples))
 }
 
-/// Ray knows whole cores only.
-fn start_parameters(placement: &GroupPlacement) -> Value {
-    json!({"num-cpus": placement.each.cpu_milli.div_ceil(1000).to_string()})
+/// Ray knows whole cores only. KubeRay counts GPUs of whole devices; of a slice or a part it does not know that it is one.
+fn start_parameters(layout: &Layout<'_>, placement: &GroupPlacement) -> Value {
+    let mut parameters = json!({"num-cpus": placement.each.cpu_milli.div_ceil(1000).to_string()});
+    if layout.devices.contains_key(&placement.group) {
+        parameters["num-gpus"] = json!(placement.each.gpus().to_string());
+    }
+    parameters
 }
 
 fn submitter(layout: &Layout<'_>, image: &str) -> Value {

@@ -7,6 +7,7 @@ use protocol::workload::{OnClusterLoss, WorkloadSpec};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::runtime::kubernetes::offers::GroupDevices;
 use crate::runtime::kubernetes::settings::{Pin, PullPolicy};
 
 /// An order for these groups: for each the nodes with how many members.
@@ -38,7 +39,7 @@ fn settings() -> KubernetesSettings {
 }
 
 fn of(order: &LaunchOrder, settings: &KubernetesSettings) -> Result<Manifests, ManifestError> {
-    Manifests::of(order, settings, SparkBy::Operator, None)
+    Manifests::of(order, settings, SparkBy::Operator, &GangDevices::new(), None)
 }
 
 fn text(manifests: &Manifests) -> String {
@@ -90,7 +91,7 @@ fn spark_with_two_executors() {
 #[test]
 fn spark_without_its_operator() {
     let settings = KubernetesSettings { pin: Pin::Required, pull_policy: Some(PullPolicy::Never), ..settings() };
-    let mut made = Manifests::of(&spark(), &settings, SparkBy::Agent, None).unwrap();
+    let mut made = Manifests::of(&spark(), &settings, SparkBy::Agent, &GangDevices::new(), None).unwrap();
     let data = made.objects[0].object["data"].as_object_mut().unwrap();
     let (properties, template) = (data.remove("spark.properties").unwrap(), data.remove("executor.yaml").unwrap());
     let template: Value = serde_json::from_str(template.as_str().unwrap()).unwrap();
@@ -109,7 +110,7 @@ fn guarded(mut order: LaunchOrder, spark_by: SparkBy) -> Result<Manifests, Manif
     order.spec.on_cluster_loss = OnClusterLoss::Failover;
     let address = "10.96.0.9:7710".parse().unwrap();
     let guard = Guard { image: "registry/tidewater:1".into(), address, key: "00".repeat(32) };
-    Manifests::of(&order, &settings(), spark_by, Some(&guard))
+    Manifests::of(&order, &settings(), spark_by, &GangDevices::new(), Some(&guard))
 }
 
 /// The only container's command, of each pod that is made or tried.
@@ -165,7 +166,7 @@ fn a_jar_goes_to_executors_too_and_its_class_may_be_left_to_it() {
     spec.main = "local:///opt/pi.jar".to_owned();
     spec.conf.insert("spark.jars".to_owned(), "local:///opt/lib.jar".to_owned());
     spec.conf.insert("spark.executor.instances".to_owned(), "900".to_owned());
-    let made = Manifests::of(&order, &settings(), SparkBy::Agent, None).unwrap();
+    let made = Manifests::of(&order, &settings(), SparkBy::Agent, &GangDevices::new(), None).unwrap();
     let properties = made.objects[0].object["data"]["spark.properties"].as_str().unwrap();
     assert!(properties.contains("\nspark.jars=local:///opt/lib.jar,local:///opt/pi.jar\n"), "{properties}");
     assert!(properties.contains("\nspark.executor.instances=2\n"), "what was placed, no more: {properties}");
@@ -187,7 +188,8 @@ fn a_property_that_nothing_would_honour_is_refused_where_there_is_no_operator() 
     let conf = &mut order.spec.spark.as_mut().unwrap().conf;
     conf.insert("spark.kubernetes.driver.volumes.emptyDir.x.mount.path".to_owned(), "/x".to_owned());
     assert!(of(&order, &settings()).is_ok());
-    let refused = Manifests::of(&order, &settings(), SparkBy::Agent, None).unwrap_err().to_string();
+    let refused =
+        Manifests::of(&order, &settings(), SparkBy::Agent, &GangDevices::new(), None).unwrap_err().to_string();
     assert!(refused.contains("volumes.emptyDir.x") && refused.contains("no Spark operator"), "{refused}");
 }
 
@@ -232,7 +234,7 @@ fn every_member_gets_its_secrets_and_no_value_is_known() {
             {"name": "db", "env": "DB_PASSWORD", "key": "password"},
         ]);
         order.spec.secrets = serde_json::from_value(secrets).unwrap();
-        let made = Manifests::of(&order, &settings(), by, None).unwrap();
+        let made = Manifests::of(&order, &settings(), by, &GangDevices::new(), None).unwrap();
         let is_member = |pod: &Value| pod["containers"][0]["name"] != "ray-job-submitter";
         let pods: Vec<Value> = pods(&made).into_iter().filter(is_member).collect();
         assert_eq!(pods.len(), members, "{by:?}");
@@ -275,15 +277,73 @@ fn one_worker(worker: Value) -> LaunchOrder {
     order("w", batch(json!([worker]), json!({})), &[("workers", &[("n1", 1)])])
 }
 
+/// The pod of one worker that was placed on this model, whose devices have this name.
+fn pod_with(each: Value, model: &str, devices: Option<(&str, Option<u16>)>) -> Value {
+    let mut order = one_worker(each);
+    order.placement[0].sku = Some(Sku::parse(model).unwrap());
+    let named = devices.map(|(resource, parts)| {
+        (GroupName::new("workers").unwrap(), GroupDevices { resource: resource.to_owned(), parts })
+    });
+    let devices: GangDevices = named.into_iter().collect();
+    let made = Manifests::of(&order, &settings(), SparkBy::Operator, &devices, None).unwrap();
+    made.samples[0].object["spec"].clone()
+}
+
+/// What a pod asks for, and the labels that its node must have.
+fn asks(pod: &Value) -> (Value, Vec<(String, Value)>) {
+    let terms = &pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
+    let expressions = terms[0]["matchExpressions"].as_array().unwrap().iter();
+    let labels = expressions.map(|e| (e["key"].as_str().unwrap().to_owned(), e["values"].clone()));
+    let mut limits = pod["containers"][0]["resources"]["limits"].clone();
+    limits.as_object_mut().unwrap().retain(|resource, _| resource.contains('/'));
+    (limits, labels.collect())
+}
+
 #[test]
-fn a_share_of_a_gpu_needs_a_shared_resource() {
-    let order = one_worker(json!({"cpu": "1", "memory": "1Gi", "gpus": 0.25}));
-    let refused = of(&order, &settings()).unwrap_err().to_string();
-    assert!(refused.contains("workers asks for 0.25 of a GPU") && refused.contains("settings"), "{refused}");
-    let shared = KubernetesSettings { shared_gpu_resource: Some("nvidia.com/gpu.shared".into()), ..settings() };
-    let pod = &of(&order, &shared).unwrap().samples[0].object["spec"]["containers"][0];
-    assert_eq!(pod["resources"]["limits"]["nvidia.com/gpu.shared"], "1");
-    assert!(pod["env"].as_array().unwrap().contains(&json!({"name": "TIDEWATER_GPU_SHARE", "value": "0.25"})));
+fn a_share_is_a_unit_of_what_its_node_gives_out_in_parts_and_goes_nowhere_else() {
+    let share = || json!({"cpu": "1", "memory": "1Gi", "gpus": 0.2});
+    let pod = pod_with(share(), "L4", Some(("nvidia.com/gpu", Some(4))));
+    let (limits, labels) = asks(&pod);
+    assert_eq!(limits, json!({"nvidia.com/gpu": "1"}));
+    let replicas = ("nvidia.com/gpu.replicas".to_owned(), json!(["4"]));
+    let product = |values| ("nvidia.com/gpu.product".to_owned(), values);
+    assert_eq!(labels, [replicas.clone(), product(json!(["NVIDIA-L4-SHARED", "L4-SHARED"]))]);
+    assert!(
+        pod["containers"][0]["env"]
+            .as_array()
+            .unwrap()
+            .contains(&json!({"name": "TIDEWATER_GPU_SHARE", "value": "0.2"}))
+    );
+    let (limits, labels) = asks(&pod_with(share(), "L4", Some(("nvidia.com/gpu.shared", Some(4)))));
+    assert_eq!(limits, json!({"nvidia.com/gpu.shared": "1"}));
+    assert_eq!(labels, [replicas, product(json!(["NVIDIA-L4", "L4"]))], "the device plugin renames one of the two");
+    // Whole ones never go to what is shared.
+    let (limits, labels) = asks(&pod_with(json!({"cpu": "1", "memory": "1Gi", "gpus": 2}), "L4", None));
+    assert_eq!((limits, labels), (json!({"nvidia.com/gpu": "2"}), vec![product(json!(["NVIDIA-L4", "L4"]))]));
+    let refused = of(&one_worker(share()), &settings()).unwrap_err().to_string();
+    assert!(refused.contains("workers asks for 0.2 of a GPU"), "{refused}");
+}
+
+#[test]
+fn slices_are_asked_for_by_the_resource_and_the_label_of_their_nodes() {
+    let two = || json!({"cpu": "1", "memory": "1Gi", "gpus": 2});
+    let slices = json!(["NVIDIA-A30-MIG-1g.6gb", "A30-MIG-1g.6gb"]);
+    let mixed = asks(&pod_with(two(), "A30-MIG-1g.6gb", Some(("nvidia.com/mig-1g.6gb", None))));
+    assert_eq!(mixed.0, json!({"nvidia.com/mig-1g.6gb": "2"}));
+    assert_eq!(mixed.1, [("nvidia.com/mig-1g.6gb.product".to_owned(), slices.clone())]);
+    let single = asks(&pod_with(two(), "A30-MIG-1g.6gb", Some(("nvidia.com/gpu", None))));
+    assert_eq!(single, (json!({"nvidia.com/gpu": "2"}), vec![("nvidia.com/gpu.product".to_owned(), slices)]));
+}
+
+#[test]
+fn ray_is_told_of_what_its_operator_does_not_count() {
+    let order = ray();
+    let slices = GroupDevices { resource: "nvidia.com/mig-1g.10gb".to_owned(), parts: None };
+    let devices = GangDevices::from([(GroupName::new("train").unwrap(), slices)]);
+    let made = Manifests::of(&order, &settings(), SparkBy::Operator, &devices, None).unwrap();
+    let groups = &made.objects[1].object["spec"]["rayClusterSpec"]["workerGroupSpecs"];
+    assert_eq!(groups[0]["rayStartParams"], json!({"num-cpus": "8", "num-gpus": "4"}));
+    assert_eq!(groups[1]["rayStartParams"], json!({"num-cpus": "2"}));
 }
 
 #[test]
@@ -320,7 +380,7 @@ fn names_are_short_valid_and_their_attempts_own() {
 fn jobs_are_jobs_and_pods_are_pods() {
     let order = one_worker(json!({"cpu": "1", "memory": "1Gi", "gpus": 1}));
     let made = of(&order, &settings()).unwrap();
-    let spark = Manifests::of(&spark(), &settings(), SparkBy::Agent, None).unwrap();
+    let spark = Manifests::of(&spark(), &settings(), SparkBy::Agent, &GangDevices::new(), None).unwrap();
     let all = [made.objects, made.samples, spark.objects, spark.samples].concat();
     for manifest in &all {
         let read_back = match manifest.kind {

@@ -19,6 +19,7 @@ mod kinds;
 mod launching;
 mod logs;
 mod manifests;
+mod page;
 mod progress;
 mod record;
 mod seen;
@@ -41,6 +42,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use logs::{KubernetesLog, LogError};
 pub use settings::{KubernetesSettings, Pin, PullPolicy};
 
+use super::page::{Page, PageError};
 use super::{Devices, FrameworkCheck, Runtime, RuntimeError, RuntimeEvent};
 use crate::cluster::{KnownAttempt, MemberAssignment};
 use crate::kube::Backoff;
@@ -239,6 +241,21 @@ impl KubernetesRuntime {
         match KubernetesLog::open(&inner.calls, namespace, attempt, Whose::Program, reading).await {
             Err(LogError::Unknown) => inner.kept.read(attempt).await,
             opened => opened,
+        }
+    }
+
+    /// Connects to the page that a live attempt serves itself.
+    pub async fn page(&self, attempt: AttemptId) -> Result<Page, PageError> {
+        page::open(&self.inner, attempt).await
+    }
+
+    /// Ends once an attempt is gone, or is not known here.
+    pub fn ended(&self, attempt: AttemptId) -> impl Future<Output = ()> + Send + use<> {
+        let state = self.inner.lock_live().get(&attempt).map(|handle| handle.state.subscribe());
+        async move {
+            if let Some(mut state) = state {
+                let _ = state.wait_for(AttemptState::is_final).await;
+            }
         }
     }
 

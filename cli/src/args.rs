@@ -80,6 +80,8 @@ pub enum Command {
     Forecast(commands::forecast::Args),
     /// Print a workload's logs
     Logs(commands::logs::Args),
+    /// Show the page of a workload's Ray cluster or Spark application on this machine
+    Dashboard(commands::dashboard::Args),
     /// End workloads and keep their records
     Cancel(commands::cancel::Args),
     /// End workloads and remove their records
@@ -123,7 +125,7 @@ pub enum Command {
 
 /// The help's groups of commands, in the order in which they are shown.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("Workloads", &["submit", "get", "describe", "why", "forecast", "logs", "cancel", "delete", "forget"]),
+    ("Workloads", &["submit", "get", "describe", "why", "forecast", "logs", "dashboard", "cancel", "delete", "forget"]),
     ("The fleet", &["capacity", "whatif", "clusters", "cluster", "pools", "pool", "data"]),
     ("Try it", &["demo", "dev", "replay"]),
     ("Roles", &["coordinator", "agent", "node", "identity"]),

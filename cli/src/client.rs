@@ -6,6 +6,7 @@ mod changes;
 mod cordons;
 mod data;
 mod error;
+mod page;
 mod pools;
 mod retry;
 mod stream;
@@ -20,6 +21,7 @@ use serde::de::DeserializeOwned;
 
 pub use changes::{Change, Changes};
 pub use error::ClientError;
+pub use page::PageConnection;
 pub use stream::{ByteStream, Event, Watch};
 
 use retry::Servers;

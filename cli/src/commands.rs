@@ -6,6 +6,7 @@ pub mod capacity;
 pub mod cluster;
 pub mod clusters;
 pub mod completions;
+pub mod dashboard;
 pub mod data;
 pub mod delete;
 pub mod describe;
@@ -63,6 +64,7 @@ async fn dispatch(command: Command, global: Global, out: Out) -> anyhow::Result<
         Command::Why(args) => why::run(args, &global, &out).await,
         Command::Forecast(args) => forecast::run(args, &global, &out).await,
         Command::Logs(args) => logs::run(args, &global, &out).await,
+        Command::Dashboard(args) => dashboard::run(args, &global, &out).await,
         Command::Cancel(args) => cancel::run(args, &global, &out).await,
         Command::Delete(args) => delete::run(args, &global, &out).await,
         Command::Forget(args) => forget::run(args, &global, &out).await,

@@ -11,6 +11,7 @@ use protocol::api::NodeStatus;
 use protocol::ids::{
     AttemptId, ClusterName, DataName, Epoch, LogIndex, Namespace, PoolName, ReplicaId, UnixMs, WorkloadKey,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// How recent a read must be.
@@ -154,7 +155,40 @@ pub enum Request {
         /// Where the chunks go; dropping the receiver ends it.
         chunks: mpsc::Sender<Result<Vec<u8>, String>>,
     },
+    /// Connect to the page that an attempt serves itself.
+    Page {
+        /// Where the attempt is.
+        cluster: ClusterName,
+        /// The attempt.
+        attempt: AttemptId,
+        /// Where the connection goes, or why there is none; dropping the receiver ends the try.
+        answer: oneshot::Sender<Result<Page, NoPage>>,
+    },
 }
+
+/// Why there is no connection to a page.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoPage {
+    /// The attempt's agent does not answer here; another replica may hear it.
+    #[error("{0}")]
+    NoAgent(String),
+    /// Its agent says why.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A connection to an attempt's own page.
+pub struct Page {
+    /// What the page asks a visitor for, where it does: the secret of this attempt alone.
+    pub token: Option<String>,
+    /// Its bytes both ways.
+    pub bytes: Box<dyn Bytes>,
+}
+
+/// Bytes both ways.
+pub trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
 
 /// Which log, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,5 +265,13 @@ impl Handle {
         // If the core is gone, the dropped sender ends the stream.
         let _ = self.requests.send(Request::Logs { question, chunks });
         receiver
+    }
+
+    /// A connection to the page that an attempt serves itself.
+    pub async fn page(&self, cluster: ClusterName, attempt: AttemptId) -> Result<Page, NoPage> {
+        let gone = || NoPage::NoAgent("this coordinator is shutting down".to_owned());
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Page { cluster, attempt, answer }).map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
     }
 }

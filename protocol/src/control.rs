@@ -285,8 +285,18 @@ pub const NO_LOG: u32 = 4;
 /// Reset code of a log's stream: the agent has the attempt's log and not, or not any more, that of the worker asked for.
 pub const NO_WORKER_LOG: u32 = 5;
 
-/// On a stream of its own, opened by a coordinator: asks for an attempt's log. The answer is the log's bytes, then the end
-/// of the stream; a log that is not there resets it with [`NO_LOG`] or [`NO_WORKER_LOG`], one that breaks off with another code.
+/// What a coordinator opens a stream of its own for: the first frame on it, and the only one of this end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub enum Opening {
+    /// An attempt's log.
+    Log(LogRequest),
+    /// An attempt's own page.
+    Page(PageRequest),
+}
+
+/// Asks for an attempt's log. The answer is the log's bytes, then the end of the stream; a log that is not there resets it with [`NO_LOG`]
+/// or [`NO_WORKER_LOG`], one that breaks off with another code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "camelCase")]
 pub struct LogRequest {
@@ -297,4 +307,30 @@ pub struct LogRequest {
     /// Of one worker alone, as the attempt's placement counts them from 0, without Ray's head and Spark's driver; none: what speaks for the
     /// program.
     pub worker: Option<u32>,
+}
+
+/// Asks for one connection to the page that an attempt serves itself: Ray's dashboard, Spark's UI. The answer is a [`PageAnswer`]; after one
+/// that opens it, the bytes of that connection follow both ways. An end of either way is passed on as the end of that way, and whatever breaks
+/// off as a reset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct PageRequest {
+    /// The attempt.
+    pub attempt: AttemptId,
+}
+
+/// What comes of a [`PageRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum PageAnswer {
+    /// The connection is there.
+    Opened {
+        /// What the page asks a visitor for, where it does: the secret of this attempt alone.
+        token: Option<String>,
+    },
+    /// There is none, and the stream ends.
+    Refused {
+        /// Why, in one sentence.
+        reason: String,
+    },
 }

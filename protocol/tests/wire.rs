@@ -13,7 +13,7 @@ use protocol::capacity::CapacityFrame;
 use protocol::codec::{
     CodecError, HEADER_BYTES, Limited, VERSION, body_length, decode_body, decode_frame, encode_frame,
 };
-use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest};
+use protocol::control::{AgentMessage, CoordinatorMessage, Opening, PageAnswer};
 use protocol::node::{NodeFrame, NodeOrder, NodeToken};
 use protocol::workload::WorkloadSpec;
 
@@ -47,14 +47,15 @@ fn the_bytes_of_every_type_stay_what_they_are() {
     insta::assert_snapshot!("capacity_frame", golden::<CapacityFrame>(samples::capacity_frames()));
     insta::assert_snapshot!("agent_message", golden::<AgentMessage>(samples::agent_messages()));
     insta::assert_snapshot!("coordinator_message", golden::<CoordinatorMessage>(samples::coordinator_messages()));
-    insta::assert_snapshot!("log_request", golden::<LogRequest>(samples::log_requests()));
+    insta::assert_snapshot!("opening", golden::<Opening>(samples::openings()));
+    insta::assert_snapshot!("page_answer", golden::<PageAnswer>(samples::page_answers()));
 }
 
 #[test]
 fn a_frame_is_refused_unless_it_is_exactly_one_value() {
-    let (_, request) = samples::log_requests().remove(0);
+    let (_, request) = samples::openings().remove(0);
     let good = encode_frame(&request).unwrap();
-    let refused = |bytes: &[u8]| decode_frame::<LogRequest>(bytes).unwrap_err();
+    let refused = |bytes: &[u8]| decode_frame::<Opening>(bytes).unwrap_err();
 
     let mut left_over = good.clone();
     left_over.push(0);
@@ -79,13 +80,13 @@ fn a_frame_is_refused_unless_it_is_exactly_one_value() {
 
 #[test]
 fn a_frame_over_its_types_limit_is_refused_before_its_body_is_read() {
-    let body = u32::try_from(LogRequest::LIMIT + 1).unwrap();
+    let body = u32::try_from(Opening::LIMIT + 1).unwrap();
     let mut header = [0; HEADER_BYTES];
     header[..4].copy_from_slice(&(body + 1).to_be_bytes());
     header[4] = VERSION;
-    assert!(matches!(body_length::<LogRequest>(&header), Err(CodecError::TooLong { .. })));
+    assert!(matches!(body_length::<Opening>(&header), Err(CodecError::TooLong { .. })));
     header[..4].copy_from_slice(&0u32.to_be_bytes());
-    assert!(matches!(body_length::<LogRequest>(&header), Err(CodecError::CutShort { .. })));
+    assert!(matches!(body_length::<Opening>(&header), Err(CodecError::CutShort { .. })));
 }
 
 #[test]
@@ -113,7 +114,8 @@ proptest! {
         let _ = decode_body::<CapacityFrame>(&bytes);
         let _ = decode_body::<AgentMessage>(&bytes);
         let _ = decode_body::<CoordinatorMessage>(&bytes);
-        let _ = decode_frame::<LogRequest>(&bytes);
+        let _ = decode_frame::<Opening>(&bytes);
+        let _ = decode_frame::<PageAnswer>(&bytes);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod processes {
     pub mod cordons;
     pub mod crashes;
     pub mod damage;
+    pub mod dashboard;
     pub mod demo;
     pub mod deploy;
     pub mod dev;
@@ -40,8 +41,8 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use processes::world::World;
 use processes::{
-    attempts, bad_starts, certificates, commands, cordons, crashes, damage, demo, dev, failover, install, kubernetes,
-    large, leadership, ledger, nodes, pauses, program, real_node, rights, shares,
+    attempts, bad_starts, certificates, commands, cordons, crashes, damage, dashboard, demo, dev, failover, install,
+    kubernetes, large, leadership, ledger, nodes, pauses, program, real_node, rights, shares,
 };
 use testbed::images::program::PackError;
 use testbed::{BuildError, ImageError, NodeLack};
@@ -97,6 +98,7 @@ const TESTS: &[(&str, Test)] = &[
     ("nodes::of_one_name_do_not_speak_both", nodes::twins),
     ("commands::bad_input_is_answered_with_place_and_cure", commands::bad_input),
     ("commands::a_log_is_followed_while_the_leader_is_killed", commands::followed_through_a_kill),
+    ("dashboard::shows_the_pages_of_real_ray_and_spark_while_they_live", dashboard::of_ray_and_spark),
     ("real_node::ray_spark_and_batch_run_once_and_say_what_they_computed", real_node::frameworks),
     ("cordons::a_drained_cluster_gives_what_runs_there_to_the_other", cordons::drained_and_removed),
     ("kubernetes::workloads_run_once_in_two_clusters_though_an_agent_is_killed", kubernetes::placed_once),

@@ -1,10 +1,11 @@
-//! The agent's link to one coordinator replica: one control stream each way, and a stream for each log that it asks for.
+//! The agent's link to one coordinator replica: one control stream each way, and a stream for each log and for each connection to a page
+//! that it asks for.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest, NO_LOG, NO_WORKER_LOG};
+use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest, NO_LOG, NO_WORKER_LOG, Opening};
 use protocol::ids::ReplicaId;
 use protocol::quic::{Address, ConnectFailed, read_frame, replica_server_name, write_frame};
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
@@ -12,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::core::Event;
+use super::pages::Pages;
 use crate::cluster::Input;
 use crate::runtime::any::{AnyLog, AnyLogError, AnyRuntime};
 
@@ -32,9 +34,11 @@ pub struct Link {
     pub address: Address,
     /// The way to the core.
     pub inbox: mpsc::Sender<Event>,
-    /// Whose logs are read.
+    /// Whose logs are read, and whose pages are visited.
     pub runtime: AnyRuntime,
-    /// Where log readers run.
+    /// The connections to pages, of all links.
+    pub pages: Pages,
+    /// Where these run.
     pub tasks: TaskTracker,
 }
 
@@ -97,13 +101,15 @@ impl Link {
 
     async fn serve(&self, connection: Connection, send: SendStream, receive: RecvStream) {
         let (queue, waiting) = mpsc::channel(QUEUE);
+        // Also where this agent is stopped: what reads a log or visits a page over it ends with it.
+        let _closed_in_the_end = Closed(connection.clone());
         if self.inbox.send(Event::LinkUp(self.replica, queue)).await.is_err() {
             return;
         }
         let ended = tokio::select! {
             ended = self.read(receive) => ended,
             ended = write(send, waiting) => ended,
-            ended = self.serve_logs(&connection) => ended,
+            ended = self.serve_streams(&connection) => ended,
         };
         tracing::debug!(replica = %self.replica, reason = ended, "a link to a coordinator ended");
         // What closes a link may overtake the message that says why.
@@ -113,7 +119,6 @@ impl Link {
             let reason = String::from_utf8_lossy(&close.reason).into_owned();
             tracing::warn!(replica = %self.replica, reason, "the coordinator ended this agent's session");
         }
-        connection.close(0u32.into(), b"ended");
     }
 
     async fn read(&self, mut stream: RecvStream) -> String {
@@ -134,15 +139,34 @@ impl Link {
         }
     }
 
-    async fn serve_logs(&self, connection: &Connection) -> String {
+    async fn serve_streams(&self, connection: &Connection) -> String {
         loop {
             match connection.accept_bi().await {
-                Ok((send, receive)) => {
-                    self.tasks.spawn(serve_log(self.runtime.clone(), connection.clone(), send, receive));
+                Ok((send, mut receive)) => {
+                    let (runtime, pages, connection) = (self.runtime.clone(), self.pages.clone(), connection.clone());
+                    self.tasks.spawn(async move {
+                        match read_frame::<Opening>(&mut receive).await {
+                            Ok(Some(Opening::Log(request))) => serve_log(runtime, connection, request, send).await,
+                            Ok(Some(Opening::Page(request))) => {
+                                pages.serve(runtime, connection, request, send, receive).await;
+                            }
+                            // Dropped, both ways end.
+                            Ok(None) | Err(_) => {}
+                        }
+                    });
                 }
                 Err(error) => return error.to_string(),
             }
         }
+    }
+}
+
+/// Closes a connection as it is dropped.
+struct Closed(Connection);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.0.close(0u32.into(), b"ended");
     }
 }
 
@@ -168,8 +192,7 @@ async fn open_log(runtime: &AnyRuntime, request: &LogRequest) -> Result<AnyLog, 
 }
 
 /// Answers one request for a log, until its end or until the coordinator stops reading.
-async fn serve_log(runtime: AnyRuntime, connection: Connection, mut send: SendStream, mut receive: RecvStream) {
-    let Ok(Some(request)) = read_frame::<LogRequest>(&mut receive).await else { return };
+async fn serve_log(runtime: AnyRuntime, connection: Connection, request: LogRequest, mut send: SendStream) {
     let mut stream = match open_log(&runtime, &request).await {
         Ok(stream) => stream,
         Err(error) => {

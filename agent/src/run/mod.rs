@@ -8,6 +8,7 @@ mod link;
 pub mod node;
 mod nodes;
 mod orders;
+mod pages;
 mod stand;
 #[cfg(test)]
 mod tests;
@@ -192,6 +193,7 @@ async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Re
     let (inbox, inputs) = mpsc::channel(INBOX);
     let endpoint = link::endpoint(&config.coordinators).map_err(system("QUIC socket"))?;
     let client = client_config(&config.credentials, AGENT_ALPN)?;
+    let pages = pages::Pages::default();
     for (replica, address) in &config.coordinators {
         let link = link::Link {
             endpoint: endpoint.clone(),
@@ -200,6 +202,7 @@ async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Re
             address: address.clone(),
             inbox: inbox.clone(),
             runtime: runtime.clone(),
+            pages: pages.clone(),
             tasks: tasks.clone(),
         };
         let stop = stop.clone();

@@ -6,6 +6,7 @@ use protocol::ids::{AttemptId, CommandNumber, MonotonicMs};
 use protocol::workload::Framework;
 
 use super::kubernetes::{self, KubernetesLog, KubernetesRuntime};
+use super::page::{Page, PageError};
 use super::process::{self, LogStream, ProcessRuntime, Progress, ProvisionError};
 use super::{Devices, FrameworkCheck, Runtime, RuntimeError};
 use crate::cluster::MemberAssignment;
@@ -68,6 +69,22 @@ impl AnyRuntime {
                 Ok(AnyLog::Process(runtime.logs(attempt, member.as_deref(), follow)?))
             }
             AnyRuntime::Kubernetes(runtime) => Ok(AnyLog::Kubernetes(runtime.logs(attempt, worker, follow).await?)),
+        }
+    }
+
+    /// Connects to the page that a live attempt serves itself.
+    pub async fn page(&self, attempt: AttemptId) -> Result<Page, PageError> {
+        match self {
+            AnyRuntime::Process(runtime) => runtime.page(attempt).await,
+            AnyRuntime::Kubernetes(runtime) => runtime.page(attempt).await,
+        }
+    }
+
+    /// Ends once an attempt is gone, or is not known here.
+    pub async fn ended(&self, attempt: AttemptId) {
+        match self {
+            AnyRuntime::Process(runtime) => runtime.ended(attempt).await,
+            AnyRuntime::Kubernetes(runtime) => runtime.ended(attempt).await,
         }
     }
 

@@ -6,6 +6,7 @@
 pub mod any;
 pub mod kubernetes;
 pub mod members;
+pub mod page;
 pub mod process;
 
 use std::collections::BTreeMap;

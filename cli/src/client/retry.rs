@@ -140,6 +140,34 @@ impl Client {
         .await
     }
 
+    /// Has the connection of a request become a stream of bytes: returns the answer that says so, which must come within one try's time.
+    pub(super) async fn upgrade(&self, path: &[&str], protocol: &str) -> Result<Response, ClientError> {
+        self.until_answered(async |server: &Url, again: bool| {
+            let request = self.http.post(url(server, path)).header("connection", "upgrade").header("upgrade", protocol);
+            let answer = match tokio::time::timeout(ONE_TRY, request.send()).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(e)) => return Ok(lost(server, &e)),
+                Err(_) => {
+                    let error = unreachable(server, format!("no answer within {} s", ONE_TRY.as_secs()));
+                    return Ok(Try::Lost { error, pause: None, arrived: true });
+                }
+            };
+            let code = answer.status();
+            if code == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(Try::Answered(answer));
+            }
+            let pause = retry_after(&answer);
+            let body = tokio::time::timeout(ONE_TRY, answer.bytes()).await;
+            let body = body.ok().and_then(Result::ok).unwrap_or_default();
+            let error = ClientError::refused(server.as_str(), code.as_u16(), &body, again);
+            match is_transient(code) {
+                true => Ok(Try::Lost { error, pause, arrived: true }),
+                false => Err(error),
+            }
+        })
+        .await
+    }
+
     async fn until_answered<T>(
         &self,
         mut attempt: impl AsyncFnMut(&Url, bool) -> Result<Try<T>, ClientError>,

@@ -23,6 +23,9 @@ pub enum Answer {
     Whole(u16, Vec<String>, String),
     /// Pieces of a stream, each after a pause, and whether the stream ends well.
     Stream(Vec<(u64, String)>, End),
+    /// The connection becomes a stream of bytes, with these header lines; it is asked something that ends with an empty line, says this
+    /// and ends.
+    Upgrade(Vec<String>, String),
     /// The connection closes without an answer.
     Drop,
 }
@@ -106,6 +109,16 @@ fn serve(stream: TcpStream, seen: &Mutex<Vec<Request>>, handler: &dyn Fn(&Reques
 fn answer(mut stream: TcpStream, answer: Answer) -> std::io::Result<()> {
     match answer {
         Answer::Drop => Ok(()),
+        Answer::Upgrade(headers, says) => {
+            let headers: String = headers.iter().map(|h| format!("{h}\r\n")).collect();
+            write!(stream, "HTTP/1.1 101 x\r\nconnection: upgrade\r\nupgrade: tidewater-bytes\r\n{headers}\r\n")?;
+            let mut asked = BufReader::new(stream.try_clone()?);
+            let mut line = String::new();
+            while asked.read_line(&mut line)? > 2 {
+                line.clear();
+            }
+            write!(stream, "{says}")
+        }
         Answer::Whole(code, headers, body) => {
             let headers: String = headers.iter().map(|h| format!("{h}\r\n")).collect();
             let length = body.len();

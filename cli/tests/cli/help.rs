@@ -19,8 +19,13 @@ fn the_help_of_submit_is_as_reviewed() {
 }
 
 #[test]
+fn the_help_of_dashboard_is_as_reviewed() {
+    insta::assert_snapshot!("help_dashboard", help(&["dashboard", "--help"]));
+}
+
+#[test]
 fn every_command_has_help_and_no_command_at_all_is_wrong_usage() {
-    let commands = "submit get describe why forecast logs cancel delete forget capacity whatif clusters dev demo replay coordinator agent node identity completions";
+    let commands = "submit get describe why forecast logs dashboard cancel delete forget capacity whatif clusters dev demo replay coordinator agent node identity completions";
     for command in commands.split(' ') {
         assert!(help(&[command, "--help"]).contains("Usage:"), "{command}");
     }

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cordons;
+mod dashboard;
 mod data;
 mod fake;
 mod help;

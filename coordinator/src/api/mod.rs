@@ -8,6 +8,7 @@ pub mod body;
 pub mod capacity;
 pub mod clusters;
 pub mod cordons;
+pub mod dashboard;
 pub mod data;
 pub mod errors;
 pub mod explain;
@@ -57,7 +58,7 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// How many recent changes are kept for watches.
     pub ring: usize,
-    /// Long-lived answers (watches, logs, events) end when this is cancelled.
+    /// Long-lived answers (watches, logs, events, pages) end when this is cancelled.
     pub stopping: CancellationToken,
 }
 
@@ -84,6 +85,7 @@ struct Inner {
     reasons: Arc<Reasons>,
     standings: Arc<pools::Standings>,
     pages: crate::pages::Live,
+    visits: dashboard::Visits,
 }
 
 impl Api {
@@ -122,6 +124,11 @@ impl Api {
         &self.0.pages
     }
 
+    /// The right to connections to attempts' own pages.
+    pub fn visits(&self) -> &dashboard::Visits {
+        &self.0.visits
+    }
+
     /// Reads within the timeout.
     pub async fn read<T: Send + 'static>(
         &self,
@@ -148,6 +155,7 @@ pub fn router(handle: Handle, settings: Settings) -> Router {
         reasons,
         standings: Arc::default(),
         pages: crate::pages::Live::default(),
+        visits: dashboard::Visits::default(),
     }));
     Router::new()
         .merge(resources())
@@ -156,6 +164,7 @@ pub fn router(handle: Handle, settings: Settings) -> Router {
         .route("/forecast/{namespace}/{name}", get(ahead::get_forecast))
         .route("/whatif", post(ahead::post_whatif))
         .route("/logs/{namespace}/{name}", get(logs::get))
+        .route("/dashboard/{namespace}/{name}", post(dashboard::post))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::get))
@@ -195,6 +204,7 @@ fn resources() -> Router<Api> {
 /// What the listener says.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> std::io::Result<()> {
     const GRACE: Duration = Duration::from_secs(2);
+    set_options(&listener)?;
     let stopped = stop.clone();
     let serving =
         axum::serve(listener, router).with_graceful_shutdown(async move { stopped.cancelled().await }).into_future();
@@ -207,6 +217,18 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             Err(_) => Ok(()),
         },
     }
+}
+
+/// What each connection has from its listener: what is written goes out at once, and the system asks clients that are silent for half a minute
+/// whether they are still there. One that vanished without a word would else hold what it has of an answer for ever, as a connection to a page
+/// to which nothing is written.
+fn set_options(listener: &TcpListener) -> std::io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_tcp_nodelay(listener, true)?;
+    sockopt::set_tcp_keepidle(listener, Duration::from_secs(30))?;
+    sockopt::set_tcp_keepintvl(listener, Duration::from_secs(10))?;
+    sockopt::set_tcp_keepcnt(listener, 3)?;
+    Ok(sockopt::set_socket_keepalive(listener, true)?)
 }
 
 /// What is around every answer: the body's size is bounded, the request counted, and the time to the answer's head bounded,

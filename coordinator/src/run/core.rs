@@ -5,16 +5,16 @@ use std::io::Write;
 use std::time::{Duration, Instant, SystemTime};
 
 use engine::commands::Command;
-use protocol::control::LogRequest;
-use protocol::ids::{MonotonicMs, ReplicaId, UnixMs};
+use protocol::control::{LogRequest, PageRequest};
+use protocol::ids::{ClusterName, MonotonicMs, ReplicaId, UnixMs};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::handle::{Change, Consistency, Job, ProposeError, Reply, Request};
+use crate::handle::{Change, Consistency, Job, NoPage, ProposeError, Reply, Request};
 use crate::replica::{Fatal, Input, Now, Output, Replica, RequestId};
 use crate::sessions::SessionId;
-use crate::transport::{AgentLink, Event, PeerLinks, read_log};
+use crate::transport::{AgentLink, Event, PeerLinks, open_page, read_log};
 
 /// Events and requests that are gathered into one Raft batch at most.
 const GATHER: usize = 4096;
@@ -194,7 +194,7 @@ impl Core {
                 self.replica.handle(now, Input::Read(id))
             }
             Request::Logs { question, chunks } => {
-                let link = self.replica.session_of(&question.cluster).and_then(|s| self.agents.get(&s)).cloned();
+                let link = self.link_of(&question.cluster);
                 let request =
                     LogRequest { attempt: question.attempt, follow: question.follow, worker: question.worker };
                 self.spawner.spawn(async move {
@@ -211,7 +211,27 @@ impl Core {
                 });
                 Ok(())
             }
+            Request::Page { cluster, attempt, mut answer } => {
+                let link = self.link_of(&cluster);
+                self.spawner.spawn(async move {
+                    let opening = async {
+                        let no_link = || NoPage::NoAgent("its cluster is not connected to this coordinator".to_owned());
+                        let link = link.ok_or_else(no_link)?;
+                        open_page(link, PageRequest { attempt }).await
+                    };
+                    tokio::select! {
+                        opened = opening => drop(answer.send(opened)),
+                        () = answer.closed() => {}
+                    }
+                });
+                Ok(())
+            }
         }
+    }
+
+    /// The way to a cluster's agent, if it is connected here.
+    fn link_of(&self, cluster: &ClusterName) -> Option<AgentLink> {
+        self.replica.session_of(cluster).and_then(|session| self.agents.get(&session)).cloned()
     }
 
     fn carry_out(&mut self, now: Now, output: Output) {

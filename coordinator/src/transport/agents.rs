@@ -1,6 +1,7 @@
-//! Sessions of agents: one control stream each way for the session's life, and a stream for each log that is read.
+//! Sessions of agents: one control stream each way for the session's life, and a stream for each log that is read. Those of pages are in
+//! `pages.rs`.
 
-use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest, NO_LOG, NO_WORKER_LOG};
+use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest, NO_LOG, NO_WORKER_LOG, Opening};
 use protocol::ids::ClusterName;
 use protocol::quic::{read_frame, write_frame};
 use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt};
@@ -28,6 +29,13 @@ impl AgentLink {
         if self.queue.try_send(message).is_err() {
             self.close("this session is too far behind; the next one begins anew");
         }
+    }
+
+    /// A stream of its own, opened for this.
+    pub(super) async fn open(&self, opening: &Opening) -> Result<(SendStream, RecvStream), String> {
+        let (mut send, receive) = self.connection.open_bi().await.map_err(|e| e.to_string())?;
+        write_frame(&mut send, opening).await.map_err(|e| e.to_string())?;
+        Ok((send, receive))
     }
 
     /// Ends the session.
@@ -94,8 +102,7 @@ fn log_error(error: ReadError) -> String {
 /// Reads an attempt's log from its agent into `chunks`, until its end or until nobody listens.
 pub async fn read_log(link: AgentLink, request: LogRequest, chunks: mpsc::Sender<Result<Vec<u8>, String>>) {
     let read = async {
-        let (mut send, mut receive) = link.connection.open_bi().await.map_err(|e| e.to_string())?;
-        write_frame(&mut send, &request).await.map_err(|e| e.to_string())?;
+        let (mut send, mut receive) = link.open(&Opening::Log(request)).await?;
         send.finish().map_err(|e| e.to_string())?;
         const CHUNK: usize = 64 * 1024;
         while let Some(chunk) = receive.read_chunk(CHUNK, true).await.map_err(log_error)? {

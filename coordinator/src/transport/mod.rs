@@ -5,7 +5,10 @@
 
 mod accept;
 mod agents;
+mod pages;
 mod peers;
+#[cfg(test)]
+mod tests;
 
 use tokio::sync::mpsc;
 
@@ -13,6 +16,7 @@ use crate::replica::Input;
 
 pub use accept::accept;
 pub use agents::{AgentLink, read_log};
+pub use pages::open_page;
 pub use peers::PeerLinks;
 
 /// What the transport tells the core's loop.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use coordinator::handle::{
-    Change, Consistency, Handle, NodeSource, ProposeError, ReadError, ReplicaStatus, Request, View,
+    Change, Consistency, Handle, NoPage, NodeSource, Page, ProposeError, ReadError, ReplicaStatus, Request, View,
 };
 use engine::capacity::{Capacity, ClusterCapacity, NodeCapacity};
 use engine::commands::Command;
@@ -21,6 +21,7 @@ use protocol::ids::*;
 use protocol::resources::Resources;
 use protocol::sku::Sku;
 use protocol::workload::Framework;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::broadcast;
 
 /// What a log answers with.
@@ -45,6 +46,8 @@ pub struct Switches {
     pub leaderless: bool,
     /// What logs answer.
     pub log: LogChunks,
+    /// What a page answers with before it says what it hears; none: its agent refuses.
+    pub page: Option<&'static str>,
     /// Nodes with their devices.
     pub fleet: Option<Box<dyn NodeSource + Send>>,
 }
@@ -194,8 +197,24 @@ async fn serve(
                     }
                 });
             }
+            Request::Page { answer, .. } => {
+                let page = switches.page.map(echo).ok_or_else(|| NoPage::Refused("it is not up yet".into()));
+                let _ = answer.send(page);
+            }
         }
     }
+}
+
+/// A page that says this, then all that it is told, until it has been told the last.
+fn echo(first: &'static str) -> Page {
+    let (far, mut near) = tokio::io::duplex(64);
+    tokio::spawn(async move {
+        near.write_all(first.as_bytes()).await.unwrap();
+        let (mut from, mut to) = tokio::io::split(near);
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+        let _ = to.shutdown().await;
+    });
+    Page { token: Some("secret".into()), bytes: Box::new(far) }
 }
 
 /// What a view has beside the state.

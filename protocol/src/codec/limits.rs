@@ -3,7 +3,7 @@
 use bincode::Decode;
 
 use crate::capacity::CapacityFrame;
-use crate::control::{AgentMessage, CoordinatorMessage, LogRequest};
+use crate::control::{AgentMessage, CoordinatorMessage, Opening, PageAnswer};
 use crate::node::{NodeFrame, NodeOrder, NodeToken};
 use crate::workload::WorkloadSpec;
 
@@ -48,5 +48,6 @@ limits! {
     CapacityFrame: 64 * MIB,
     AgentMessage: 64 * MIB,
     CoordinatorMessage: 4 * MIB,
-    LogRequest: KIB,
+    Opening: KIB,
+    PageAnswer: 4 * KIB,
 }

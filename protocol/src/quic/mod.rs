@@ -6,14 +6,18 @@ mod address;
 mod connect;
 mod frames;
 mod identity;
+mod relay;
 mod restart;
+mod stream;
 mod tls;
 
 pub use address::{Address, AddressError};
 pub use connect::ConnectFailed;
 pub use frames::{FrameError, read_frame, write_frame};
 pub use identity::{Identity, IdentityError, agent_server_name, peer_identity, replica_server_name};
+pub use relay::relay;
 pub use restart::endpoint_config;
+pub use stream::BytesBothWays;
 pub use tls::{
     AGENT_ALPN, Credentials, NODE_ALPN, PEER_ALPN, TlsError, Visitors, client_config,
     client_config_without_certificate, node_server_config, read_ca, server_config, transport, welcome,

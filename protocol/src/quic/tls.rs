@@ -23,9 +23,14 @@ pub const NODE_ALPN: &[u8] = b"tidewater-node/1";
 const IDLE: Duration = Duration::from_secs(10);
 /// A word is said at least this often.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
-/// Most bytes in flight on one stream, and on all of a connection.
+/// Most bytes in flight on one stream, and that are sent and not acknowledged on all of a connection.
 const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+const SEND_WINDOW: u32 = 4 * 1024 * 1024;
+/// Streams of each kind that an end may have open.
+const STREAMS: u32 = 64;
+/// Most bytes that have come on a connection and are not read yet. Readers of logs and pages may stand still: however many do, there is room
+/// for the control stream, and with it for leases, beside all of them.
+const CONNECTION_WINDOW: u32 = (STREAMS + 4) * STREAM_WINDOW;
 /// The same for all that a node sends, and before it is known who it is: a token has room in it.
 const NODE_WINDOW: u32 = 256 * 1024;
 const STRANGER_WINDOW: u32 = 32 * 1024;
@@ -93,7 +98,7 @@ fn setup(error: impl ToString) -> TlsError {
     TlsError::Setup(error.to_string())
 }
 
-/// QUIC's settings: modest windows, so that an idle connection costs tens of KiB.
+/// QUIC's settings. Windows are what may be waiting, not what is kept for it: an idle connection costs tens of KiB.
 pub fn transport() -> TransportConfig {
     let mut config = TransportConfig::default();
     config
@@ -101,9 +106,9 @@ pub fn transport() -> TransportConfig {
         .keep_alive_interval(Some(KEEP_ALIVE))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
-        .send_window(u64::from(CONNECTION_WINDOW))
-        .max_concurrent_bidi_streams(VarInt::from_u32(64))
-        .max_concurrent_uni_streams(VarInt::from_u32(64));
+        .send_window(u64::from(SEND_WINDOW))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS));
     config
 }
 

@@ -6,7 +6,7 @@ use protocol::capacity::{
 };
 use protocol::control::{
     AgentMessage, AttemptReport, AttemptState, ClusterInfo, CoordinatorMessage, GroupPlacement, LaunchOrder,
-    LogRequest, NodeShare, Order, Price, ResizeOrder, Resized, StopCause, StopOrder,
+    LogRequest, NodeShare, Opening, Order, PageAnswer, PageRequest, Price, ResizeOrder, Resized, StopCause, StopOrder,
 };
 use protocol::errors::FailureClass;
 use protocol::ids::{
@@ -279,9 +279,19 @@ pub fn coordinator_messages() -> Vec<(&'static str, CoordinatorMessage)> {
     ]
 }
 
-pub fn log_requests() -> Vec<(&'static str, LogRequest)> {
+pub fn openings() -> Vec<(&'static str, Opening)> {
+    let log = |follow, worker| Opening::Log(LogRequest { attempt: attempt(), follow, worker });
     vec![
-        ("follow", LogRequest { attempt: attempt(), follow: true, worker: None }),
-        ("worker", LogRequest { attempt: attempt(), follow: false, worker: Some(3) }),
+        ("log that is followed", log(true, None)),
+        ("log of a worker", log(false, Some(3))),
+        ("page", Opening::Page(PageRequest { attempt: attempt() })),
+    ]
+}
+
+pub fn page_answers() -> Vec<(&'static str, PageAnswer)> {
+    vec![
+        ("opened", PageAnswer::Opened { token: None }),
+        ("opened to whoever has the token", PageAnswer::Opened { token: Some("secret".into()) }),
+        ("refused", PageAnswer::Refused { reason: "it has ended".into() }),
     ]
 }

@@ -13,6 +13,7 @@ use testbed::images::{RAY_ANSWER, RAY_SQUARES};
 use testbed::{Component, ControlPlane, Image, Images, NodeSettings, Settings, node};
 
 use super::api::{phase, text};
+use super::dashboard;
 use super::federation::{CLUSTERS, Federation};
 use super::fenced;
 use super::planes::{made, programs, runtime, with_h100_nodes};
@@ -69,15 +70,22 @@ pub fn frameworks(world: &World) -> anyhow::Result<Done> {
         Ok(ask(&["why", "batch"])?.with_code(0)?.out.contains("\"answer\" not found").then_some(()))
     })?;
     runtime.block_on(make_answer(&planes[0].client()))?;
-    // While they run: what kept logs have not.
-    let worker = |name: &str, number: &str| ask(&["logs", "--follow", "--attempt", "1", "--worker", number, name]);
-    let second = worker("batch", "1")?.with_code(0)?.out;
-    ensure!(second.contains("w-1 is done") && !second.contains("w-0"), "the log of worker 1 is {second}");
-    worker("batch", "2")?.with_code(3)?.says("has workers 0 to 1")?;
     let scene = Scene { federation: &federation, ask: &ask, began };
-    for ((name, _, says), follower) in workloads().into_iter().zip(followers) {
-        scene.succeeds(name, &says, follower)?;
-    }
+    std::thread::scope(|threads| {
+        // It is up while the rest of Ray is still to come, and gone with its job.
+        let page = threads.spawn(|| dashboard::visit(world, &servers, "ray", "/api/version", WHOLE));
+        // While they run: what kept logs have not.
+        let worker = |name: &str, number: &str| ask(&["logs", "--follow", "--attempt", "1", "--worker", number, name]);
+        let second = worker("batch", "1")?.with_code(0)?.out;
+        ensure!(second.contains("w-1 is done") && !second.contains("w-0"), "the log of worker 1 is {second}");
+        worker("batch", "2")?.with_code(3)?.says("has workers 0 to 1")?;
+        for ((name, _, says), follower) in workloads().into_iter().zip(followers) {
+            scene.succeeds(name, &says, follower)?;
+        }
+        let said = page.join().map_err(|_| anyhow::anyhow!("the visit of Ray's dashboard panicked"))??;
+        ensure!(said.contains("ray_version"), "Ray's dashboard says {said}");
+        anyhow::Ok(())
+    })?;
     // The same where no operator submits it.
     runtime.block_on(forget_spark_applications(&planes[0].client()))?;
     let (_, spec, says) = workloads().into_iter().next_back().context("the last is Spark's")?;

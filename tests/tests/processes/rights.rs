@@ -133,10 +133,14 @@ pub fn all_and_no_more(world: &World) -> anyhow::Result<Done> {
     let kubectl = Kubectl::of(world, &binaries, &plane)?;
     kubectl.install("namespace")?;
     kubectl.install("agent/access")?;
-    let granted = Granted {
+    let mut granted = Granted {
         everywhere: rights(&kubectl.get(&["clusterrole", "tidewater-agent"])?)?,
         at_home: rights(&kubectl.get(&["role", "agent", "--namespace", NAMESPACE])?)?,
     };
+
+    // API servers of 1.35 and later ask for it beside `get`, where a pod's port is reached by a WebSocket; the test bed's is older.
+    let later = Right { verb: "create".into(), resource: "pods/portforward".into(), group: String::new() };
+    ensure!(granted.everywhere.remove(&later), "{later} is not granted");
 
     kubectl.install("node")?;
     let mut federation = Federation::prepare(world, 1)?;
@@ -295,8 +299,20 @@ impl Scene<'_> {
             "metadata": {"name": "c", "namespace": "fresh", "labels": ray["metadata"]["labels"]},
             "spec": ray["spec"]["rayClusterSpec"],
         });
-        self.kubectl.give(&["create", "-f", "-"], &[cluster])?;
+        let head = &ray["spec"]["rayClusterSpec"]["headGroupSpec"]["template"];
+        let head = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "c-head", "namespace": "fresh", "labels": head["metadata"]["labels"]},
+            "spec": head["spec"],
+        });
+        self.kubectl.give(&["create", "-f", "-"], &[cluster, head])?;
         self.say("rayjobs.ray.io", "fresh", json!({"jobDeploymentStatus": "Running"}))?;
+        // Nobody answers behind it: that it is asked for is enough here too.
+        self.until("the way to Ray's dashboard to be asked for", || {
+            let servers = self.api.places().join(",");
+            self.world.run(&["--server", &servers, "dashboard", "fresh/ray"])?;
+            Ok(self.used()?.iter().any(|(right, _)| right.resource == "pods/portforward").then_some(()))
+        })?;
         self.one("sparkapplications.sparkoperator.k8s.io", "sparks").map(drop)
     }
 

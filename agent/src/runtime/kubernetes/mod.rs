@@ -21,6 +21,7 @@ mod launching;
 mod logs;
 mod manifests;
 mod offers;
+mod page;
 mod progress;
 mod record;
 mod seen;
@@ -45,6 +46,7 @@ use tokio_util::task::TaskTracker;
 pub use logs::{KubernetesLog, LogError};
 pub use settings::{GuardSettings, KubernetesSettings, Pin, PullPolicy};
 
+use super::page::{Page, PageError};
 use super::{Devices, FrameworkCheck, Runtime, RuntimeError, RuntimeEvent};
 use crate::cluster::{KnownAttempt, MemberAssignment};
 use crate::kube::Backoff;
@@ -257,6 +259,21 @@ impl KubernetesRuntime {
     /// Whether attempts can end themselves here when they are cut off.
     pub fn fences(&self) -> bool {
         self.inner.settings.guards.is_some()
+    }
+
+    /// Connects to the page that a live attempt serves itself.
+    pub async fn page(&self, attempt: AttemptId) -> Result<Page, PageError> {
+        page::open(&self.inner, attempt).await
+    }
+
+    /// Ends once an attempt is gone, or is not known here.
+    pub fn ended(&self, attempt: AttemptId) -> impl Future<Output = ()> + Send + use<> {
+        let state = self.inner.lock_live().get(&attempt).map(|handle| handle.state.subscribe());
+        async move {
+            if let Some(mut state) = state {
+                let _ = state.wait_for(AttemptState::is_final).await;
+            }
+        }
     }
 
     /// Returns once no attempt is being made any more, after this long at most: one that is cut off half way is ended by whoever comes next.

@@ -10,6 +10,7 @@ mod environment;
 mod frameworks;
 mod link;
 mod logs;
+mod page;
 mod ports;
 mod prepare;
 mod python;
@@ -33,6 +34,7 @@ use tokio::sync::{mpsc, watch};
 pub use logs::{LogError, LogFile, LogStream};
 pub use python::{Progress, ProvisionError};
 
+use super::page::{Page, PageError};
 use super::{Devices, FrameworkCheck, Runtime, RuntimeError, RuntimeEvent};
 use crate::cluster::MemberAssignment;
 use crate::guard::durable;
@@ -198,6 +200,21 @@ impl ProcessRuntime {
     /// Whose log is that of a worker, counted from 0 without Ray's head and Spark's driver.
     pub fn worker(&self, attempt: AttemptId, number: u32) -> Result<String, LogError> {
         logs::worker(&self.inner.record(attempt), number)
+    }
+
+    /// Connects to the page that a live attempt serves itself.
+    pub async fn page(&self, attempt: AttemptId) -> Result<Page, PageError> {
+        page::open(&self.inner, attempt).await
+    }
+
+    /// Ends once an attempt is gone, or is not known here.
+    pub fn ended(&self, attempt: AttemptId) -> impl Future<Output = ()> + Send + use<> {
+        let state = self.inner.handle(attempt).map(|handle| handle.state.subscribe());
+        async move {
+            if let Some(mut state) = state {
+                let _ = state.wait_for(AttemptState::is_final).await;
+            }
+        }
     }
 
     async fn order_stop(&self, attempt: AttemptId, handle: &Handle, stop: Stop) -> Result<(), RuntimeError> {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::environment::Base;
+use super::page::Place;
 use super::ports::free_ports;
 use super::prepare::Layout;
 use super::python::{Progress, PythonEnv};
@@ -34,6 +35,8 @@ pub(super) async fn install(cache: &Path, progress: Progress) -> Result<PathBuf,
 
 /// In the attempt's folder: what a node needs to join its Ray cluster.
 const CLUSTER: &str = "ray.json";
+/// The variable that has the secret of an attempt's Ray cluster.
+const TOKEN: &str = "RAY_AUTH_TOKEN";
 
 /// The Ray cluster of one attempt.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -87,6 +90,12 @@ impl Cluster {
             role: Role::Extra,
         })
     }
+}
+
+/// Where its dashboard is, once it was laid out. Blocks.
+pub(super) fn page(record: &Record) -> std::io::Result<Option<Place>> {
+    let cluster = durable::read_json::<Cluster>(&record.path(CLUSTER))?;
+    Ok(cluster.map(|cluster| Place { port: cluster.dashboard, token: cluster.env.get(TOKEN).cloned() }))
 }
 
 /// Which nodes are to come beside those that the plan has, and which are to go. Blocks.
@@ -214,7 +223,7 @@ fn shared_environment(layout: &Layout<'_>, python: &Path) -> BTreeMap<String, St
         // `python` in an entrypoint is the one with Ray in it.
         ("PATH", format!("{bin}:{}", layout.base.path())),
         ("RAY_AUTH_MODE", "token".to_owned()),
-        ("RAY_AUTH_TOKEN", token),
+        (TOKEN, token),
         ("RAY_USAGE_STATS_ENABLED", "0".to_owned()),
         // Idle workers ahead of need would be one a declared core, on a machine that has few.
         ("RAY_enable_worker_prestart", "0".to_owned()),

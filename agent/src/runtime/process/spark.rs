@@ -7,13 +7,18 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::durable;
 use super::environment::of_devices;
 use super::frameworks::{java_program, java_version};
+use super::page::Place;
+use super::ports::free_ports;
 use super::prepare::Layout;
 use super::private_dir;
 use super::python::{Progress, PythonEnv};
 use crate::guard::plan::{Plan, Process, Ready, Role};
+use crate::guard::record::Record;
 use crate::runtime::members::{Member, visible_devices};
 
 /// Between SIGTERM and SIGKILL once the application ended.
@@ -22,6 +27,23 @@ const END_GRACE_MS: u64 = 3_000;
 const LEAST_HEAP_MIB: u64 = 512;
 
 const DRIVER_OPTIONS: &str = "spark.driver.extraJavaOptions";
+/// Whether whoever sees Spark's page may end jobs and stages there. It asks nobody who they are, and everybody on this machine sees it: so not,
+/// unless the specification says otherwise.
+const MAY_KILL: &str = "spark.ui.killEnabled";
+
+/// In the attempt's folder: where the application serves its page.
+const APPLICATION: &str = "spark.json";
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Application {
+    ui: u16,
+}
+
+/// Where its page is, once it was laid out. Blocks.
+pub(super) fn page(record: &Record) -> std::io::Result<Option<Place>> {
+    let application = durable::read_json::<Application>(&record.path(APPLICATION))?;
+    Ok(application.map(|application| Place { port: application.ui, token: None }))
+}
 
 /// What an attempt needs: the environment's Python and the Spark in it.
 pub(super) struct Installed {
@@ -53,6 +75,8 @@ pub(super) fn plan(layout: &Layout<'_>, installed: &Installed) -> Result<Plan, S
     let program = layout.record.path("spark_driver.py");
     durable::write(&program, include_bytes!("spark_driver.py")).map_err(io)?;
     let ready = layout.record.path("ready");
+    let [ui] = free_ports().map_err(|e| format!("no free port on 127.0.0.1: {e}"))?;
+    durable::write_json(&layout.record.path(APPLICATION), &Application { ui }).map_err(io)?;
 
     let [(_, devices), (_, containers)] = of_devices(devices_of(&executors));
     let cores = executor.each.cpu_milli.div_ceil(1000);
@@ -79,7 +103,7 @@ pub(super) fn plan(layout: &Layout<'_>, installed: &Installed) -> Result<Plan, S
         ("spark.executor.cores", cores.to_string()),
         ("spark.driver.host", "127.0.0.1".to_owned()),
         ("spark.driver.bindAddress", "127.0.0.1".to_owned()),
-        ("spark.ui.enabled", "false".to_owned()),
+        ("spark.ui.port", ui.to_string()),
         ("spark.executorEnv.CUDA_VISIBLE_DEVICES", devices),
         ("spark.executorEnv.NVIDIA_VISIBLE_DEVICES", containers),
     ];
@@ -89,6 +113,9 @@ pub(super) fn plan(layout: &Layout<'_>, installed: &Installed) -> Result<Plan, S
     if !spec.conf.contains_key(DRIVER_OPTIONS) && !shown(&quiet).contains(char::is_whitespace) {
         let option = format!("{DRIVER_OPTIONS}=-Dlog4j2.configurationFile=file:{}", shown(&quiet));
         argv.extend(["--conf".to_owned(), option]);
+    }
+    if !spec.conf.contains_key(MAY_KILL) {
+        argv.extend(["--conf".to_owned(), format!("{MAY_KILL}=false")]);
     }
     // Where the processes are is the runtime's to say; the rest is the user's.
     let users = spec.conf.iter().filter(|(name, _)| set.iter().all(|(own, _)| own != name));

@@ -86,7 +86,8 @@ impl Scene {
             (send, receive)
         };
         let opened = open_page(self.link.clone(), PageRequest { attempt: attempt() });
-        let (opened, (send, receive)) = tokio::join!(opened, answered);
+        let both = tokio::time::timeout(SOON, async { tokio::join!(opened, answered) }).await;
+        let (opened, (send, receive)) = both.expect("the link stands still");
         (opened, send, receive)
     }
 }

@@ -171,7 +171,10 @@ async fn knows_spark_applications(client: &Client) -> anyhow::Result<bool> {
 /// Each with what its log must say. Ray's and Spark's have guards before what their images start. Ray can run in the one cluster only whose operator is there, the others are told to; Ray and Spark
 /// together are more than its node has room for.
 fn workloads() -> [(&'static str, Value, Vec<&'static str>); 3] {
-    let ray = json!({"onClusterLoss": "failover", "ray": {
+    // On a machine that does other things Ray's dashboard takes longer than Ray gives it, and without it no job is submitted.
+    let patient =
+        json!({"RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "300", "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300"});
+    let ray = json!({"onClusterLoss": "failover", "env": patient, "ray": {
         "image": Image::Ray.reference(),
         "entrypoint": format!("python3 -c \"{RAY_SQUARES}\""),
         "head": {"cpu": "700m", "memory": "3Gi"},

@@ -62,7 +62,11 @@ pub(super) fn of(manifests: &Manifests, objects: &Objects) -> Progress {
         Framework::Spark if manifests.driver().is_some() => Progress::Running,
         Framework::Ray => match owner_text(manifests, objects, Kind::RayJob, "/status/jobDeploymentStatus").as_str() {
             "Running" | "Complete" => Progress::Running,
-            said => waits(format!("KubeRay to submit the job (it says {:?})", said)),
+            // It waits until Ray's own dashboard answers: one that missed its time as it started never does.
+            said => Progress::Starting {
+                waiting_for: format!("KubeRay to submit the job (it says {said:?})"),
+                stuck: Some(FailureClass::Infrastructure),
+            },
         },
         Framework::Spark => {
             match owner_text(manifests, objects, Kind::SparkApplication, "/status/applicationState/state").as_str() {

@@ -10,6 +10,7 @@ use agent::kube::review::NodeTokens;
 use agent::run::Kubernetes;
 use agent::runtime::kubernetes::{GuardSettings, KubernetesSettings, Pin, PullPolicy};
 use protocol::ids::ClusterName;
+use protocol::quic::Address;
 use protocol::resources::Span;
 
 /// The cluster is a Kubernetes cluster.
@@ -44,7 +45,7 @@ pub struct KubernetesArgs {
     pub listen_guards: Option<SocketAddr>,
     /// Where pods reach that, HOST:PORT, such as that of a Service of this agent
     #[arg(long, requires = "listen_guards", value_name = "HOST:PORT")]
-    pub guard_address: Option<HostPort>,
+    pub guard_address: Option<Address>,
     /// The image from which the guard is copied into pods: Tidewater's own
     #[arg(long, requires = "listen_guards", value_name = "IMAGE")]
     pub guard_image: Option<String>,
@@ -118,22 +119,6 @@ impl std::str::FromStr for Account {
     }
 }
 
-/// A name or address, and a port: `agent.tidewater.svc:7710`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostPort(pub String);
-
-impl std::str::FromStr for HostPort {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => {
-                Ok(Self(text.to_owned()))
-            }
-            _ => Err(format!("{text:?}: write a host and a port, such as agent.tidewater.svc:7710")),
-        }
-    }
-}
-
 /// How strictly pods go to the chosen nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum PinTo {
@@ -178,7 +163,7 @@ impl KubernetesArgs {
                 .guard_image
                 .clone()
                 .zip(self.guard_address.clone())
-                .map(|(image, HostPort(address))| GuardSettings { image, address }),
+                .map(|(image, address)| GuardSettings { image, address }),
             spark_service_account: self.spark_service_account.clone(),
             priority_class: self.priority_class.clone(),
             firm_priority_class: self.firm_priority_class.clone(),

@@ -9,6 +9,7 @@ use pod_guard::words::Key;
 use protocol::control::{AttemptState, LaunchOrder};
 use protocol::errors::FailureClass;
 use protocol::ids::AttemptId;
+use protocol::quic::Address;
 use protocol::workload::Framework;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -165,23 +166,20 @@ impl Task {
             return Ok(None);
         };
         let address = match is_new {
-            true => self.resolved(address).await?,
+            true => self.looked_up(address).await?,
             false => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         };
         Ok(Some(Guard { image: image.clone(), address, key: key.clone() }))
     }
 
-    async fn resolved(&self, address: &str) -> Result<SocketAddr, AttemptState> {
+    async fn looked_up(&self, address: &Address) -> Result<SocketAddr, AttemptState> {
         let (began, mut backoff) = (Instant::now(), Backoff::new());
         loop {
-            let cause = match tokio::net::lookup_host(address).await {
-                Ok(mut found) => match found.next() {
-                    Some(found) => return Ok(found),
-                    None => "it has no address".to_owned(),
-                },
-                Err(error) => error.to_string(),
+            let cause = match address.look_up(|_| true).await {
+                Ok(found) => return Ok(found),
+                Err(cause) => cause,
             };
-            let why = format!("where guards find the agent, {address} (--guard-address), is not known: {cause}");
+            let why = format!("where guards find the agent (--guard-address) is not known: {cause}");
             if began.elapsed() > SOON {
                 return Err(failure::infrastructure(why));
             }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use protocol::ids::ClusterName;
+use protocol::quic::Address;
 
 use crate::runtime::LOG_RETENTION;
 
@@ -43,8 +44,8 @@ pub enum Pin {
 pub struct GuardSettings {
     /// An image that has `/usr/bin/tidewater-pod-guard`.
     pub image: String,
-    /// Where the guards find the agent, HOST:PORT as the agent itself resolves it. Guards get the address, for they ask no name service.
-    pub address: String,
+    /// Where the guards find the agent, as the agent itself looks it up. Guards get the number, for they ask no name service.
+    pub address: Address,
 }
 
 /// Settings of one cluster's runtime.

@@ -2,8 +2,6 @@
 
 use protocol::ids::MonotonicMs;
 
-pub use pod_guard::clock::since_boot;
-
 /// Since the machine started, with the time that it was suspended, in ms.
 pub fn monotonic() -> MonotonicMs {
     MonotonicMs(pod_guard::clock::since_boot_ms())

@@ -3,11 +3,15 @@
 //! Reads `/proc` and sends signals; called by the guard, and by the agent once it holds a dead guard's lock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::{MARK, MEMBER, sys};
+
+/// What asks a process to end. A stopped one acts on SIGTERM only once it goes on.
+pub const POLITE: [i32; 2] = [libc::SIGTERM, libc::SIGCONT];
 
 /// Processes that would not end.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +66,22 @@ pub fn descendants(root: i32) -> Vec<i32> {
         }
     }
     found
+}
+
+/// Sends these signals to each of these processes. That one can't be sent, as to what became another user's, is told to `note`.
+pub fn signal(pids: impl IntoIterator<Item = i32>, signals: &[i32], note: fn(fmt::Arguments<'_>)) {
+    for pid in pids {
+        for &signal in signals {
+            if let Err(e) = sys::signal(pid, signal) {
+                note(format_args!("cannot send {} to process {pid}: {e}", sys::signal_name(signal)));
+            }
+        }
+    }
+}
+
+/// The same to every living process below this one.
+pub fn signal_descendants(signals: &[i32], note: fn(fmt::Arguments<'_>)) {
+    signal(descendants(std::process::id() as i32), signals, note);
 }
 
 /// Every living process of the attempt, whoever its parent is: those started with its mark, and those that have a file

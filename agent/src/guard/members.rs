@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::plan::{Plan, Process, Resize, Role};
-use super::supervise::send;
-use super::sweep;
+use super::{note, sweep};
 
 /// One member that is being ended.
 struct Leaving {
@@ -69,11 +68,7 @@ impl Members {
         let main = running.iter().filter(|(_, p)| p.name == *name).map(|(pid, _)| *pid).collect();
         let mut pids = sweep::with_descendants(main);
         pids.extend(sweep::of_member(attempt, name));
-        for pid in &pids {
-            send(*pid, libc::SIGTERM);
-            // A stopped process acts on SIGTERM only once it goes on.
-            send(*pid, libc::SIGCONT);
-        }
+        sweep::signal(pids.iter().copied(), &sweep::POLITE, note);
         self.leaving.insert(name.to_owned(), Leaving { pids, hard_end: Instant::now() + grace });
     }
 
@@ -98,7 +93,7 @@ impl Members {
             if leaving.pids.is_empty() && running.values().all(|p| p.name != *name) {
                 over.push(name.clone());
             } else if Instant::now() >= leaving.hard_end {
-                leaving.pids.iter().for_each(|pid| send(*pid, libc::SIGKILL));
+                sweep::signal(leaving.pids.iter().copied(), &[libc::SIGKILL], note);
             }
         }
         over.iter().for_each(|name| self.is_gone(name));

@@ -20,7 +20,7 @@ use super::plan::{Plan, Process, Ready, Role, Verdict};
 use super::record::{Ending, Outcome, Record, Stop, StopWhy};
 use super::socket::{Asked, Server, Status};
 use super::sys::{self, Exit, Reaped, Signals};
-use super::{sweep, tail};
+use super::{note, sweep, tail};
 
 /// How often a ready file is looked at.
 const READY_POLL: Duration = Duration::from_millis(100);
@@ -238,13 +238,13 @@ impl Guard<'_> {
         let order = match self.record.resize() {
             Ok(Some(order)) => order,
             Ok(None) => return,
-            Err(e) => return super::note(format_args!("cannot read which members are to come and go: {e}")),
+            Err(e) => return note(format_args!("cannot read which members are to come and go: {e}")),
         };
         for process in self.members.start(&order) {
             match spawn(&process) {
                 Ok(pid) => drop(self.running.insert(pid, process)),
                 Err(message) => {
-                    super::note(format_args!("{message}"));
+                    note(format_args!("{message}"));
                     self.members.is_gone(&process.name);
                 }
             }
@@ -280,7 +280,7 @@ impl Guard<'_> {
         }
         // Known also to an agent that finds this guard killed in the middle of the clean-up.
         if let Err(e) = self.record.decide(&Outcome { ending: ending.clone(), gone: false }) {
-            super::note(format_args!("the outcome is not durable yet: {e}"));
+            note(format_args!("the outcome is not durable yet: {e}"));
         }
         self.ending = Some(Decided { ending, hard_end, hard: false });
         self.become_status(Status::Ending);
@@ -296,9 +296,7 @@ impl Guard<'_> {
         decided.hard |= Instant::now() >= decided.hard_end;
         if decided.hard {
             // Every round anew: what is forked meanwhile is found in the next one.
-            for pid in sweep::descendants(std::process::id() as i32) {
-                send(pid, libc::SIGKILL);
-            }
+            sweep::signal_descendants(&[libc::SIGKILL], note);
         }
         Ok(false)
     }
@@ -318,17 +316,7 @@ fn now() -> u64 {
 }
 
 fn ask_all_to_end() {
-    for pid in sweep::descendants(std::process::id() as i32) {
-        send(pid, libc::SIGTERM);
-        // A stopped process acts on SIGTERM only once it goes on.
-        send(pid, libc::SIGCONT);
-    }
-}
-
-pub(super) fn send(pid: i32, signal: i32) {
-    if let Err(e) = sys::signal(pid, signal) {
-        super::note(format_args!("cannot send {} to process {pid}: {e}", sys::signal_name(signal)));
-    }
+    sweep::signal_descendants(&sweep::POLITE, note);
 }
 
 /// A full disk may be emptied: worth a minute before the agent has to conclude the outcome by itself.
@@ -338,7 +326,7 @@ fn durable_despite_full_disk(mut write: impl FnMut() -> io::Result<()>) -> io::R
         match write() {
             // A folder that was removed never comes back.
             Err(e) if e.kind() != io::ErrorKind::NotFound && began.elapsed() < Duration::from_secs(60) => {
-                super::note(format_args!("cannot write the outcome: {e}"));
+                note(format_args!("cannot write the outcome: {e}"));
             }
             done => return done,
         }

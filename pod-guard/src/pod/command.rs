@@ -81,7 +81,7 @@ impl Guard<'_> {
             sys::wait_readable(&[self.signals.as_raw_fd(), self.agent.as_raw_fd()], Some(Duration::from_millis(wait)))?;
             for signal in self.signals.arrived().into_iter().filter(|signal| PASSED_ON.contains(signal)) {
                 match self.child {
-                    Some(child) => send(child, signal),
+                    Some(child) => sweep::signal([child], &[signal], note),
                     // There is nobody yet to tell it to.
                     None => return Ok(128 + signal),
                 }
@@ -145,7 +145,7 @@ impl Guard<'_> {
         let what = if self.child.is_some() { "go on" } else { "begin" };
         let seconds = self.after_ms / 1000;
         last_words(&format!("nobody let attempt {} {what} for {seconds} s{why}, so that it ended", mark()));
-        to_all(&[libc::SIGTERM, libc::SIGCONT]);
+        sweep::signal_descendants(&sweep::POLITE, note);
         let hard_end = clock::since_boot_ms() + GRACE_MS;
         while clock::since_boot_ms() < hard_end {
             if is_childless()? {
@@ -172,23 +172,10 @@ fn is_childless() -> io::Result<bool> {
     }
 }
 
-fn to_all(signals: &[i32]) {
-    for pid in sweep::descendants(std::process::id() as i32) {
-        signals.iter().for_each(|signal| send(pid, *signal));
-    }
-}
-
-/// One that became another user's can't be told, and ends with the container.
-fn send(pid: i32, signal: i32) {
-    if let Err(cause) = sys::signal(pid, signal) {
-        note(format_args!("cannot send {} to process {pid}: {cause}", sys::signal_name(signal)));
-    }
-}
-
 /// Leaves nobody behind. The first process of a container has the kernel do that as it ends.
 fn clear() -> io::Result<()> {
     while std::process::id() != 1 && !is_childless()? {
-        to_all(&[libc::SIGKILL]);
+        sweep::signal_descendants(&[libc::SIGKILL], note);
         sys::wait_readable(&[], Some(Duration::from_millis(END_POLL_MS)))?;
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use reqwest::{Method, Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
@@ -80,6 +80,15 @@ enum Try<T> {
     },
 }
 
+impl<T> Try<T> {
+    fn map<U>(self, of: impl FnOnce(T) -> U) -> Try<U> {
+        match self {
+            Try::Answered(answer) => Try::Answered(of(answer)),
+            Try::Lost { error, pause, arrived } => Try::Lost { error, pause, arrived },
+        }
+    }
+}
+
 impl Client {
     /// Sends a request until a whole answer comes or patience ends.
     pub(super) async fn request(
@@ -117,25 +126,9 @@ impl Client {
     /// Opens a stream: the answer's head must come within one try's time, its body may take for ever.
     pub(super) async fn open(&self, path: &[&str], query: &[(&str, String)]) -> Result<ByteStream, ClientError> {
         self.until_answered(async |server: &Url, again: bool| {
-            let sent = self.http.get(url(server, path)).query(query).send();
-            let answer = match tokio::time::timeout(ONE_TRY, sent).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(e)) => return Ok(lost(server, &e)),
-                Err(_) => {
-                    let error = unreachable(server, format!("no answer within {} s", ONE_TRY.as_secs()));
-                    return Ok(Try::Lost { error, pause: None, arrived: true });
-                }
-            };
-            let code = answer.status();
-            if code.is_success() {
-                return Ok(Try::Answered(ByteStream::new(server.to_string(), answer)));
-            }
-            let pause = retry_after(&answer);
-            let body = tokio::time::timeout(ONE_TRY, answer.bytes()).await;
-            let body = body.ok().and_then(Result::ok).unwrap_or_default();
-            judge(server, code, again, &body)?;
-            let error = ClientError::refused(server.as_str(), code.as_u16(), &body, again);
-            Ok(Try::Lost { error, pause, arrived: true })
+            let opened =
+                head(server, self.http.get(url(server, path)).query(query), again, |code| code.is_success()).await?;
+            Ok(opened.map(|answer| ByteStream::new(server.to_string(), answer)))
         })
         .await
     }
@@ -144,26 +137,7 @@ impl Client {
     pub(super) async fn upgrade(&self, path: &[&str], protocol: &str) -> Result<Response, ClientError> {
         self.until_answered(async |server: &Url, again: bool| {
             let request = self.http.post(url(server, path)).header("connection", "upgrade").header("upgrade", protocol);
-            let answer = match tokio::time::timeout(ONE_TRY, request.send()).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(e)) => return Ok(lost(server, &e)),
-                Err(_) => {
-                    let error = unreachable(server, format!("no answer within {} s", ONE_TRY.as_secs()));
-                    return Ok(Try::Lost { error, pause: None, arrived: true });
-                }
-            };
-            let code = answer.status();
-            if code == StatusCode::SWITCHING_PROTOCOLS {
-                return Ok(Try::Answered(answer));
-            }
-            let pause = retry_after(&answer);
-            let body = tokio::time::timeout(ONE_TRY, answer.bytes()).await;
-            let body = body.ok().and_then(Result::ok).unwrap_or_default();
-            let error = ClientError::refused(server.as_str(), code.as_u16(), &body, again);
-            match is_transient(code) {
-                true => Ok(Try::Lost { error, pause, arrived: true }),
-                false => Err(error),
-            }
+            head(server, request, again, |code| code == StatusCode::SWITCHING_PROTOCOLS).await
         })
         .await
     }
@@ -189,6 +163,35 @@ impl Client {
             tokio::time::sleep(pause).await;
             backoff = (backoff * 2).min(LONGEST_PAUSE);
         }
+    }
+}
+
+/// An answer whose head must come within one try's time, and whose body is read only where the status is not the wanted one.
+async fn head(
+    server: &Url,
+    request: RequestBuilder,
+    again: bool,
+    wanted: impl Fn(StatusCode) -> bool,
+) -> Result<Try<Response>, ClientError> {
+    let answer = match tokio::time::timeout(ONE_TRY, request.send()).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(e)) => return Ok(lost(server, &e)),
+        Err(_) => {
+            let error = unreachable(server, format!("no answer within {} s", ONE_TRY.as_secs()));
+            return Ok(Try::Lost { error, pause: None, arrived: true });
+        }
+    };
+    let code = answer.status();
+    if wanted(code) {
+        return Ok(Try::Answered(answer));
+    }
+    let pause = retry_after(&answer);
+    let body = tokio::time::timeout(ONE_TRY, answer.bytes()).await;
+    let body = body.ok().and_then(Result::ok).unwrap_or_default();
+    let error = ClientError::refused(server.as_str(), code.as_u16(), &body, again);
+    match is_transient(code) {
+        true => Ok(Try::Lost { error, pause, arrived: true }),
+        false => Err(error),
     }
 }
 

@@ -17,7 +17,7 @@ use testbed::{Binaries, ControlPlane, FakeNodes, Settings};
 
 use crate::federation::{CLUSTERS, Federation};
 use crate::nodes::AT_ONCE;
-use crate::result::{Figures, load_average, round, table};
+use crate::result::{Figures, load_average, quantile, round, table};
 use crate::usage::{cpu, memory_kib};
 
 const GPUS: u32 = 8;
@@ -108,7 +108,7 @@ async fn measure(program: &Path, folder: &Path, sizes: &Sizes) -> Result<Map<Str
     let ending_cpu = 100.0 * cpu(agent).saturating_sub(before).as_secs_f64() / ends.elapsed().as_secs_f64();
     bar.finish_and_clear();
     waits.sort_by(f64::total_cmp);
-    let quantile = |of: f64| round(waits[((waits.len() - 1) as f64 * of).round() as usize]);
+    let quantile = |of: f64| round(quantile(&waits, of));
     let figures = json!({
         "rss_mib": round(memory_mib(agent, "VmHWM")?),
         "start_rss_mib": round(start_most),

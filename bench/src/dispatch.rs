@@ -10,13 +10,14 @@ use futures_util::future::try_join_all;
 use indicatif::{ProgressBar, ProgressStyle};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
-use kube::api::{ListParams, ObjectMeta, PostParams};
+use kube::api::{ListParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Map, Value, json};
 use testbed::{Binaries, Component, ControlPlane, FakeNodes, Settings};
 
 use crate::clients::tidewater::Submitter;
 use crate::federation::{CLUSTERS, Federation};
+use crate::jobs::nobodys;
 use crate::result::{Figures, load_average, round, table};
 use crate::usage::cpu;
 
@@ -212,18 +213,8 @@ async fn raw(clients: &[Client], manifest: &Job, name: &str, time: Duration) -> 
 async fn a_job(clients: &[Client]) -> Result<Job> {
     for client in clients {
         let jobs: Api<Job> = Api::namespaced(client.clone(), NAMESPACE);
-        let Some(mut job) = jobs.list(&all().limit(1)).await?.items.pop() else { continue };
-        let mut labels = job.metadata.labels.take().unwrap_or_default();
-        // As long as its own, so that it costs the same; nobody's, so that no agent takes it for an attempt's.
-        labels.insert("app.kubernetes.io/managed-by".to_owned(), "benchmark".to_owned());
-        let spec = job.spec.get_or_insert_default();
-        spec.selector = None;
-        spec.manual_selector = None;
-        let pods = spec.template.metadata.get_or_insert_default().labels.get_or_insert_default();
-        pods.retain(|name, _| !name.contains("controller-uid") && !name.contains("job-name"));
-        job.metadata = ObjectMeta { labels: Some(labels), ..ObjectMeta::default() };
-        job.status = None;
-        return Ok(job);
+        let Some(job) = jobs.list(&all().limit(1)).await?.items.pop() else { continue };
+        return Ok(nobodys(job));
     }
     bail!("no agent has made a Job")
 }

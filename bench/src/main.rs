@@ -13,6 +13,7 @@ mod failover;
 mod federation;
 mod footprint;
 mod ingest;
+mod jobs;
 mod load;
 mod nodes;
 mod quality;

@@ -28,6 +28,11 @@ pub fn round(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
+/// That of these waits, sorted, below which this part of them lies.
+pub fn quantile(sorted: &[f64], of: f64) -> f64 {
+    sorted[((sorted.len() - 1) as f64 * of).round() as usize]
+}
+
 /// The load average over the last minute: figures taken on a busy machine say so.
 pub fn load_average() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use k8s_openapi::api::batch::v1::Job;
-use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Map, json};
 use testbed::{Binaries, ControlPlane, Image, Images, NodeSettings, Settings};
@@ -20,7 +20,8 @@ use tokio::sync::mpsc;
 
 use crate::clients::tidewater::Submitter;
 use crate::federation::Federation;
-use crate::result::{Figures, load_average, round, table};
+use crate::jobs::nobodys;
+use crate::result::{Figures, load_average, quantile, round, table};
 
 const NAMESPACE: &str = "bench";
 /// How long a container may take to say its name.
@@ -39,13 +40,10 @@ pub fn run(quick: bool) -> Result<Figures> {
     let folder = tempfile::tempdir_in(program.parent().context("a program lies in a folder")?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let (mut ours, mut plain) = runtime.block_on(measure(&program, folder.path(), pairs))?;
-    let quantile = |of: &mut Vec<f64>, q: f64| {
-        of.sort_by(f64::total_cmp);
-        of[((of.len() - 1) as f64 * q).round() as usize]
-    };
     let mut shown = table(&["from submission to the container's first word", "p50, ms", "p90, ms"]);
     let mut figures = Map::new();
     let mut of = |name: &str, key: &str, waits: &mut Vec<f64>| {
+        waits.sort_by(f64::total_cmp);
         let (half, most) = (quantile(waits, 0.5), quantile(waits, 0.9));
         shown.add_row([name.to_owned(), format!("{half:.0}"), format!("{most:.0}")]);
         figures.insert(format!("{key}_p50_ms"), json!(round(half)));
@@ -174,23 +172,18 @@ async fn a_job(client: &Client) -> Result<Job> {
     }
 }
 
-/// The same Job under this name, by nobody's order.
-fn renamed(mut job: Job, name: &str, door: SocketAddr) -> Result<Job> {
-    let mut labels = job.metadata.labels.take().unwrap_or_default();
-    // Nobody's: no agent takes it for an attempt's.
-    labels.retain(|label, _| !label.starts_with("tidewater.dev/"));
-    labels.insert("app.kubernetes.io/managed-by".to_owned(), "benchmark".to_owned());
+/// The same Job under this name, and nobody's: here controllers make pods of it, which no agent may take for an attempt's either.
+fn renamed(job: Job, name: &str, door: SocketAddr) -> Result<Job> {
+    let mut job = nobodys(job);
+    job.metadata.name = Some(name.to_owned());
     let spec = job.spec.get_or_insert_default();
-    spec.selector = None;
-    spec.manual_selector = None;
     let pods = spec.template.metadata.get_or_insert_default().labels.get_or_insert_default();
-    let others = |label: &str| !label.contains("controller-uid") && !label.contains("job-name");
-    pods.retain(|label, _| others(label) && !label.starts_with("tidewater.dev/"));
     pods.insert("app.kubernetes.io/managed-by".to_owned(), "benchmark".to_owned());
+    for labels in [pods, job.metadata.labels.get_or_insert_default()] {
+        labels.retain(|label, _| !label.starts_with("tidewater.dev/"));
+    }
     let pod = spec.template.spec.get_or_insert_default();
     let [container] = &mut pod.containers[..] else { bail!("a Job of one container") };
     container.command = Some(command(name, door));
-    job.metadata = ObjectMeta { name: Some(name.to_owned()), labels: Some(labels), ..ObjectMeta::default() };
-    job.status = None;
     Ok(job)
 }

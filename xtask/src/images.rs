@@ -1,11 +1,10 @@
 //! `cargo xtask images`: the product's container image. All roles are one program, so that it is one image.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
-use testbed::images::guard::{self, executable};
+use anyhow::Context;
+use testbed::images::built;
 use testbed::images::program::{Packed, ProgramImage, pack};
 
 /// What the manifests in `deploy/` call it.
@@ -28,8 +27,8 @@ pub struct Arguments {
 /// Does it.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the repository")?;
-    let program = build(repository, &arguments.profile)?;
-    let guard = guard::build(repository, None, &arguments.profile)?;
+    let program = built::program(repository, "cli", "tidewater", &arguments.profile, |_| ())?;
+    let guard = built::guard(repository, None, &arguments.profile)?;
     let folder = match &arguments.folder {
         Some(folder) => folder.clone(),
         None => program.with_file_name("images"),
@@ -45,18 +44,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     println!("into containerd, on each node: ctr --namespace k8s.io images import {}", archive.display());
     println!("into Docker, to push it from there: docker load --input {}", archive.display());
     Ok(())
-}
-
-/// Builds the program; returns where cargo put it.
-fn build(repository: &Path, profile: &str) -> anyhow::Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["build", "--package", "cli", "--bin", "tidewater", "--profile", profile]);
-    command.args(["--message-format", "json-render-diagnostics"]).current_dir(repository).stderr(Stdio::inherit());
-    let output = command.output().context("cargo")?;
-    ensure!(output.status.success(), "the program was not built");
-    let said = String::from_utf8_lossy(&output.stdout);
-    executable(&said, "tidewater").context("cargo does not say where the program is")
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub async fn api_server(binaries: Arc<Binaries>) -> anyhow::Result<()> {
     let says = |state: &AttemptState| matches!(state, AttemptState::Starting { waiting_for } if waiting_for.contains("does not answer"));
     running.until(comes.attempt, "that the API server is away is told", says).await?;
     plane.start_again(Component::ApiServer).await?;
-    let both = [running.end(comes.attempt).await?, last(&mut running, &runs.attempt).await?];
+    let both = [running.end(comes.attempt).await?, running.last(runs.attempt).await?];
     ensure!(both == [AttemptState::Succeeded, AttemptState::Succeeded], "{both:?}");
     for attempt in [runs.attempt, comes.attempt] {
         nothing_left(&client, attempt).await?;
@@ -52,15 +52,6 @@ pub async fn api_server(binaries: Arc<Binaries>) -> anyhow::Result<()> {
     ensure!(jobs.len() <= 1 && pods.len() <= 2, "{jobs:?}, {pods:?}");
     plane.stop();
     Ok(())
-}
-
-/// The final state, which may have been said already.
-async fn last(running: &mut Running, attempt: &protocol::ids::AttemptId) -> anyhow::Result<AttemptState> {
-    let before = running.said.get(attempt).and_then(|all| all.iter().find(|s| s.is_final()).cloned());
-    match before {
-        Some(state) => Ok(state),
-        None => running.end(*attempt).await,
-    }
 }
 
 /// When an agent dies.

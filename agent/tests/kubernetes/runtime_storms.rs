@@ -83,11 +83,7 @@ pub async fn refusals(binaries: Arc<Binaries>) -> anyhow::Result<()> {
         running.start(order).await?;
     }
     for order in &orders {
-        let said = running.said.get(&order.attempt).and_then(|all| all.iter().find(|s| s.is_final()).cloned());
-        let end = match said {
-            Some(state) => state,
-            None => running.end(order.attempt).await?,
-        };
+        let end = running.last(order.attempt).await?;
         ensure!(end == AttemptState::Succeeded, "{}: {end:?}: {:?}", order.attempt, running.said.get(&order.attempt));
         nothing_left(&client, order.attempt).await?;
         while running.runtime.forget(order.attempt).await.is_err() {

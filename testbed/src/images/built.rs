@@ -1,37 +1,56 @@
-//! The guard of attempts in pods: a program that is linked with nothing, for it is copied into images of all kinds. Starts `cargo` and `rustc`.
+//! Programs of this repository that go into images. Starts `cargo` and `rustc`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::program::PackError;
 
-const NAME: &str = "tidewater-pod-guard";
+/// The guard of attempts in pods.
+const GUARD: &str = "tidewater-pod-guard";
 
-/// Builds the guard from this repository with a profile of cargo's, beside what else is in this target folder (none: cargo's usual one);
-/// returns where it is.
-pub fn build(repository: &Path, target: Option<&Path>, profile: &str) -> Result<PathBuf, PackError> {
-    let failed = |said: String| PackError::Tool { tool: "cargo", program: NAME.into(), said };
+/// Builds the guard of attempts in pods with a profile of cargo's, beside what else is in this target folder (none: cargo's usual one);
+/// returns where it is. It is linked with nothing, for it is copied into images of all kinds.
+pub fn guard(repository: &Path, target: Option<&Path>, profile: &str) -> Result<PathBuf, PackError> {
     // Named, so that the flags below are for the program alone and not for what runs while it is built.
-    let host = host().map_err(|cause| failed(cause.to_string()))?;
+    let host = host().map_err(|cause| not_built(GUARD, cause.to_string()))?;
+    program(repository, "pod-guard", GUARD, profile, |cargo| {
+        cargo.args(["--quiet", "--target", &host]).env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
+        if let Some(target) = target {
+            cargo.arg("--target-dir").arg(target);
+        }
+    })
+}
+
+/// Builds a program of a package with a profile of cargo's; returns where cargo put it. `more` adds to what cargo is told.
+pub fn program(
+    repository: &Path,
+    package: &str,
+    name: &str,
+    profile: &str,
+    more: impl FnOnce(&mut Command),
+) -> Result<PathBuf, PackError> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "pod-guard", "--bin", NAME, "--profile", profile]);
-    command.args(["--target", &host, "--message-format", "json-render-diagnostics"]);
-    if let Some(target) = target {
-        command.arg("--target-dir").arg(target);
-    }
-    command.env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
+    command.args(["build", "--package", package, "--bin", name, "--profile", profile]);
+    command.args(["--message-format", "json-render-diagnostics"]);
+    more(&mut command);
     let output = command.current_dir(repository).stderr(Stdio::inherit()).output();
-    let output = output.map_err(|cause| failed(cause.to_string()))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    match executable(&said, NAME) {
+    let output = output.map_err(|cause| not_built(name, cause.to_string()))?;
+    match executable(&String::from_utf8_lossy(&output.stdout), name) {
         Some(program) if output.status.success() => Ok(program),
-        _ => Err(failed("it was not built; its C library's static half is in Debian's package libc6-dev".to_owned())),
+        _ => Err(not_built(
+            name,
+            "it was not built; a C library's static half is in Debian's package libc6-dev".to_owned(),
+        )),
     }
 }
 
+fn not_built(name: &str, said: String) -> PackError {
+    PackError::Tool { tool: "cargo", program: name.into(), said }
+}
+
 /// Where this program is, in cargo's words: a JSON object a line.
-pub fn executable(said: &str, name: &str) -> Option<PathBuf> {
+fn executable(said: &str, name: &str) -> Option<PathBuf> {
     let lines = said.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let mut programs = lines.filter(|line| line["target"]["name"] == name);
     programs.find_map(|line| line["executable"].as_str().map(PathBuf::from))

@@ -2,7 +2,7 @@
 //! none is needed. An image is one or two layers; a layer is made once into the user's cache, in a folder named for its
 //! recipe, so that another recipe is another folder. Touches that cache, and starts `debootstrap`, `pip` and `tar`.
 
-pub mod guard;
+pub mod built;
 mod layers;
 mod oci;
 pub mod program;

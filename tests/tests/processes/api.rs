@@ -144,6 +144,13 @@ pub fn phase(workload: &Value) -> String {
     text(&workload["status"]["phase"])
 }
 
+/// How many workloads are in each phase.
+pub fn phases(workloads: &BTreeMap<String, Value>) -> BTreeMap<String, u32> {
+    let mut found = BTreeMap::new();
+    workloads.values().for_each(|w| *found.entry(phase(w)).or_default() += 1);
+    found
+}
+
 /// Where each of a workload's attempts went, the first one first.
 pub fn clusters_of(workload: &Value) -> Vec<String> {
     let attempts = workload["status"]["attempts"].as_array().cloned().unwrap_or_default();

@@ -7,7 +7,7 @@ use serde_json::Value;
 use testbed::{ControlPlane, Settings};
 use tokio::runtime::Runtime;
 
-use super::api::{phase, text};
+use super::api::{phase, phases, text};
 use super::federation::{CLUSTERS, Federation};
 use super::planes::{gang, made, nothing_left, programs, runtime, with_h100_nodes};
 use super::world::{PATIENCE, World, wait_for};
@@ -40,7 +40,7 @@ pub fn placed_once(world: &World) -> anyhow::Result<Done> {
         ensure!(failed.is_none(), "{failed:?}");
         Ok((all.values().filter(|w| phase(w) == "Succeeded").count() == WORKLOADS as usize).then_some(()))
     })
-    .with_context(|| format!("{:#?}", federation.api.workloads().map(phases)))?;
+    .with_context(|| format!("{:#?}", federation.api.workloads().map(|all| phases(&all))))?;
     eprintln!("    {WORKLOADS} workloads on 2 clusters after {:.1} s", began.elapsed().as_secs_f64());
 
     let (mut places, mut tried): (BTreeMap<String, u32>, _) = (BTreeMap::new(), 0);
@@ -66,12 +66,6 @@ pub fn placed_once(world: &World) -> anyhow::Result<Done> {
     federation.stop()?;
     planes.into_iter().for_each(ControlPlane::stop);
     Ok(Done::Holds)
-}
-
-fn phases(workloads: BTreeMap<String, Value>) -> BTreeMap<String, u32> {
-    let mut found = BTreeMap::new();
-    workloads.values().for_each(|w| *found.entry(phase(w)).or_default() += 1);
-    found
 }
 
 /// Some need a GPU, some a node, some two.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use testbed::{ControlPlane, Settings};
 use tokio::runtime::Runtime;
 
-use super::api::{clusters_of, phase};
+use super::api::{clusters_of, phase, phases};
 use super::federation::Federation;
 use super::planes::{gang, made, nothing_left, programs, runtime, with_h100_nodes};
 use super::world::{PATIENCE, World, wait_for};
@@ -72,7 +72,7 @@ pub fn of_a_thousand_nodes(world: &World) -> anyhow::Result<Done> {
         ensure!(failed.is_none(), "{failed:?}");
         Ok((all.values().filter(|w| phase(w) == "Succeeded").count() == WORKLOADS).then_some(()))
     })
-    .with_context(|| format!("{:?}", federation.api.workloads().map(phases)))?;
+    .with_context(|| format!("{:?}", federation.api.workloads().map(|all| phases(&all))))?;
     eprintln!("    all have succeeded after {:.1} s", began.elapsed().as_secs_f64());
 
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
@@ -94,12 +94,6 @@ pub fn of_a_thousand_nodes(world: &World) -> anyhow::Result<Done> {
     federation.stop()?;
     planes.into_iter().for_each(ControlPlane::stop);
     Ok(Done::Holds)
-}
-
-fn phases(workloads: BTreeMap<String, Value>) -> BTreeMap<String, u32> {
-    let mut found = BTreeMap::new();
-    workloads.values().for_each(|w| *found.entry(phase(w)).or_default() += 1);
-    found
 }
 
 /// Some need a GPU, some a part of a node, some a whole one.

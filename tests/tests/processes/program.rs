@@ -44,7 +44,7 @@ pub fn pod_guard() -> anyhow::Result<PathBuf> {
     let program = tidewater();
     let target = program.ancestors().nth(2).context("no target folder")?;
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-    Ok(testbed::images::guard::build(Path::new(env!("CARGO_MANIFEST_DIR")), Some(target), profile)?)
+    Ok(testbed::images::built::guard(Path::new(env!("CARGO_MANIFEST_DIR")), Some(target), profile)?)
 }
 
 /// Whether the program is newer than each file that cargo notes beside it as its source.

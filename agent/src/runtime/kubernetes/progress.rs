@@ -63,22 +63,21 @@ pub(super) fn of(manifests: &Manifests, objects: &Objects) -> Progress {
         Framework::Ray => match owner_text(manifests, objects, Kind::RayJob, "/status/jobDeploymentStatus").as_str() {
             "Running" | "Complete" => Progress::Running,
             // It waits until Ray's own dashboard answers: one that missed its time as it started never does.
-            said => Progress::Starting {
-                waiting_for: format!("KubeRay to submit the job (it says {said:?})"),
-                stuck: Some(FailureClass::Infrastructure),
-            },
+            said => {
+                let waiting_for = format!("KubeRay to submit the job (it says {said:?})");
+                Progress::Starting { waiting_for, stuck: Some(FailureClass::Infrastructure) }
+            }
         },
         Framework::Spark => {
             match owner_text(manifests, objects, Kind::SparkApplication, "/status/applicationState/state").as_str() {
                 "RUNNING" | "SUCCEEDING" | "COMPLETED" => Progress::Running,
-                said => waits(format!("the Spark operator (it says {said:?})")),
+                said => {
+                    let waiting_for = format!("the Spark operator (it says {said:?})");
+                    Progress::Starting { waiting_for, stuck: None }
+                }
             }
         }
     }
-}
-
-fn waits(waiting_for: String) -> Progress {
-    Progress::Starting { waiting_for, stuck: None }
 }
 
 fn group_of(pod: &Pod) -> Option<&str> {

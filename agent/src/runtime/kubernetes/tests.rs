@@ -222,7 +222,8 @@ fn a_ray_job_runs_once_it_is_submitted_and_ends_as_ray_says() {
     let up = || vec![pod("h", "head", running()), pod("w", "workers", running())];
     let progress = |pods: Vec<Pod>, status: Value| progress::of(&ray, &objects(&ray, pods, status));
     let waits = progress(up(), json!({"jobDeploymentStatus": "Initializing"}));
-    assert!(matches!(waits, Progress::Starting { .. }), "{waits:?}");
+    // Not for ever: Ray's dashboard may never answer.
+    assert!(matches!(waits, Progress::Starting { stuck: Some(FailureClass::Infrastructure), .. }), "{waits:?}");
     assert_eq!(progress(up(), json!({"jobDeploymentStatus": "Running"})), Progress::Running);
     let done = json!({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"});
     assert_eq!(progress(vec![], done), Progress::Ended(AttemptState::Succeeded));

@@ -2,6 +2,8 @@
 
 mod text;
 
+pub(crate) use text::largest_share;
+
 use bincode::{Decode, Encode};
 use protocol::capacity::Sharing;
 use protocol::ids::{ClusterName, DataName, GroupName, PoolName, Region, Uid, UnixMs, WorkloadKey, WorkloadName};

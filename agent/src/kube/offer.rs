@@ -30,7 +30,7 @@ const SHARED: &str = "-SHARED";
 
 /// Whether GPUs are offered under this resource, or slices or parts of them.
 pub(super) fn is_gpu(resource: &str) -> bool {
-    let own = resource.strip_suffix(RENAMED).unwrap_or(resource);
+    let own = own_name(resource);
     own == GPU || own.starts_with(SLICE)
 }
 

@@ -4,8 +4,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use protocol::control::AttemptState;
 use protocol::workload::Framework;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 
 /// How long a page may take to be reached.
 pub const REACH: Duration = Duration::from_secs(5);
@@ -51,6 +53,13 @@ impl AsyncWrite for Page {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.bytes).poll_shutdown(cx)
+    }
+}
+
+/// Ends once the attempt that has this state is gone; at once where it is not known.
+pub(super) async fn gone(state: Option<watch::Receiver<AttemptState>>) {
+    if let Some(mut state) = state {
+        let _ = state.wait_for(AttemptState::is_final).await;
     }
 }
 

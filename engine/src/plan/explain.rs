@@ -13,7 +13,7 @@ use crate::queue::order::Standing;
 use crate::queue::{LASTING_MS, Memory, Turn, Walk};
 use crate::reasons::{
     AwaitedEnd, Basis, Candidate, Explanation, Lent, Obstacle, Passed, QuotaBound, Reserved, Shortfall, WaitCause,
-    Waiting, state_text,
+    Waiting, largest_share, state_text,
 };
 use crate::state::{Attempt, Awaited, Happening, State, UnderDrain, Workload};
 
@@ -351,9 +351,9 @@ fn cure(candidate: &Candidate, now: UnixMs) -> Option<String> {
         }
         Obstacle::NoRuntime { framework } => format!("{cluster} gets a runtime for {framework}"),
         Obstacle::OtherSharing { group, asked, given } if asked.0 < 1000 => {
-            let less = match given.iter().map(|way| way.part_milli()).max().unwrap_or(0) {
+            let less = match largest_share(given) {
                 0 => "whole GPUs".to_owned(),
-                most => format!("{} of a GPU or less", Gpus(most.into())),
+                most => format!("{} of a GPU or less", Gpus(most)),
             };
             format!(
                 "group {group} asks for {less}, or nodes of {cluster} share theirs (time-slicing, MPS) in parts of {asked} or more"

@@ -40,7 +40,7 @@ fn amount(each: &Resources, sku: Option<&Sku>) -> String {
 }
 
 /// The largest share that is given out in one of these ways, in thousandths.
-fn largest_share(given: &[Sharing]) -> u64 {
+pub(crate) fn largest_share(given: &[Sharing]) -> u64 {
     given.iter().map(|way| u64::from(way.part_milli())).max().unwrap_or(0)
 }
 

@@ -46,7 +46,7 @@ use tokio_util::task::TaskTracker;
 pub use logs::{KubernetesLog, LogError};
 pub use settings::{GuardSettings, KubernetesSettings, Pin, PullPolicy};
 
-use super::page::{Page, PageError};
+use super::page::{Page, PageError, gone};
 use super::{Devices, FrameworkCheck, Runtime, RuntimeError, RuntimeEvent};
 use crate::cluster::{KnownAttempt, MemberAssignment};
 use crate::kube::Backoff;
@@ -268,12 +268,7 @@ impl KubernetesRuntime {
 
     /// Ends once an attempt is gone, or is not known here.
     pub fn ended(&self, attempt: AttemptId) -> impl Future<Output = ()> + Send + use<> {
-        let state = self.inner.lock_live().get(&attempt).map(|handle| handle.state.subscribe());
-        async move {
-            if let Some(mut state) = state {
-                let _ = state.wait_for(AttemptState::is_final).await;
-            }
-        }
+        gone(self.inner.lock_live().get(&attempt).map(|handle| handle.state.subscribe()))
     }
 
     /// Returns once no attempt is being made any more, after this long at most: one that is cut off half way is ended by whoever comes next.

@@ -34,7 +34,7 @@ use tokio::sync::{mpsc, watch};
 pub use logs::{LogError, LogFile, LogStream};
 pub use python::{Progress, ProvisionError};
 
-use super::page::{Page, PageError};
+use super::page::{Page, PageError, gone};
 use super::{Devices, FrameworkCheck, Runtime, RuntimeError, RuntimeEvent};
 use crate::cluster::MemberAssignment;
 use crate::guard::durable;
@@ -209,12 +209,7 @@ impl ProcessRuntime {
 
     /// Ends once an attempt is gone, or is not known here.
     pub fn ended(&self, attempt: AttemptId) -> impl Future<Output = ()> + Send + use<> {
-        let state = self.inner.handle(attempt).map(|handle| handle.state.subscribe());
-        async move {
-            if let Some(mut state) = state {
-                let _ = state.wait_for(AttemptState::is_final).await;
-            }
-        }
+        gone(self.inner.handle(attempt).map(|handle| handle.state.subscribe()))
     }
 
     async fn order_stop(&self, attempt: AttemptId, handle: &Handle, stop: Stop) -> Result<(), RuntimeError> {

@@ -54,9 +54,7 @@ impl Layout<'_> {
             },
             "volumeMounts": [{"name": VOLUME, "mountPath": FOLDER}],
         });
-        if let Some(policy) = self.settings.pull_policy {
-            copies["imagePullPolicy"] = json!(policy.as_str());
-        }
+        self.pull(&mut copies);
         template["spec"]["initContainers"] = json!([copies]);
         Ok(())
     }

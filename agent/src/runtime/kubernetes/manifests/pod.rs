@@ -219,9 +219,7 @@ impl Layout<'_> {
         if !container.command.is_empty() {
             main["command"] = container.command.iter().map(|word| literal(word)).collect();
         }
-        if let Some(policy) = self.settings.pull_policy {
-            main["imagePullPolicy"] = json!(policy.as_str());
-        }
+        self.pull(&mut main);
         let mut template = json!({
             "metadata": self.pod_metadata(placement.group.as_str()),
             "spec": {
@@ -243,6 +241,13 @@ impl Layout<'_> {
             Volume { name: &name, of, path, access: Access::Read }.mount(&mut template);
         }
         Ok(template)
+    }
+
+    /// Says when the image of what is described here is fetched, where that is set.
+    pub(super) fn pull(&self, of_image: &mut Value) {
+        if let Some(policy) = self.settings.pull_policy {
+            of_image["imagePullPolicy"] = json!(policy.as_str());
+        }
     }
 
     /// Gives a pod the priority among the cluster's own pods that is set for such workloads; the cluster's default where none is set.

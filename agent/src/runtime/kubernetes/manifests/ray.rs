@@ -108,9 +108,7 @@ fn submitter(layout: &Layout<'_>, image: &str) -> Value {
         "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}},
         "securityContext": {"allowPrivilegeEscalation": false},
     });
-    if let Some(policy) = layout.settings.pull_policy {
-        container["imagePullPolicy"] = json!(policy.as_str());
-    }
+    layout.pull(&mut container);
     let mut template = json!({
         "metadata": metadata,
         "spec": {

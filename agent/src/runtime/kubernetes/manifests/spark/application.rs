@@ -42,9 +42,7 @@ pub(super) fn object(application: &Application<'_>, driver: Value, executor: Val
     if !spec.arguments.is_empty() {
         object["spec"]["arguments"] = application.arguments().collect();
     }
-    if let Some(policy) = layout.settings.pull_policy {
-        object["spec"]["imagePullPolicy"] = json!(policy.as_str());
-    }
+    layout.pull(&mut object["spec"]);
     Manifest { kind: Kind::SparkApplication, name: name.clone(), object }
 }
 

@@ -11,6 +11,7 @@ pub mod control;
 pub mod data;
 pub mod errors;
 pub mod ids;
+pub mod kubernetes;
 pub mod node;
 pub mod placement;
 pub mod planted;

@@ -14,7 +14,6 @@ mod http;
 pub mod leadership;
 mod objects;
 mod offer;
-mod quantity;
 pub mod review;
 mod seen;
 mod store;
@@ -29,5 +28,4 @@ pub use feed::run;
 pub(crate) use offer::{own_name, shared_product};
 pub(crate) use seen::read_node;
 
-/// The resource under which NVIDIA's device plugin offers whole GPUs; the taint of nodes that have some goes by the same name.
-pub(crate) const GPU: &str = "nvidia.com/gpu";
+pub(crate) use protocol::kubernetes::GPU;

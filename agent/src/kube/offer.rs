@@ -13,16 +13,14 @@
 //! that with the most units; of the others a person is told.
 
 use protocol::capacity::Sharing;
+pub(super) use protocol::kubernetes::PRODUCT;
+use protocol::kubernetes::SLICE;
 use protocol::sku::{Sku, mig_profile};
 
 use super::GPU;
 use super::objects::Labels;
 use crate::cluster::{MAX_DEVICES, Offer};
 
-/// The label with a node's GPU product.
-pub(super) const PRODUCT: &str = "nvidia.com/gpu.product";
-/// Of the resource of a slice what is before its profile.
-const SLICE: &str = "nvidia.com/mig-";
 /// What the device plugin adds to the name of a resource that it shares.
 const RENAMED: &str = ".shared";
 /// What it adds to the product where it does not rename the resource.

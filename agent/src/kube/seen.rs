@@ -1,12 +1,12 @@
 //! What is kept of a node and of a pod: pure functions of the object.
 
 use protocol::ids::{AttemptId, NodeName};
+use protocol::kubernetes::Round;
 
 use super::GPU;
 use super::amounts::{Takes, of_pod, takes};
 use super::objects::{NodeObject, PodObject, Taint};
 use super::offer::{Found, offer};
-use super::quantity::Round;
 use crate::cluster::{ClusterNode, PodName};
 
 /// Taints that what is placed here tolerates: where devices are, Kubernetes itself adds this toleration to pods that ask for

@@ -3,6 +3,8 @@
 
 use std::str::FromStr;
 
+use serde_json::Value;
+
 /// Bytes of a MiB.
 const MIB: u128 = 1 << 20;
 /// More than this of anything is a mistake: a million million cores, MiB or GPUs. It also keeps every sum below 2^64.
@@ -12,7 +14,7 @@ const MAX_TEXT: usize = 64;
 
 /// An amount: `digits` times 10 to the power of `tens`, times 2 to the power of `twos`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Quantity {
+pub struct Quantity {
     digits: u128,
     tens: i32,
     twos: u32,
@@ -20,7 +22,7 @@ pub(super) struct Quantity {
 
 /// Why a text is no amount that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadQuantity {
+pub enum BadQuantity {
     /// It is written in another way.
     #[error("{0:?} is no quantity: write a number such as 4, 500m or 16Gi")]
     Text(String),
@@ -34,7 +36,7 @@ pub(super) enum BadQuantity {
 
 /// Which way an amount between two whole units goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Round {
+pub enum Round {
     /// For what is asked for.
     Up,
     /// For what there is.
@@ -42,6 +44,16 @@ pub(super) enum Round {
 }
 
 impl Quantity {
+    /// As JSON has it: a text or a number. None: nothing is there.
+    pub fn of_json(value: Option<&Value>) -> Result<Option<Self>, BadQuantity> {
+        match value {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => text.parse().map(Some),
+            Some(Value::Number(number)) => number.to_string().parse().map(Some),
+            Some(other) => Err(BadQuantity::Text(other.to_string().chars().take(40).collect())),
+        }
+    }
+
     /// Thousandths.
     pub fn milli(self, round: Round) -> Result<u64, BadQuantity> {
         self.in_units(1000, 1, round)

@@ -129,6 +129,7 @@ impl World {
                 frameworks: vec![Framework::Batch],
                 fences: true,
                 secrets: true,
+                manifests: vec![],
                 prices: vec![],
             };
             let (incarnation, last_command) = (Incarnation(1), CommandNumber(0));

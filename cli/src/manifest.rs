@@ -13,6 +13,7 @@ use std::path::Path;
 
 use protocol::api::{API_VERSION, WorkloadObject};
 use protocol::ids::Namespace;
+use protocol::workload::{SpecError, is_native, workload_of};
 
 use crate::client::default_namespace;
 use crate::exit::Failure;
@@ -100,16 +101,21 @@ fn workload(
     directory: &Path,
 ) -> Result<(WorkloadObject, u64), Vec<Problem>> {
     let tree = Tree::of(document.text).map_err(|e| vec![explain::yaml(&e, None, document)])?;
-    kind(&tree, document, &["Workload"])?;
-    let mut workload: WorkloadObject = serde_saphyr::from_str_with_options(document.text, source::options())
-        .map_err(|e| vec![explain::yaml(&e, Some(&tree), document)])?;
     let at = |field: &str| tree.find(field).map(|(line, column)| (line + document.first_line, column));
-    let mut problems: Vec<Problem> = workload
-        .spec
-        .problems()
-        .into_iter()
-        .map(|p| Problem { at: at(&p.field), field: p.field, what: p.problem })
-        .collect();
+    let told = |p: SpecError| Problem { at: at(&p.field), field: p.field, what: p.problem };
+    let unread = |e: serde_saphyr::Error| vec![explain::yaml(&e, Some(&tree), document)];
+    let mut workload: WorkloadObject = match tree.scalar("kind").is_some_and(is_native) {
+        true => {
+            let object = serde_saphyr::from_str_with_options(document.text, source::kubernetes_options());
+            let read = workload_of(&object.map_err(unread)?);
+            read.map_err(|problems| problems.into_iter().map(told).collect::<Vec<_>>())?
+        }
+        false => {
+            kind(&tree, document, &["Workload"])?;
+            serde_saphyr::from_str_with_options(document.text, source::options()).map_err(unread)?
+        }
+    };
+    let mut problems: Vec<Problem> = workload.spec.problems().into_iter().map(told).collect();
     if let Some(wanted) = namespace
         && let Some(written) = workload.metadata.namespace.replace(wanted.clone())
         && written != *wanted

@@ -105,6 +105,11 @@ pub enum Obstacle {
     NoFence,
     /// There are no secrets there, and the workload names some.
     NoSecrets,
+    /// Objects of Kubernetes can't be handed in there as they are, and the workload is one.
+    NoManifests {
+        /// What it runs on.
+        framework: Framework,
+    },
     /// No node has an accepted model.
     NoSku {
         /// The group that needs it.

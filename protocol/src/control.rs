@@ -31,6 +31,8 @@ pub struct ClusterInfo {
     pub fences: bool,
     /// Whether there are secrets that workloads can name.
     pub secrets: bool,
+    /// The frameworks whose Kubernetes objects it takes as they are.
+    pub manifests: Vec<Framework>,
     /// Price of a GPU-hour by model, in thousandths of the fleet's currency.
     pub prices: Vec<Price>,
 }

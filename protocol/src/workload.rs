@@ -1,6 +1,7 @@
 //! What a person asks for: a Ray, Spark or batch workload. Read from YAML or JSON, checked here, stored in the log as is.
 
 mod check;
+mod native;
 mod secrets;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,10 @@ use crate::ids::{DataName, GroupName, PoolName, Region, WorkloadName};
 use crate::resources::{Cpu, Gpus, Memory, Money, Resources, Span};
 use crate::sku::{self, Sku};
 
+pub use native::{
+    MAX_NATIVE, NativeGang, NativeManifest, POOL_LABEL, PRIORITY_ANNOTATION, is_native, native_kind, without_server,
+    workload_of,
+};
 pub use secrets::{MAX_SECRETS, SecretUse};
 
 /// The most members a gang may have.
@@ -32,7 +37,7 @@ pub const MIN_FAILOVER_AFTER: Span = Span(60_000);
 /// That time where none is given.
 pub const FAILOVER_AFTER: Span = Span(300_000);
 
-/// A workload's specification. Exactly one of `ray`, `spark` and `batch` is set.
+/// A workload's specification. Exactly one of `ray`, `spark`, `batch` and `manifest` is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkloadSpec {
@@ -55,6 +60,9 @@ pub struct WorkloadSpec {
     /// Plain processes with a rank each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<BatchSpec>,
+    /// A `RayJob`, `SparkApplication` or `Job` of Kubernetes, as it is. Its name and namespace are the workload's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<NativeManifest>,
     /// Where it may and should run.
     #[serde(default, skip_serializing_if = "is_default")]
     pub placement: PlacementSpec,
@@ -401,25 +409,32 @@ pub fn is_fixed(group: &GroupName) -> bool {
 impl WorkloadSpec {
     /// Which runtime it needs; an error unless exactly one framework is set.
     pub fn framework(&self) -> Result<Framework, SpecError> {
-        let set: Vec<Framework> = [
-            self.ray.as_ref().map(|_| Framework::Ray),
-            self.spark.as_ref().map(|_| Framework::Spark),
-            self.batch.as_ref().map(|_| Framework::Batch),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        match set[..] {
-            [one] => Ok(one),
-            [] => Err(SpecError { field: "spec".into(), problem: "set one of ray, spark and batch".into() }),
-            _ => Err(SpecError {
-                field: "spec".into(),
-                problem: format!(
-                    "only one of ray, spark and batch may be set, not {}",
-                    set.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
-                ),
-            }),
+        let bad = |problem: String| Err(SpecError { field: "spec".into(), problem });
+        let set = [
+            self.ray.as_ref().map(|_| "ray"),
+            self.spark.as_ref().map(|_| "spark"),
+            self.batch.as_ref().map(|_| "batch"),
+            self.manifest.as_ref().map(|_| "manifest"),
+        ];
+        let set: Vec<&str> = set.into_iter().flatten().collect();
+        match (&set[..], &self.manifest) {
+            ([_], Some(manifest)) => match (manifest.gang(), manifest.problems().into_iter().next()) {
+                (Some(gang), _) => Ok(gang.framework),
+                (None, Some(problem)) => Err(problem),
+                (None, None) => bad("its manifest was not understood".into()),
+            },
+            (["ray"], _) => Ok(Framework::Ray),
+            (["spark"], _) => Ok(Framework::Spark),
+            ([_], _) => Ok(Framework::Batch),
+            ([], _) => bad("set one of ray, spark, batch and manifest".into()),
+            _ => bad(format!("only one of ray, spark, batch and manifest may be set, not {}", set.join(" and "))),
         }
+    }
+
+    /// A property of a Spark application, whoever wrote it down.
+    pub fn spark_property(&self, name: &str) -> Option<String> {
+        let own = self.spark.as_ref().and_then(|spark| spark.conf.get(name).cloned());
+        own.or_else(|| self.manifest.as_ref()?.spark_property(name))
     }
 
     /// How long its attempt may go on without word from the coordinators before it ends itself; none: for ever.
@@ -450,11 +465,15 @@ impl WorkloadSpec {
             skus: g.gpu.clone(),
             spread: self.placement.spread,
         };
+        let native = self.manifest.as_ref().and_then(NativeManifest::gang);
         match (&self.ray, &self.spark, &self.batch) {
             (Some(ray), ..) => std::iter::once(fixed("head", &ray.head)).chain(ray.workers.iter().map(group)).collect(),
             (_, Some(spark), _) => vec![fixed("driver", &spark.driver), group(&spark.executors)],
             (_, _, Some(batch)) => batch.groups.iter().map(group).collect(),
-            _ => vec![],
+            _ => {
+                let apart = |need: &GroupNeed| GroupNeed { spread: self.placement.spread, ..need.clone() };
+                native.iter().flat_map(|gang| &gang.groups).map(apart).collect()
+            }
         }
     }
 }

@@ -120,9 +120,9 @@ fn only_rays_workers_are_elastic_and_say_both_bounds_in_place_of_a_count() {
 
 #[test]
 fn exactly_one_framework_is_asked_for() {
-    assert_eq!(problems("priority: 1"), ["spec: set one of ray, spark and batch"]);
+    assert_eq!(problems("priority: 1"), ["spec: set one of ray, spark, batch and manifest"]);
     let both = "batch: {command: [x], groups: [{cpu: 1, memory: 1Gi}]}\nspark: {main: x, driver: {cpu: 1, memory: 1Gi}, executors: {cpu: 1, memory: 1Gi}}";
-    assert_eq!(problems(both), ["spec: only one of ray, spark and batch may be set, not spark and batch"]);
+    assert_eq!(problems(both), ["spec: only one of ray, spark, batch and manifest may be set, not spark and batch"]);
 }
 
 #[test]

@@ -70,6 +70,7 @@ fn joined(fleet: &Fleet) -> State {
             frameworks: vec![Framework::Batch],
             fences: true,
             secrets: true,
+            manifests: vec![],
             prices: vec![],
         };
         let command =

@@ -175,7 +175,11 @@ async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Re
     let system = |what| move |cause| StartError::System { what, cause };
     let (journal, recovered) = recover(&runtime, reign, &config.data_dir).await?;
     let mut missing = Vec::new();
+    config.cluster.manifests.clear();
     for check in runtime.frameworks().await {
+        if check.takes_manifests {
+            config.cluster.manifests.push(check.framework);
+        }
         if let Some(why) = check.missing {
             config.cluster.frameworks.retain(|f| *f != check.framework);
             missing.push((check.framework, why));

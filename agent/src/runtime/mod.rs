@@ -48,6 +48,11 @@ impl Devices {
     }
 }
 
+/// How long Ray's dashboard may take to start, in seconds, by the variables that Ray (2.52) reads: it gives itself 30, and what missed them never
+/// answers. Less than an attempt may take to begin.
+pub(crate) const DASHBOARD_TIME: [(&str, &str); 2] =
+    [("RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT", "240"), ("RAY_DASHBOARD_STARTUP_TIMEOUT_S", "240")];
+
 /// Whether a framework can run here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameworkCheck {
@@ -55,6 +60,8 @@ pub struct FrameworkCheck {
     pub framework: Framework,
     /// Why it cannot run here and what to do about it; `None` where it can.
     pub missing: Option<String>,
+    /// Whether its Kubernetes objects are taken as they are.
+    pub takes_manifests: bool,
 }
 
 /// Why a runtime could not take an order. Nothing was started.

@@ -43,6 +43,7 @@ impl Rig {
             frameworks: vec![],
             fences: false,
             secrets: true,
+            manifests: vec![],
             prices: vec![],
         };
         let config = AgentConfig::new(cluster, vec![]);

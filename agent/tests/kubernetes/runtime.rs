@@ -22,6 +22,7 @@ pub async fn batch(binaries: Arc<Binaries>) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let plane = plane(&binaries, dir.path(), 3).await?;
     runs_to_its_end(&plane).await?;
+    a_job_as_it_is_runs_in_waves(&plane).await?;
     fails_as_its_program_does(&plane).await?;
     stops_while_it_runs(&plane).await?;
     a_stop_that_comes_first_stays(&plane).await?;
@@ -29,6 +30,38 @@ pub async fn batch(binaries: Arc<Binaries>) -> anyhow::Result<()> {
     a_job_that_somebody_deletes_is_not_made_again(&plane).await?;
     a_job_that_goes_while_no_agent_looks_is_not_made_again(&plane).await?;
     plane.stop();
+    Ok(())
+}
+
+/// Suspended and tried again, as somebody wrote it for another queue: it runs, once, and all its completions are waited for.
+async fn a_job_as_it_is_runs_in_waves(plane: &ControlPlane) -> anyhow::Result<()> {
+    let client = plane.client();
+    let takes = json!({"cpu": "1", "memory": "1Gi"});
+    let container = json!({"name": "main", "image": "registry/x:1", "resources": {"requests": takes, "limits": takes}});
+    let object = json!({
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "theirs", "labels": {"team": "vision"}},
+        "spec": {
+            "parallelism": 2, "completions": 3, "suspend": true, "backoffLimit": 6, "ttlSecondsAfterFinished": 0,
+            "template": {"spec": {"restartPolicy": "OnFailure", "containers": [container]}},
+        },
+    });
+    let mut made_up = serde_json::to_value(order(21, "native", 2, 0)?)?;
+    made_up["spec"] = json!({"manifest": object});
+    made_up["placement"][0]["group"] = json!("workers");
+    let order = serde_json::from_value(made_up)?;
+    let mut running = Running::new(client.clone(), settings(&[("runs-for", "2s")]));
+    running.runtime.recover().await?;
+    running.start(&order).await?;
+    running.until(order.attempt, "two of three run", is_running).await?;
+    let job = job(&client, "native").await?;
+    let labels = job.metadata.labels.context("it has labels")?;
+    ensure!(labels["team"] == "vision" && labels["tidewater.dev/attempt"] == order.attempt.to_string(), "{labels:?}");
+    ensure!(running.end(order.attempt).await? == AttemptState::Succeeded);
+    nothing_left(&client, order.attempt).await?;
+    ensure!(made(plane, "jobs", "native")?.len() == 1, "{:?}", made(plane, "jobs", "native")?);
+    let pods = made(plane, "pods", "native")?;
+    ensure!(pods.len() == 3, "{pods:?}");
+    running.runtime.forget(order.attempt).await?;
     Ok(())
 }
 

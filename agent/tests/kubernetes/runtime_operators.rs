@@ -31,6 +31,7 @@ pub async fn kinds(binaries: Arc<Binaries>) -> anyhow::Result<()> {
         .await?;
     ray_succeeds(&client).await?;
     spark_fails(&client).await?;
+    objects_are_taken_as_they_are(&client).await?;
     plane.stop();
     Ok(())
 }
@@ -188,6 +189,65 @@ async fn spark_fails(client: &Client) -> anyhow::Result<()> {
     let end = running.end(order.attempt).await?;
     let AttemptState::Failed { class: FailureClass::User, message, .. } = &end else { anyhow::bail!("{end:?}") };
     ensure!(message.contains("driver container failed"), "{message}");
+    gone(client, &kind).await
+}
+
+/// With fields that Tidewater knows nothing of: they come through, and what is put in beside them is accepted too.
+async fn objects_are_taken_as_they_are(client: &Client) -> anyhow::Result<()> {
+    let takes = json!({"cpu": "1", "memory": "1Gi"});
+    let template = |name: &str| {
+        let resources = json!({"requests": takes, "limits": takes});
+        let container = json!({"name": name, "image": "registry/ray:2.52.1", "resources": resources,
+            "lifecycle": {"preStop": {"exec": {"command": ["ray", "stop"]}}}});
+        json!({"spec": {"terminationGracePeriodSeconds": 7, "containers": [container]}})
+    };
+    let ray = json!({
+        "apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "theirs"},
+        "spec": {
+            "entrypoint": "python t.py", "runtimeEnvYAML": "env_vars: {A: b}\n", "suspend": true, "ttlSecondsAfterFinished": 60,
+            "rayClusterSpec": {
+                "rayVersion": "2.52.1",
+                "headGroupSpec": {"rayStartParams": {"num-cpus": "0"}, "template": template("head")},
+                "workerGroupSpecs": [{
+                    "groupName": "workers", "replicas": 1, "minReplicas": 0, "maxReplicas": 5, "rayStartParams": {},
+                    "template": template("worker"),
+                }],
+            },
+        },
+    });
+    let order = of(35, "native", json!({"manifest": ray}), ["head", "workers"])?;
+    let mut running = Running::new(client.clone(), settings(&[]));
+    running.runtime.recover().await?;
+    running.start(&order).await?;
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("ray.io", "v1", "RayJob"));
+    let job = say(client, &order, &kind, json!({"jobDeploymentStatus": "Running"})).await?;
+    let spec = job.data.get("spec").context("a spec")?;
+    let head = &spec["rayClusterSpec"]["headGroupSpec"];
+    ensure!(head["template"]["spec"]["terminationGracePeriodSeconds"] == 7, "{head}");
+    ensure!(head["template"]["metadata"]["labels"]["tidewater.dev/group"] == "head", "{head}");
+    ensure!(spec["suspend"].as_bool() != Some(true) && spec["runtimeEnvYAML"] == "env_vars: {A: b}\n", "{spec}");
+    say(client, &order, &kind, json!({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"})).await?;
+    ensure!(running.end(order.attempt).await? == AttemptState::Succeeded);
+    nothing_left(client, order.attempt).await?;
+    gone(client, &kind).await?;
+
+    let part = json!({"cores": 1, "memory": "512m", "javaOptions": "-Dx=y", "serviceAccount": "spark"});
+    let application = json!({
+        "apiVersion": "sparkoperator.k8s.io/v1beta2", "kind": "SparkApplication", "metadata": {"name": "theirs"},
+        "spec": {
+            "type": "Scala", "mode": "cluster", "sparkVersion": "4.0.1", "image": "registry/spark:4", "mainClass": "Pi",
+            "mainApplicationFile": "local:///pi.jar", "restartPolicy": {"type": "Always"}, "driver": part, "executor": part,
+        },
+    });
+    let order = of(36, "spark", json!({"manifest": application}), ["driver", "executors"])?;
+    running.start(&order).await?;
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("sparkoperator.k8s.io", "v1beta2", "SparkApplication"));
+    let completed = json!({"driverInfo": {}, "applicationState": {"state": "COMPLETED"}});
+    let application = say(client, &order, &kind, completed).await?;
+    let spec = application.data.get("spec").context("a spec")?;
+    ensure!(spec["restartPolicy"]["type"] == "Never" && spec["driver"]["javaOptions"] == "-Dx=y", "{spec}");
+    ensure!(spec["executor"]["template"]["spec"]["affinity"].is_object(), "{spec}");
+    ensure!(running.end(order.attempt).await? == AttemptState::Succeeded);
     gone(client, &kind).await
 }
 

@@ -114,6 +114,7 @@ impl Cluster {
             frameworks: self.frameworks.clone(),
             fences: true,
             secrets: true,
+            manifests: vec![],
             prices,
         })
     }

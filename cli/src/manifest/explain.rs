@@ -21,7 +21,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("executors", "count, cpu and memory"),
     ("metadata", "at least a name"),
     ("name", "a-z, 0-9 and '-'"),
-    ("spec", "one of ray, spark and batch, and what it needs"),
+    ("spec", "one of ray, spark, batch and manifest, and what it needs"),
 ];
 
 /// A parser's error as a problem. `tree`: the document's fields, where it could be parsed at all.

@@ -33,6 +33,13 @@ pub fn options() -> Options {
     options
 }
 
+/// The same for objects of Kubernetes, whose tools read YAML 1.1: `defaultMode: 0644` is an octal number.
+pub fn kubernetes_options() -> Options {
+    let mut options = options();
+    options.legacy_octal_numbers = true;
+    options
+}
+
 impl Source {
     /// Reads a file, or standard input for `-`; the problem in one line otherwise.
     pub fn read(file: &str) -> Result<Self, String> {

@@ -2,7 +2,7 @@
 
 use engine::reasons::Obstacle;
 use engine::state::Avoided;
-use protocol::workload::Spread;
+use protocol::workload::{Spread, native_kind};
 
 use super::age;
 
@@ -26,6 +26,7 @@ pub fn sentence(obstacle: &Obstacle) -> String {
             let required = join(required.iter().map(ToString::to_string).collect());
             format!("is in {region}; required: {required}")
         }
+        Obstacle::NoManifests { framework } => format!("takes no {} as it is", native_kind(*framework)),
         Obstacle::NoSecrets => "has no secrets".to_owned(),
         Obstacle::NoFence => "attempts can't end themselves there (failover)".to_owned(),
         Obstacle::NoRuntime { framework } => format!("can't run {framework}"),

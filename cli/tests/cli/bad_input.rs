@@ -49,7 +49,7 @@ fn nodes_are_a_clusters_and_are_not_watched() {
 fn an_unknown_field_names_the_nearest() {
     assert_eq!(
         with("  batch:", "  prioritty: 3\n  batch:"),
-        "error: m.yaml:5:3: spec.prioritty: unknown field: did you mean priority? (known here: pool, priority, preemptible, ray, spark, batch, placement, retries, env, workingDir, dependsOn, expectedDuration, idleTimeout, ttlAfterFinished, onClusterLoss, failoverAfter, secrets)\n"
+        "error: m.yaml:5:3: spec.prioritty: unknown field: did you mean priority? (known here: pool, priority, preemptible, ray, spark, batch, manifest, placement, retries, env, workingDir, dependsOn, expectedDuration, idleTimeout, ttlAfterFinished, onClusterLoss, failoverAfter, secrets)\n"
     );
     assert_eq!(
         with("cpu: 1", "cpus: 1"),
@@ -129,7 +129,7 @@ fn everything_wrong_with_a_specification_is_told_at_once() {
     );
     assert_eq!(
         with("  batch:", "  ray: {entrypoint: x, head: {cpu: 1, memory: 1Gi}}\n  batch:"),
-        "error: m.yaml:4:1: spec: only one of ray, spark and batch may be set, not ray and batch\n"
+        "error: m.yaml:4:1: spec: only one of ray, spark, batch and manifest may be set, not ray and batch\n"
     );
 }
 

@@ -137,7 +137,7 @@ fn place(workload: &Workload) -> Result<Place, ApiError> {
     if framework == Framework::Batch {
         return none(format!("workload {key} is of batch, which has no page of its own; Ray and Spark have"));
     }
-    let conf = workload.spec.spark.as_ref().and_then(|spark| spark.conf.get(SPARK_UI));
+    let conf = workload.spec.spark_property(SPARK_UI);
     if conf.is_some_and(|value| value.trim().eq_ignore_ascii_case("false")) {
         return none(format!("workload {key} has turned its page off: its conf has {SPARK_UI}=false"));
     }

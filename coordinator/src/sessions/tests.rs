@@ -20,6 +20,7 @@ fn info(name: &ClusterName) -> ClusterInfo {
         frameworks: vec![],
         fences: true,
         secrets: true,
+        manifests: vec![],
         prices: vec![],
     }
 }

@@ -255,6 +255,7 @@ pub fn info(name: &str, region: &str, skus: &[&str]) -> ClusterInfo {
         frameworks: vec![Framework::Ray, Framework::Spark, Framework::Batch],
         fences: true,
         secrets: true,
+        manifests: vec![],
         prices: skus.iter().map(|s| Price { sku: Sku::parse(s).unwrap(), milli_per_gpu_hour: 3000 }).collect(),
     }
 }

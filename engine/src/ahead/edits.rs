@@ -176,6 +176,7 @@ impl Ahead {
             frameworks: vec![Framework::Ray, Framework::Spark, Framework::Batch],
             fences: true,
             secrets: true,
+            manifests: vec![Framework::Ray, Framework::Spark, Framework::Batch],
             prices: vec![],
         };
         let (incarnation, last_command) = (Incarnation(0), CommandNumber(0));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use protocol::control::{GroupPlacement, NodeShare};
 use protocol::ids::{ClusterName, UnixMs};
-use protocol::workload::{GroupNeed, Preemptible};
+use protocol::workload::{GroupNeed, Preemptible, native_kind};
 
 use super::step::Step;
 use super::{Binding, Outcome, Refusal};
@@ -111,6 +111,9 @@ fn check_cluster(workload: &Workload, cluster: &Cluster) -> Result<(), String> {
     match spec.framework() {
         Ok(framework) if !cluster.info.frameworks.contains(&framework) => {
             Err(format!("cluster {name} does not run {framework}"))
+        }
+        Ok(framework) if spec.manifest.is_some() && !cluster.info.manifests.contains(&framework) => {
+            Err(format!("cluster {name} takes no {} as it is", native_kind(framework)))
         }
         Ok(_) => Ok(()),
         Err(e) => Err(e.to_string()),

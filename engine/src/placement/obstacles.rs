@@ -33,6 +33,9 @@ pub(crate) fn bars(room: &Room<'_>, wants: &Wants<'_>, framework: Framework, gan
     if !spec.secrets.is_empty() && !info.secrets {
         return Some(Obstacle::NoSecrets);
     }
+    if spec.manifest.is_some() && !info.manifests.contains(&framework) {
+        return Some(Obstacle::NoManifests { framework });
+    }
     if let Some(lacking) = wants.lacks(info) {
         return Some(lacking);
     }
@@ -83,6 +86,7 @@ pub(crate) fn is_permanent(obstacle: &Obstacle) -> bool {
             | Obstacle::NoRuntime { .. }
             | Obstacle::NoFence
             | Obstacle::NoSecrets
+            | Obstacle::NoManifests { .. }
             | Obstacle::NoSku { .. }
             | Obstacle::OtherSharing { .. }
             | Obstacle::TooSmall { .. }

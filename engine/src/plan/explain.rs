@@ -4,7 +4,7 @@ use protocol::control::AttemptState;
 use protocol::ids::{UnixMs, WorkloadKey};
 use protocol::placement::all_members;
 use protocol::resources::{Gpus, Span};
-use protocol::workload::Spread;
+use protocol::workload::{Spread, native_kind};
 
 use crate::capacity::Capacity;
 use crate::commands::forget::is_abandoned;
@@ -345,6 +345,10 @@ fn cure(candidate: &Candidate, now: UnixMs) -> Option<String> {
         Obstacle::NoCapacityYet => format!("{cluster} sends its capacity"),
         Obstacle::StaleCapacity { .. } => format!("{cluster} sends fresh capacity"),
         Obstacle::WrongRegion { region, .. } => format!("{region} is added to its required regions"),
+        Obstacle::NoManifests { framework } => {
+            let (kind, written) = (native_kind(*framework), format!("spec.{framework}"));
+            format!("{cluster} is a Kubernetes cluster that knows {kind}, or the workload is written as {written}")
+        }
         Obstacle::NoSecrets => "spec.secrets is left out, or there is a Kubernetes cluster with room for it".to_owned(),
         Obstacle::NoFence => {
             format!("spec.onClusterLoss is wait, or the agent of {cluster} gets guards for its pods (--listen-guards)")

@@ -163,7 +163,7 @@ mod tests {
             ) {
                 let name = ClusterName::new("c").unwrap();
                 let region = Region::new("r").unwrap();
-                let info = ClusterInfo { name: name.clone(), region, frameworks: vec![Framework::Batch], fences: true, secrets: true,
+                let info = ClusterInfo { name: name.clone(), region, frameworks: vec![Framework::Batch], fences: true, secrets: true, manifests: vec![],
     prices: vec![] };
                 let join = Command::Join {
                     info, incarnation: Incarnation(1), last_command: CommandNumber(0), attempts: vec![],

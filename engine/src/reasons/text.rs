@@ -6,7 +6,7 @@ use protocol::capacity::Sharing;
 use protocol::control::AttemptState;
 use protocol::resources::{Cpu, Gpus, Memory, Resources, Span};
 use protocol::sku::Sku;
-use protocol::workload::Spread;
+use protocol::workload::{Spread, native_kind};
 
 use super::{Basis, Candidate, Copies, Lent, Obstacle, QuotaBound, ScoreTerm, Shortfall, WaitCause, Waiting};
 use crate::commands::PROGRESS_MS;
@@ -54,6 +54,9 @@ impl fmt::Display for Obstacle {
             }
             Obstacle::WrongRegion { region, required } => {
                 write!(f, "is in {region}; {} is required", list(required, " or "))
+            }
+            Obstacle::NoManifests { framework } => {
+                write!(f, "takes no {} as it is (spec.manifest)", native_kind(*framework))
             }
             Obstacle::NoSecrets => f.write_str("has no secrets (spec.secrets)"),
             Obstacle::NoFence => {

@@ -43,6 +43,7 @@ pub fn info(name: &str, region: &str) -> ClusterInfo {
         frameworks: vec![Framework::Ray, Framework::Spark, Framework::Batch],
         fences: true,
         secrets: true,
+        manifests: vec![],
         prices: vec![],
     }
 }

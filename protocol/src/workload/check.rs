@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     GroupSpec, HeadSpec, MAX_DATA, MAX_DEPENDENCIES, MAX_GROUPS, MAX_MEMBERS, MAX_TEXT, MIN_FAILOVER_AFTER,
-    MIN_IDLE_TIMEOUT, OnClusterLoss, SpecError, WorkloadSpec, is_fixed,
+    MIN_IDLE_TIMEOUT, NativeManifest, OnClusterLoss, SpecError, WorkloadSpec, is_fixed,
 };
 use crate::resources::Span;
 
@@ -14,6 +14,11 @@ impl WorkloadSpec {
         let mut found = Vec::new();
         let mut bad = |field: String, problem: String| found.push(SpecError { field, problem });
         if let Err(e) = self.framework() {
+            // All that is wrong with an object, not the first of it.
+            let native = self.manifest.as_ref().map(NativeManifest::problems).unwrap_or_default();
+            if native.contains(&e) {
+                return native;
+            }
             bad(e.field, e.problem);
             return found;
         }
@@ -57,7 +62,10 @@ impl WorkloadSpec {
                 }
                 ("spec.batch.groups", batch.groups.iter().collect())
             }
-            _ => unreachable!("framework() was checked above"),
+            _ => {
+                self.check_native(&mut bad);
+                return found;
+            }
         };
         if groups.len() > MAX_GROUPS {
             bad(at.into(), format!("{} groups; at most {MAX_GROUPS} are allowed", groups.len()));
@@ -79,6 +87,22 @@ impl WorkloadSpec {
             bad(at.into(), format!("{members} members in all; at most {MAX_MEMBERS} are allowed"));
         }
         found
+    }
+
+    /// What an object asks for was read with it; how much of it there may be is the same for all.
+    fn check_native(&self, bad: &mut impl FnMut(String, String)) {
+        let Some(manifest) = &self.manifest else { return };
+        for SpecError { field, problem } in manifest.problems() {
+            bad(field, problem);
+        }
+        let groups = manifest.gang().map(|gang| gang.groups.as_slice()).unwrap_or_default();
+        let members: u64 = groups.iter().map(|group| u64::from(group.count)).sum();
+        if groups.len() > MAX_GROUPS {
+            bad("spec.manifest".into(), format!("{} groups; at most {MAX_GROUPS} are allowed", groups.len()));
+        }
+        if members > u64::from(MAX_MEMBERS) {
+            bad("spec.manifest".into(), format!("{members} members in all; at most {MAX_MEMBERS} are allowed"));
+        }
     }
 
     /// Why its groups can't grow; none: they can.

@@ -219,6 +219,7 @@ pub fn agent_messages() -> Vec<(&'static str, AgentMessage)> {
             frameworks: vec![Framework::Ray, Framework::Spark, Framework::Batch],
             fences: true,
             secrets: true,
+            manifests: vec![Framework::Ray],
             prices: vec![Price { sku: sku(), milli_per_gpu_hour: 2_500 }],
         },
         incarnation: Incarnation(42),

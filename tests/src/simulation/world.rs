@@ -72,6 +72,7 @@ fn config(place: usize, random: &mut Random) -> AgentConfig {
         frameworks: vec![Framework::Batch, Framework::Ray],
         fences: true,
         secrets: true,
+        manifests: vec![],
         prices: vec![],
     };
     let nodes = (1..=random.between(2, 3)).map(|n| DeclaredNode {

@@ -110,6 +110,7 @@ pub fn config() -> AgentConfig {
         frameworks: vec![Framework::Batch],
         fences: true,
         secrets: true,
+        manifests: vec![],
         prices: vec![],
     };
     let declared = |name| DeclaredNode {

@@ -95,8 +95,8 @@ pub(super) async fn follow(task: &Task, manifests: &Manifests) -> AttemptState {
 
 /// Pods run whose guards have not been let begin, where it has guards: one that can't reach the agent starts nothing.
 fn unlet(task: &Task, manifests: &Manifests, objects: &Objects) -> Option<String> {
-    let (run, begun) = (progress::running(manifests, objects), task.inner.leaves.begun(task.attempt)?);
-    (begun < run).then(|| format!("leave to begin: the guards of {begun} of {run} pods have it"))
+    let (run, begun) = (progress::guards_running(manifests, objects), task.inner.leaves.begun(task.attempt)?);
+    (begun < run).then(|| format!("leave to begin: {begun} of {run} guards in its pods have it"))
 }
 
 /// Looks at the server itself for what no watch has told of: it is told, or it was deleted.

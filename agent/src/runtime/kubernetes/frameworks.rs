@@ -28,10 +28,12 @@ pub(super) async fn check(calls: &Calls) -> Vec<FrameworkCheck> {
         Ok(false) => Some(format!("the cluster does not know {version} {kind}; install KubeRay's operator")),
         Err(error) => Some(format!("whether it has {version} {kind} is not known: {error}")),
     };
-    let without_lack = |framework| FrameworkCheck { framework, missing: None };
-    let ray = FrameworkCheck { framework: Framework::Ray, missing };
+    let ray = FrameworkCheck { framework: Framework::Ray, takes_manifests: missing.is_none(), missing };
+    // Without the operator nobody else would read its objects.
+    let takes_manifests = knows(calls, Kind::SparkApplication).await.unwrap_or(false);
     // Whether Spark's drivers may make executors is a question of each namespace.
-    vec![ray, without_lack(Framework::Spark), without_lack(Framework::Batch)]
+    let spark = FrameworkCheck { framework: Framework::Spark, missing: None, takes_manifests };
+    vec![ray, spark, FrameworkCheck { framework: Framework::Batch, missing: None, takes_manifests: true }]
 }
 
 async fn knows(calls: &Calls, kind: Kind) -> Result<bool, CallError> {
@@ -56,9 +58,8 @@ pub(super) async fn spark_by(task: &Task) -> Result<SparkBy, AttemptState> {
 }
 
 /// Sees that Spark's driver may make its executors in this namespace. Without that right it would end with an exception in its own log.
-pub(super) async fn drivers_may(task: &Task, namespace: &str) -> Result<(), AttemptState> {
+pub(super) async fn drivers_may(task: &Task, namespace: &str, account: &str) -> Result<(), AttemptState> {
     let calls = &task.inner.calls;
-    let account = &task.inner.settings.spark_service_account;
     let reviews: Api<SubjectAccessReview> = Api::all(calls.client());
     let parameters = PostParams::default();
     let (began, mut backoff) = (Instant::now(), Backoff::new());

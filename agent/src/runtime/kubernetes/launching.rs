@@ -23,7 +23,8 @@ pub(super) async fn launch(task: &Task, manifests: &Manifests) -> Result<(), Att
     let namespace = manifests.namespace.as_str();
     provide_namespace(task, namespace).await?;
     if manifests.framework == Framework::Spark {
-        frameworks::drivers_may(task, namespace).await?;
+        let usual = &task.inner.settings.spark_service_account;
+        frameworks::drivers_may(task, namespace, manifests.driver_account.as_ref().unwrap_or(usual)).await?;
     }
     for manifest in manifests.objects.iter().skip(1).chain(&manifests.samples) {
         let what = format!("{} {} cannot be made in namespace {namespace}", manifest.kind, manifest.name);

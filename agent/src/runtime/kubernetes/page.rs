@@ -11,7 +11,7 @@ use kube::Api;
 use kube::api::Portforwarder;
 use protocol::control::AttemptState;
 use protocol::ids::AttemptId;
-use protocol::workload::{Framework, SparkSpec, WorkloadSpec};
+use protocol::workload::{Framework, WorkloadSpec};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use super::Inner;
@@ -59,13 +59,13 @@ fn place(spec: &WorkloadSpec) -> Result<(&'static str, &'static str, u16), PageE
     let framework = spec.framework().map_err(|error| PageError::Record(error.to_string()))?;
     let whose = name_of(framework)?;
     Ok(match framework {
-        Framework::Spark => (whose, "driver", spec.spark.as_ref().and_then(port_of).unwrap_or(SPARK_PORT)),
+        Framework::Spark => (whose, "driver", port_of(spec).unwrap_or(SPARK_PORT)),
         _ => (whose, "head", RAY_PORT),
     })
 }
 
-fn port_of(spark: &SparkSpec) -> Option<u16> {
-    spark.conf.get(SPARK_PORT_PROPERTY)?.trim().parse().ok().filter(|port| *port != 0)
+fn port_of(spec: &WorkloadSpec) -> Option<u16> {
+    spec.spark_property(SPARK_PORT_PROPERTY)?.trim().parse().ok().filter(|port| *port != 0)
 }
 
 fn serves(pod: &Pod, group: &str) -> bool {

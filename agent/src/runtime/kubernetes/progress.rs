@@ -128,10 +128,14 @@ pub(super) fn waits_on_its_node(objects: &Objects) -> Option<&str> {
     waits.map(name_of)
 }
 
-/// How many pods of its members run, that have not ended.
-pub(super) fn running(manifests: &Manifests, objects: &Objects) -> usize {
-    let member = |pod: &&Pod| group_of(pod).is_some_and(|group| manifests.members.keys().any(|g| g.as_str() == group));
-    objects.pods.values().filter(member).filter(|pod| phase(pod) == "Running").count()
+/// How many guards there are in pods of its members that run, and have not ended.
+pub(super) fn guards_running(manifests: &Manifests, objects: &Objects) -> usize {
+    let guards = |pod| {
+        let group = group_of(pod)?;
+        let own = manifests.guards.iter().find(|(name, _)| name.as_str() == group).map(|(_, guards)| *guards as usize);
+        manifests.members.keys().any(|name| name.as_str() == group).then(|| own.unwrap_or(1))
+    };
+    objects.pods.values().filter(|pod| phase(pod) == "Running").filter_map(guards).sum()
 }
 
 /// Whoever makes its pods, as far as that is known yet.

@@ -19,9 +19,9 @@ pub(super) async fn check() -> Vec<FrameworkCheck> {
     let java = java_program(std::env::var_os("JAVA_HOME"));
     let java = java_version(&java).await.err();
     vec![
-        FrameworkCheck { framework: Framework::Ray, missing: python.clone() },
-        FrameworkCheck { framework: Framework::Spark, missing: python.or(java) },
-        FrameworkCheck { framework: Framework::Batch, missing: None },
+        FrameworkCheck { framework: Framework::Ray, missing: python.clone(), takes_manifests: false },
+        FrameworkCheck { framework: Framework::Spark, missing: python.or(java), takes_manifests: false },
+        FrameworkCheck { framework: Framework::Batch, missing: None, takes_manifests: false },
     ]
 }
 

@@ -19,6 +19,7 @@ use super::{durable, private_dir};
 use crate::cluster::MemberAssignment;
 use crate::guard::plan::{Plan, Process, Ready, Resize, Role};
 use crate::guard::record::Record;
+use crate::runtime::DASHBOARD_TIME;
 use crate::runtime::members::Member;
 
 /// Nothing of Ray listens anywhere else.
@@ -229,14 +230,14 @@ fn shared_environment(layout: &Layout<'_>, python: &Path) -> BTreeMap<String, St
         ("RAY_enable_worker_prestart", "0".to_owned()),
         ("RAY_prestart_worker_first_driver", "0".to_owned()),
         // Many nodes share few cores here: what is slow to start is not dead.
-        ("RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT", "150".to_owned()),
-        ("RAY_DASHBOARD_STARTUP_TIMEOUT_S", "150".to_owned()),
         ("RAY_agent_register_timeout_ms", "150000".to_owned()),
         ("RAY_worker_register_timeout_seconds", "150".to_owned()),
         ("NO_COLOR", "1".to_owned()),
     ]
+    .into_iter()
+    .chain(DASHBOARD_TIME.map(|(name, seconds)| (name, seconds.to_owned())))
     .map(|(name, value)| (name.to_owned(), value))
-    .into()
+    .collect()
 }
 
 fn node_arguments(member: &Member, agent_port: u16) -> [String; 11] {

@@ -60,6 +60,7 @@ fn world() -> (State, Capacity) {
             frameworks: vec![Framework::Batch],
             fences: true,
             secrets: true,
+            manifests: vec![],
             prices: vec![],
         };
         let (incarnation, last_command) = (Incarnation(1), CommandNumber(0));

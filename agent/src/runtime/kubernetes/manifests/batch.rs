@@ -14,8 +14,9 @@ use super::{Kind, Layout, Manifest, ManifestError, Manifests};
 /// Where rank 0 may listen: PyTorch's own default. Each pod has an address of its own.
 const MASTER_PORT: u16 = 29_500;
 /// A Job's name, a dash and an index of up to 100,000 are a host name.
-const JOB_NAME: usize = 63 - 6;
-const INDEX: &str = "metadata.annotations['batch.kubernetes.io/job-completion-index']";
+pub(super) const JOB_NAME: usize = 63 - 6;
+/// The annotation with it.
+pub(super) const INDEX: &str = "metadata.annotations['batch.kubernetes.io/job-completion-index']";
 
 pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError> {
     let order = layout.order;
@@ -78,7 +79,7 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
 }
 
 /// The annotation of the index is the Job controller's to set, and a field that is not there is none.
-fn sample(layout: &Layout<'_>, job: &str, template: &Value) -> Manifest {
+pub(super) fn sample(layout: &Layout<'_>, job: &str, template: &Value) -> Manifest {
     let mut sample = layout.sample(job, template);
     sample.object["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"] = json!("0");
     sample
@@ -97,13 +98,16 @@ fn a_job(layout: &Layout<'_>, placement: &GroupPlacement, name: String, pods: u3
             "parallelism": pods,
             "backoffLimit": 0,
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {"rules": [
-                {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-            ]},
+            "podFailurePolicy": failure_policy(),
             "template": template,
         },
     });
     Manifest { kind: Kind::Job, name, object }
+}
+
+/// A pod that was taken away fails its Job, and says that it was not its program.
+pub(super) fn failure_policy() -> Value {
+    json!({"rules": [{"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]})
 }
 
 /// Gives every member a name; also before it is ready, for ranks meet before they are.

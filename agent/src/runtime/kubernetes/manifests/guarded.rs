@@ -5,7 +5,7 @@
 use pod_guard::pod::{ADDRESS, AFTER_MS, KEY};
 use serde_json::{Value, json};
 
-use super::pod::{Access, Starts, Volume, literal, variable};
+use super::pod::{Access, Starts, Volume, literal, push, variable};
 use super::{Guard, Layout, ManifestError};
 
 /// The container that copies the guard.
@@ -15,26 +15,40 @@ const IN_IMAGE: &str = "/usr/bin/tidewater-pod-guard";
 const FOLDER: &str = "/tidewater";
 const GUARD: &str = "/tidewater/guard";
 const VOLUME: &str = GUARD_CONTAINER;
+/// Where a command is missing of a container that stands beside the framework's own.
+const ANY: &str = "the command of a container in spec.manifest";
+
+/// How many of a pod's containers are started by a guard.
+pub(super) fn guards_of(pod: &Value) -> u32 {
+    let containers = ["initContainers", "containers"].map(|kind| pod["spec"][kind].as_array());
+    let commands = containers.into_iter().flatten().flatten().map(|container| &container["command"][0]);
+    commands.filter(|program| *program == GUARD).count() as u32
+}
 
 impl Layout<'_> {
-    /// Puts the guard before the one container's command, where the attempt ends itself when it is cut off.
+    /// Puts the guard before the command of each container, where the attempt ends itself when it is cut off.
     pub(super) fn guard(&self, template: &mut Value, starts: Starts<'_>) -> Result<(), ManifestError> {
         let Some(after) = self.order.spec.fence() else { return Ok(()) };
         let Guard { image, address, key } = self.guard.ok_or(ManifestError::NoGuard)?;
-        let main = &mut template["spec"]["containers"][0];
-        let command: Vec<Value> = match (main["command"].as_array(), starts) {
-            (Some(command), _) => command.clone(),
-            (None, Starts::This(words)) => words.iter().map(|word| json!(literal(word))).collect(),
-            (None, Starts::Unknown(field)) => return Err(ManifestError::NoCommand { field }),
-        };
-        let guarded = ["run", "--"].map(|word| json!(word)).into_iter().chain(command);
-        main["command"] = [json!(GUARD)].into_iter().chain(guarded).collect();
-        if let Some(env) = main["env"].as_array_mut() {
-            env.push(variable(ADDRESS, &address.to_string()));
-            env.push(variable(KEY, key));
-            env.push(variable(AFTER_MS, &after.0.to_string()));
+        let volume = Volume { name: VOLUME, of: json!({"emptyDir": {}}), path: FOLDER, access: Access::Read };
+        let env =
+            [variable(ADDRESS, &address.to_string()), variable(KEY, key), variable(AFTER_MS, &after.0.to_string())];
+        for kind in ["initContainers", "containers"] {
+            for (place, container) in template["spec"][kind].as_array_mut().into_iter().flatten().enumerate() {
+                // Only of the first is known what an image of the framework starts by itself.
+                let starts = if kind == "containers" && place == 0 { starts } else { Starts::Unknown(ANY) };
+                let command: Vec<Value> = match (container["command"].as_array(), starts) {
+                    (Some(command), _) => command.clone(),
+                    (None, Starts::This(words)) => words.iter().map(|word| json!(literal(word))).collect(),
+                    (None, Starts::Unknown(field)) => return Err(ManifestError::NoCommand { field }),
+                };
+                let guarded = ["run", "--"].map(|word| json!(word)).into_iter().chain(command);
+                container["command"] = [json!(GUARD)].into_iter().chain(guarded).collect();
+                push(&mut container["env"], env.clone());
+                push(&mut container["volumeMounts"], [volume.mounted()]);
+            }
         }
-        Volume { name: VOLUME, of: json!({"emptyDir": {}}), path: FOLDER, access: Access::Read }.mount(template);
+        push(&mut template["spec"]["volumes"], [volume.in_pod()]);
         // It is done before the other begins, so that this adds nothing to what the pod takes.
         let mut takes = template["spec"]["containers"][0]["resources"].clone();
         for part in ["requests", "limits"] {
@@ -55,7 +69,9 @@ impl Layout<'_> {
             "volumeMounts": [{"name": VOLUME, "mountPath": FOLDER}],
         });
         self.pull(&mut copies);
-        template["spec"]["initContainers"] = json!([copies]);
+        let others = template["spec"]["initContainers"].take();
+        push(&mut template["spec"]["initContainers"], [copies]);
+        push(&mut template["spec"]["initContainers"], others.as_array().cloned().unwrap_or_default());
         Ok(())
     }
 }

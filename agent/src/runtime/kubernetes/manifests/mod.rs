@@ -4,6 +4,7 @@
 mod batch;
 mod guarded;
 mod names;
+mod native;
 mod pod;
 mod ray;
 mod spark;
@@ -77,6 +78,19 @@ pub enum ManifestError {
         /// The field.
         field: &'static str,
     },
+    /// KubeRay makes one command of the container's and its own.
+    #[error(
+        "spec.onClusterLoss is failover, and the first container of {group} has a command of its own, which KubeRay weaves with Ray's; a guard can't start both: leave command and args out"
+    )]
+    WovenCommand {
+        /// The group.
+        group: String,
+    },
+    /// Nobody reads the object.
+    #[error(
+        "the cluster does not know SparkApplication any more; install the Spark operator, or write it as spec.spark"
+    )]
+    NoOperator,
     /// Shares of GPUs.
     #[error(
         "group {group} asks for {asked} of a GPU, and its nodes give out whole GPUs only; this is an error of the coordinator"
@@ -131,6 +145,10 @@ pub struct Manifests {
     pub samples: Vec<Manifest>,
     /// How many pods there must be for all to be up, by their group.
     pub members: BTreeMap<GroupName, u32>,
+    /// How many guards each pod of a group has.
+    pub guards: BTreeMap<GroupName, u32>,
+    /// The service account of Spark's driver, where that is not the cluster's usual one.
+    pub driver_account: Option<String>,
 }
 
 impl Manifests {
@@ -144,6 +162,9 @@ impl Manifests {
         guard: Option<&Guard>,
     ) -> Result<Self, ManifestError> {
         let layout = Layout { order, settings, spark_by, devices, guard };
+        if let Some(manifest) = &order.spec.manifest {
+            return native::manifests(&layout, manifest);
+        }
         match order.spec.framework()? {
             Framework::Batch => batch::manifests(&layout),
             Framework::Ray => ray::manifests(&layout),
@@ -184,6 +205,10 @@ impl Layout<'_> {
     fn finish(&self, framework: Framework, objects: Vec<Manifest>, samples: Vec<Manifest>) -> Manifests {
         let members =
             self.order.placement.iter().map(|placement| (placement.group.clone(), placement.members())).collect();
-        Manifests { framework, namespace: self.namespace().to_owned(), objects, samples, members }
+        let group = |pod: &Manifest| GroupName::new(pod.object["metadata"]["labels"][GROUP].as_str()?).ok();
+        let guards = samples.iter().filter_map(|pod| Some((group(pod)?, guarded::guards_of(&pod.object)))).collect();
+        let driver_account = native::driver_account(&self.order.spec);
+        let namespace = self.namespace().to_owned();
+        Manifests { framework, namespace, objects, samples, members, guards, driver_account }
     }
 }

@@ -82,20 +82,35 @@ pub(super) enum Access {
     Write,
 }
 
+/// Appends to a list that may not be there yet.
+pub(super) fn push(list: &mut Value, entries: impl IntoIterator<Item = Value>) {
+    match list.as_array_mut() {
+        Some(list) => list.extend(entries),
+        None => *list = entries.into_iter().collect(),
+    }
+}
+
 impl Volume<'_> {
-    /// Gives it to a pod with one container.
-    pub(super) fn mount(mut self, pod: &mut Value) {
-        let push = |list: &mut Value, entry: Value| match list.as_array_mut() {
-            Some(list) => list.push(entry),
-            None => *list = json!([entry]),
-        };
-        self.of["name"] = json!(self.name);
-        push(&mut pod["spec"]["volumes"], self.of);
+    /// Gives it to the first container of a pod.
+    pub(super) fn mount(self, pod: &mut Value) {
+        push(&mut pod["spec"]["volumes"], [self.in_pod()]);
+        push(&mut pod["spec"]["containers"][0]["volumeMounts"], [self.mounted()]);
+    }
+
+    /// As the pod has it.
+    pub(super) fn in_pod(&self) -> Value {
+        let mut volume = self.of.clone();
+        volume["name"] = json!(self.name);
+        volume
+    }
+
+    /// As a container has it.
+    pub(super) fn mounted(&self) -> Value {
         let mut mount = json!({"name": self.name, "mountPath": self.path});
         if self.access == Access::Read {
             mount["readOnly"] = json!(true);
         }
-        push(&mut pod["spec"]["containers"][0]["volumeMounts"], mount);
+        mount
     }
 }
 
@@ -234,13 +249,18 @@ impl Layout<'_> {
         });
         self.prioritise(&mut template);
         self.guard(&mut template, container.starts)?;
+        self.mount_secrets(&mut template);
+        Ok(template)
+    }
+
+    /// Gives the first container the secrets that are to be files.
+    pub(super) fn mount_secrets(&self, template: &mut Value) {
         let files =
             self.order.spec.secrets.iter().filter_map(|secret| Some((&secret.name, secret.mount_path.as_ref()?)));
         for (index, (secret, path)) in files.enumerate() {
             let (name, of) = (format!("secret-{index}"), json!({"secret": {"secretName": secret}}));
-            Volume { name: &name, of, path, access: Access::Read }.mount(&mut template);
+            Volume { name: &name, of, path, access: Access::Read }.mount(template);
         }
-        Ok(template)
     }
 
     /// Says when the image of what is described here is fetched, where that is set.

@@ -8,18 +8,19 @@ use protocol::workload::Framework;
 use serde_json::{Value, json};
 
 use super::names::{ROLE, name};
-use super::pod::{Access, Container, Volume};
+use super::pod::{Access, Container, Volume, push, variable};
 use super::{Kind, Layout, Manifest, ManifestError, Manifests};
+use crate::runtime::DASHBOARD_TIME;
 
 /// KubeRay's own limit.
-const RAY_JOB_NAME: usize = 47;
+pub(super) const RAY_JOB_NAME: usize = 47;
 /// Where the entrypoint is in the head's pod.
 const ENTRYPOINT_DIR: &str = "/etc/tidewater";
 const ENTRYPOINT: &str = "entrypoint.sh";
 /// The role of the pod that submits the job, and prints its log.
 pub(in crate::runtime::kubernetes) const SUBMITTER: &str = "submitter";
 /// What KubeRay starts in the containers: it says so in a variable where somebody else is to start it.
-const STARTS: [&str; 3] = ["/bin/bash", "-c", "ulimit -n 65536; $KUBERAY_GEN_RAY_START_CMD"];
+pub(super) const STARTS: [&str; 3] = ["/bin/bash", "-c", "ulimit -n 65536; $KUBERAY_GEN_RAY_START_CMD"];
 /// What `ray job submit` takes. It is not part of the gang, and so not of what was reserved.
 const SUBMITTER_TAKES: (&str, &str) = ("200m", "512Mi");
 
@@ -33,6 +34,7 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
     let mut template = layout.template(head, Container::of_image("ray-head", image, "head", &STARTS))?;
     let of = json!({"configMap": {"name": job}});
     Volume { name: "entrypoint", of, path: ENTRYPOINT_DIR, access: Access::Read }.mount(&mut template);
+    give_dashboard_time(&mut template);
     let mut samples = vec![layout.sample(&format!("{job}-head"), &template)];
     let mut head_parameters = start_parameters(layout, head);
     head_parameters["dashboard-host"] = json!("0.0.0.0");
@@ -89,6 +91,15 @@ pub(super) fn manifests(layout: &Layout<'_>) -> Result<Manifests, ManifestError>
     Ok(layout.finish(Framework::Ray, objects, samples))
 }
 
+/// Ray gives its dashboard 30 s to start, and a head with one core may take longer: then it never answers, and KubeRay never submits.
+pub(super) fn give_dashboard_time(head: &mut Value) {
+    let env = &mut head["spec"]["containers"][0]["env"];
+    let is_there = |name: &str| env.as_array().is_some_and(|env| env.iter().any(|variable| variable["name"] == name));
+    let missing = DASHBOARD_TIME.into_iter().filter(|(name, _)| !is_there(name));
+    let missing: Vec<Value> = missing.map(|(name, seconds)| variable(name, seconds)).collect();
+    push(env, missing);
+}
+
 /// Ray knows whole cores only. KubeRay counts GPUs of whole devices; of a slice or a part it does not know that it is one.
 fn start_parameters(layout: &Layout<'_>, placement: &GroupPlacement) -> Value {
     let mut parameters = json!({"num-cpus": placement.each.cpu_milli.div_ceil(1000).to_string()});
@@ -98,7 +109,8 @@ fn start_parameters(layout: &Layout<'_>, placement: &GroupPlacement) -> Value {
     parameters
 }
 
-fn submitter(layout: &Layout<'_>, image: &str) -> Value {
+/// The template of the pod that submits the job.
+pub(super) fn submitter(layout: &Layout<'_>, image: &str) -> Value {
     let mut metadata = json!({"labels": layout.labels()});
     metadata["labels"][ROLE] = json!(SUBMITTER);
     let (cpu, memory) = SUBMITTER_TAKES;

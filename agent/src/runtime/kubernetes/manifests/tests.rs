@@ -11,7 +11,7 @@ use crate::runtime::kubernetes::offers::GroupDevices;
 use crate::runtime::kubernetes::settings::{Pin, PullPolicy};
 
 /// An order for these groups: for each the nodes with how many members.
-fn order(name: &str, spec: Value, places: &[(&str, &[(&str, u32)])]) -> LaunchOrder {
+pub(super) fn order(name: &str, spec: Value, places: &[(&str, &[(&str, u32)])]) -> LaunchOrder {
     let spec: WorkloadSpec = serde_json::from_value(spec).unwrap();
     let gang = spec.gang();
     let placement = places.iter().map(|(group, nodes)| {
@@ -34,15 +34,15 @@ fn order(name: &str, spec: Value, places: &[(&str, &[(&str, u32)])]) -> LaunchOr
     }
 }
 
-fn settings() -> KubernetesSettings {
+pub(super) fn settings() -> KubernetesSettings {
     KubernetesSettings::new("eu-1".parse().unwrap())
 }
 
-fn of(order: &LaunchOrder, settings: &KubernetesSettings) -> Result<Manifests, ManifestError> {
+pub(super) fn of(order: &LaunchOrder, settings: &KubernetesSettings) -> Result<Manifests, ManifestError> {
     Manifests::of(order, settings, SparkBy::Operator, &GangDevices::new(), None)
 }
 
-fn text(manifests: &Manifests) -> String {
+pub(super) fn text(manifests: &Manifests) -> String {
     let objects: Vec<&Value> = manifests.objects.iter().map(|manifest| &manifest.object).collect();
     format!("{:#}\nsamples: {:?}", json!(objects), manifests.samples.iter().map(|m| &m.name).collect::<Vec<_>>())
 }
@@ -106,7 +106,7 @@ fn spark_without_its_operator() {
 }
 
 /// What ends itself when it is cut off.
-fn guarded(mut order: LaunchOrder, spark_by: SparkBy) -> Result<Manifests, ManifestError> {
+pub(super) fn guarded(mut order: LaunchOrder, spark_by: SparkBy) -> Result<Manifests, ManifestError> {
     order.spec.on_cluster_loss = OnClusterLoss::Failover;
     let address = "10.96.0.9:7710".parse().unwrap();
     let guard = Guard { image: "registry/tidewater:1".into(), address, key: "00".repeat(32) };

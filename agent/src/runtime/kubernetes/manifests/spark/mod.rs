@@ -18,11 +18,11 @@ use super::{Layout, ManifestError, Manifests, SparkBy};
 pub(in crate::runtime::kubernetes) use driver::DRIVER_CONTAINER;
 
 /// Spark appends to an application's name what it makes of it: `-driver-svc` and the like.
-const APPLICATION_NAME: usize = 40;
+pub(super) const APPLICATION_NAME: usize = 40;
 /// The container of an executor, as Spark calls it.
-const EXECUTOR_CONTAINER: &str = "spark-kubernetes-executor";
+pub(super) const EXECUTOR_CONTAINER: &str = "spark-kubernetes-executor";
 /// What Spark's images start, with what the container is to be as arguments.
-const STARTS: [&str; 1] = ["/opt/entrypoint.sh"];
+pub(super) const STARTS: [&str; 1] = ["/opt/entrypoint.sh"];
 /// What a JVM needs beside its heap: Spark's own rule, a tenth and at least this.
 const LEAST_OVERHEAD_MIB: u64 = 384;
 

@@ -1,0 +1,107 @@
+//! What is put into a pod template that somebody else wrote.
+
+use protocol::control::GroupPlacement;
+use protocol::kubernetes::{GPU, SLICE};
+use serde_json::{Value, json};
+
+use super::super::pod::{Starts, member};
+use super::super::{Layout, ManifestError};
+use super::{list, map, put};
+
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+
+impl Layout<'_> {
+    /// Makes a template one of a group's pods. What a container of it runs that has no command: `starts` of the first, which is the
+    /// framework's own; of others it is not known.
+    pub(super) fn dress(
+        &self,
+        template: &mut Value,
+        placement: &GroupPlacement,
+        own_name: &str,
+        starts: Starts<'_>,
+        more: Vec<Value>,
+    ) -> Result<(), ManifestError> {
+        self.devices_by_name(template, placement);
+        self.tell(template, placement, own_name, more);
+        map(&mut template["spec"]).insert("restartPolicy".to_owned(), json!("Never"));
+        self.send(template, placement);
+        let pods = self.pod_metadata(placement.group.as_str());
+        put(&mut template["metadata"]["labels"], pods["labels"].clone());
+        put(&mut template["metadata"]["annotations"], pods["annotations"].clone());
+        if template["spec"]["priorityClassName"].is_null() {
+            self.prioritise(template);
+        }
+        self.mount_secrets(template);
+        self.guard(template, starts)
+    }
+
+    /// Every container is told what it is part of. What the object itself says gives way to Tidewater's words and to the workload's.
+    fn tell(&self, template: &mut Value, placement: &GroupPlacement, own_name: &str, more: Vec<Value>) {
+        let own = more.into_iter().chain([member(own_name)]).collect();
+        let ours = self.environment(placement, own);
+        for kind in ["initContainers", "containers"] {
+            let containers = template["spec"][kind].as_array_mut();
+            for container in containers.into_iter().flatten() {
+                let env = list(&mut container["env"]);
+                env.retain(|variable| ours.iter().all(|own| own["name"] != variable["name"]));
+                // A variable can be filled in only from those before it, and the object's may refer to these.
+                env.splice(..0, ours.iter().cloned());
+                if container["imagePullPolicy"].is_null() {
+                    self.pull(container);
+                }
+            }
+        }
+    }
+
+    /// Devices are asked for under the name that their nodes have for them.
+    fn devices_by_name(&self, template: &mut Value, placement: &GroupPlacement) {
+        let Some(devices) = self.devices.get(&placement.group) else { return };
+        for kind in ["initContainers", "containers"] {
+            for container in template["spec"][kind].as_array_mut().into_iter().flatten() {
+                for part in ["requests", "limits"] {
+                    let Some(amounts) = container["resources"][part].as_object_mut() else { continue };
+                    let asked: Vec<String> =
+                        amounts.keys().filter(|name| *name == GPU || name.starts_with(SLICE)).cloned().collect();
+                    for name in asked {
+                        if let Some(units) = amounts.remove(&name) {
+                            amounts.insert(devices.resource.to_string(), units);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// To the nodes of the decision, and to no other than the object itself allows.
+    fn send(&self, template: &mut Value, placement: &GroupPlacement) {
+        let decided = self.affinity(placement);
+        let spec = &mut template["spec"];
+        let tolerations = list(&mut spec["tolerations"]);
+        for toleration in self.tolerations().as_array().into_iter().flatten() {
+            if !tolerations.contains(toleration) {
+                tolerations.push(toleration.clone());
+            }
+        }
+        let affinity = map(&mut spec["affinity"]);
+        let node = affinity.entry("nodeAffinity").or_insert_with(|| json!({}));
+        let ours = &decided["nodeAffinity"];
+        if let Some(preferred) = ours[PREFERRED].as_array() {
+            list(&mut node[PREFERRED]).extend(preferred.iter().cloned());
+        }
+        if let Some(expressions) = ours[REQUIRED]["nodeSelectorTerms"][0]["matchExpressions"].as_array() {
+            let terms = list(&mut node[REQUIRED]["nodeSelectorTerms"]);
+            if terms.is_empty() {
+                terms.push(json!({}));
+            }
+            // A node that one term allows is allowed, so that each gets what all must hold to.
+            for term in terms {
+                list(&mut term["matchExpressions"]).extend(expressions.iter().cloned());
+            }
+        }
+        if let Some(apart) = decided["podAntiAffinity"][REQUIRED].as_array() {
+            let pods = affinity.entry("podAntiAffinity").or_insert_with(|| json!({}));
+            list(&mut pods[REQUIRED]).extend(apart.iter().cloned());
+        }
+    }
+}

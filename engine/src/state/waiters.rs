@@ -32,6 +32,7 @@ pub(crate) struct Likeness {
     pub(crate) preemptible: Preemptible,
     /// None: it names none, or several, and can run nowhere.
     pub(crate) framework: Option<Framework>,
+    pub(crate) needs: OfCluster,
     pub(crate) regions: Vec<Region>,
     pub(crate) gang: Vec<GroupNeed>,
     /// What it pays at most.
@@ -40,6 +41,14 @@ pub(crate) struct Likeness {
     pub(crate) beside: Option<(Namespace, WorkloadName)>,
     /// The data that it requires where it is, by name.
     pub(crate) data: Vec<DataName>,
+}
+
+/// What a workload needs its cluster to be able to do, beside running its framework.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct OfCluster {
+    pub(crate) fences: bool,
+    pub(crate) secrets: bool,
+    pub(crate) manifests: bool,
 }
 
 impl Likeness {
@@ -52,6 +61,11 @@ impl Likeness {
             pool: workload.pool.clone(),
             preemptible: spec.preemptible,
             framework: spec.framework().ok(),
+            needs: OfCluster {
+                fences: spec.fence().is_some(),
+                secrets: !spec.secrets.is_empty(),
+                manifests: spec.manifest.is_some(),
+            },
             regions: spec.placement.regions.require.clone(),
             gang: spec.gang(),
             most: spec.placement.max_cost_per_hour,

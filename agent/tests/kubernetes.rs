@@ -35,13 +35,14 @@ const TESTS: &[(&str, Test)] = &[
     }),
     ("runtime::what_can_not_start_says_why", |b| Box::pin(runtime::refusals(b))),
     ("runtime_crashes::of_the_api_server_lose_and_double_nothing", |b| Box::pin(runtime_crashes::api_server(b))),
-    ("runtime_crashes::of_the_agent_at_each_request_double_nothing", |b| Box::pin(runtime_crashes::agent(b))),
+    (KILLED, |b| Box::pin(runtime_crashes::agent(b))),
     ("runtime_storms::of_refusals_lose_and_double_nothing", |b| Box::pin(runtime_storms::refusals(b))),
     (OPERATORS, |b| Box::pin(runtime_operators::kinds(b))),
 ];
 
-/// Needs the operators' modules beside the programs.
+/// These need the operators' modules beside the programs.
 const OPERATORS: &str = "runtime_operators::definitions_take_what_is_made";
+const KILLED: &str = "runtime_crashes::of_the_agent_at_each_request_double_nothing";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -60,7 +61,8 @@ fn main() -> ExitCode {
     let binaries = binaries.and_then(Result::ok).map(Arc::new);
     let trials = TESTS.iter().map(|(name, test)| {
         let (mut binaries, mut lack) = (binaries.clone(), lack.clone());
-        let missing = binaries.as_deref().filter(|_| *name == OPERATORS).map(Binaries::operators_resources);
+        let missing =
+            binaries.as_deref().filter(|_| [OPERATORS, KILLED].contains(name)).map(Binaries::operators_resources);
         if let Some(Err(missing)) = missing.filter(|found| found.as_ref().is_err_and(|error| error.is_lack())) {
             (binaries, lack) = (None, Some(missing.to_string()));
         }

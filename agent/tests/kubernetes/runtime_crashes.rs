@@ -6,13 +6,18 @@ use std::time::Duration;
 
 use agent::runtime::Runtime;
 use anyhow::ensure;
-use kube::Client;
+use futures_util::future::try_join_all;
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::client::Body;
-use protocol::control::AttemptState;
-use testbed::{Binaries, Component};
+use kube::core::DynamicObject;
+use kube::{Api, Client};
+use protocol::control::{AttemptState, LaunchOrder};
+use serde_json::json;
+use testbed::{Binaries, Component, ControlPlane, make_namespace};
 use tokio::sync::Notify;
 
-use super::runtime_world::{Running, made, nothing_left, order, plane, settings};
+use super::runtime_operators;
+use super::runtime_world::{Running, made, nothing_left, order, plane, settings, until};
 
 pub async fn api_server(binaries: Arc<Binaries>) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
@@ -88,52 +93,127 @@ fn dying(client: Client, at: usize, when: Dies) -> (Client, Arc<Notify>) {
     (Client::new(service, "default"), told)
 }
 
+/// What an agent is killed at, and who says how it ends.
+#[derive(Debug, Clone, Copy)]
+enum Of {
+    /// A batch Job: the cluster's own controller runs it.
+    Batch,
+    /// A RayJob, whose operator the test plays.
+    Ray,
+    /// A SparkApplication, whose operator the test plays.
+    Spark,
+}
+
+impl Of {
+    const ALL: [Of; 3] = [Of::Batch, Of::Ray, Of::Spark];
+
+    /// What is made once at most.
+    fn resource(self) -> &'static str {
+        match self {
+            Of::Batch => "jobs",
+            Of::Ray => "rayjobs",
+            Of::Spark => "sparkapplications",
+        }
+    }
+
+    async fn order(self, client: &Client, uid: u128, namespace: &str) -> anyhow::Result<LaunchOrder> {
+        match self {
+            Of::Batch => order(uid, namespace, 2, 1),
+            Of::Ray => runtime_operators::ray(uid, namespace),
+            Of::Spark => {
+                make_namespace(client, namespace).await?;
+                runtime_operators::drivers_may(client, namespace).await?;
+                runtime_operators::spark(uid, namespace)
+            }
+        }
+    }
+
+    /// Says of each object of this kind in the namespace that it has come to its end, for as long as it is polled.
+    async fn play(self, client: &Client, namespace: &str) -> anyhow::Result<()> {
+        let (kind, status) = match self {
+            Of::Batch => return std::future::pending().await,
+            Of::Ray => ("RayJob", json!({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"})),
+            Of::Spark => ("SparkApplication", json!({"driverInfo": {}, "applicationState": {"state": "COMPLETED"}})),
+        };
+        let (kind, status) = (runtime_operators::kind(kind), json!({"status": status}));
+        let all: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
+        loop {
+            for object in all.list(&ListParams::default()).await?.items {
+                if object.data["status"].is_null() {
+                    let name = object.metadata.name.unwrap_or_default();
+                    // It may be gone meanwhile.
+                    let _ = all.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
 /// The agent is killed at each of its changes in turn, before and after it is carried out; the next one finds what there is. The attempt ends,
-/// nothing is left, and its Job was made once at most.
+/// nothing is left, and its Job, RayJob or SparkApplication was made once at most.
 pub async fn agent(binaries: Arc<Binaries>) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let plane = plane(&binaries, dir.path(), 2).await?;
+    plane.serve(&binaries.operators_resources()?).await?;
     let client = plane.client();
+    until("the kinds are known", async || Ok(runtime_operators::are_known(&client).await.then_some(()))).await?;
+    try_join_all(Of::ALL.map(|of| killed_at_each_change(&plane, of))).await?;
+    plane.stop();
+    Ok(())
+}
+
+async fn killed_at_each_change(plane: &ControlPlane, of: Of) -> anyhow::Result<()> {
     let mut ends = vec![];
     for at in 0.. {
-        let mut reached = false;
-        for when in [Dies::Before, Dies::After] {
-            let uid = 100 + 2 * at as u128 + matches!(when, Dies::After) as u128;
-            let namespace = format!("agent-{uid}");
-            let order = order(uid, &namespace, 2, 1)?;
-            let (client_of_first, dead) = dying(client.clone(), at, when);
-            let first = Running::new(client_of_first, settings(&[("runs-for", "1s")]));
-            first.runtime.recover().await?;
-            first.start(&order).await?;
-            // It dies, or has nothing more to change.
-            let died = tokio::time::timeout(Duration::from_secs(15), dead.notified()).await.is_ok();
-            drop(first);
-            reached |= died;
-            let mut second = Running::new(client.clone(), settings(&[("runs-for", "1s")]));
-            let found = second.runtime.recover().await?;
-            let end = match found.into_iter().find(|(attempt, _)| *attempt == order.attempt) {
-                // Without a record there is nothing of it, and the agent's journal says that it was lost.
-                None => None,
-                Some((_, state)) if state.is_final() => Some(state),
-                Some(_) => Some(second.end(order.attempt).await?),
-            };
-            nothing_left(&client, order.attempt).await?;
-            let jobs = made(&plane, "jobs", &namespace)?;
-            ensure!(jobs.len() <= 1, "killed {when:?} change {at}: {jobs:?}");
-            if end == Some(AttemptState::Succeeded) {
-                ensure!(jobs.len() == 1, "killed {when:?} change {at}: it succeeded and was never made");
-            }
-            second.runtime.forget(order.attempt).await?;
-            ends.push(format!("{at} {when:?}: {}", end.map_or("none".to_owned(), |e| format!("{e:?}"))));
-        }
+        let both = [Dies::Before, Dies::After].map(|when| killed(plane, of, at, when));
+        let both = try_join_all(both).await?;
+        let reached = both.iter().any(|(died, _)| *died);
+        ends.extend(both.into_iter().map(|(_, end)| end));
         if !reached {
             break;
         }
     }
-    eprintln!("    killed at each change, it ended so:\n      {}", ends.join("\n      "));
-    // Not for nothing: once the Job was made, the next agent took it to its end.
-    ensure!(ends.iter().any(|end| end.ends_with("Succeeded")));
-    ensure!(ends.iter().any(|end| end.contains("was not made yet")));
-    plane.stop();
+    eprintln!("    killed at each change, a {of:?} attempt ended so:\n      {}", ends.join("\n      "));
+    // Not for nothing: once its object was made, the next agent took it to its end.
+    ensure!(ends.iter().any(|end| end.ends_with("Succeeded")), "{of:?}");
+    ensure!(ends.iter().any(|end| end.contains("was not made yet")), "{of:?}");
     Ok(())
+}
+
+/// Whether the agent died, and how the attempt ended.
+async fn killed(plane: &ControlPlane, of: Of, at: usize, when: Dies) -> anyhow::Result<(bool, String)> {
+    let client = plane.client();
+    let uid = 1_000 * (1 + of as u128) + 2 * at as u128 + matches!(when, Dies::After) as u128;
+    let namespace = format!("agent-{uid}");
+    let order = of.order(&client, uid, &namespace).await?;
+    let lives = async {
+        let (client_of_first, dead) = dying(client.clone(), at, when);
+        let first = Running::new(client_of_first, settings(&[("runs-for", "1s")]));
+        first.runtime.recover().await?;
+        first.start(&order).await?;
+        // It dies, or has nothing more to change.
+        let died = tokio::time::timeout(Duration::from_secs(15), dead.notified()).await.is_ok();
+        drop(first);
+        let mut second = Running::new(client.clone(), settings(&[("runs-for", "1s")]));
+        let found = second.runtime.recover().await?;
+        let end = match found.into_iter().find(|(attempt, _)| *attempt == order.attempt) {
+            // Without a record there is nothing of it, and the agent's journal says that it was lost.
+            None => None,
+            Some((_, state)) if state.is_final() => Some(state),
+            Some(_) => Some(second.end(order.attempt).await?),
+        };
+        nothing_left(&client, order.attempt).await?;
+        let objects = made(plane, of.resource(), &namespace)?;
+        ensure!(objects.len() <= 1, "killed {when:?} change {at}: {objects:?}");
+        if end == Some(AttemptState::Succeeded) {
+            ensure!(objects.len() == 1, "killed {when:?} change {at}: it succeeded and was never made");
+        }
+        second.runtime.forget(order.attempt).await?;
+        Ok((died, format!("{at} {when:?}: {}", end.map_or("none".to_owned(), |e| format!("{e:?}")))))
+    };
+    tokio::select! {
+        ended = lives => ended,
+        played = of.play(&client, &namespace) => Err(played.err().unwrap_or_else(|| anyhow::anyhow!("nobody plays the operator"))),
+    }
 }

@@ -27,13 +27,27 @@ pub async fn kinds(binaries: Arc<Binaries>) -> anyhow::Result<()> {
     ensure!(missing == [Some(true), None, None], "{missing:?}");
     without_spark_operator(&client).await?;
     plane.serve(&binaries.operators_resources()?).await?;
-    until("the kinds are known", async || Ok(frameworks(&client).await.iter().all(Option::is_none).then_some(())))
-        .await?;
+    until("the kinds are known", async || Ok(are_known(&client).await.then_some(()))).await?;
     ray_succeeds(&client).await?;
     spark_fails(&client).await?;
     objects_are_taken_as_they_are(&client).await?;
     plane.stop();
     Ok(())
+}
+
+/// Whether nothing is missing for any framework, and the objects of all are taken.
+pub async fn are_known(client: &Client) -> bool {
+    let checks = Running::new(client.clone(), settings(&[])).runtime.frameworks().await;
+    checks.iter().all(|check| check.missing.is_none() && check.takes_manifests)
+}
+
+/// One of the operators' kinds.
+pub fn kind(name: &str) -> ApiResource {
+    let (group, version) = match name {
+        "RayJob" => ("ray.io", "v1"),
+        _ => ("sparkoperator.k8s.io", "v1beta2"),
+    };
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, name))
 }
 
 /// For Ray, Spark and batch: whether something is missing.
@@ -68,12 +82,16 @@ async fn say(client: &Client, order: &LaunchOrder, kind: &ApiResource, status: V
     Ok(all.patch_status(&name.await?, &PatchParams::default(), &Patch::Merge(status)).await?)
 }
 
-async fn ray_succeeds(client: &Client) -> anyhow::Result<()> {
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("ray.io", "v1", "RayJob"));
+/// With a head and one worker.
+pub fn ray(uid: u128, namespace: &str) -> anyhow::Result<LaunchOrder> {
     let each = json!({"cpu": "1", "memory": "1Gi"});
     let spec = json!({"ray": {"image": "registry/ray:2.52.1", "entrypoint": "python t.py", "head": each,
         "workers": [{"name": "workers", "count": 1, "cpu": "1", "memory": "1Gi"}]}});
-    let order = of(31, "ray", spec, ["head", "workers"])?;
+    of(uid, namespace, spec, ["head", "workers"])
+}
+
+async fn ray_succeeds(client: &Client) -> anyhow::Result<()> {
+    let (kind, order) = (kind("RayJob"), ray(31, "ray")?);
     let mut running = Running::new(client.clone(), settings(&[]));
     running.runtime.recover().await?;
     running.start(&order).await?;
@@ -90,7 +108,7 @@ async fn ray_succeeds(client: &Client) -> anyhow::Result<()> {
 }
 
 /// With one driver and one executor.
-fn spark(uid: u128, namespace: &str) -> anyhow::Result<LaunchOrder> {
+pub fn spark(uid: u128, namespace: &str) -> anyhow::Result<LaunchOrder> {
     let each = json!({"cpu": "1", "memory": "1Gi"});
     let executors = json!({"name": "executors", "count": 1, "cpu": "1", "memory": "1Gi"});
     let spec =
@@ -99,7 +117,7 @@ fn spark(uid: u128, namespace: &str) -> anyhow::Result<LaunchOrder> {
 }
 
 /// As the owner of a namespace lets Spark's drivers make executors there.
-async fn drivers_may(client: &Client, namespace: &str) -> anyhow::Result<()> {
+pub async fn drivers_may(client: &Client, namespace: &str) -> anyhow::Result<()> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     accounts.create(&Default::default(), &serde_json::from_value(json!({"metadata": {"name": "spark"}}))?).await?;
     let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), namespace);
@@ -172,7 +190,7 @@ async fn ends_as_its_driver_does(client: &Client) -> anyhow::Result<()> {
 }
 
 async fn spark_fails(client: &Client) -> anyhow::Result<()> {
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("sparkoperator.k8s.io", "v1beta2", "SparkApplication"));
+    let kind = kind("SparkApplication");
     let order = spark(32, "spark")?;
     let mut running = Running::new(client.clone(), settings(&[]));
     running.runtime.recover().await?;
@@ -219,17 +237,17 @@ async fn objects_are_taken_as_they_are(client: &Client) -> anyhow::Result<()> {
     let mut running = Running::new(client.clone(), settings(&[]));
     running.runtime.recover().await?;
     running.start(&order).await?;
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("ray.io", "v1", "RayJob"));
-    let job = say(client, &order, &kind, json!({"jobDeploymentStatus": "Running"})).await?;
+    let ray_jobs = kind("RayJob");
+    let job = say(client, &order, &ray_jobs, json!({"jobDeploymentStatus": "Running"})).await?;
     let spec = job.data.get("spec").context("a spec")?;
     let head = &spec["rayClusterSpec"]["headGroupSpec"];
     ensure!(head["template"]["spec"]["terminationGracePeriodSeconds"] == 7, "{head}");
     ensure!(head["template"]["metadata"]["labels"]["tidewater.dev/group"] == "head", "{head}");
     ensure!(spec["suspend"].as_bool() != Some(true) && spec["runtimeEnvYAML"] == "env_vars: {A: b}\n", "{spec}");
-    say(client, &order, &kind, json!({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"})).await?;
+    say(client, &order, &ray_jobs, json!({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"})).await?;
     ensure!(running.end(order.attempt).await? == AttemptState::Succeeded);
     nothing_left(client, order.attempt).await?;
-    gone(client, &kind).await?;
+    gone(client, &ray_jobs).await?;
 
     let part = json!({"cores": 1, "memory": "512m", "javaOptions": "-Dx=y", "serviceAccount": "spark"});
     let application = json!({
@@ -241,14 +259,14 @@ async fn objects_are_taken_as_they_are(client: &Client) -> anyhow::Result<()> {
     });
     let order = of(36, "spark", json!({"manifest": application}), ["driver", "executors"])?;
     running.start(&order).await?;
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("sparkoperator.k8s.io", "v1beta2", "SparkApplication"));
+    let applications = kind("SparkApplication");
     let completed = json!({"driverInfo": {}, "applicationState": {"state": "COMPLETED"}});
-    let application = say(client, &order, &kind, completed).await?;
+    let application = say(client, &order, &applications, completed).await?;
     let spec = application.data.get("spec").context("a spec")?;
     ensure!(spec["restartPolicy"]["type"] == "Never" && spec["driver"]["javaOptions"] == "-Dx=y", "{spec}");
     ensure!(spec["executor"]["template"]["spec"]["affinity"].is_object(), "{spec}");
     ensure!(running.end(order.attempt).await? == AttemptState::Succeeded);
-    gone(client, &kind).await
+    gone(client, &applications).await
 }
 
 async fn gone(client: &Client, kind: &ApiResource) -> anyhow::Result<()> {

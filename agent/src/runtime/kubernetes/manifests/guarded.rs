@@ -3,9 +3,10 @@
 //! An init container copies it into a volume of the pod, whatever the images have.
 
 use pod_guard::pod::{ADDRESS, AFTER_MS, KEY};
+use protocol::control::GroupPlacement;
 use serde_json::{Value, json};
 
-use super::pod::{Access, Starts, Volume, literal, push, variable};
+use super::pod::{Access, Starts, Volume, amounts, literal, push, variable};
 use super::{Guard, Layout, ManifestError};
 
 /// The container that copies the guard.
@@ -27,7 +28,12 @@ pub(super) fn guards_of(pod: &Value) -> u32 {
 
 impl Layout<'_> {
     /// Puts the guard before the command of each container, where the attempt ends itself when it is cut off.
-    pub(super) fn guard(&self, template: &mut Value, starts: Starts<'_>) -> Result<(), ManifestError> {
+    pub(super) fn guard(
+        &self,
+        template: &mut Value,
+        placement: &GroupPlacement,
+        starts: Starts<'_>,
+    ) -> Result<(), ManifestError> {
         let Some(after) = self.order.spec.fence() else { return Ok(()) };
         let Guard { image, address, key } = self.guard.ok_or(ManifestError::NoGuard)?;
         let volume = Volume { name: VOLUME, of: json!({"emptyDir": {}}), path: FOLDER, access: Access::Read };
@@ -50,17 +56,12 @@ impl Layout<'_> {
         }
         push(&mut template["spec"]["volumes"], [volume.in_pod()]);
         // It is done before the other begins, so that this adds nothing to what the pod takes.
-        let mut takes = template["spec"]["containers"][0]["resources"].clone();
-        for part in ["requests", "limits"] {
-            if let Some(amounts) = takes[part].as_object_mut() {
-                amounts.retain(|name, _| matches!(&**name, "cpu" | "memory"));
-            }
-        }
+        let takes = amounts(&placement.each);
         let mut copies = json!({
             "name": VOLUME,
             "image": image,
             "command": [IN_IMAGE, "install", GUARD],
-            "resources": takes,
+            "resources": {"requests": takes, "limits": takes},
             "securityContext": {
                 "allowPrivilegeEscalation": false,
                 "readOnlyRootFilesystem": true,

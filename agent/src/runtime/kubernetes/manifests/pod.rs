@@ -82,6 +82,18 @@ pub(super) enum Access {
     Write,
 }
 
+/// Cores and memory as Kubernetes writes them.
+pub(super) fn amounts(of: &Resources) -> Map<String, Value> {
+    let mut amounts = Map::new();
+    if of.cpu_milli > 0 {
+        amounts.insert("cpu".to_owned(), json!(format!("{}m", of.cpu_milli)));
+    }
+    if of.memory_mib > 0 {
+        amounts.insert("memory".to_owned(), json!(format!("{}Mi", of.memory_mib)));
+    }
+    amounts
+}
+
 /// Appends to a list that may not be there yet.
 pub(super) fn push(list: &mut Value, entries: impl IntoIterator<Item = Value>) {
     match list.as_array_mut() {
@@ -117,14 +129,8 @@ impl Volume<'_> {
 impl Layout<'_> {
     /// What each pod of a group takes, as requests and limits alike.
     pub(super) fn resources(&self, placement: &GroupPlacement) -> Result<Value, ManifestError> {
-        let Resources { cpu_milli, memory_mib, gpu_milli } = placement.each;
-        let mut amounts = Map::new();
-        if cpu_milli > 0 {
-            amounts.insert("cpu".to_owned(), json!(format!("{cpu_milli}m")));
-        }
-        if memory_mib > 0 {
-            amounts.insert("memory".to_owned(), json!(format!("{memory_mib}Mi")));
-        }
+        let gpu_milli = placement.each.gpu_milli;
+        let mut amounts = amounts(&placement.each);
         let group = placement.group.to_string();
         let asked = Gpus(gpu_milli).to_string();
         let devices = self.devices.get(&placement.group);
@@ -248,7 +254,7 @@ impl Layout<'_> {
             },
         });
         self.prioritise(&mut template);
-        self.guard(&mut template, container.starts)?;
+        self.guard(&mut template, placement, container.starts)?;
         self.mount_secrets(&mut template);
         Ok(template)
     }

@@ -33,7 +33,7 @@ impl Layout<'_> {
             self.prioritise(template);
         }
         self.mount_secrets(template);
-        self.guard(template, starts)
+        self.guard(template, placement, starts)
     }
 
     /// Every container is told what it is part of. What the object itself says gives way to Tidewater's words and to the workload's.

@@ -71,7 +71,9 @@ fn part(
     if placement.each.gpu_milli > 0 {
         let takes = layout.resources(placement)?;
         for kind in ["requests", "limits"] {
-            put(&mut main["resources"][kind], takes[kind].clone());
+            let mut devices = takes[kind].clone();
+            take_out(&mut devices, &["cpu", "memory"]);
+            put(&mut main["resources"][kind], devices);
         }
     }
     layout.dress(template, placement, placement.group.as_str(), Starts::This(&STARTS), vec![])?;

@@ -2,6 +2,7 @@
 //! that was restarted knows what it would have made.
 
 mod batch;
+mod claims;
 mod guarded;
 mod names;
 mod pod;
@@ -182,6 +183,7 @@ impl Layout<'_> {
     }
 
     fn finish(&self, framework: Framework, objects: Vec<Manifest>, samples: Vec<Manifest>) -> Manifests {
+        let objects = self.claim_templates().chain(objects).collect();
         let members =
             self.order.placement.iter().map(|placement| (placement.group.clone(), placement.members())).collect();
         Manifests { framework, namespace: self.namespace().to_owned(), objects, samples, members }

@@ -5,6 +5,7 @@
 
 mod kubernetes {
     pub mod capacity;
+    pub mod claims;
     pub mod devices;
     pub mod recount;
     pub mod rig;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use kubernetes::{capacity, devices, runtime, runtime_crashes, runtime_operators, runtime_storms};
+use kubernetes::{capacity, claims, devices, runtime, runtime_crashes, runtime_operators, runtime_storms};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use testbed::{Binaries, Settings};
 
@@ -33,6 +34,7 @@ const TESTS: &[(&str, Test)] = &[
     ("devices::shares_and_slices_are_counted_and_asked_for_as_nodes_name_them", |b| {
         Box::pin(devices::shares_and_slices(b))
     }),
+    ("claims::devices_that_claims_give_out_are_counted_claimed_and_freed", |b| Box::pin(claims::of_devices(b))),
     ("runtime::what_can_not_start_says_why", |b| Box::pin(runtime::refusals(b))),
     ("runtime_crashes::of_the_api_server_lose_and_double_nothing", |b| Box::pin(runtime_crashes::api_server(b))),
     (KILLED, |b| Box::pin(runtime_crashes::agent(b))),

@@ -144,9 +144,14 @@ impl Sku {
         if let Some((gpu, profile)) = self.slice_profile() {
             return gpu.product_labels().into_iter().map(|gpu| format!("{gpu}{}{profile}", slices::MARK)).collect();
         }
-        let known =
-            MODELS.iter().find(|(name, _)| *name == self.as_str()).map_or(&[] as &[&str], |(_, aliases)| aliases);
-        known.iter().copied().chain([self.as_str()]).map(|name| name.replace(' ', "-")).collect()
+        self.product_names().iter().map(|name| name.replace(' ', "-")).collect()
+    }
+
+    /// What a driver may call a device of this model: every name that is known for it, and its own. Of a MIG slice the names of its GPU.
+    pub fn product_names(&self) -> Vec<String> {
+        let gpu = self.0.split_once(slices::MARK).map_or(self.as_str(), |(gpu, _)| gpu);
+        let known = MODELS.iter().find(|(name, _)| *name == gpu).map_or(&[] as &[&str], |(_, aliases)| aliases);
+        known.iter().copied().chain([gpu]).map(str::to_owned).collect()
     }
 }
 

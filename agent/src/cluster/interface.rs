@@ -34,7 +34,7 @@ pub struct DeclaredNode {
 pub struct ClusterNode {
     /// Its name.
     pub name: NodeName,
-    /// Its GPU model, by its label.
+    /// Its GPU model, by its label or by its driver's word.
     pub sku: Option<Sku>,
     /// How Kubernetes gives out its devices.
     pub offer: Offer,
@@ -57,6 +57,9 @@ pub struct NodePods {
     pub attempts: BTreeMap<AttemptId, Resources>,
     /// Those pods by name that are of an attempt or ask for devices.
     pub named: BTreeMap<PodName, PodGpus>,
+    /// Where claims give the node's devices out: those of its [`ByClaims`](super::ByClaims) that a claim holds, and for which attempt. They are
+    /// among the units above.
+    pub claimed: BTreeMap<Box<str>, Option<AttemptId>>,
 }
 
 /// A pod's name, as its kubelet has it.

@@ -31,7 +31,7 @@ pub use interface::{
 };
 pub use journal::{Elsewhere, Journal, JournalError};
 pub use nodes::{NodeInput, NodeSession};
-pub use offer::Offer;
+pub use offer::{ByClaims, ClaimDevice, Offer};
 pub(crate) use table::MAX_DEVICES;
 pub use table::{IDLE_MEMORY_MIB, KUBERNETES_SILENT_AFTER_MS, STALE_AFTER_MS, Table};
 pub use uplink::{Pace, Uplink};

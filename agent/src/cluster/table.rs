@@ -42,7 +42,9 @@ struct Device {
     sick: bool,
     /// Somebody uses it: a ghost, unless an attempt holds it.
     used: bool,
-    /// Where it is read: how its kubelet names it.
+    /// Kubernetes gives it to nobody: it has a taint.
+    barred: bool,
+    /// Where it is read, or claims give it out: how it is named there.
     names: Option<Box<DeviceNames>>,
 }
 
@@ -54,6 +56,7 @@ impl Device {
         left_milli: 0,
         sick: true,
         used: false,
+        barred: false,
         names: None,
     };
 
@@ -68,7 +71,7 @@ impl Device {
 
     /// What it is doing where attempts were given this much of it, in thousandths, and pods of others have some of it or not.
     fn standing(&self, given: u16, foreign: bool) -> DeviceState {
-        match (self.sick, given > 0, foreign, self.used) {
+        match (self.sick || self.barred, given > 0, foreign, self.used) {
             (true, ..) => DeviceState::Sick,
             // Also where shares hold only a part: what else is in use on it is theirs.
             (_, true, ..) => DeviceState::Held,
@@ -313,6 +316,7 @@ impl Table {
                 self.devices[at].names = Some(Box::new(DeviceNames::of(report)));
             }
         }
+        self.bar(row);
         if let Some(report) = frame.devices.first() {
             self.rows[row].read_sku = true;
             self.set_sku(row, Some(&report.sku));
@@ -548,8 +552,8 @@ fn standing(at: &Row, devices: &[Device], reservations: &Reservations) -> Vec<(D
     let whose = match &at.kubernetes {
         Some(of) if of.offer.is_counted() => return counted::standing(devices, of, holds, reservations),
         Some(of) => {
-            let foreign = of.foreign(reservations).gpus();
-            Whose::in_kubernetes(devices, holds, of, at.held.as_deref(), reservations, foreign)
+            let held = of.held(at.held.as_deref(), reservations);
+            Whose::in_kubernetes(devices, holds, of, held, reservations)
         }
         None => Whose::by_journal(at.count, holds.map(|(_, hold)| hold)),
     };
@@ -588,7 +592,8 @@ fn reading(report: &DeviceReport) -> Device {
         left_milli: 0,
         sick: !matches!(report.health, DeviceHealth::Ok),
         used,
-        // Those of a device change so seldom that they are entered by themselves.
+        // These of a device change so seldom that they are entered by themselves.
+        barred: false,
         names: None,
     }
 }

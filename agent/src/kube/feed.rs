@@ -1,14 +1,16 @@
-//! Gathers what became known of nodes and pods and tells the cluster role, a few times a second: what changed, and up to
+//! Gathers what became known of nodes, pods, slices of devices and claims, and tells the cluster role, a few times a second: what changed, and up to
 //! when everything is known.
 
 use std::time::Duration;
 
 use kube::Client;
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::follow::{News, follow};
+use super::dra::{ClaimObject, SliceObject, follow_where_served};
+use super::follow::{Kind, News, follow};
 use super::objects::{NodeObject, PodObject};
 use super::store::Store;
 use crate::cluster::{KUBERNETES_SILENT_AFTER_MS, KubernetesInput};
@@ -20,7 +22,7 @@ const SAY_CURRENT: Duration = Duration::from_secs(1);
 /// News that may wait. Whoever reads the API server waits while it is full.
 const WAITING: usize = 1024;
 
-/// Follows the cluster's nodes and pods, and tells `inbox` of them, until it is stopped or nobody listens. Nothing is told before `tell` says
+/// Follows the cluster's nodes and pods, and where it has them slices of devices and claims, and tells `inbox` of them, until it is stopped or nobody listens. Nothing is told before `tell` says
 /// so, and then at once.
 pub async fn run(
     client: Client,
@@ -30,25 +32,80 @@ pub async fn run(
 ) {
     let (node_news, nodes) = mpsc::channel(WAITING);
     let (pod_news, pods) = mpsc::channel(WAITING);
-    let store = Store::default();
-    let feed = Feed { nodes, pods, inbox, tell, store, nodes_at: None, pods_at: None, silent: false };
+    let (slice_news, slices) = mpsc::channel(WAITING);
+    let (claim_news, claims) = mpsc::channel(WAITING);
+    let (store, heard, trouble) = (Store::default(), Heard::default(), String::new());
+    let feed = Feed { nodes, pods, slices, claims, inbox, tell, store, heard, trouble, silent: false };
     tokio::select! {
         () = follow::<NodeObject>(client.clone(), node_news) => {}
-        () = follow::<PodObject>(client, pod_news) => {}
+        () = follow::<PodObject>(client.clone(), pod_news) => {}
+        () = follow_where_served(client, slice_news, claim_news) => {}
         () = feed.run() => {}
         () = stop.cancelled() => {}
     }
 }
 
+type NewsOf<K> = News<<K as Kind>::Seen>;
+
+/// Up to when everything of a kind is known.
+#[derive(Debug, Clone, Copy, Default)]
+enum UpTo {
+    /// Nothing is known before the first list.
+    #[default]
+    Nothing,
+    Then(Instant),
+    /// There are none to hear of.
+    Always,
+}
+
+impl UpTo {
+    /// Takes note of news; the text of trouble is handed back.
+    fn hear<Seen>(&mut self, news: News<Seen>) -> Result<News<Seen>, String> {
+        match (&news, *self) {
+            (News::Trouble(_), _) => {}
+            (News::NotServed, _) => *self = UpTo::Always,
+            (News::All(_), _) | (_, UpTo::Then(_)) => *self = UpTo::Then(Instant::now()),
+            (_, UpTo::Nothing | UpTo::Always) => {}
+        }
+        match news {
+            News::Trouble(why) => Err(why),
+            news => Ok(news),
+        }
+    }
+}
+
+/// The same of all kinds.
+#[derive(Debug, Default)]
+struct Heard {
+    nodes: UpTo,
+    pods: UpTo,
+    slices: UpTo,
+    claims: UpTo,
+}
+
+impl Heard {
+    /// How long ago all was known; none where something is not known yet.
+    fn age(&self) -> Option<Duration> {
+        let ages = [self.nodes, self.pods, self.slices, self.claims].map(|kind| match kind {
+            UpTo::Nothing => None,
+            UpTo::Then(at) => Some(at.elapsed()),
+            UpTo::Always => Some(Duration::ZERO),
+        });
+        ages.into_iter().try_fold(Duration::ZERO, |oldest, age| Some(oldest.max(age?)))
+    }
+}
+
 struct Feed {
-    nodes: mpsc::Receiver<News<<NodeObject as super::follow::Kind>::Seen>>,
-    pods: mpsc::Receiver<News<<PodObject as super::follow::Kind>::Seen>>,
+    nodes: mpsc::Receiver<NewsOf<NodeObject>>,
+    pods: mpsc::Receiver<NewsOf<PodObject>>,
+    slices: mpsc::Receiver<NewsOf<SliceObject>>,
+    claims: mpsc::Receiver<NewsOf<ClaimObject>>,
     inbox: mpsc::Sender<KubernetesInput>,
     tell: watch::Receiver<bool>,
     store: Store,
-    /// Up to when all nodes are known.
-    nodes_at: Option<Instant>,
-    pods_at: Option<Instant>,
+    heard: Heard,
+    /// Why something could not be followed, when it last was so.
+    trouble: String,
     /// Known to a person as out of date.
     silent: bool,
 }
@@ -58,62 +115,51 @@ impl Feed {
         let mut ticks = interval(GATHER);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut said_at: Option<Instant> = None;
-        let mut trouble = String::new();
         loop {
-            tokio::select! {
-                news = self.nodes.recv() => match news {
-                    Some(News::Trouble(why)) => trouble = why,
-                    Some(news) => {
-                        // Nothing is known before the first list.
-                        if self.nodes_at.is_some() || matches!(news, News::All(_)) {
-                            self.nodes_at = Some(Instant::now());
-                        }
-                        self.store.nodes(news);
-                    }
-                    None => return,
-                },
-                news = self.pods.recv() => match news {
-                    Some(News::Trouble(why)) => trouble = why,
-                    Some(news) => {
-                        if self.pods_at.is_some() || matches!(news, News::All(_)) {
-                            self.pods_at = Some(Instant::now());
-                        }
-                        self.store.pods(news);
-                    }
-                    None => return,
-                },
+            let heard = tokio::select! {
+                Some(news) = self.nodes.recv() => self.heard.nodes.hear(news).map(|news| self.store.nodes(news)),
+                Some(news) = self.pods.recv() => self.heard.pods.hear(news).map(|news| self.store.pods(news)),
+                Some(news) = self.slices.recv() => self.heard.slices.hear(news).map(|news| self.store.slices(news)),
+                Some(news) = self.claims.recv() => self.heard.claims.hear(news).map(|news| self.store.claims(news)),
                 _ = ticks.tick() => {
-                    for complaint in self.store.take_complaints() {
-                        tracing::error!("{complaint}");
+                    if self.tick(&mut said_at).await.is_err() {
+                        return;
                     }
-                    self.complain(&trouble);
-                    if !*self.tell.borrow() {
-                        continue;
-                    }
-                    if let Some(changed) = self.store.take_news() {
-                        // What goes with it is true of the moment at which it was read, so that it goes first.
-                        if self.inbox.send(changed).await.is_err() {
-                            return;
-                        }
-                    }
-                    if said_at.is_none_or(|at| at.elapsed() >= SAY_CURRENT)
-                        && let (Some(nodes_at), Some(pods_at)) = (self.nodes_at, self.pods_at)
-                    {
-                        said_at = Some(Instant::now());
-                        let age_ms = u64::try_from(nodes_at.min(pods_at).elapsed().as_millis()).unwrap_or(u64::MAX);
-                        if self.inbox.send(KubernetesInput::Current { age_ms }).await.is_err() {
-                            return;
-                        }
-                    }
+                    Ok(())
                 }
+            };
+            if let Err(why) = heard {
+                self.trouble = why;
             }
         }
     }
 
+    /// Says what there is to say. An error: nobody listens any more.
+    async fn tick(&mut self, said_at: &mut Option<Instant>) -> Result<(), SendError<KubernetesInput>> {
+        for complaint in self.store.take_complaints() {
+            tracing::error!("{complaint}");
+        }
+        self.complain();
+        if !*self.tell.borrow() {
+            return Ok(());
+        }
+        if let Some(changed) = self.store.take_news() {
+            // What goes with it is true of the moment at which it was read, so that it goes first.
+            self.inbox.send(changed).await?;
+        }
+        if said_at.is_none_or(|at| at.elapsed() >= SAY_CURRENT)
+            && let Some(age) = self.heard.age()
+        {
+            *said_at = Some(Instant::now());
+            let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+            self.inbox.send(KubernetesInput::Current { age_ms }).await?;
+        }
+        Ok(())
+    }
+
     /// Tells a person when the API server is lost and when it is back.
-    fn complain(&mut self, trouble: &str) {
-        let known = |at: Option<Instant>| at.map(|at| at.elapsed());
-        let age = known(self.nodes_at).zip(known(self.pods_at)).map(|(nodes, pods)| nodes.max(pods));
+    fn complain(&mut self) {
+        let (age, trouble) = (self.heard.age(), &*self.trouble);
         let silent = age.is_none_or(|age| age > Duration::from_millis(KUBERNETES_SILENT_AFTER_MS));
         match (silent, self.silent) {
             (true, false) if age.is_some() || !trouble.is_empty() => {

@@ -36,6 +36,8 @@ pub(super) trait Kind: DeserializeOwned + Send + 'static {
     const PATH: &'static str;
     /// Which of them the server sends.
     const FIELDS: Option<&'static str>;
+    /// Whether every server has this kind.
+    const ALWAYS_SERVED: bool = true;
     fn metadata(&self) -> &Metadata;
     /// What tells one from all others, at any time.
     fn key(&self) -> Option<&str>;
@@ -95,20 +97,29 @@ pub(super) enum News<Seen> {
     Heard,
     /// The server can't be followed at the moment.
     Trouble(String),
+    /// The server has no such kind: there are none.
+    NotServed,
 }
 
-/// Nobody wants the news any more.
-struct Unwanted;
+impl<Seen> News<Seen> {
+    /// Whether it says of all objects of the kind.
+    pub fn is_whole(&self) -> bool {
+        matches!(self, News::All(_) | News::NotServed)
+    }
+}
+
+/// Why nothing is followed any more: nobody wants the news, or the server does not have this kind.
+struct Over;
 
 /// Why a list or a watch stopped.
 enum Stop {
-    Unwanted,
+    Over,
     Failed(Failure),
 }
 
-impl From<Unwanted> for Stop {
-    fn from(_: Unwanted) -> Self {
-        Stop::Unwanted
+impl From<Over> for Stop {
+    fn from(_: Over) -> Self {
+        Stop::Over
     }
 }
 
@@ -118,7 +129,7 @@ impl From<Failure> for Stop {
     }
 }
 
-/// Follows the objects of a kind until nobody listens.
+/// Follows the objects of a kind until nobody listens, or until the server turns out not to have a kind that it need not have.
 pub(super) async fn follow<K: Kind>(client: Client, news: Sender<News<K::Seen>>) {
     let mut follower = Follower::<K> { client, news, backoff: Backoff::new(), version: None };
     while follower.turn().await.is_ok() {}
@@ -133,14 +144,15 @@ struct Follower<K: Kind> {
 }
 
 impl<K: Kind> Follower<K> {
-    async fn turn(&mut self) -> Result<(), Unwanted> {
+    async fn turn(&mut self) -> Result<(), Over> {
         let outcome = match self.version.clone() {
             None => self.list().await,
             Some(version) => self.watch(&version).await,
         };
         match outcome {
             Ok(()) => Ok(()),
-            Err(Stop::Unwanted) => Err(Unwanted),
+            Err(Stop::Over) => Err(Over),
+            Err(Stop::Failed(Failure::Refused { code: 404, .. })) if !K::ALWAYS_SERVED => Err(Over),
             Err(Stop::Failed(failure)) => {
                 if matches!(failure, Failure::Gone) {
                     self.version = None;
@@ -223,7 +235,7 @@ impl<K: Kind> Follower<K> {
         Ok(news)
     }
 
-    async fn tell(&self, news: News<K::Seen>) -> Result<(), Unwanted> {
-        self.news.send(news).await.map_err(|_| Unwanted)
+    async fn tell(&self, news: News<K::Seen>) -> Result<(), Over> {
+        self.news.send(news).await.map_err(|_| Over)
     }
 }

@@ -124,14 +124,14 @@ impl<'de> Deserialize<'de> for Amounts {
 }
 
 /// Those entries of an object whose key is wanted. The others are passed over without a copy.
-fn entries<'de, D: Deserializer<'de>, V: Deserialize<'de>>(
+pub(super) fn entries<'de, D: Deserializer<'de>, V: Deserialize<'de>>(
     d: D,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<Entries<V>, D::Error> {
     d.deserialize_map(Wanted(wanted, PhantomData))
 }
 
-type Entries<V> = Vec<(Box<str>, Option<V>)>;
+pub(super) type Entries<V> = Vec<(Box<str>, Option<V>)>;
 
 /// Reads an object, and of a key whether it is wanted.
 struct Wanted<W, V>(W, PhantomData<V>);
@@ -195,7 +195,7 @@ pub(super) struct NodeSpec {
     pub taints: Option<Vec<Taint>>,
 }
 
-/// Keeps pods away that do not tolerate it.
+/// Keeps pods away that do not tolerate it, from a node or from a device.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Taint {

@@ -96,7 +96,7 @@ fn kind(labels: Option<&Labels>, resource: &str, units: u64) -> Result<Option<Of
     }
     let units = u32::try_from(units).unwrap_or(u32::MAX);
     let in_slices = own.starts_with(SLICE) || product(labels).is_some_and(|sku| sku.slice_profile().is_some());
-    Ok(Some(Offer { resource: resource.into(), units, sharing, slices: in_slices }))
+    Ok(Some(Offer { resource: resource.into(), units, sharing, slices: in_slices, claims: None }))
 }
 
 /// The model of a node's product.

@@ -29,11 +29,6 @@ pub(super) fn node(object: &NodeObject) -> Result<ClusterNode, String> {
     Ok(ClusterNode { name, sku, offer, cpu_milli, memory_mib, closed, passed_over })
 }
 
-/// A whole object of a node, as it is kept.
-pub(crate) fn read_node(object: serde_json::Value) -> Result<ClusterNode, String> {
-    node(&serde_json::from_value(object).map_err(|error| error.to_string())?)
-}
-
 /// Why a node takes no new members; none where it does.
 fn closed(object: &NodeObject) -> Option<String> {
     let spec = object.spec.as_ref();

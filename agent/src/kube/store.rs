@@ -1,4 +1,4 @@
-//! What is known of nodes and pods, added up by node as it changes, and which nodes the cluster role has to be told of. Pure:
+//! What is known of nodes, pods and claims, added up by node as it changes, and which nodes the cluster role has to be told of. Pure:
 //! [`super::feed`] fills and empties it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use protocol::ids::{AttemptId, NodeName};
 
 use super::amounts::Takes;
-use super::follow::News;
+use super::dra::{ClaimObject, Known, SliceObject};
+use super::follow::{Kind, News};
 use super::seen::SeenPod;
 use crate::cluster::{ClusterNode, KubernetesInput, NodePods, PodGpus, PodName};
 
@@ -72,8 +73,21 @@ impl OnNode {
         let named = self.named.iter();
         let named =
             named.map(|(name, (attempt, takes))| (name.clone(), PodGpus { attempt: *attempt, gpus: gpus(takes) }));
-        NodePods { others: self.others.of(resource), attempts, named: named.collect() }
+        NodePods { others: self.others.of(resource), attempts, named: named.collect(), claimed: BTreeMap::new() }
     }
+}
+
+/// Which kinds were heard of once: before all of them were, nothing is said of any node.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Listed {
+    nodes: bool,
+    pods: bool,
+    slices: bool,
+    claims: bool,
+}
+
+impl Listed {
+    const ALL: Listed = Listed { nodes: true, pods: true, slices: true, claims: true };
 }
 
 /// Everything that is known.
@@ -82,13 +96,15 @@ pub(super) struct Store {
     nodes: BTreeMap<Key, Result<ClusterNode, String>>,
     pods: HashMap<Key, SeenPod>,
     on_node: BTreeMap<NodeName, OnNode>,
-    /// Whether all nodes and all pods were heard of once: before that nothing is said of any.
-    listed: (bool, bool),
+    devices: Known,
+    listed: Listed,
     changed: BTreeSet<NodeName>,
     /// Nodes that the cluster role has.
     told: BTreeSet<NodeName>,
     /// Nodes that are left out, and why: said once.
     left_out: BTreeMap<Key, String>,
+    /// Nodes of whose devices a person was told something, and what.
+    passed_over: BTreeMap<NodeName, String>,
     /// What a person should know and was not told yet.
     complaints: Vec<String>,
 }
@@ -98,7 +114,7 @@ impl Store {
     pub fn nodes(&mut self, news: News<Result<ClusterNode, String>>) {
         match news {
             News::All(all) => {
-                self.listed.0 = true;
+                self.listed.nodes = true;
                 let all: BTreeMap<Key, _> = all.into_iter().collect();
                 let before: Vec<Key> = self.nodes.keys().filter(|key| !all.contains_key(*key)).cloned().collect();
                 before.into_iter().for_each(|key| self.node_gone(&key));
@@ -106,7 +122,7 @@ impl Store {
             }
             News::Put(key, seen) => self.put_node(key, seen),
             News::Gone(key) => self.node_gone(&key),
-            News::Heard | News::Trouble(_) => {}
+            News::Heard | News::Trouble(_) | News::NotServed => {}
         }
     }
 
@@ -114,7 +130,7 @@ impl Store {
     pub fn pods(&mut self, news: News<SeenPod>) {
         match news {
             News::All(all) => {
-                self.listed.1 = true;
+                self.listed.pods = true;
                 let all: HashMap<Key, _> = all.into_iter().collect();
                 let before: Vec<Key> = self.pods.keys().filter(|key| !all.contains_key(*key)).cloned().collect();
                 before.into_iter().for_each(|key| self.pod_gone(&key));
@@ -122,13 +138,25 @@ impl Store {
             }
             News::Put(key, seen) => self.put_pod(key, seen),
             News::Gone(key) => self.pod_gone(&key),
-            News::Heard | News::Trouble(_) => {}
+            News::Heard | News::Trouble(_) | News::NotServed => {}
         }
+    }
+
+    /// Takes in what became known of slices of devices.
+    pub fn slices(&mut self, news: News<<SliceObject as Kind>::Seen>) {
+        self.listed.slices |= news.is_whole();
+        self.devices.slices(news, &mut self.changed);
+    }
+
+    /// Takes in what became known of claims.
+    pub fn claims(&mut self, news: News<<ClaimObject as Kind>::Seen>) {
+        self.listed.claims |= news.is_whole();
+        self.devices.claims(news, &mut self.changed);
     }
 
     /// Whether there is something to tell.
     pub fn has_news(&self) -> bool {
-        self.listed == (true, true) && !self.changed.is_empty()
+        self.listed == Listed::ALL && !self.changed.is_empty()
     }
 
     /// What a person should know since the last call: nodes that are left out, and why.
@@ -143,18 +171,15 @@ impl Store {
         }
         let (mut nodes, mut gone) = (vec![], vec![]);
         for name in std::mem::take(&mut self.changed) {
-            let on_node = self.on_node.get(&name);
-            let broken = on_node.and_then(|on| on.broken.values().next());
-            match (self.nodes.get(name.as_str()), broken) {
-                (Some(Ok(node)), None) => {
-                    self.told.insert(name);
-                    self.left_out.remove(node.name.as_str());
-                    let pods = on_node.map(|on_node| on_node.sums(&node.offer.resource));
-                    nodes.push((node.clone(), pods.unwrap_or_default()));
+            match self.there_is(&name) {
+                Some(Ok((node, pods))) => {
+                    self.told.insert(name.clone());
+                    self.left_out.remove(name.as_str());
+                    self.pass_over(name, node.passed_over.as_ref());
+                    nodes.push((node, pods));
                 }
-                (found, broken) => {
-                    if let (Some(Ok(_)), Some(why)) = (found, broken) {
-                        let why = why.to_string();
+                there => {
+                    if let Some(Err(why)) = there {
                         self.leave_out(name.as_str(), why);
                     }
                     if self.told.remove(&name) {
@@ -166,18 +191,24 @@ impl Store {
         Some(KubernetesInput::Changed { nodes, gone })
     }
 
+    /// A node with all that its pods and claims take; why it can't be said what these take; none where there is no such node.
+    fn there_is(&self, name: &NodeName) -> Option<Result<(ClusterNode, NodePods), String>> {
+        let node = self.nodes.get(name.as_str())?.as_ref().ok()?;
+        let on_node = self.on_node.get(name);
+        if let Some(why) = on_node.and_then(|on| on.broken.values().next()) {
+            return Some(Err(why.to_string()));
+        }
+        let pods = |node: &ClusterNode| on_node.map(|on_node| on_node.sums(&node.offer.resource)).unwrap_or_default();
+        Some(self.devices.join(node, pods, |uid| self.pods.get(uid)?.attempt))
+    }
+
     fn put_node(&mut self, key: Key, seen: Result<ClusterNode, String>) {
         if self.nodes.get(&key) == Some(&seen) {
             return;
         }
         self.changed.extend(NodeName::new(&key));
-        let before = self.nodes.get(&key).and_then(|seen| seen.as_ref().ok()?.passed_over.as_ref());
-        match &seen {
-            Err(why) => self.leave_out(&key, why.clone()),
-            Ok(ClusterNode { passed_over: Some(what), .. }) if before != Some(what) => {
-                self.complaints.push(format!("of the devices of node {key} one kind is counted; {what}"));
-            }
-            Ok(_) => {}
+        if let Err(why) = &seen {
+            self.leave_out(&key, why.clone());
         }
         self.nodes.insert(key, seen);
     }
@@ -189,8 +220,23 @@ impl Store {
         }
     }
 
+    /// Says once what of a node's devices is not counted or given to nobody.
+    fn pass_over(&mut self, node: NodeName, what: Option<&String>) {
+        if self.passed_over.get(&node) == what {
+            return;
+        }
+        match what {
+            Some(what) => {
+                self.complaints.push(format!("devices of node {node}: {what}"));
+                self.passed_over.insert(node, what.clone());
+            }
+            None => drop(self.passed_over.remove(&node)),
+        }
+    }
+
     fn node_gone(&mut self, key: &str) {
         self.left_out.remove(key);
+        self.passed_over.retain(|node, _| node.as_str() != key);
         if self.nodes.remove(key).is_some() {
             self.changed.extend(NodeName::new(key));
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use testbed::control_plane::Audit;
-use testbed::{ControlPlane, Settings, Tool};
+use testbed::{ControlPlane, FakeNodes, Settings, Tool};
 
 use super::api::{Api, phase, text};
 use super::deploy::{AGENT, Kubectl, NAMESPACE};
@@ -23,6 +23,8 @@ use crate::Done;
 
 const LOOK: Duration = Duration::from_millis(500);
 const NODES: u32 = 2;
+/// The node whose devices claims give out, without its number.
+const CLAIMABLE: &str = "dra";
 
 /// A verb on a resource.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,6 +129,7 @@ pub fn all_and_no_more(world: &World) -> anyhow::Result<Done> {
     let settings = Settings { audit: Audit::Everything, ..Settings::with_fake_nodes(world.path("plane")) };
     let plane = runtime.block_on(async {
         let plane = with_h100_nodes(&binaries, settings, NODES).await?;
+        FakeNodes { gpus: 0, ..FakeNodes::h100(CLAIMABLE, 1) }.make(&plane.client()).await?;
         plane.serve(&definitions).await?;
         anyhow::Ok(plane)
     })?;
@@ -161,7 +164,8 @@ pub fn all_and_no_more(world: &World) -> anyhow::Result<Done> {
     scene.until("what was under way to be found again", || {
         let used = scene.used()?;
         let found = |resource: &str| used.iter().any(|(right, _)| right.verb == "get" && right.resource == resource);
-        Ok(["jobs", "services", "rayjobs", "configmaps", "sparkapplications"].into_iter().all(found).then_some(()))
+        let kinds = ["jobs", "services", "rayjobs", "configmaps", "sparkapplications", "resourceclaimtemplates"];
+        Ok(kinds.into_iter().all(found).then_some(()))
     })?;
     scene.end()?;
     node.terminate()?;
@@ -186,9 +190,11 @@ struct Scene<'w> {
 }
 
 /// What is handed in: the namespace, the name and the specification of each. The namespace of Ray's is the agent's to make.
-fn workloads() -> [(&'static str, &'static str, Value); 3] {
+fn workloads() -> [(&'static str, &'static str, Value); 4] {
     let each = json!({"cpu": 1, "memory": "1Gi"});
     let group = |name: &str, count: u32| json!({"name": name, "count": count, "cpu": 1, "memory": "1Gi"});
+    let mut with_gpu = group("w", 1);
+    (with_gpu["gpus"], with_gpu["gpu"]) = (json!(1), json!(["L4"]));
     [
         ("crowded", "batch", json!({"batch": {"image": "none", "command": ["work"], "groups": [group("w", 3)]}})),
         (
@@ -201,6 +207,7 @@ fn workloads() -> [(&'static str, &'static str, Value); 3] {
             "spark",
             json!({"spark": {"image": "none", "main": "local:///pi.py", "driver": each, "executors": group("e", 1)}}),
         ),
+        ("claims", "claimed", json!({"batch": {"image": "none", "command": ["work"], "groups": [with_gpu]}})),
     ]
 }
 
@@ -253,7 +260,8 @@ impl Scene<'_> {
         }
     }
 
-    /// Hands everything in, and returns once all of it is under way: the batch job waits for its quota, the others for their operators.
+    /// Hands everything in, and returns once all of it is under way: the batch job waits for its quota, the one with a claim for its class of
+    /// devices, the others for their operators.
     fn begin(&self) -> anyhow::Result<()> {
         let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         let quota = json!({
@@ -270,7 +278,17 @@ impl Scene<'_> {
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
             "subjects": [{"kind": "ServiceAccount", "name": "spark", "namespace": "sparks"}],
         });
-        let given = [namespace("crowded"), quota, namespace("sparks"), account, binding];
+        // As NVIDIA's driver would.
+        let attributes = json!({"type": {"string": "gpu"}, "productName": {"string": "NVIDIA L4"}});
+        let node = format!("{CLAIMABLE}-0");
+        let slice = json!({
+            "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": node},
+            "spec": {
+                "driver": "gpu.nvidia.com", "nodeName": node, "devices": [{"name": "gpu-0", "attributes": attributes}],
+                "pool": {"name": node, "generation": 1, "resourceSliceCount": 1},
+            },
+        });
+        let given = [namespace("crowded"), quota, namespace("sparks"), account, binding, slice];
         self.kubectl.give(&["create", "-f", "-"], &given)?;
         self.until("the quota to be counted", || {
             let quota = self.kubectl.get(&["resourcequota", "few", "--namespace", "crowded"])?;
@@ -313,17 +331,20 @@ impl Scene<'_> {
             self.world.run(&["--server", &servers, "dashboard", "fresh/ray"])?;
             Ok(self.used()?.iter().any(|(right, _)| right.resource == "pods/portforward").then_some(()))
         })?;
-        self.one("sparkapplications.sparkoperator.k8s.io", "sparks").map(drop)
+        self.one("sparkapplications.sparkoperator.k8s.io", "sparks")?;
+        self.one("resourceclaims.resource.k8s.io", "claims").map(drop)
     }
 
     /// Ends everything, and returns once nothing of it is left.
     fn end(&self) -> anyhow::Result<()> {
         self.tidewater(&["cancel", "batch", "--namespace", "crowded"])?;
+        self.tidewater(&["cancel", "claimed", "--namespace", "claims"])?;
         let ray = json!({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"});
         self.say("rayjobs.ray.io", "fresh", ray)?;
         let spark = json!({"driverInfo": {}, "applicationState": {"state": "COMPLETED"}});
         self.say("sparkapplications.sparkoperator.k8s.io", "sparks", spark)?;
-        for ((namespace, name, _), wanted) in workloads().into_iter().zip(["Cancelled", "Succeeded", "Succeeded"]) {
+        let ends = ["Cancelled", "Succeeded", "Succeeded", "Cancelled"];
+        for ((namespace, name, _), wanted) in workloads().into_iter().zip(ends) {
             let path = format!("/apis/tidewater.dev/v1/namespaces/{namespace}/workloads/{name}");
             let mut last = Value::Null;
             self.until(&format!("{name} as {wanted}"), || {

@@ -1,13 +1,15 @@
 //! Rows of Kubernetes' nodes. What pods of others take is not free; which devices they have the API server does not say. Where their kubelet says
 //! it neither (`whose`), as many as they ask for are taken out: those first that are in use and held by no attempt. What Kubernetes does not
-//! offer of measured devices is out as well.
+//! offer of measured devices is out as well. Where claims give devices out the API server says all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::capacity::DeviceState;
 use protocol::ids::{AttemptId, MonotonicMs, NodeName};
+use protocol::node::PodDevices;
 use protocol::resources::Resources;
 
+use super::whose::{DeviceNames, Held};
 use super::{Device, Row, Table};
 use crate::cluster::interface::{ClusterNode, NodePods, PodGpus, PodName};
 use crate::cluster::offer::Offer;
@@ -48,10 +50,21 @@ impl OfKubernetes {
         &self.pods.named
     }
 
+    /// What is known of who has which device, where this is what the kubelet says.
+    pub fn held<'a>(&'a self, by_kubelet: Option<&'a [PodDevices]>, reservations: &Reservations) -> Held<'a> {
+        match by_kubelet {
+            // Of claims the kubelet says nothing.
+            _ if self.offer.claims.is_some() => Held::ByClaims(&self.pods.claimed),
+            Some(held) => Held::ByKubelet(held),
+            None => Held::Somewhere(self.foreign(reservations).gpus()),
+        }
+    }
+
     /// Takes devices out for `gpus` of others' pods that may be any, and those that Kubernetes does not offer.
     pub fn give_away(&self, states: &mut [DeviceState], gpus: u64) {
         let healthy = states.iter().filter(|state| **state != DeviceState::Sick).count();
-        let unoffered = healthy.saturating_sub(usize::from(self.offer.devices()));
+        let offered = usize::try_from(self.offer.units).unwrap_or(usize::MAX);
+        let unoffered = healthy.saturating_sub(offered);
         let mut out = usize::try_from(gpus).unwrap_or(usize::MAX).saturating_add(unoffered);
         // Attempts get the lowest free ones, so that the highest are the least in the way.
         for taken_first in [DeviceState::Ghost, DeviceState::Free] {
@@ -155,9 +168,34 @@ impl Table {
             self.resize(row, devices);
             let first = self.rows[row].first;
             self.devices[first..first + devices].iter_mut().for_each(Device::count_on);
+            self.name(row);
         }
+        self.bar(row);
         self.refresh(row);
         self.refresh_state(row, now);
+    }
+
+    /// Devices that nobody reads are those that claims give out, in their order.
+    fn name(&mut self, row: usize) {
+        let Row { first, count, kubernetes, .. } = &self.rows[row];
+        let listed =
+            kubernetes.as_ref().and_then(|of| of.offer.claims.as_ref()).map_or(&[][..], |claims| &claims.devices);
+        for (at, device) in self.devices[*first..first + count].iter_mut().enumerate() {
+            let id = listed.get(at).map(|listed| &listed.id);
+            if device.names.as_ref().map(|names| &names.uuid) != id {
+                device.names = id.map(|id| Box::new(DeviceNames { uuid: id.clone(), slices: Box::default() }));
+            }
+        }
+    }
+
+    /// Enters which devices Kubernetes gives to nobody.
+    pub(super) fn bar(&mut self, row: usize) {
+        let Row { first, count, kubernetes, .. } = &self.rows[row];
+        let claims = kubernetes.as_ref().and_then(|of| of.offer.claims.as_ref());
+        for device in &mut self.devices[*first..first + count] {
+            let is_barred = |uuid: &str| claims.is_some_and(|c| c.devices.iter().any(|d| !d.open && *d.id == *uuid));
+            device.barred = device.names.as_ref().is_some_and(|names| is_barred(&names.uuid));
+        }
     }
 
     /// A node is gone, and with it its row. One that still reports is known again from its next full frame.

@@ -1,6 +1,7 @@
 //! Whose each device of a row is. A journal counts devices by number; which of them a container really has the kubelet decides, and where it is
 //! asked that counts: what an attempt was given moves to the devices that its pods have, and a device that any other pod has is foreign,
 //! also where the API server does not know that pod any more. What no pod has yet stays where the journal has it, or goes where there is room.
+//! Of devices that claims give out the API server says it in the kubelet's place.
 
 use std::collections::BTreeMap;
 
@@ -33,6 +34,17 @@ impl DeviceNames {
     }
 }
 
+/// What is known of who has which device.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Held<'a> {
+    /// What the kubelet says that containers have.
+    ByKubelet(&'a [PodDevices]),
+    /// What the API server says that claims hold.
+    ByClaims(&'a BTreeMap<Box<str>, Option<AttemptId>>),
+    /// So many GPUs are others', and nobody says which.
+    Somewhere(u64),
+}
+
 /// Whose the devices of a row are.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Whose {
@@ -52,20 +64,19 @@ impl Whose {
         whose
     }
 
-    /// By the journal, by what the API server knows of pods, and by what the kubelet says that containers have; none where nobody asks it: then
-    /// pods of others have `foreign` GPUs somewhere.
+    /// By the journal, by what the API server knows of pods, and by what is known of who has which device.
     pub fn in_kubernetes<'a>(
         devices: &[Device],
         holds: impl Iterator<Item = (&'a AttemptId, &'a Hold)>,
         of: &OfKubernetes,
-        held: Option<&[PodDevices]>,
+        held: Held<'_>,
         reservations: &Reservations,
-        foreign: u64,
     ) -> Self {
         let mut whose = Self::by_journal(devices.len(), std::iter::empty());
         let mut found = match held {
-            Some(held) => whose.take_held(devices, of, held, reservations),
-            None => {
+            Held::ByKubelet(held) => whose.take_held(devices, of, held, reservations),
+            Held::ByClaims(claimed) => whose.take_claimed(devices, claimed, reservations),
+            Held::Somewhere(foreign) => {
                 whose.somewhere = foreign;
                 BTreeMap::new()
             }
@@ -91,7 +102,9 @@ impl Whose {
         // Of an attempt that was given nothing here: Kubernetes placed its pod elsewhere than it was asked to.
         found.into_values().flatten().for_each(|device| whose.give(device, WHOLE_MILLI));
         for (device, milli) in waiting {
-            let at = if whose.fits(device, milli) { Some(device) } else { whose.room(devices, milli) };
+            // What Kubernetes gives to nobody any more its pods will not get either.
+            let stays = whose.fits(device, milli) && devices.get(device).is_none_or(|device| !device.barred);
+            let at = if stays { Some(device) } else { whose.room(devices, milli) };
             // Where there is no room at all, nothing is free that it would have to be taken from.
             if let Some(at) = at.or(Some(device).filter(|at| whose.foreign.get(*at) == Some(&false))) {
                 whose.give(at, milli);
@@ -135,6 +148,27 @@ impl Whose {
         found
     }
 
+    /// The same by claims.
+    fn take_claimed(
+        &mut self,
+        devices: &[Device],
+        claimed: &BTreeMap<Box<str>, Option<AttemptId>>,
+        reservations: &Reservations,
+    ) -> BTreeMap<AttemptId, Vec<usize>> {
+        let mut found: BTreeMap<AttemptId, Vec<usize>> = BTreeMap::new();
+        for (id, attempt) in claimed {
+            let named = |d: &Device| d.names.as_ref().is_some_and(|names| names.uuid == *id);
+            match (attempt.filter(|attempt| reservations.has(*attempt)), devices.iter().position(named)) {
+                (Some(attempt), Some(at)) => found.entry(attempt).or_default().push(at),
+                // Counted where the journal has it.
+                (Some(_), None) => {}
+                (None, Some(at)) => self.foreign[at] = true,
+                (None, None) => self.somewhere += 1,
+            }
+        }
+        found
+    }
+
     fn give(&mut self, device: usize, milli: u16) {
         if let Some(given) = self.given.get_mut(device) {
             *given = given.saturating_add(milli);
@@ -149,7 +183,8 @@ impl Whose {
 
     /// The fullest device with room for it, one that is not in use before one that is.
     fn room(&self, devices: &[Device], milli: u16) -> Option<usize> {
-        let fit = (0..devices.len()).filter(|at| !devices[*at].sick && self.fits(*at, milli));
+        let out = |at: &usize| devices[*at].sick || devices[*at].barred;
+        let fit = (0..devices.len()).filter(|at| !out(at) && self.fits(*at, milli));
         fit.min_by_key(|at| (WHOLE_MILLI.saturating_sub(self.given[*at]), devices[*at].used, *at))
     }
 }

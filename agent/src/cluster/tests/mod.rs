@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod capacity;
+mod claims;
 mod commands;
 mod counted;
 mod crash;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod amounts;
+mod dra;
 mod offers;
 mod server;
 mod store;

@@ -146,6 +146,9 @@ fn text(lines: &[Value]) -> String {
 
 const NODES: &str = "/api/v1/nodes";
 const PODS: &str = "/api/v1/pods";
+const GROUP: &str = "/apis/resource.k8s.io/v1";
+const SLICES: &str = "/apis/resource.k8s.io/v1/resourceslices";
+const CLAIMS: &str = "/apis/resource.k8s.io/v1/resourceclaims";
 
 fn kubeconfig(dir: &std::path::Path, server: &str, user: Value) -> Access {
     let file = dir.join("kubeconfig");
@@ -182,11 +185,19 @@ impl Fed {
     async fn until(&mut self, expected: &[(&str, u64, u64)]) {
         let expected: Vec<(String, u64, u64)> =
             expected.iter().map(|(name, cpu, taken)| ((*name).to_owned(), cpu * 1000, taken * 1000)).collect();
+        let row =
+            |(node, pods): &(ClusterNode, NodePods)| (node.name.to_string(), node.cpu_milli, pods.others.cpu_milli);
+        self.until_rows(row, expected).await;
+    }
+
+    async fn until_rows<R: PartialEq + std::fmt::Debug>(
+        &mut self,
+        row: impl Fn(&(ClusterNode, NodePods)) -> R,
+        expected: Vec<R>,
+    ) {
         let began = Instant::now();
         loop {
-            let row =
-                |(node, pods): &(ClusterNode, NodePods)| (node.name.to_string(), node.cpu_milli, pods.others.cpu_milli);
-            let now: Vec<_> = self.table.values().map(row).collect();
+            let now: Vec<_> = self.table.values().map(&row).collect();
             if now == expected {
                 return;
             }
@@ -244,6 +255,49 @@ async fn pages_are_joined_and_a_watch_goes_on_from_the_last_version_seen() {
     assert!(asked[3].contains("resourceVersion=20"), "{asked:?}");
     let pods = &server.asked(PODS)[0].1;
     assert!(pods.contains("fieldSelector=spec.nodeName%21%3D%2Cstatus.phase%21%3DSucceeded"), "{pods}");
+    // It has no slices of devices and no claims, and is not asked for any.
+    let of_group: Vec<String> = server.asked(GROUP).into_iter().map(|(_, asked)| asked).collect();
+    assert_eq!(of_group, [""]);
+}
+
+fn slice(name: &str, devices: &[&str]) -> Value {
+    let attributes = json!({"type": {"string": "gpu"}, "productName": {"string": "NVIDIA L4"}});
+    let devices: Vec<Value> = devices.iter().map(|name| json!({"name": name, "attributes": attributes})).collect();
+    let pool = json!({"name": "a", "generation": 1, "resourceSliceCount": 2});
+    json!({
+        "metadata": {"name": name, "resourceVersion": "3"},
+        "spec": {"driver": "gpu.nvidia.com", "nodeName": "a", "pool": pool, "devices": devices},
+    })
+}
+
+#[tokio::test]
+async fn slices_and_claims_are_followed_for_as_long_as_the_server_has_them() {
+    let server = Server::default();
+    server.answer(NODES, vec![list(10, None, vec![node("a", 3, 1)])]);
+    let known = json!({"resources": [{"name": "resourceclaims"}, {"name": "resourceslices"}]}).to_string();
+    let refused = || Answer::Whole("503 Service Unavailable", vec![], String::new());
+    server.answer(GROUP, vec![refused(), Answer::Whole("200 OK", vec![], known)]);
+    let held = json!({
+        "metadata": {"uid": "c", "namespace": "d", "resourceVersion": "12"},
+        "status": {"allocation": {"devices": {"results": [{"driver": "gpu.nvidia.com", "pool": "a", "device": "one"}]}}},
+    });
+    server.answer(
+        CLAIMS,
+        vec![refused(), list(10, None, vec![]), Answer::Silence(vec![expired()]), list(20, None, vec![held])],
+    );
+    server.answer(
+        SLICES,
+        vec![list(10, Some("next"), vec![slice("s1", &["one", "two"])]), list(10, None, vec![slice("s2", &["three"])])],
+    );
+    let mut fed = Fed::of(&server).await;
+    let row = |(node, pods): &(ClusterNode, NodePods)| (node.offer.units, pods.others.gpus());
+    fed.until_rows(row, vec![(3, 1)]).await;
+    assert!(server.asked(SLICES)[0].1.contains("fieldSelector=spec.driver%3Dgpu.nvidia.com"));
+    assert!(server.asked(SLICES).iter().any(|(_, asked)| asked.contains("watch=true")));
+    // Somebody switches them off.
+    let gone = || Answer::Whole("404 Not Found", vec![], json!({"code": 404}).to_string());
+    server.answer(SLICES, vec![gone()]);
+    fed.until_rows(row, vec![(0, 0)]).await;
 }
 
 #[tokio::test]

@@ -53,9 +53,17 @@ impl Told {
     }
 }
 
+/// That of a cluster without claims and slices.
+fn store() -> Store {
+    let mut store = Store::default();
+    store.slices(News::NotServed);
+    store.claims(News::NotServed);
+    store
+}
+
 #[test]
 fn nothing_is_said_before_both_kinds_were_listed_and_then_only_what_changed() {
-    let (mut store, mut told) = (Store::default(), Told::default());
+    let (mut store, mut told) = (store(), Told::default());
     store.nodes(News::All(vec![(key(1), Ok(node(1, 10))), (key(2), Ok(node(2, 10)))]));
     assert_eq!(store.take_news(), None, "its pods are not known yet");
     store.pods(News::All(vec![("p".into(), pod(1, 3, None))]));
@@ -74,7 +82,7 @@ fn nothing_is_said_before_both_kinds_were_listed_and_then_only_what_changed() {
 
 #[test]
 fn a_node_with_nonsense_is_left_out_and_told_once() {
-    let (mut store, mut told) = (Store::default(), Told::default());
+    let (mut store, mut told) = (store(), Told::default());
     store.nodes(News::All(vec![(key(1), Err("node n1: nonsense".into())), (key(2), Ok(node(2, 10)))]));
     store.pods(News::All(vec![]));
     told.take(&mut store);
@@ -123,7 +131,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn what_is_told_equals_a_recount(moves in prop::collection::vec(moves(), 1..80)) {
-        let (mut store, mut told) = (Store::default(), Told::default());
+        let (mut store, mut told) = (store(), Told::default());
         let (mut nodes, mut pods) = (BTreeMap::new(), BTreeMap::new());
         store.nodes(News::All(vec![]));
         store.pods(News::All(vec![]));

@@ -44,11 +44,13 @@ pub(super) struct Task {
     pub handle: Handle,
     /// Whether a create went without an answer, so that what it makes may still come.
     late: AtomicBool,
+    /// Whether claims give it devices.
+    by_claims: AtomicBool,
 }
 
 impl Task {
     pub(super) fn new(inner: Arc<Inner>, attempt: AttemptId, handle: Handle) -> Self {
-        Self { inner, attempt, handle, late: AtomicBool::new(false) }
+        Self { inner, attempt, handle, late: AtomicBool::new(false), by_claims: AtomicBool::new(false) }
     }
 
     /// From whatever is known to the end.
@@ -61,6 +63,7 @@ impl Task {
             Begin::Found(record) => {
                 let place = record.order.as_ref().map_or(Place::default(), Place::of);
                 let begun = record.as_begun();
+                self.note(&begun);
                 let ending = match (record.outcome, record.order) {
                     (Some(outcome), _) => Ending { outcome, grace_ms: END_GRACE_MS },
                     (None, Some(order)) => self.live(&order, Life::Found(begun)).await,
@@ -113,6 +116,7 @@ impl Task {
         };
         let (gang_devices, guard_key) = (offers::devices(self, order).await?, self.new_key(order)?);
         let begun = Begun { spark_by, gang_devices, guard_key };
+        self.note(&begun);
         let guard = self.guard(&begun, true).await?;
         let manifests = self.lay_out(order, &begun, guard.as_ref())?;
         match self.take(launch, &begun).await {
@@ -122,10 +126,14 @@ impl Task {
                 launching::launch(self, &manifests).await?;
                 Ok(manifests)
             }
-            Taken::Before(Record { outcome: Some(outcome), .. }) => Err(outcome.state),
             Taken::Before(record) => {
+                let begun = record.as_begun();
+                self.note(&begun);
+                if let Some(outcome) = record.outcome {
+                    return Err(outcome.state);
+                }
                 self.accepted().await;
-                self.find(order, &record.as_begun()).await
+                self.find(order, &begun).await
             }
             Taken::Never(state) => Err(state),
         }
@@ -144,6 +152,18 @@ impl Task {
         let Begun { spark_by, gang_devices, .. } = begun;
         let manifests = Manifests::of(order, &self.inner.settings, *spark_by, gang_devices, guard);
         manifests.map_err(|error| failed(FailureClass::User, error.to_string()))
+    }
+
+    /// What is to be looked for once it ends.
+    fn note(&self, begun: &Begun) {
+        if begun.gang_devices.values().any(|devices| devices.claim.is_some()) {
+            self.by_claims.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether claims give it devices.
+    pub(super) fn is_by_claims(&self) -> bool {
+        self.by_claims.load(Ordering::Acquire)
     }
 
     /// What its guards are to prove themselves with, where it is to have any.

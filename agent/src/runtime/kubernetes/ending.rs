@@ -99,22 +99,24 @@ async fn write_down(task: &Task, outcome: &Outcome) -> Outcome {
     }
 }
 
-fn kinds(framework: Option<Framework>) -> &'static [Kind] {
-    match framework {
+fn kinds(framework: Option<Framework>, by_claims: bool) -> impl Iterator<Item = Kind> {
+    let all: &[Kind] = match framework {
         Some(Framework::Batch) => &[Kind::Job, Kind::Pod, Kind::Service],
         Some(Framework::Ray) => &[Kind::RayJob, Kind::RayCluster, Kind::Job, Kind::Pod, Kind::Service, Kind::ConfigMap],
         Some(Framework::Spark) => &[Kind::SparkApplication, Kind::Pod, Kind::Service, Kind::ConfigMap],
         None => &Kind::ALL,
-    }
+    };
+    let of_claims: &[Kind] = if by_claims && framework.is_some() { &Kind::OF_CLAIMS } else { &[] };
+    all.iter().chain(of_claims).copied()
 }
 
 /// By the API server itself, from its store and not from what it remembers.
 async fn what_is_left(task: &Task, place: &Place) -> Result<Vec<Left>, CallError> {
     let labels = of_attempt(task.attempt);
     let mut left = vec![];
-    for kind in kinds(place.framework) {
-        let objects = task.inner.calls.list(*kind, place.namespace.as_deref(), &labels).await?;
-        left.extend(objects.into_iter().map(|object| Left { kind: *kind, object }));
+    for kind in kinds(place.framework, task.is_by_claims()) {
+        let objects = task.inner.calls.list(kind, place.namespace.as_deref(), &labels).await?;
+        left.extend(objects.into_iter().map(|object| Left { kind, object }));
     }
     Ok(left)
 }
@@ -134,12 +136,14 @@ impl Left {
 }
 
 /// Owners first, so that they make nothing anew, and in the foreground: one that is gone has nothing left below it. Then the pods, for the
-/// time that they have is in their own deletion alone.
+/// time that they have is in their own deletion alone. Claims go with their pods, by Kubernetes' own hand: one that was deleted earlier would be made
+/// anew for a pod that still waits. That they are gone is waited for, since each holds its devices until then.
 async fn delete(task: &Task, left: &[Left], grace_ms: u64) {
     let calls = &task.inner.calls;
     let told =
         |what: &str, error: CallError| tracing::warn!(attempt = %task.attempt, what, %error, "cannot be deleted yet");
-    let owners: Vec<&Left> = left.iter().filter(|l| l.kind != Kind::Pod && !l.is_going()).collect();
+    let is_owner = |l: &&Left| !matches!(l.kind, Kind::Pod | Kind::ResourceClaim) && !l.is_going();
+    let owners: Vec<&Left> = left.iter().filter(is_owner).collect();
     let foreground = DeleteParams::foreground();
     for some in owners.chunks(AT_ONCE) {
         let deletes: Vec<_> = some.iter().map(|l| calls.delete(l.kind, l.namespace(), l.name(), &foreground)).collect();

@@ -19,12 +19,28 @@ pub enum Kind {
     Service,
     /// A config map.
     ConfigMap,
+    /// What the claims of a group's pods are made from.
+    ResourceClaimTemplate,
+    /// A pod's claim to devices. Kubernetes makes it from the template, and deletes it with its pod.
+    ResourceClaim,
 }
 
 impl Kind {
     /// All of them, owners before what they own.
-    pub const ALL: [Kind; 7] =
-        [Kind::RayJob, Kind::RayCluster, Kind::SparkApplication, Kind::Job, Kind::Pod, Kind::Service, Kind::ConfigMap];
+    pub const ALL: [Kind; 9] = [
+        Kind::RayJob,
+        Kind::RayCluster,
+        Kind::SparkApplication,
+        Kind::Job,
+        Kind::Pod,
+        Kind::Service,
+        Kind::ConfigMap,
+        Kind::ResourceClaimTemplate,
+        Kind::ResourceClaim,
+    ];
+
+    /// Those that an attempt has besides where claims give its devices out.
+    pub const OF_CLAIMS: [Kind; 2] = [Kind::ResourceClaimTemplate, Kind::ResourceClaim];
 
     /// Those whose state tells how an attempt goes.
     pub const OWNERS: [Kind; 3] = [Kind::Job, Kind::RayJob, Kind::SparkApplication];
@@ -39,6 +55,8 @@ impl Kind {
             Kind::Pod => ("", "v1", "Pod", "pods"),
             Kind::Service => ("", "v1", "Service", "services"),
             Kind::ConfigMap => ("", "v1", "ConfigMap", "configmaps"),
+            Kind::ResourceClaimTemplate => ("resource.k8s.io", "v1", "ResourceClaimTemplate", "resourceclaimtemplates"),
+            Kind::ResourceClaim => ("resource.k8s.io", "v1", "ResourceClaim", "resourceclaims"),
         }
     }
 

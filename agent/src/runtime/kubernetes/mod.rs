@@ -58,6 +58,7 @@ use kept::KeptLogs;
 use kinds::Kind;
 use logs::{Reading, Whose};
 use manifests::{attempt_of, of_cluster};
+use offers::ByClaims;
 use record::{Launch, Record, Records};
 use seen::Seen;
 
@@ -81,6 +82,7 @@ struct Inner {
     calls: Calls,
     records: Records,
     kept: KeptLogs,
+    by_claims: ByClaims,
     seen: Arc<Seen>,
     leaves: Arc<Leaves>,
     events: mpsc::Sender<RuntimeEvent>,
@@ -216,7 +218,21 @@ impl KubernetesRuntime {
         let labels = of_cluster(&settings.cluster);
         let kept = KeptLogs::new(settings.log_folder.clone(), settings.log_retention);
         let (leaves, of_all) = (Arc::default(), end.clone());
-        let inner = Inner { settings, calls, records, kept, seen, leaves, events, live, launching, life, end: of_all };
+        let by_claims = ByClaims::default();
+        let inner = Inner {
+            settings,
+            calls,
+            records,
+            kept,
+            by_claims,
+            seen,
+            leaves,
+            events,
+            live,
+            launching,
+            life,
+            end: of_all,
+        };
         let inner = Arc::new(inner);
         let (watched, ended) = (watching::all(inner.calls.clone(), labels, inner.seen.clone()), end.clone());
         tokio::spawn(async move {

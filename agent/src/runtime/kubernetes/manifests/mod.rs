@@ -2,6 +2,7 @@
 //! that was restarted knows what it would have made.
 
 mod batch;
+mod claims;
 mod guarded;
 mod names;
 mod native;
@@ -203,6 +204,7 @@ impl Layout<'_> {
     }
 
     fn finish(&self, framework: Framework, objects: Vec<Manifest>, samples: Vec<Manifest>) -> Manifests {
+        let objects = self.claim_templates().chain(objects).collect();
         let members =
             self.order.placement.iter().map(|placement| (placement.group.clone(), placement.members())).collect();
         let group = |pod: &Manifest| GroupName::new(pod.object["metadata"]["labels"][GROUP].as_str()?).ok();

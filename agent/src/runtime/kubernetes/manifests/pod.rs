@@ -135,8 +135,10 @@ impl Layout<'_> {
         let asked = Gpus(gpu_milli).to_string();
         let devices = self.devices.get(&placement.group);
         let resource = devices.map_or(GPU, |devices| &devices.resource);
+        let claims = self.container_claims(placement);
         match (gpu_milli, devices.and_then(|devices| devices.parts)) {
             (0, _) => {}
+            (whole, None) if whole % 1000 == 0 && claims.is_some() => {}
             (whole, None) if whole % 1000 == 0 => {
                 amounts.insert(resource.to_owned(), json!((whole / 1000).to_string()));
             }
@@ -146,7 +148,11 @@ impl Layout<'_> {
             (1..1000, None) => return Err(ManifestError::Share { group, asked }),
             _ => return Err(ManifestError::Broken { group, asked }),
         }
-        Ok(json!({"requests": amounts, "limits": amounts}))
+        let mut resources = json!({"requests": amounts, "limits": amounts});
+        if let Some(claims) = claims {
+            resources["claims"] = claims;
+        }
+        Ok(resources)
     }
 
     /// The variables of every member of a group. What is Tidewater's own wins over the workload's.
@@ -186,12 +192,14 @@ impl Layout<'_> {
         let nodes: Vec<&str> = placement.nodes.iter().map(|share| share.node.as_str()).collect();
         let chosen = json!({"key": HOSTNAME, "operator": "In", "values": nodes});
         let mut required = vec![];
-        if let Some(sku) = placement.sku.as_ref().filter(|_| placement.each.gpu_milli > 0) {
+        // Where claims give the devices out it is their selector that keeps to the model.
+        let by_label = placement.each.gpu_milli > 0 && self.claim(placement).is_none();
+        if let Some(sku) = placement.sku.as_ref().filter(|_| by_label) {
             // Shared devices, and those that are cut into slices, are labelled otherwise than whole ones of the model.
             let devices = self.devices.get(&placement.group);
             let label = |what: &str| format!("{}.{what}", own_name(devices.map_or(GPU, |devices| &devices.resource)));
             let mut products = sku.product_labels();
-            if let Some(GroupDevices { resource, parts: Some(parts) }) = devices {
+            if let Some(GroupDevices { resource, parts: Some(parts), .. }) = devices {
                 products = products.iter().map(|product| shared_product(product, resource)).collect();
                 required.push(json!({"key": label("replicas"), "operator": "In", "values": [parts.to_string()]}));
             }
@@ -253,6 +261,9 @@ impl Layout<'_> {
                 "containers": [main],
             },
         });
+        if let Some(claims) = self.pod_claims(placement) {
+            template["spec"]["resourceClaims"] = claims;
+        }
         self.prioritise(&mut template);
         self.guard(&mut template, placement, container.starts)?;
         self.mount_secrets(&mut template);

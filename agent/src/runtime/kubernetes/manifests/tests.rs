@@ -7,7 +7,7 @@ use protocol::workload::{OnClusterLoss, WorkloadSpec};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::runtime::kubernetes::offers::GroupDevices;
+use crate::runtime::kubernetes::offers::{GroupClaim, GroupDevices};
 use crate::runtime::kubernetes::settings::{Pin, PullPolicy};
 
 /// An order for these groups: for each the nodes with how many members.
@@ -282,7 +282,7 @@ fn pod_with(each: Value, model: &str, devices: Option<(&str, Option<u16>)>) -> V
     let mut order = one_worker(each);
     order.placement[0].sku = Some(Sku::parse(model).unwrap());
     let named = devices.map(|(resource, parts)| {
-        (GroupName::new("workers").unwrap(), GroupDevices { resource: resource.to_owned(), parts })
+        (GroupName::new("workers").unwrap(), GroupDevices { resource: resource.to_owned(), parts, claim: None })
     });
     let devices: GangDevices = named.into_iter().collect();
     let made = Manifests::of(&order, &settings(), SparkBy::Operator, &devices, None).unwrap();
@@ -338,12 +338,62 @@ fn slices_are_asked_for_by_the_resource_and_the_label_of_their_nodes() {
 #[test]
 fn ray_is_told_of_what_its_operator_does_not_count() {
     let order = ray();
-    let slices = GroupDevices { resource: "nvidia.com/mig-1g.10gb".to_owned(), parts: None };
+    let slices = GroupDevices { resource: "nvidia.com/mig-1g.10gb".to_owned(), parts: None, claim: None };
     let devices = GangDevices::from([(GroupName::new("train").unwrap(), slices)]);
     let made = Manifests::of(&order, &settings(), SparkBy::Operator, &devices, None).unwrap();
     let groups = &made.objects[1].object["spec"]["rayClusterSpec"]["workerGroupSpecs"];
     assert_eq!(groups[0]["rayStartParams"], json!({"num-cpus": "8", "num-gpus": "4"}));
     assert_eq!(groups[1]["rayStartParams"], json!({"num-cpus": "2"}));
+}
+
+/// The devices of a group that claims give out.
+fn claimed(group: &str) -> GangDevices {
+    let products = vec!["H100".to_owned(), "NVIDIA H100 80GB HBM3".to_owned()];
+    let claim = Some(GroupClaim { products, profile: None });
+    let devices = GroupDevices { resource: "gpu.nvidia.com".to_owned(), parts: None, claim };
+    GangDevices::from([(GroupName::new(group).unwrap(), devices)])
+}
+
+#[test]
+fn batch_whose_devices_claims_give_out() {
+    let groups = json!([
+        {"name": "train", "count": 2, "cpu": "8", "memory": "64Gi", "gpus": 4, "gpu": ["H100"]},
+        {"name": "eval", "count": 1, "cpu": "500m", "memory": "1Gi"},
+    ]);
+    let order = order("net", batch(groups, json!({})), &[("train", &[("n1", 1), ("n2", 1)]), ("eval", &[("n1", 1)])]);
+    let made = Manifests::of(&order, &settings(), SparkBy::Operator, &claimed("train"), None).unwrap();
+    insta::assert_snapshot!(text(&made));
+    // To the very nodes where that is asked for.
+    let pinned = KubernetesSettings { pin: Pin::Required, ..settings() };
+    let made = Manifests::of(&order, &pinned, SparkBy::Operator, &claimed("train"), None).unwrap();
+    let (limits, labels) = asks(&made.samples[0].object["spec"]);
+    assert_eq!((limits, labels), (json!({}), vec![("kubernetes.io/hostname".to_owned(), json!(["n1", "n2"]))]));
+    let ray = Manifests::of(&ray(), &settings(), SparkBy::Operator, &claimed("train"), None).unwrap();
+    let job = ray.objects.iter().find(|m| m.kind == Kind::RayJob).unwrap();
+    let group = &job.object["spec"]["rayClusterSpec"]["workerGroupSpecs"][0];
+    assert_eq!(group["rayStartParams"]["num-gpus"], "4", "Ray does not count what is claimed");
+    assert_eq!(group["template"]["spec"]["resourceClaims"][0]["resourceClaimTemplateName"], ray.objects[0].name);
+}
+
+#[test]
+fn a_claim_of_slices_is_for_their_profile_and_one_of_a_share_is_refused() {
+    let mut devices = claimed("workers");
+    let of = devices.values_mut().next().unwrap();
+    of.resource = "mig.nvidia.com".to_owned();
+    of.claim.as_mut().unwrap().profile = Some("1g.10gb+me".to_owned());
+    let two = one_worker(json!({"cpu": "1", "memory": "1Gi", "gpus": 2}));
+    let made = Manifests::of(&two, &settings(), SparkBy::Operator, &devices, None).unwrap();
+    let request = &made.objects[0].object["spec"]["spec"]["devices"]["requests"][0]["exactly"];
+    assert_eq!((&request["deviceClassName"], &request["count"]), (&json!("mig.nvidia.com"), &json!(2)));
+    assert_eq!(
+        request["selectors"][0]["cel"]["expression"],
+        "device.driver == \"gpu.nvidia.com\" && device.attributes[\"gpu.nvidia.com\"].type == \"mig\" && \
+         device.attributes[\"gpu.nvidia.com\"].productName in [\"H100\",\"NVIDIA H100 80GB HBM3\"] && \
+         device.attributes[\"gpu.nvidia.com\"].profile == \"1g.10gb+me\""
+    );
+    let share = one_worker(json!({"cpu": "1", "memory": "1Gi", "gpus": 0.5}));
+    let refused = Manifests::of(&share, &settings(), SparkBy::Operator, &claimed("workers"), None).unwrap_err();
+    assert!(refused.to_string().contains("give out whole GPUs only"), "{refused}");
 }
 
 #[test]
@@ -381,13 +431,18 @@ fn jobs_are_jobs_and_pods_are_pods() {
     let order = one_worker(json!({"cpu": "1", "memory": "1Gi", "gpus": 1}));
     let made = of(&order, &settings()).unwrap();
     let spark = Manifests::of(&spark(), &settings(), SparkBy::Agent, &GangDevices::new(), None).unwrap();
-    let all = [made.objects, made.samples, spark.objects, spark.samples].concat();
+    let claimed = Manifests::of(&order, &settings(), SparkBy::Operator, &claimed("workers"), None).unwrap();
+    assert_eq!(claimed.objects[0].kind, Kind::ResourceClaimTemplate);
+    let all = [made.objects, made.samples, spark.objects, spark.samples, claimed.objects, claimed.samples].concat();
     for manifest in &all {
         let read_back = match manifest.kind {
             Kind::Job => serde_json::to_value(read::<k8s_openapi::api::batch::v1::Job>(manifest)),
             Kind::Service => serde_json::to_value(read::<k8s_openapi::api::core::v1::Service>(manifest)),
             Kind::Pod => serde_json::to_value(read::<k8s_openapi::api::core::v1::Pod>(manifest)),
             Kind::ConfigMap => serde_json::to_value(read::<k8s_openapi::api::core::v1::ConfigMap>(manifest)),
+            Kind::ResourceClaimTemplate => {
+                serde_json::to_value(read::<k8s_openapi::api::resource::v1::ResourceClaimTemplate>(manifest))
+            }
             other => panic!("no {other} is expected"),
         };
         assert_eq!(read_back.unwrap(), manifest.object, "a field that its kind does not have");

@@ -54,20 +54,30 @@ impl Layout<'_> {
         }
     }
 
-    /// Devices are asked for under the name that their nodes have for them.
+    /// Devices are asked for under the name that their nodes have for them, or claimed where claims give them out.
     fn devices_by_name(&self, template: &mut Value, placement: &GroupPlacement) {
         let Some(devices) = self.devices.get(&placement.group) else { return };
+        let claims = self.container_claims(placement);
+        if let Some(claims) = self.pod_claims(placement) {
+            template["spec"]["resourceClaims"] = claims;
+        }
         for kind in ["initContainers", "containers"] {
             for container in template["spec"][kind].as_array_mut().into_iter().flatten() {
+                let mut asks = false;
                 for part in ["requests", "limits"] {
                     let Some(amounts) = container["resources"][part].as_object_mut() else { continue };
                     let asked: Vec<String> =
                         amounts.keys().filter(|name| *name == GPU || name.starts_with(SLICE)).cloned().collect();
                     for name in asked {
-                        if let Some(units) = amounts.remove(&name) {
-                            amounts.insert(devices.resource.to_string(), units);
+                        asks = true;
+                        if let Some(units) = amounts.remove(&name).filter(|_| claims.is_none()) {
+                            amounts.insert(devices.resource.clone(), units);
                         }
                     }
+                }
+                // The pod has one claim, for all its devices: each container that asked for some may use them.
+                if let Some(claims) = claims.as_ref().filter(|_| asks) {
+                    container["resources"]["claims"] = claims.clone();
                 }
             }
         }

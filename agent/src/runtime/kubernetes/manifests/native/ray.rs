@@ -53,6 +53,10 @@ pub(super) fn manifests(layout: &Layout<'_>, mut object: Value) -> Result<Manife
         let hosts = worker["numOfHosts"].as_u64().unwrap_or(1).max(1);
         let replicas = u64::from(placement.members()) / hosts;
         put(worker, json!({"replicas": replicas, "minReplicas": replicas, "maxReplicas": replicas}));
+        if layout.claim(placement).is_some() && worker["rayStartParams"]["num-gpus"].is_null() {
+            // KubeRay counts no claims.
+            worker["rayStartParams"]["num-gpus"] = json!(placement.each.gpus().to_string());
+        }
         let template = &mut worker["template"];
         ray_starts(layout, template, &group)?;
         layout.dress(template, placement, &group, Starts::This(&STARTS), vec![])?;

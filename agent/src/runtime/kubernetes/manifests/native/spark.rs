@@ -75,6 +75,7 @@ fn part(
             take_out(&mut devices, &["cpu", "memory"]);
             put(&mut main["resources"][kind], devices);
         }
+        put(&mut main["resources"], json!({"claims": takes["claims"]}));
     }
     layout.dress(template, placement, placement.group.as_str(), Starts::This(&STARTS), vec![])?;
     let template = template.clone();

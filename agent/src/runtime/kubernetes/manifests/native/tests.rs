@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::super::tests::{guarded, of, order, settings, text};
 use super::super::{ManifestError, Manifests, SparkBy};
 use super::*;
-use crate::runtime::kubernetes::offers::{GangDevices, GroupDevices};
+use crate::runtime::kubernetes::offers::{GangDevices, GroupClaim, GroupDevices};
 use crate::runtime::kubernetes::settings::{KubernetesSettings, Pin};
 
 fn container(name: &str, gpus: u32) -> Value {
@@ -153,11 +153,27 @@ fn what_a_guard_can_t_start_is_refused_with_the_reason() {
 #[test]
 fn devices_are_asked_for_under_the_name_that_their_nodes_have_for_them() {
     let order = a_job();
-    let devices = GroupDevices { resource: "nvidia.com/gpu.shared".into(), parts: None };
+    let devices = GroupDevices { resource: "nvidia.com/gpu.shared".into(), parts: None, claim: None };
     let devices: GangDevices = [(order.placement[0].group.clone(), devices)].into();
     let made = Manifests::of(&order, &settings(), SparkBy::Operator, &devices, None).unwrap();
     let limits = &made.samples[0].object["spec"]["containers"][0]["resources"]["limits"];
     assert_eq!(*limits, json!({"cpu": "1", "memory": "2Gi", "nvidia.com/gpu.shared": "1"}));
+}
+
+#[test]
+fn devices_that_claims_give_out_are_claimed_in_place_of_what_the_object_asks_for() {
+    for order in [a_job(), an_application()] {
+        let group = order.placement.last().unwrap().group.clone();
+        let claim = Some(GroupClaim { products: vec!["H100".into()], profile: None });
+        let devices = GroupDevices { resource: "gpu.nvidia.com".into(), parts: None, claim };
+        let made = Manifests::of(&order, &settings(), SparkBy::Operator, &[(group, devices)].into(), None).unwrap();
+        let pod = &made.samples.last().unwrap().object["spec"];
+        assert_eq!(pod["resourceClaims"][0]["resourceClaimTemplateName"], made.objects[0].name);
+        let resources = &pod["containers"][0]["resources"];
+        assert_eq!(resources["claims"], json!([{"name": "gpus"}]));
+        assert!(!resources.to_string().contains("nvidia.com/gpu"), "{resources}");
+        assert_eq!(pod["containers"][1]["resources"]["claims"], Value::Null);
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::handle::Change;
 use crate::raft::driver::{Committed, CompactError};
 
 /// The format of a state snapshot.
-const SNAPSHOT_FORMAT: u16 = 10;
+const SNAPSHOT_FORMAT: u16 = 11;
 
 /// Bytes of a snapshot that may be taken whenever enough entries were applied.
 const CHEAP_SNAPSHOT: u64 = 1024 * 1024;

@@ -26,7 +26,7 @@ use runs::Runs;
 pub use open::{FormatError, OpenError};
 
 /// The version of the store's format that this build writes and reads.
-pub const FORMAT: u32 = 10;
+pub const FORMAT: u32 = 11;
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");

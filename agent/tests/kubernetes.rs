@@ -13,13 +13,14 @@ mod kubernetes {
     pub mod runtime_operators;
     pub mod runtime_storms;
     pub mod runtime_world;
+    pub mod tokens;
 }
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use kubernetes::{capacity, devices, runtime, runtime_crashes, runtime_operators, runtime_storms};
+use kubernetes::{capacity, devices, runtime, runtime_crashes, runtime_operators, runtime_storms, tokens};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use testbed::{Binaries, Settings};
 
@@ -34,6 +35,7 @@ const TESTS: &[(&str, Test)] = &[
         Box::pin(devices::shares_and_slices(b))
     }),
     ("runtime::what_can_not_start_says_why", |b| Box::pin(runtime::refusals(b))),
+    ("tokens::come_before_the_pods_stay_fresh_and_go_with_the_attempt", |b| Box::pin(tokens::tokens(b))),
     ("runtime_crashes::of_the_api_server_lose_and_double_nothing", |b| Box::pin(runtime_crashes::api_server(b))),
     ("runtime_crashes::of_the_agent_at_each_request_double_nothing", |b| Box::pin(runtime_crashes::agent(b))),
     ("runtime_storms::of_refusals_lose_and_double_nothing", |b| Box::pin(runtime_storms::refusals(b))),

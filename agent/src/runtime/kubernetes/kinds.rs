@@ -19,12 +19,22 @@ pub enum Kind {
     Service,
     /// A config map.
     ConfigMap,
+    /// A Secret: one of the attempt's tokens.
+    Secret,
 }
 
 impl Kind {
     /// All of them, owners before what they own.
-    pub const ALL: [Kind; 7] =
-        [Kind::RayJob, Kind::RayCluster, Kind::SparkApplication, Kind::Job, Kind::Pod, Kind::Service, Kind::ConfigMap];
+    pub const ALL: [Kind; 8] = [
+        Kind::RayJob,
+        Kind::RayCluster,
+        Kind::SparkApplication,
+        Kind::Job,
+        Kind::Pod,
+        Kind::Service,
+        Kind::ConfigMap,
+        Kind::Secret,
+    ];
 
     /// Those whose state tells how an attempt goes.
     pub const OWNERS: [Kind; 3] = [Kind::Job, Kind::RayJob, Kind::SparkApplication];
@@ -39,6 +49,7 @@ impl Kind {
             Kind::Pod => ("", "v1", "Pod", "pods"),
             Kind::Service => ("", "v1", "Service", "services"),
             Kind::ConfigMap => ("", "v1", "ConfigMap", "configmaps"),
+            Kind::Secret => ("", "v1", "Secret", "secrets"),
         }
     }
 

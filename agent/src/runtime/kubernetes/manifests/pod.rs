@@ -148,6 +148,7 @@ impl Layout<'_> {
         } else if gpu_milli < 1000 {
             own.push(variable("TIDEWATER_GPU_SHARE", &Gpus(gpu_milli).to_string()));
         }
+        own.extend(self.token_variables());
         own.extend(more);
         let is_own = |name: &str| own.iter().any(|variable| variable["name"] == name);
         let spec = &self.order.spec;
@@ -240,6 +241,7 @@ impl Layout<'_> {
             let (name, of) = (format!("secret-{index}"), json!({"secret": {"secretName": secret}}));
             Volume { name: &name, of, path, access: Access::Read }.mount(&mut template);
         }
+        self.mount_tokens(&mut template);
         Ok(template)
     }
 

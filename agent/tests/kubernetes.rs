@@ -14,13 +14,14 @@ mod kubernetes {
     pub mod runtime_operators;
     pub mod runtime_storms;
     pub mod runtime_world;
+    pub mod tokens;
 }
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use kubernetes::{capacity, claims, devices, runtime, runtime_crashes, runtime_operators, runtime_storms};
+use kubernetes::{capacity, claims, devices, runtime, runtime_crashes, runtime_operators, runtime_storms, tokens};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use testbed::{Binaries, Settings};
 
@@ -36,6 +37,7 @@ const TESTS: &[(&str, Test)] = &[
     }),
     ("claims::devices_that_claims_give_out_are_counted_claimed_and_freed", |b| Box::pin(claims::of_devices(b))),
     ("runtime::what_can_not_start_says_why", |b| Box::pin(runtime::refusals(b))),
+    ("tokens::come_before_the_pods_stay_fresh_and_go_with_the_attempt", |b| Box::pin(tokens::tokens(b))),
     ("runtime_crashes::of_the_api_server_lose_and_double_nothing", |b| Box::pin(runtime_crashes::api_server(b))),
     (KILLED, |b| Box::pin(runtime_crashes::agent(b))),
     ("runtime_storms::of_refusals_lose_and_double_nothing", |b| Box::pin(runtime_storms::refusals(b))),

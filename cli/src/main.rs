@@ -52,9 +52,10 @@ fn main() -> ExitCode {
 }
 
 /// What is noted by default.
-const NOTED: &str = "error,agent::kube::leadership=info";
+const NOTED: &str = "error,agent::kube::leadership=info,coordinator::identity::workload_tokens=info";
 
-/// What the roles note as they run goes to stderr, where RUST_LOG asks for it; by default only what needs a person, and who leads.
+/// What the roles note as they run goes to stderr, where RUST_LOG asks for it; by default only what needs a person, who leads, and
+/// which workload tokens are issued.
 fn trace() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| NOTED.into());
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());

@@ -18,6 +18,7 @@ pub mod pools;
 mod queue;
 pub mod reasons;
 pub mod state;
+pub mod token_keys;
 
 pub use commands::{Applied, Command};
 pub use effects::Effect;

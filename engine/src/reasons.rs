@@ -337,6 +337,8 @@ pub enum WaitCause {
         /// Which.
         data: Vec<DataName>,
     },
+    /// It needs workload tokens, and no coordinator issues any.
+    NoTokens,
     /// No cluster has room for the whole gang now.
     NoRoom,
     /// One ahead of it in line waits for the same room.

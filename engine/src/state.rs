@@ -34,6 +34,7 @@ use crate::data::DataLocations;
 use crate::lifecycle::{Event, Phase};
 use crate::pools::Pools;
 use crate::reasons::Decision;
+use crate::token_keys::TokenKeys;
 
 pub use avoids::{AVOID_MS, Avoided, Avoids, MOST_AVOID_MS};
 pub use cordon::{Cordon, Drain, Removal, UnderDrain};
@@ -78,6 +79,8 @@ pub struct State {
     pub data: DataLocations,
     /// How long workloads ran, by kind.
     pub durations: Durations,
+    /// With which keys replicas sign workload tokens.
+    pub token_keys: TokenKeys,
     /// Views of `workloads`, never stored.
     pub(crate) indices: Indices,
 }

@@ -14,6 +14,7 @@ use engine::commands::{
 use engine::pools::Raise;
 use engine::reasons::{Candidate, Copies, Decision, Obstacle, Passed, ScoreTerm};
 use engine::state::Avoided;
+use engine::token_keys::PublicKey;
 use engine::{Phase, State};
 use proptest::prelude::*;
 use protocol::codec::{CodecError, decode_body, encode_body};
@@ -123,8 +124,10 @@ fn commands() -> Vec<(&'static str, Command)> {
     let drain = Cordoning::Drain { reason: Some(reason()), force: true, max_at_once: Some(2) };
     let drained = DrainEnd { epoch: Epoch(3), key: key("a"), uid: uid("a"), attempt, cluster: cluster("eu-1") };
     let fence = Fence { epoch: Epoch(3), key: key("a"), uid: uid("a"), attempt };
+    let token_key = PublicKey { x: [1; 32], y: [254; 32] };
     vec![
         ("Fence", Command::Fence(Box::new(fence))),
+        ("SetTokenKey", Command::SetTokenKey { replica: ReplicaId(2), key: Some(token_key) }),
         ("OpenEpoch", Command::OpenEpoch { epoch: Epoch(3) }),
         ("Submit", Command::Submit { key: key("a"), uid: uid("a"), spec }),
         ("Bind", Command::Bind(Box::new(binding))),
@@ -177,9 +180,18 @@ fn commands_have_these_bytes_and_come_back_equal() {
 fn a_state_has_these_bytes_and_comes_back_equal_with_its_views() {
     let mut state = State::default();
     let commands: BTreeMap<&str, Command> = commands().into_iter().collect();
-    for (index, name) in
-        (1..).zip(["OpenEpoch", "SetPool", "SetData", "Submit", "Join", "Bind", "Report", "LoseCluster", "Cancel"])
-    {
+    for (index, name) in (1..).zip([
+        "OpenEpoch",
+        "SetPool",
+        "SetData",
+        "Submit",
+        "Join",
+        "Bind",
+        "Report",
+        "LoseCluster",
+        "Cancel",
+        "SetTokenKey",
+    ]) {
         let applied = state.apply(LogIndex(index), &commands[name], UnixMs(1000 * index));
         assert!(applied.outcome.is_ok(), "{name}: {:?}", applied.outcome);
     }
@@ -303,6 +315,7 @@ fn outcomes_and_refusals_come_back_equal() {
         Refusal::ClusterRemoved { cluster: cluster("eu-1"), reason: "its lease ended".into() },
         Refusal::ClusterStays { cluster: cluster("eu-1"), why: "a is there".into() },
         Refusal::NotDrained { key: key("a"), why: "it is Draining".into() },
+        Refusal::TokenKeyRefused { replica: ReplicaId(2), why: "it was replaced".into() },
         Refusal::from(engine::data::DataFault::NoData { name: imagenet() }),
         Refusal::from(engine::pools::PoolFault::LiveWorkloads { name: script::pool("a"), workloads: 3 }),
     ];
@@ -329,7 +342,7 @@ proptest! {
 
     /// Bytes that were damaged on disk are read as something else or refused; reading never panics.
     #[test]
-    fn damaged_bytes_never_panic(which in 0..23usize, at in any::<prop::sample::Index>(), value in any::<u8>()) {
+    fn damaged_bytes_never_panic(which in 0..25usize, at in any::<prop::sample::Index>(), value in any::<u8>()) {
         let mut bytes = encode_body(&commands()[which].1).unwrap();
         let at = at.index(bytes.len());
         bytes[at] = value;

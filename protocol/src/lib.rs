@@ -20,4 +20,5 @@ pub mod pool;
 pub mod quic;
 pub mod resources;
 pub mod sku;
+pub mod token;
 pub mod workload;

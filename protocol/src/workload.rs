@@ -3,6 +3,7 @@
 mod check;
 mod native;
 mod secrets;
+mod tokens;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ pub use native::{
     workload_of,
 };
 pub use secrets::{MAX_SECRETS, SecretUse};
+pub use tokens::{MAX_TOKEN_LIFE, MAX_TOKENS, MIN_TOKEN_LIFE, TOKEN_FILE, TOKEN_LIFE, TokenUse, token_variable};
 
 /// The most members a gang may have.
 pub const MAX_MEMBERS: u32 = 100_000;
@@ -98,6 +100,9 @@ pub struct WorkloadSpec {
     /// Secrets of the cluster where it runs, by name, that all its members get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,
+    /// Tokens that say who it is to others, that all its members get as files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<TokenUse>,
 }
 
 /// What happens to a workload while its cluster is not heard from.

@@ -15,6 +15,7 @@ use protocol::codec::{
 };
 use protocol::control::{AgentMessage, CoordinatorMessage, Opening, PageAnswer};
 use protocol::node::{NodeFrame, NodeOrder, NodeToken};
+use protocol::token::{TokenAnswer, TokenRequest};
 use protocol::workload::WorkloadSpec;
 
 fn hex(bytes: &[u8]) -> String {
@@ -49,6 +50,8 @@ fn the_bytes_of_every_type_stay_what_they_are() {
     insta::assert_snapshot!("coordinator_message", golden::<CoordinatorMessage>(samples::coordinator_messages()));
     insta::assert_snapshot!("opening", golden::<Opening>(samples::openings()));
     insta::assert_snapshot!("page_answer", golden::<PageAnswer>(samples::page_answers()));
+    insta::assert_snapshot!("token_request", golden::<TokenRequest>(samples::token_requests()));
+    insta::assert_snapshot!("token_answer", golden::<TokenAnswer>(samples::token_answers()));
 }
 
 #[test]
@@ -116,6 +119,8 @@ proptest! {
         let _ = decode_body::<CoordinatorMessage>(&bytes);
         let _ = decode_frame::<Opening>(&bytes);
         let _ = decode_frame::<PageAnswer>(&bytes);
+        let _ = decode_body::<TokenRequest>(&bytes);
+        let _ = decode_body::<TokenAnswer>(&bytes);
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod processes {
     pub mod real_node;
     pub mod rights;
     pub mod shares;
+    pub mod tokens;
     pub mod world;
 }
 
@@ -42,7 +43,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use processes::world::World;
 use processes::{
     attempts, bad_starts, certificates, commands, cordons, crashes, damage, dashboard, demo, dev, failover, install,
-    kubernetes, large, leadership, ledger, nodes, pauses, program, real_node, rights, shares,
+    kubernetes, large, leadership, ledger, nodes, pauses, program, real_node, rights, shares, tokens,
 };
 use testbed::images::program::PackError;
 use testbed::{BuildError, ImageError, NodeLack};
@@ -105,6 +106,7 @@ const TESTS: &[(&str, Test)] = &[
     ("leadership::moves_between_an_agents_replicas_and_nothing_is_lost_or_run_twice", leadership::moves),
     ("rights::the_check_finds_what_is_missing_and_what_is_spare", rights::finds_faults),
     ("rights::the_agent_needs_all_that_it_is_granted_and_no_more", rights::all_and_no_more),
+    ("tokens::hold_by_the_keys_that_are_served", tokens::hold_by_the_keys_that_are_served),
     ("shares::of_one_gpu_are_never_more_than_the_whole_of_it", shares::of_one_gpu),
     ("commands::a_gang_that_must_wait_says_why_and_starts_when_there_is_room", commands::waiting_gang),
     // Last, for it leaves little of the machine to others.

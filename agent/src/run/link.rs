@@ -1,5 +1,5 @@
 //! The agent's link to one coordinator replica: one control stream each way, and a stream for each log and for each connection to a page
-//! that it asks for.
+//! that it asks for. Streams on which this end asks are in `tokens.rs`.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::core::Event;
 use super::pages::Pages;
+use super::tokens::Issuers;
 use crate::cluster::Input;
 use crate::runtime::any::{AnyLog, AnyLogError, AnyRuntime};
 
@@ -38,6 +39,8 @@ pub struct Link {
     pub runtime: AnyRuntime,
     /// The connections to pages, of all links.
     pub pages: Pages,
+    /// The coordinators that are asked for tokens.
+    pub issuers: Issuers,
     /// Where these run.
     pub tasks: TaskTracker,
 }
@@ -103,6 +106,7 @@ impl Link {
         let (queue, waiting) = mpsc::channel(QUEUE);
         // Also where this agent is stopped: what reads a log or visits a page over it ends with it.
         let _closed_in_the_end = Closed(connection.clone());
+        let _asked = self.issuers.add(self.replica, connection.clone());
         if self.inbox.send(Event::LinkUp(self.replica, queue)).await.is_err() {
             return;
         }

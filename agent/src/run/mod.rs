@@ -12,6 +12,7 @@ mod pages;
 mod stand;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -38,6 +39,7 @@ use crate::kube::review::NodeTokens;
 use crate::node::{NodeConfig, NodeSampler};
 use crate::runtime::any::AnyRuntime;
 use crate::runtime::kubernetes::KubernetesSettings;
+use crate::runtime::tokens::TokenSource;
 use crate::runtime::{Runtime, RuntimeError, RuntimeEvent};
 pub use stand::{Stand, stand};
 
@@ -173,6 +175,9 @@ async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Re
         ..
     } = stand;
     let system = |what| move |cause| StartError::System { what, cause };
+    let (source, token_asks) = TokenSource::new();
+    // Before attempts are found: those that live go on with it.
+    runtime.take_tokens_from(source);
     let (journal, recovered) = recover(&runtime, reign, &config.data_dir).await?;
     let mut missing = Vec::new();
     config.cluster.manifests.clear();
@@ -198,6 +203,7 @@ async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Re
     let endpoint = link::endpoint(&config.coordinators).map_err(system("QUIC socket"))?;
     let client = client_config(&config.credentials, AGENT_ALPN)?;
     let pages = pages::Pages::default();
+    let issuers = tokens::Issuers::default();
     for (replica, address) in &config.coordinators {
         let link = link::Link {
             endpoint: endpoint.clone(),
@@ -207,6 +213,7 @@ async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Re
             inbox: inbox.clone(),
             runtime: runtime.clone(),
             pages: pages.clone(),
+            issuers: issuers.clone(),
             tasks: tasks.clone(),
         };
         let stop = stop.clone();
@@ -217,6 +224,7 @@ async fn begin(stand: Stand, reign: Option<Reign>, epochs: Option<Epochs>) -> Re
             }
         });
     }
+    tasks.spawn(issuers.serve(token_asks, stop.clone()));
     let said = |RuntimeEvent { attempt, state, gone }| match gone.is_empty() {
         true => Input::Runtime { attempt, state },
         false => Input::Members { attempt, gone },

@@ -8,6 +8,7 @@ use protocol::workload::Framework;
 use super::kubernetes::{self, KubernetesLog, KubernetesRuntime};
 use super::page::{Page, PageError};
 use super::process::{self, LogStream, ProcessRuntime, Progress, ProvisionError};
+use super::tokens::TokenSource;
 use super::{Devices, FrameworkCheck, Runtime, RuntimeError};
 use crate::cluster::MemberAssignment;
 
@@ -77,6 +78,14 @@ impl AnyRuntime {
         match self {
             AnyRuntime::Process(runtime) => runtime.page(attempt).await,
             AnyRuntime::Kubernetes(runtime) => runtime.page(attempt).await,
+        }
+    }
+
+    /// From whom attempts get their tokens; said once, before any attempt begins.
+    pub fn take_tokens_from(&self, source: TokenSource) {
+        match self {
+            AnyRuntime::Process(runtime) => runtime.take_tokens_from(source),
+            AnyRuntime::Kubernetes(runtime) => runtime.take_tokens_from(source),
         }
     }
 

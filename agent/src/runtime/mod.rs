@@ -8,6 +8,7 @@ pub mod kubernetes;
 pub mod members;
 pub mod page;
 pub mod process;
+pub mod tokens;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -110,7 +110,9 @@ impl Federation {
         let peers =
             self.seats.iter().filter(|(peer, _)| **peer != id).map(|(peer, seat)| (*peer, seat.quic.into())).collect();
         let data_dir = self.data_dir.join(format!("coordinator-{id}"));
-        let config = coordinator::run::Config { id, data_dir, credentials, quic, peers, http };
+        // Whoever tries things out can verify tokens on this machine.
+        let workload_issuer = Some(self.url().parse()?);
+        let config = coordinator::run::Config { id, data_dir, credentials, quic, peers, http, workload_issuer };
         let running = coordinator::run::start(config).await.with_context(|| format!("coordinator {id}"))?;
         if let Some(seat) = self.seats.get_mut(&id) {
             seat.running = Some(running);

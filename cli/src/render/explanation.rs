@@ -44,9 +44,10 @@ fn cause(cause: &WaitCause) -> String {
         WaitCause::NoClusters => "no cluster has joined the federation".to_owned(),
         WaitCause::Impossible => "no cluster could ever hold it, even empty".to_owned(),
         WaitCause::Backoff { until } => format!("it failed and is tried again {}", age::until(*until)),
-        other @ (WaitCause::Dependencies { .. } | WaitCause::Companion { .. } | WaitCause::UnknownData { .. }) => {
-            other.to_string()
-        }
+        other @ (WaitCause::Dependencies { .. }
+        | WaitCause::Companion { .. }
+        | WaitCause::UnknownData { .. }
+        | WaitCause::NoTokens) => other.to_string(),
         WaitCause::NoRoom => "no cluster has room for the whole gang now".to_owned(),
         WaitCause::BehindOthers { ahead, first } => format!("{ahead} ahead of it in line, {first} first"),
         WaitCause::BeingPlaced => "it has a place, and is being bound to it".to_owned(),

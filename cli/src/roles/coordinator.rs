@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use coordinator::identity::workload_tokens::IssuerUrl;
 use protocol::ids::ReplicaId;
 use protocol::quic::{Address, Credentials, Identity};
 
@@ -34,6 +35,10 @@ pub struct Args {
     /// connection
     #[arg(long = "peer", value_name = "ID=HOST:PORT")]
     pub peers: Vec<Peer>,
+    /// Issues tokens to workloads that ask for them (spec.tokens), by this name: the https URL under which whoever verifies them
+    /// reaches the coordinators' API; the same for all replicas. Left out: no tokens
+    #[arg(long, value_name = "URL")]
+    pub workload_issuer: Option<IssuerUrl>,
 }
 
 /// Runs the role until it is ended.
@@ -55,6 +60,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         quic: UdpSocket::bind(args.listen).with_context(|| format!("--listen {}", args.listen))?,
         peers: others(id, &peers)?,
         http: TcpListener::bind(args.http).with_context(|| format!("--http {}", args.http))?,
+        workload_issuer: args.workload_issuer,
     };
     let running = coordinator::run::start(config).await?;
     say!("ready: http://{}", running.http);

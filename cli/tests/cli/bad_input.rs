@@ -49,7 +49,7 @@ fn nodes_are_a_clusters_and_are_not_watched() {
 fn an_unknown_field_names_the_nearest() {
     assert_eq!(
         with("  batch:", "  prioritty: 3\n  batch:"),
-        "error: m.yaml:5:3: spec.prioritty: unknown field: did you mean priority? (known here: pool, priority, preemptible, ray, spark, batch, manifest, placement, retries, env, workingDir, dependsOn, expectedDuration, idleTimeout, ttlAfterFinished, onClusterLoss, failoverAfter, secrets)\n"
+        "error: m.yaml:5:3: spec.prioritty: unknown field: did you mean priority? (known here: pool, priority, preemptible, ray, spark, batch, manifest, placement, retries, env, workingDir, dependsOn, expectedDuration, idleTimeout, ttlAfterFinished, onClusterLoss, failoverAfter, secrets, tokens)\n"
     );
     assert_eq!(
         with("cpu: 1", "cpus: 1"),

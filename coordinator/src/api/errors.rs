@@ -194,6 +194,7 @@ impl From<Refusal> for ApiError {
             | Refusal::NotDrained { .. }
             | Refusal::ClusterRemoved { .. }
             | Refusal::ClusterStays { .. }
+            | Refusal::TokenKeyRefused { .. }
             | Refusal::NotAbandoned { .. } => ApiError::Conflict(text),
         }
     }

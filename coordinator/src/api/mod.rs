@@ -14,6 +14,7 @@ pub mod errors;
 pub mod explain;
 pub mod forget;
 pub mod health;
+pub mod issuer;
 pub mod level_watch;
 pub mod logs;
 pub mod metrics;
@@ -45,6 +46,7 @@ use self::metrics::HttpMetrics;
 use self::reasons::Reasons;
 use self::ring::Ring;
 use crate::handle::{Consistency, Handle, View};
+use crate::identity::workload_tokens::IssuerUrl;
 
 /// The path below which Tidewater's kinds are.
 pub const ROOT: &str = "/apis/tidewater.dev/v1";
@@ -58,6 +60,8 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// How many recent changes are kept for watches.
     pub ring: usize,
+    /// The issuer of workload tokens; none: none are issued here.
+    pub issuer: Option<IssuerUrl>,
     /// Long-lived answers (watches, logs, events, pages) end when this is cancelled.
     pub stopping: CancellationToken,
 }
@@ -68,6 +72,7 @@ impl Default for Settings {
             timeout: Duration::from_secs(5),
             heartbeat: Duration::from_secs(10),
             ring: 4096,
+            issuer: None,
             stopping: CancellationToken::new(),
         }
     }
@@ -168,6 +173,8 @@ pub fn router(handle: Handle, settings: Settings) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::get))
+        .route(issuer::CONFIGURATION, get(issuer::configuration))
+        .route(issuer::KEYS, get(issuer::keys))
         .merge(crate::pages::routes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)

@@ -20,7 +20,7 @@ use super::params::Params;
 use super::reasons::Reasons;
 use super::render::Seen;
 use super::watch::{self, Filter, Start};
-use super::{Api, body, words};
+use super::{Api, body, issuer, words};
 use crate::handle::{Consistency, ProposeError, View};
 
 /// Time before a proposal is tried again, at first: a new leader is there already when it is known that the old one is lost.
@@ -130,7 +130,8 @@ pub async fn create(
     };
     drop(headers);
     let key = check_head(&object, Namespace::new(namespace)?)?;
-    let faults = object.spec.problems();
+    let mut faults = object.spec.problems();
+    faults.extend(issuer::unissued(&api, &object.spec));
     if !faults.is_empty() {
         return Err(ApiError::Invalid { kind: "Workload", name: key.to_string(), faults });
     }

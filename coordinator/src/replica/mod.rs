@@ -163,7 +163,8 @@ fn planned(command: &Command) -> Option<Planned> {
         | Command::DeleteData { .. }
         | Command::Cordon { .. }
         | Command::RemoveCluster { .. }
-        | Command::Fence(_) => None,
+        | Command::Fence(_)
+        | Command::SetTokenKey { .. } => None,
     }
 }
 

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::handle::Handle;
+use crate::identity::workload_tokens::{self, Issuer, IssuerUrl, KeyError};
 use crate::raft::{Driver, DriverConfig, Store, driver, store};
 use crate::replica::{Fatal, Replica, Settings};
 use crate::transport::{INBOX, PeerLinks, accept};
@@ -38,6 +39,8 @@ pub struct Config {
     pub peers: BTreeMap<ReplicaId, Address>,
     /// Its HTTP socket, bound.
     pub http: std::net::TcpListener,
+    /// By which name it issues workload tokens; none: it issues none.
+    pub workload_issuer: Option<IssuerUrl>,
 }
 
 /// Why a coordinator did not start.
@@ -52,6 +55,9 @@ pub enum StartError {
     /// Its state.
     #[error(transparent)]
     State(#[from] Fatal),
+    /// Its key for workload tokens.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// Its certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -123,15 +129,28 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let (inbox, events) = mpsc::channel(INBOX);
     let (handle, requests, changes) = Handle::new();
+    let issuer = match &config.workload_issuer {
+        Some(url) => Some(Issuer::open(url.clone(), config.id, &config.data_dir, handle.clone())?),
+        None => None,
+    };
     let peer_config = client_config(&config.credentials, PEER_ALPN)?;
     let peers = PeerLinks::start(&endpoint, &peer_config, &config.peers, &inbox, &tasks, &stop);
     let spawner = tokio::runtime::Handle::current();
     let core = core::Core::new(replica, events, requests, changes, peers, spawner, stop.clone());
     let thread = core.start(config.id, tick_ms).map_err(system("the core's thread"))?;
-    tasks.spawn(accept(endpoint.clone(), voters.into_iter().collect(), inbox, tasks.clone(), stop.clone()));
+    match &issuer {
+        Some(issuer) => drop(tasks.spawn(workload_tokens::keep(issuer.clone(), stop.clone()))),
+        None => drop(tasks.spawn(workload_tokens::retire(config.id, handle.clone(), stop.clone()))),
+    }
+    let voters = voters.into_iter().collect();
+    tasks.spawn(accept(endpoint.clone(), voters, inbox, issuer, tasks.clone(), stop.clone()));
     let router = crate::api::router(
         handle.clone(),
-        crate::api::Settings { stopping: stop.clone(), ..crate::api::Settings::default() },
+        crate::api::Settings {
+            stopping: stop.clone(),
+            issuer: config.workload_issuer,
+            ..crate::api::Settings::default()
+        },
     );
     tasks.spawn(crate::api::serve(listener, router, stop.clone()));
     tracing::info!(id = %config.id, %quic, %http, "coordinator runs");

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Inbox, agents, peers};
+use crate::identity::workload_tokens::Issuer;
 use crate::sessions::SessionId;
 
 /// Close code for a visitor that has no business here.
@@ -19,11 +20,12 @@ const NOT_WELCOME: VarInt = VarInt::from_u32(1);
 /// More connections than this under way make a visitor prove its address first.
 const RETRY_ABOVE: usize = 64;
 
-/// Accepts connections until cancelled.
+/// Accepts connections until cancelled. Agents get workload tokens of this issuer.
 pub async fn accept(
     endpoint: Endpoint,
     voters: BTreeSet<ReplicaId>,
     inbox: Inbox,
+    issuer: Option<Arc<Issuer>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
@@ -40,16 +42,23 @@ pub async fn accept(
             continue;
         }
         let (inbox, voters, stop, sessions) = (inbox.clone(), voters.clone(), stop.clone(), sessions.clone());
+        let issuer = issuer.clone();
         tasks.spawn(async move {
             tokio::select! {
-                () = visit(incoming, &voters, inbox, &sessions) => {}
+                () = visit(incoming, &voters, inbox, issuer, &sessions) => {}
                 () = stop.cancelled() => {}
             }
         });
     }
 }
 
-async fn visit(incoming: Incoming, voters: &BTreeSet<ReplicaId>, inbox: Inbox, sessions: &AtomicU64) {
+async fn visit(
+    incoming: Incoming,
+    voters: &BTreeSet<ReplicaId>,
+    inbox: Inbox,
+    issuer: Option<Arc<Issuer>>,
+    sessions: &AtomicU64,
+) {
     let from = incoming.remote_address();
     let connection = match incoming.await {
         Ok(connection) => connection,
@@ -67,7 +76,7 @@ async fn visit(incoming: Incoming, voters: &BTreeSet<ReplicaId>, inbox: Inbox, s
         (Some(PEER_ALPN), Identity::Replica(id)) if voters.contains(&id) => peers::serve(connection, id, inbox).await,
         (Some(AGENT_ALPN), Identity::Cluster(cluster)) => {
             let id = SessionId(sessions.fetch_add(1, Ordering::Relaxed));
-            agents::serve(connection, id, cluster, inbox).await;
+            agents::serve(connection, id, cluster, inbox, issuer).await;
         }
         (_, identity) => refuse(&connection, &format!("{identity} may not connect here with this protocol")),
     }

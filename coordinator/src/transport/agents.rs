@@ -1,5 +1,7 @@
 //! Sessions of agents: one control stream each way for the session's life, and a stream for each log that is read. Those of pages are in
-//! `pages.rs`.
+//! `pages.rs`, those that agents open in `tokens.rs`.
+
+use std::sync::Arc;
 
 use protocol::control::{AgentMessage, CoordinatorMessage, LogRequest, NO_LOG, NO_WORKER_LOG, Opening};
 use protocol::ids::ClusterName;
@@ -7,7 +9,8 @@ use protocol::quic::{read_frame, write_frame};
 use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 
-use super::{Event, Inbox};
+use super::{Event, Inbox, tokens};
+use crate::identity::workload_tokens::Issuer;
 use crate::replica::Input;
 use crate::sessions::SessionId;
 
@@ -45,7 +48,13 @@ impl AgentLink {
 }
 
 /// Serves one agent's session until its connection ends.
-pub(super) async fn serve(connection: Connection, id: SessionId, cluster: ClusterName, inbox: Inbox) {
+pub(super) async fn serve(
+    connection: Connection,
+    id: SessionId,
+    cluster: ClusterName,
+    inbox: Inbox,
+    issuer: Option<Arc<Issuer>>,
+) {
     let Ok((send, receive)) = connection.accept_bi().await else { return };
     let (queue, waiting) = mpsc::channel(QUEUE);
     let link = AgentLink { connection: connection.clone(), queue };
@@ -58,6 +67,7 @@ pub(super) async fn serve(connection: Connection, id: SessionId, cluster: Cluste
     let outcome = tokio::select! {
         outcome = read(receive, id, &inbox) => outcome,
         outcome = write(send, waiting) => outcome,
+        ended = tokens::serve(connection.clone(), cluster.clone(), issuer) => Err(ended),
     };
     if let Err(error) = &outcome {
         connection.close(ENDED, error.as_bytes());

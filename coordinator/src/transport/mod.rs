@@ -9,6 +9,7 @@ mod pages;
 mod peers;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use tokio::sync::mpsc;
 

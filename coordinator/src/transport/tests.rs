@@ -1,4 +1,4 @@
-//! Streams of pages beside an agent's control stream, over real QUIC on loopback; the test is the agent.
+//! Streams of pages and of tokens beside an agent's control stream, over real QUIC on loopback; the test is the agent.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -9,6 +9,7 @@ use protocol::ids::{AttemptId, ClusterName, ReplicaId};
 use protocol::quic::{
     AGENT_ALPN, Credentials, Identity, client_config, read_frame, replica_server_name, server_config, write_frame,
 };
+use protocol::token::{TokenAnswer, TokenRequest};
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -50,7 +51,7 @@ impl Scene {
         let server = Endpoint::server(server, "127.0.0.1:0".parse().unwrap()).unwrap();
         let (told, mut inbox) = mpsc::channel(INBOX);
         let stop = CancellationToken::new();
-        tokio::spawn(accept(server.clone(), BTreeSet::new(), told, TaskTracker::new(), stop.clone()));
+        tokio::spawn(accept(server.clone(), BTreeSet::new(), told, None, TaskTracker::new(), stop.clone()));
         let client = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
         let (config, name) = (client_config(&agent, AGENT_ALPN).unwrap(), replica_server_name(ReplicaId(1)));
         let agent = client.connect_with(config, server.local_addr().unwrap(), &name).unwrap().await.unwrap();
@@ -170,4 +171,23 @@ async fn an_agents_refusal_and_its_absence_are_told_apart() {
     let gone = open_page(scene.link.clone(), PageRequest { attempt: attempt() });
     let (gone, ()) = tokio::join!(gone, async { scene.agent.close(0u32.into(), b"gone") });
     assert!(matches!(gone.err(), Some(NoPage::NoAgent(_))));
+}
+
+#[tokio::test]
+async fn agents_ask_for_tokens_beside_their_control_stream() {
+    let scene = Scene::new().await;
+    let open = async || scene.agent.open_bi().await.unwrap();
+    // What is no question ends its own stream and nothing else.
+    let (mut send, mut receive) = open().await;
+    send.write_all(b"not a frame at all").await.unwrap();
+    let silent = tokio::time::timeout(SOON, receive.read_to_end(1024)).await.unwrap();
+    assert!(silent.is_err() || silent.is_ok_and(|bytes| bytes.is_empty()));
+    // More than are answered at once.
+    for _ in 0..40 {
+        let (mut send, mut receive) = open().await;
+        write_frame(&mut send, &TokenRequest { attempt: attempt(), audience: "vault".into() }).await.unwrap();
+        let answer = tokio::time::timeout(SOON, read_frame::<TokenAnswer>(&mut receive)).await.unwrap().unwrap();
+        let Some(TokenAnswer::Refused { reason }) = answer else { panic!("{answer:?}") };
+        assert!(reason.contains("--workload-issuer"), "{reason}");
+    }
 }

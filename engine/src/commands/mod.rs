@@ -9,7 +9,7 @@ use protocol::control::{AttemptReport, ClusterInfo, GroupPlacement};
 use protocol::data::DataSpec;
 use protocol::ids::{
     AttemptId, AttemptNumber, ClusterName, CommandNumber, DataName, Epoch, Incarnation, LogIndex, Namespace, PoolName,
-    Uid, UnixMs, WorkloadKey,
+    ReplicaId, Uid, UnixMs, WorkloadKey,
 };
 use protocol::pool::{Amounts, OwnershipSpec, PoolSpec};
 use protocol::workload::WorkloadSpec;
@@ -20,6 +20,7 @@ use crate::lifecycle::Phase;
 use crate::pools::Raise;
 use crate::reasons::Decision;
 use crate::state::State;
+use crate::token_keys::PublicKey;
 
 mod bind;
 mod cancel;
@@ -45,6 +46,7 @@ mod report;
 mod set_data;
 mod set_ownership_rule;
 mod set_pool;
+mod set_token_key;
 mod step;
 mod submit;
 
@@ -196,6 +198,13 @@ pub enum Command {
     },
     /// An attempt that nobody let go on for so long has ended itself.
     Fence(Box<Fence>),
+    /// A replica signs workload tokens with another key from now on.
+    SetTokenKey {
+        /// The replica.
+        replica: ReplicaId,
+        /// The key's public half; none: it issues no tokens any more.
+        key: Option<PublicKey>,
+    },
 }
 
 /// What must be there before something is set, so that nobody overwrites what they have not seen.
@@ -402,6 +411,7 @@ impl State {
                 step.remove_cluster(cluster, reason, *lost_for_good)
             }
             Command::Fence(fence) => step.fence(fence),
+            Command::SetTokenKey { replica, key } => step.set_token_key(*replica, *key),
         };
         step.finish(outcome)
     }

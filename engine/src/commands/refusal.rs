@@ -1,7 +1,7 @@
 //! Why a command changed nothing: one sentence each, with what to do about it where a person may have asked.
 
 use bincode::{Decode, Encode};
-use protocol::ids::{AttemptId, ClusterName, Epoch, PoolName, Uid, UnixMs, WorkloadKey};
+use protocol::ids::{AttemptId, ClusterName, Epoch, PoolName, ReplicaId, Uid, UnixMs, WorkloadKey};
 use protocol::workload::SpecError;
 use serde::{Deserialize, Serialize};
 
@@ -168,6 +168,14 @@ pub enum Refusal {
     NotDrained {
         /// The workload.
         key: WorkloadKey,
+        /// Why not.
+        why: String,
+    },
+    /// A replica can't sign workload tokens with this key.
+    #[error("replica {replica} does not sign workload tokens with its new key: {why}")]
+    TokenKeyRefused {
+        /// The replica.
+        replica: ReplicaId,
         /// Why not.
         why: String,
     },

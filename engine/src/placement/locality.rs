@@ -38,8 +38,11 @@ impl<'a> Wants<'a> {
     /// What a workload wants as things are. Data that is not known and not required is read from wherever it is.
     ///
     /// # Errors
-    /// It waits for required data to become known.
+    /// It waits for required data to become known, or for tokens to be issued.
     pub(crate) fn of(state: &'a State, spec: &'a WorkloadSpec) -> Result<Self, WaitCause> {
+        if !spec.tokens.is_empty() && !state.token_keys.are_issued(state.now) {
+            return Err(WaitCause::NoTokens);
+        }
         let (mut reads, mut unknown) = (vec![], vec![]);
         for need in &spec.placement.data {
             match state.data.get(&need.name) {

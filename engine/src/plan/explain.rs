@@ -271,6 +271,9 @@ fn every_cure(waiting: &Waiting, now: UnixMs) -> Vec<String> {
         WaitCause::UnknownData { data } => {
             data.iter().map(|name| format!("data location {name} is made: tidewater data apply -f FILE")).collect()
         }
+        WaitCause::NoTokens => {
+            vec!["a coordinator issues workload tokens (--workload-issuer), or spec.tokens is left out".to_owned()]
+        }
         WaitCause::BeingPlaced => vec![],
         WaitCause::BehindOthers { first, .. } => {
             let mut cures = vec![format!("{first}, which is ahead of it, is placed or cancelled")];

@@ -209,6 +209,9 @@ impl fmt::Display for WaitCause {
             WaitCause::UnknownData { data } => {
                 write!(f, "no data location {} is known: tidewater data apply", list(data, " nor "))
             }
+            WaitCause::NoTokens => f.write_str(
+                "no coordinator issues workload tokens (spec.tokens): tidewater coordinator --workload-issuer",
+            ),
             WaitCause::NoRoom => f.write_str("no cluster has room for the whole gang"),
             WaitCause::BehindOthers { ahead: 1, first } => write!(f, "{first} is ahead and waits for the same room"),
             WaitCause::BehindOthers { ahead, first } => {

@@ -24,6 +24,7 @@ impl Encode for State {
         self.pools.encode(e)?;
         self.data.encode(e)?;
         self.durations.encode(e)?;
+        self.token_keys.encode(e)?;
         (self.workloads.len() as u64).encode(e)?;
         self.workloads.values().try_for_each(|w| w.encode(e))
     }
@@ -42,6 +43,7 @@ impl<C> Decode<C> for State {
             pools: Decode::decode(d)?,
             data: Decode::decode(d)?,
             durations: Decode::decode(d)?,
+            token_keys: Decode::decode(d)?,
             ..State::default()
         };
         for _ in 0..u64::decode(d)? {

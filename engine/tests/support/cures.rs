@@ -87,7 +87,9 @@ impl Patient {
                     }
                 }
             }
-            WaitCause::Companion { .. } | WaitCause::BeingPlaced => Err("no history has that".into()),
+            WaitCause::Companion { .. } | WaitCause::NoTokens | WaitCause::BeingPlaced => {
+                Err("no history has that".into())
+            }
         }
     }
 

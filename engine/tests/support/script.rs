@@ -13,6 +13,7 @@
 //! pool NAME [parent=P] [within] [allow=NAMESPACE,...] [RESOURCE=RESERVATION/LIMIT/SHARE[/static] ...]   makes or changes a pool (LIMIT `-`: none)
 //! data NAME SIZE [in=CLUSTER,...] [region=R,...] · drop-data NAME   (`reads=DATA!`: it requires that where it is)
 //! drop-pool NAME · owner NAME [pool=P] [parent=O] · drop-owner NAME · pools
+//! token-key REPLICA [key=N]            the replica signs workload tokens with this key from now on, or with none (`submit … token=AUDIENCE`)
 //! busy CLUSTER NODE PERCENT            how busy a node's devices are
 //! active CLUSTER NODE SUM              how busy those that attempts hold are, added up (SUM `-`: that of some is not known)
 //! forecast NAME · whatif EDIT + EDIT ...   EDIT: cluster C R | nodes C COUNTxGPUS SKU | drain C [waits|NODE] | pool NAME ... | data NAME ... | drop-data NAME | submit NAME ...
@@ -30,6 +31,7 @@ use engine::commands::{
     Applied, Binding, Command, Cordoning, DrainEnd, Expect, Fence, Growth, IdleEnd, Outcome, Preemption, Raising,
     Shrink,
 };
+use engine::token_keys::PublicKey;
 use engine::{Effect, State, plan};
 use protocol::capacity::Sharing;
 use protocol::control::{AttemptReport, AttemptState, GroupPlacement, NodeShare, Order, Resized};
@@ -150,6 +152,8 @@ pub fn spec_of(words: &[&str]) -> WorkloadSpec {
     let secret = |name: &str| serde_json::json!({"name": name, "mountPath": format!("/secrets/{name}")});
     spec.secrets =
         option(words, "secret").map(|name| serde_json::from_value(secret(name)).unwrap()).into_iter().collect();
+    let token = |audience: &str| serde_json::json!({"audience": audience, "mountPath": format!("/tokens/{audience}")});
+    spec.tokens = option(words, "token").map(|name| serde_json::from_value(token(name)).unwrap()).into_iter().collect();
     if let Some(after) = option(words, "failover") {
         (spec.on_cluster_loss, spec.failover_after) = (OnClusterLoss::Failover, Some(Span(number(after))));
     }
@@ -342,6 +346,10 @@ impl World {
             "data" => {
                 let spec = Box::new(data_of(&words[1..]));
                 Command::SetData { name: DataName::new(words[0]).unwrap(), spec, expect: Expect::Any }
+            }
+            "token-key" => {
+                let key = option(words, "key").map(|n| PublicKey { x: [number(n); 32], y: [0; 32] });
+                Command::SetTokenKey { replica: ReplicaId(number(words[0])), key }
             }
             "drop-data" => Command::DeleteData { name: DataName::new(words[0]).unwrap() },
             "drop-pool" => Command::DeletePool { name: pool(words[0]) },

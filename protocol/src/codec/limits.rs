@@ -5,6 +5,7 @@ use bincode::Decode;
 use crate::capacity::CapacityFrame;
 use crate::control::{AgentMessage, CoordinatorMessage, Opening, PageAnswer};
 use crate::node::{NodeFrame, NodeOrder, NodeToken};
+use crate::token::{TokenAnswer, TokenRequest};
 use crate::workload::WorkloadSpec;
 
 const KIB: usize = 1024;
@@ -50,4 +51,6 @@ limits! {
     CoordinatorMessage: 4 * MIB,
     Opening: KIB,
     PageAnswer: 4 * KIB,
+    TokenRequest: KIB,
+    TokenAnswer: 8 * KIB,
 }

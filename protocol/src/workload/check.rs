@@ -38,6 +38,7 @@ impl WorkloadSpec {
         self.check_dependencies(&mut bad);
         self.check_data(&mut bad);
         self.check_secrets(&mut bad);
+        self.check_tokens(&mut bad);
         let (at, groups): (&str, Vec<&GroupSpec>) = match (&self.ray, &self.spark, &self.batch) {
             (Some(ray), ..) => {
                 if ray.entrypoint.trim().is_empty() {

@@ -87,7 +87,7 @@ impl WorkloadSpec {
 }
 
 /// Enough of what was written to know it again.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
@@ -102,7 +102,7 @@ fn is_key(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(plain) && !matches!(text, "." | "..")
 }
 
-fn path_problem(path: &str) -> Option<&'static str> {
+pub(super) fn path_problem(path: &str) -> Option<&'static str> {
     match path {
         _ if !path.starts_with('/') => Some("does not begin with '/': write a whole path"),
         _ if path.trim_end_matches('/').is_empty() => Some("is the root: write a folder in it"),

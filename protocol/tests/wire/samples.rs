@@ -18,9 +18,10 @@ use protocol::node::{
 };
 use protocol::resources::{Cpu, Gpus, Memory, Money, Resources, Span};
 use protocol::sku::Sku;
+use protocol::token::{TokenAnswer, TokenRequest, TokenText};
 use protocol::workload::{
     BatchSpec, DataNeed, Dependency, Framework, GroupSpec, HeadSpec, PlacementSpec, RaySpec, RegionSpec, RetrySpec,
-    SecretUse, SparkSpec, Spread, WorkloadSpec,
+    SecretUse, SparkSpec, Spread, TokenUse, WorkloadSpec,
 };
 
 fn attempt() -> AttemptId {
@@ -74,6 +75,10 @@ pub fn specs() -> Vec<(&'static str, WorkloadSpec)> {
         secrets: vec![
             SecretUse { name: "hf".into(), mount_path: Some("/run/hf".into()), env: None, key: None },
             SecretUse { name: "hf".into(), mount_path: None, env: Some("HF".into()), key: Some("token".into()) },
+        ],
+        tokens: vec![
+            TokenUse { audience: "sts.amazonaws.com".into(), mount_path: "/run/aws".into(), expiration: None },
+            TokenUse { audience: "vault".into(), mount_path: "/run/vault".into(), expiration: Some(Span(600_000)) },
         ],
         ..WorkloadSpec::default()
     };
@@ -294,5 +299,16 @@ pub fn page_answers() -> Vec<(&'static str, PageAnswer)> {
         ("opened", PageAnswer::Opened { token: None }),
         ("opened to whoever has the token", PageAnswer::Opened { token: Some("secret".into()) }),
         ("refused", PageAnswer::Refused { reason: "it has ended".into() }),
+    ]
+}
+
+pub fn token_requests() -> Vec<(&'static str, TokenRequest)> {
+    vec![("token", TokenRequest { attempt: attempt(), audience: "sts.amazonaws.com".into() })]
+}
+
+pub fn token_answers() -> Vec<(&'static str, TokenAnswer)> {
+    vec![
+        ("issued", TokenAnswer::Issued { token: TokenText::new("head.body.signature"), life_ms: 3_600_000 }),
+        ("refused", TokenAnswer::Refused { reason: "it has ended".into() }),
     ]
 }

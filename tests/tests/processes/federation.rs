@@ -64,6 +64,8 @@ pub struct Federation<'w> {
     pub kubeconfigs: Vec<PathBuf>,
     /// What agents are started with beyond that.
     pub agent_arguments: Vec<String>,
+    /// What coordinators are started with beyond that.
+    pub coordinator_arguments: Vec<String>,
 }
 
 /// Makes an identity of the authority in the test's folder `ca`; returns its folder.
@@ -93,8 +95,18 @@ impl<'w> Federation<'w> {
         let api = Api::new(seats.iter().map(|s| format!("http://127.0.0.1:{}", s.http)).collect())?;
         let agents = clusters.iter().map(|name| (*name, None)).collect();
         let fleet = world.write("fleet.toml", fleet)?;
-        let (listen_nodes, end_attempts, kubeconfigs, agent_arguments) = (None, false, vec![], vec![]);
-        Ok(Self { world, fleet, seats, agents, api, listen_nodes, end_attempts, kubeconfigs, agent_arguments })
+        Ok(Self {
+            world,
+            fleet,
+            seats,
+            agents,
+            api,
+            listen_nodes: None,
+            end_attempts: false,
+            kubeconfigs: vec![],
+            agent_arguments: vec![],
+            coordinator_arguments: vec![],
+        })
     }
 
     /// Three coordinators and both agents, ready for workloads.
@@ -140,6 +152,7 @@ impl<'w> Federation<'w> {
         for (place, peer) in self.seats.iter().enumerate().filter(|(place, _)| place + 1 != id) {
             arguments.extend(["--peer".to_owned(), format!("{}=127.0.0.1:{}", place + 1, peer.quic)]);
         }
+        arguments.extend(self.coordinator_arguments.iter().cloned());
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let running = self.world.start(&format!("coordinator-{id}"), &arguments)?;
         self.seats[id - 1].running = Some(running);

@@ -151,6 +151,7 @@ pub fn all_and_no_more(world: &World) -> anyhow::Result<Done> {
     let port = free_port()?;
     federation.listen_nodes = Some(port);
     federation.agent_arguments = ["--node-account", "tidewater-nodes/node"].map(str::to_owned).into();
+    federation.coordinator_arguments = ["--workload-issuer", "https://tidewater.example"].map(str::to_owned).into();
     federation.start_coordinator(1)?;
     federation.start_agent(0)?;
     let scene = Scene { world, plane: &plane, kubectl, api: federation.another_api()? };
@@ -164,8 +165,10 @@ pub fn all_and_no_more(world: &World) -> anyhow::Result<Done> {
     scene.until("what was under way to be found again", || {
         let used = scene.used()?;
         let found = |resource: &str| used.iter().any(|(right, _)| right.verb == "get" && right.resource == resource);
+        // Tokens are refreshed at once, without a look.
+        let refreshed = used.iter().any(|(right, _)| right.verb == "patch" && right.resource == "secrets");
         let kinds = ["jobs", "services", "rayjobs", "configmaps", "sparkapplications", "resourceclaimtemplates"];
-        Ok(kinds.into_iter().all(found).then_some(()))
+        Ok((refreshed && kinds.into_iter().all(found)).then_some(()))
     })?;
     scene.end()?;
     node.terminate()?;
@@ -196,7 +199,14 @@ fn workloads() -> [(&'static str, &'static str, Value); 4] {
     let mut with_gpu = group("w", 1);
     (with_gpu["gpus"], with_gpu["gpu"]) = (json!(1), json!(["L4"]));
     [
-        ("crowded", "batch", json!({"batch": {"image": "none", "command": ["work"], "groups": [group("w", 3)]}})),
+        (
+            "crowded",
+            "batch",
+            json!({
+                "batch": {"image": "none", "command": ["work"], "groups": [group("w", 3)]},
+                "tokens": [{"audience": "vault", "mountPath": "/run/vault"}],
+            }),
+        ),
         (
             "fresh",
             "ray",

@@ -19,8 +19,10 @@ use super::ending::{self, Ending};
 use super::manifests::{Guard, Manifests};
 use super::record::{Begun, Kept, Launch, Outcome, Record};
 use super::settings::GuardSettings;
+use super::tokens::TokenSecrets;
 use super::{Handle, Inner, failure, following, frameworks, launching, offers};
 use crate::kube::Backoff;
+use crate::runtime::tokens::{self, Tokens};
 
 /// Between the polite and the hard end of what is left of an attempt that ended by itself.
 const END_GRACE_MS: u64 = 5_000;
@@ -96,14 +98,20 @@ impl Task {
 
     /// Up to how it ended.
     async fn carry_out(&self, order: &LaunchOrder, life: Life<'_>) -> AttemptState {
-        match self.begin(order, life).await {
-            Ok(manifests) => following::follow(self, &manifests).await,
-            Err(state) => state,
+        let mut tokens = Tokens::of(order, self.inner.tokens.get().cloned(), tokens::random);
+        let manifests = match self.begin(order, life, &mut tokens).await {
+            Ok(manifests) => manifests,
+            Err(state) => return state,
+        };
+        let secrets = TokenSecrets::of(self, &manifests);
+        tokio::select! {
+            state = following::follow(self, &manifests) => state,
+            never = tokens.refresh(&secrets) => match never {},
         }
     }
 
     /// Up to where all its objects are there. The error is the state in which it ends instead.
-    async fn begin(&self, order: &LaunchOrder, life: Life<'_>) -> Result<Manifests, AttemptState> {
+    async fn begin(&self, order: &LaunchOrder, life: Life<'_>, tokens: &mut Tokens) -> Result<Manifests, AttemptState> {
         let launch = match life {
             Life::New(launch) => launch,
             Life::Found(begun) => return self.find(order, &begun).await,
@@ -123,7 +131,7 @@ impl Task {
             Taken::Mine => {
                 self.hold(&begun);
                 self.accepted().await;
-                launching::launch(self, &manifests).await?;
+                launching::launch(self, &manifests, tokens).await?;
                 Ok(manifests)
             }
             Taken::Before(record) => {
@@ -341,12 +349,14 @@ pub(super) struct Place {
     pub namespace: Option<String>,
     /// What they are of; none: anything.
     pub framework: Option<Framework>,
+    /// Whether Secrets with its tokens are among them.
+    pub tokens: bool,
 }
 
 impl Place {
     fn of(order: &LaunchOrder) -> Self {
         let namespace = Some(order.key.namespace.to_string());
-        Self { namespace, framework: order.spec.framework().ok() }
+        Self { namespace, framework: order.spec.framework().ok(), tokens: !order.spec.tokens.is_empty() }
     }
 }
 

@@ -114,9 +114,14 @@ fn kinds(framework: Option<Framework>, by_claims: bool) -> impl Iterator<Item = 
 async fn what_is_left(task: &Task, place: &Place) -> Result<Vec<Left>, CallError> {
     let labels = of_attempt(task.attempt);
     let mut left = vec![];
+    let (calls, namespace) = (&task.inner.calls, place.namespace.as_deref());
     for kind in kinds(place.framework, task.is_by_claims()) {
-        let objects = task.inner.calls.list(kind, place.namespace.as_deref(), &labels).await?;
+        let objects = calls.list_any(kind, namespace, &labels).await?;
         left.extend(objects.into_iter().map(|object| Left { kind, object }));
+    }
+    if place.tokens {
+        let secrets = calls.list(Kind::Secret, namespace, &labels).await?;
+        left.extend(secrets.into_iter().map(|object| Left { kind: Kind::Secret, object }));
     }
     Ok(left)
 }

@@ -23,11 +23,13 @@ pub enum Kind {
     ResourceClaimTemplate,
     /// A pod's claim to devices. Kubernetes makes it from the template, and deletes it with its pod.
     ResourceClaim,
+    /// A Secret: one of the attempt's tokens.
+    Secret,
 }
 
 impl Kind {
     /// All of them, owners before what they own.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::RayJob,
         Kind::RayCluster,
         Kind::SparkApplication,
@@ -37,6 +39,7 @@ impl Kind {
         Kind::ConfigMap,
         Kind::ResourceClaimTemplate,
         Kind::ResourceClaim,
+        Kind::Secret,
     ];
 
     /// Those that an attempt has besides where claims give its devices out.
@@ -57,6 +60,7 @@ impl Kind {
             Kind::ConfigMap => ("", "v1", "ConfigMap", "configmaps"),
             Kind::ResourceClaimTemplate => ("resource.k8s.io", "v1", "ResourceClaimTemplate", "resourceclaimtemplates"),
             Kind::ResourceClaim => ("resource.k8s.io", "v1", "ResourceClaim", "resourceclaims"),
+            Kind::Secret => ("", "v1", "Secret", "secrets"),
         }
     }
 

@@ -16,9 +16,11 @@ use super::attempt::{Refusal, Task};
 use super::failure::infrastructure;
 use super::frameworks;
 use super::manifests::{CLUSTER, MANAGED_BY, MANAGER, Manifest, Manifests, attempt_of};
+use super::tokens::TokenSecrets;
+use crate::runtime::tokens::Tokens;
 
 /// Makes everything. The error is the state in which the attempt ends instead.
-pub(super) async fn launch(task: &Task, manifests: &Manifests) -> Result<(), AttemptState> {
+pub(super) async fn launch(task: &Task, manifests: &Manifests, tokens: &mut Tokens) -> Result<(), AttemptState> {
     let calls = &task.inner.calls;
     let namespace = manifests.namespace.as_str();
     provide_namespace(task, namespace).await?;
@@ -35,6 +37,8 @@ pub(super) async fn launch(task: &Task, manifests: &Manifests) -> Result<(), Att
             Err(Refusal::Ends(state)) => return Err(state),
         }
     }
+    // Only now: what can never succeed needs none.
+    TokenSecrets::of(task, manifests).make(tokens).await?;
     for manifest in &manifests.objects {
         make(task, namespace, manifest).await?;
     }
@@ -98,7 +102,7 @@ pub(super) async fn look(
     }
 }
 
-fn is_ours(task: &Task, found: &DynamicObject) -> bool {
+pub(super) fn is_ours(task: &Task, found: &DynamicObject) -> bool {
     attempt_of(found.metadata.labels.as_ref()) == Some(task.attempt) && found.metadata.deletion_timestamp.is_none()
 }
 

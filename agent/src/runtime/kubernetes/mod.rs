@@ -28,10 +28,11 @@ mod seen;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use kube::Client;
@@ -47,6 +48,7 @@ pub use logs::{KubernetesLog, LogError};
 pub use settings::{GuardSettings, KubernetesSettings, Pin, PullPolicy};
 
 use super::page::{Page, PageError, gone};
+use super::tokens::TokenSource;
 use super::{Devices, FrameworkCheck, Runtime, RuntimeError, RuntimeEvent};
 use crate::cluster::{KnownAttempt, MemberAssignment};
 use crate::kube::Backoff;
@@ -89,6 +91,8 @@ struct Inner {
     live: Mutex<BTreeMap<AttemptId, Handle>>,
     /// How many attempts are being made.
     launching: watch::Sender<usize>,
+    /// Who gives attempts their tokens.
+    tokens: OnceLock<TokenSource>,
     /// Tells this life of a runtime from others.
     life: String,
     end: CancellationToken,
@@ -200,7 +204,7 @@ impl Inner {
         let mut found = BTreeSet::new();
         let labels = &of_cluster(&self.settings.cluster);
         for kind in Kind::ALL {
-            let objects = insist(until, || self.calls.list(kind, None, labels)).await?;
+            let objects = insist(until, || self.calls.list_any(kind, None, labels)).await?;
             found.extend(objects.iter().filter_map(|object| attempt_of(object.metadata.labels.as_ref())));
         }
         Ok((insist(until, || self.records.list()).await?, found))
@@ -230,6 +234,7 @@ impl KubernetesRuntime {
             events,
             live,
             launching,
+            tokens: OnceLock::new(),
             life,
             end: of_all,
         };
@@ -242,6 +247,11 @@ impl KubernetesRuntime {
             }
         });
         Self { inner, _guard: Arc::new(end.drop_guard()) }
+    }
+
+    /// From whom attempts get their tokens; said once, before any attempt begins.
+    pub fn take_tokens_from(&self, source: TokenSource) {
+        let _ = self.inner.tokens.set(source);
     }
 
     /// Reads an attempt's log: of those of its pods that speak for the program, or of one worker's, counted from 0 through the groups without

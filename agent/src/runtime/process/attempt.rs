@@ -12,11 +12,13 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
 use super::link::Link;
+use super::tokens::TokenFiles;
 use super::{Handle, Inner, Order, RuntimeError, blocking, prepare, settle, told};
 use crate::clock;
 use crate::guard::durable;
 use crate::guard::record::{Ending, Record, Stop};
 use crate::guard::socket::Status;
+use crate::runtime::tokens::{self, Tokens};
 
 /// Between tries to reach a guard that lives but does not listen yet.
 const RETRY: Duration = Duration::from_millis(20);
@@ -34,17 +36,27 @@ pub(super) async fn run(inner: Arc<Inner>, record: Record, handle: Handle, order
         biased;
         stop = stopped(&mut stop) => stop.why.ending(),
         begun = begin(&inner, &record, &handle, &order) => match begun {
-            Ok(child) => return follow(inner, attempt, record, handle, Some(child)).await,
+            Ok((child, tokens)) => return follow(inner, attempt, record, handle, Some(child), tokens).await,
             Err(message) => Ending::Failed { class: FailureClass::Infrastructure, message, exit_code: None },
         },
     };
     settle_until_gone(&inner, attempt, &record, &handle, Some(ending)).await;
 }
 
-/// Everything up to the start of the guard. The error is what a person reads. Dropped in the middle, it leaves no
-/// process: the guard is started last, at once.
-async fn begin(inner: &Arc<Inner>, record: &Record, handle: &Handle, order: &Order) -> Result<Child, String> {
+/// Everything up to the start of the guard, with the attempt's tokens, which are there by then. The error is what a person reads. Dropped
+/// in the middle, it leaves no process: the guard is started last, at once.
+async fn begin(inner: &Arc<Inner>, record: &Record, handle: &Handle, order: &Order) -> Result<(Child, Tokens), String> {
     let attempt = order.launch.attempt;
+    let mut tokens = Tokens::of(&order.launch, inner.tokens.get().cloned(), tokens::random);
+    let files = TokenFiles::of(record);
+    files.make(order.launch.spec.tokens.len()).map_err(|e| format!("cannot make the folder of its tokens: {e}"))?;
+    let waits = |waiting_for| async move {
+        let state = AttemptState::Starting { waiting_for };
+        if *handle.state.borrow() != state {
+            inner.emit(attempt, handle, state).await;
+        }
+    };
+    tokens.fill(&files, waits).await;
     let (told, mut telling) = watch::channel(String::new());
     let progress = Arc::new(move |text: &str| {
         told.send_replace(text.to_owned());
@@ -58,6 +70,8 @@ async fn begin(inner: &Arc<Inner>, record: &Record, handle: &Handle, order: &Ord
                 let waiting_for = telling.borrow_and_update().clone();
                 inner.emit(attempt, handle, AttemptState::Starting { waiting_for }).await;
             }
+            // What is installed may take its time.
+            never = tokens.refresh(&files) => match never {},
         }
     };
     let planned = record.clone();
@@ -75,6 +89,7 @@ async fn begin(inner: &Arc<Inner>, record: &Record, handle: &Handle, order: &Ord
         .stdout(log.try_clone().map_err(own_log)?)
         .stderr(log)
         .spawn()
+        .map(|child| (child, tokens))
         .map_err(|e| format!("cannot start the guard {}: {e}", program.display()))
 }
 
@@ -97,29 +112,50 @@ pub(super) async fn adopt(
     let found = blocking(move || {
         let stop = read.stop()?;
         let gone = read.outcome()?.filter(|outcome| outcome.gone);
-        std::io::Result::Ok((stop, gone))
+        std::io::Result::Ok((stop, gone, order_of(attempt, &read)))
     });
-    let (stop, gone) = found.await.map_err(|e| inner.failed(attempt, e))?;
+    let (stop, gone, order) = found.await.map_err(|e| inner.failed(attempt, e))?;
     handle.stop.send_replace(stop);
     if let Some(outcome) = gone {
+        remove_tokens(attempt, &record).await;
         let state = told(&outcome);
         handle.state.send_replace(state.clone());
         return Ok(state);
     }
     handle.state.send_replace(AttemptState::Starting { waiting_for: "a word from its guard".into() });
     let mut state = handle.state.subscribe();
-    tokio::spawn(follow(inner.clone(), attempt, record, handle.clone(), None));
+    // How old those are that are there nobody knows: they are asked for anew.
+    let source = inner.tokens.get().cloned();
+    let tokens = order.map_or_else(Tokens::none, |order| Tokens::of(&order.launch, source, tokens::random));
+    tokio::spawn(follow(inner.clone(), attempt, record, handle.clone(), None, tokens));
     // A guard that says nothing for now does not hold up the rest.
     let _ = tokio::time::timeout(FIRST_WORD, state.changed()).await;
     let state = state.borrow().clone();
     Ok(state)
 }
 
-/// Watches a guard until the attempt is gone.
-async fn follow(inner: Arc<Inner>, attempt: AttemptId, record: Record, handle: Handle, mut child: Option<Child>) {
+/// Watches a guard until the attempt is gone, and keeps the attempt's tokens fresh.
+async fn follow(
+    inner: Arc<Inner>,
+    attempt: AttemptId,
+    record: Record,
+    handle: Handle,
+    child: Option<Child>,
+    mut tokens: Tokens,
+) {
+    let files = TokenFiles::of(&record);
+    tokio::select! {
+        () = watch_guard(&inner, attempt, &record, &handle, child) => {}
+        never = tokens.refresh(&files) => match never {},
+    }
+    settle_until_gone(&inner, attempt, &record, &handle, None).await;
+}
+
+/// Up to where no guard lives any more.
+async fn watch_guard(inner: &Inner, attempt: AttemptId, record: &Record, handle: &Handle, mut child: Option<Child>) {
     loop {
         if let Ok(link) = Link::open(record.dir()).await {
-            listen(&inner, attempt, &handle, link).await;
+            listen(inner, attempt, handle, link).await;
         }
         if let Some(guard) = &mut child {
             // Our own guard may not have its lock yet: only its end says that it will never take it.
@@ -128,7 +164,7 @@ async fn follow(inner: Arc<Inner>, attempt: AttemptId, record: Record, handle: H
                 Ok(_) => child = None,
             }
         }
-        if settle_until_gone_if_dead(&inner, attempt, &record, &handle).await {
+        if guard_is_dead(attempt, record).await {
             return;
         }
         tokio::time::sleep(RETRY).await;
@@ -194,8 +230,8 @@ async fn listen(inner: &Inner, attempt: AttemptId, handle: &Handle, mut link: Li
     }
 }
 
-/// Settles the attempt where no guard lives; false where one does.
-async fn settle_until_gone_if_dead(inner: &Inner, attempt: AttemptId, record: &Record, handle: &Handle) -> bool {
+/// Whether no guard lives.
+async fn guard_is_dead(attempt: AttemptId, record: &Record) -> bool {
     let locked = record.clone();
     match blocking(move || locked.try_lock()).await {
         Ok(None) => return false,
@@ -203,7 +239,6 @@ async fn settle_until_gone_if_dead(inner: &Inner, attempt: AttemptId, record: &R
         Ok(Some(lock)) => drop(lock),
         Err(e) => tracing::error!(%attempt, "cannot look at the guard's lock: {e}"),
     }
-    settle_until_gone(inner, attempt, record, handle, None).await;
     true
 }
 
@@ -217,9 +252,28 @@ async fn settle_until_gone(
     loop {
         let (held, ending) = (record.clone(), ending.clone());
         match blocking(move || settle::settle(&held, &attempt.to_string(), ending)).await {
-            Ok(outcome) => return inner.emit(attempt, handle, told(&outcome)).await,
+            Ok(outcome) => {
+                remove_tokens(attempt, record).await;
+                return inner.emit(attempt, handle, told(&outcome)).await;
+            }
             Err(e) => tracing::error!(%attempt, "cannot settle the attempt yet: {e}"),
         }
         tokio::time::sleep(SWEEP_RETRY).await;
     }
+}
+
+/// An attempt that is gone has no use for its tokens.
+async fn remove_tokens(attempt: AttemptId, record: &Record) {
+    let files = TokenFiles::of(record);
+    if let Err(error) = blocking(move || files.remove()).await {
+        tracing::error!(%attempt, %error, "the tokens of an ended attempt can't be removed");
+    }
+}
+
+/// What was ordered, for its tokens alone: what can't be read keeps nothing else from going on.
+fn order_of(attempt: AttemptId, record: &Record) -> Option<Order> {
+    durable::read_json::<Order>(&record.path("order.json")).unwrap_or_else(|error| {
+        tracing::error!(%attempt, %error, "the tokens of an attempt are not refreshed");
+        None
+    })
 }

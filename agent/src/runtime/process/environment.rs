@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use protocol::control::LaunchOrder;
 use protocol::ids::ClusterName;
 
+use super::tokens::TokenFiles;
 use crate::guard::plan::{MARK, MEMBER};
+use crate::guard::record::Record;
 use crate::runtime::members::Member;
 
 /// What programs need of the machine: where things are, who and where they are, and how they reach the network.
@@ -46,8 +48,8 @@ pub(super) struct Base {
 }
 
 impl Base {
-    /// The environment for this order on this cluster.
-    pub(super) fn of(order: &LaunchOrder, cluster: &ClusterName) -> Self {
+    /// The environment for this order, which has this record, on this cluster.
+    pub(super) fn of(order: &LaunchOrder, cluster: &ClusterName, record: &Record) -> Self {
         let passed = PASSED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
         let pool = order.spec.pool.as_ref().map_or("default", |pool| pool.as_str());
         let own = [
@@ -61,7 +63,11 @@ impl Base {
         Self {
             passed,
             user: order.spec.env.clone(),
-            own: own.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            own: own
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .chain(TokenFiles::of(record).variables(order))
+                .collect(),
         }
     }
 

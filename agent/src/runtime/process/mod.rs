@@ -17,12 +17,13 @@ mod python;
 mod ray;
 mod settle;
 mod spark;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use protocol::control::{AttemptState, LaunchOrder};
@@ -35,6 +36,7 @@ pub use logs::{LogError, LogFile, LogStream};
 pub use python::{Progress, ProvisionError};
 
 use super::page::{Page, PageError, gone};
+use super::tokens::TokenSource;
 use super::{Devices, FrameworkCheck, Runtime, RuntimeError, RuntimeEvent};
 use crate::cluster::MemberAssignment;
 use crate::guard::durable;
@@ -88,6 +90,8 @@ struct Inner {
     config: ProcessConfig,
     events: mpsc::Sender<RuntimeEvent>,
     live: Mutex<BTreeMap<AttemptId, Handle>>,
+    /// Who gives attempts their tokens.
+    tokens: OnceLock<TokenSource>,
 }
 
 /// One attempt in memory: the latest state, and the way to ask its task for a stop.
@@ -158,10 +162,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 impl ProcessRuntime {
     /// A runtime over `config.data_dir`, which is made where it is absent. Starts nothing: call `recover` first.
     pub fn new(config: ProcessConfig, events: mpsc::Sender<RuntimeEvent>) -> Result<Self, RuntimeError> {
-        let inner = Inner { config, events, live: Mutex::default() };
+        let inner = Inner { config, events, live: Mutex::default(), tokens: OnceLock::new() };
         let place = inner.attempts_dir();
         private_dir(&place).map_err(|source| RuntimeError::DataDir { place: place.display().to_string(), source })?;
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// From whom attempts get their tokens; said once, before any attempt begins.
+    pub fn take_tokens_from(&self, source: TokenSource) {
+        let _ = self.inner.tokens.set(source);
     }
 
     /// Installs what a framework needs, ahead of the first attempt; quick where it is installed. `progress` is told what
@@ -277,7 +286,7 @@ impl Runtime for ProcessRuntime {
         let attempt = order.attempt;
         let Some(handle) = self.inner.handle(attempt) else { return Ok(()) };
         let record = self.inner.record(attempt);
-        let base = environment::Base::of(order, &self.inner.config.cluster);
+        let base = environment::Base::of(order, &self.inner.config.cluster, &record);
         let (order, members, leaving) = (order.clone(), members.to_vec(), leaving.to_vec());
         let written = blocking(move || {
             let resize = ray::resize(&record, &order, &base, (&members, &leaving), grace_ms)?;

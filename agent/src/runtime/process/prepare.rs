@@ -53,7 +53,7 @@ pub(super) async fn plan(inner: &Inner, record: &Record, order: &Order, progress
         order,
         record,
         members: members(&order.launch, &order.devices),
-        base: Base::of(&order.launch, &inner.config.cluster),
+        base: Base::of(&order.launch, &inner.config.cluster, record),
         working_dir,
     };
     match framework {

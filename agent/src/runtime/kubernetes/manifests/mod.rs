@@ -11,6 +11,7 @@ mod ray;
 mod spark;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use super::settings::KubernetesSettings;
 pub(super) use guarded::GUARD_CONTAINER;
 pub use names::{CLUSTER, GROUP, MANAGED_BY, MANAGER, ROLE, attempt_of, of_attempt, of_cluster};
 pub(super) use spark::DRIVER_CONTAINER;
+pub(super) use tokens::KEY as TOKEN_KEY;
 
 /// Who submits a Spark application.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,7 +142,9 @@ pub struct Manifests {
     pub framework: Framework,
     /// The namespace of all of it.
     pub namespace: String,
-    /// What is made, in this order.
+    /// The Secrets of its tokens, with nothing in them: they are made first, each with its token.
+    pub tokens: Vec<Manifest>,
+    /// What is made then, in this order.
     pub objects: Vec<Manifest>,
     /// Pods as controllers will make them, one of each sort: they are tried without being made.
     pub samples: Vec<Manifest>,
@@ -210,7 +214,7 @@ impl Layout<'_> {
         let group = |pod: &Manifest| GroupName::new(pod.object["metadata"]["labels"][GROUP].as_str()?).ok();
         let guards = samples.iter().filter_map(|pod| Some((group(pod)?, guarded::guards_of(&pod.object)))).collect();
         let driver_account = native::driver_account(&self.order.spec);
-        let namespace = self.namespace().to_owned();
-        Manifests { framework, namespace, objects, samples, members, guards, driver_account }
+        let (namespace, tokens) = (self.namespace().to_owned(), self.token_secrets());
+        Manifests { framework, namespace, tokens, objects, samples, members, guards, driver_account }
     }
 }

@@ -175,6 +175,7 @@ impl Layout<'_> {
         } else if gpu_milli < 1000 {
             own.push(variable("TIDEWATER_GPU_SHARE", &Gpus(gpu_milli).to_string()));
         }
+        own.extend(self.token_variables());
         own.extend(more);
         let is_own = |name: &str| own.iter().any(|variable| variable["name"] == name);
         let spec = &self.order.spec;
@@ -267,6 +268,7 @@ impl Layout<'_> {
         self.prioritise(&mut template);
         self.guard(&mut template, placement, container.starts)?;
         self.mount_secrets(&mut template);
+        self.mount_tokens(&mut template);
         Ok(template)
     }
 

@@ -425,6 +425,53 @@ fn names_are_short_valid_and_their_attempts_own() {
     }
 }
 
+/// One member with a token for two audiences, beside a Secret.
+fn with_tokens() -> LaunchOrder {
+    let groups = json!([{"name": "w", "count": 1, "cpu": "1", "memory": "1Gi"}]);
+    let mut spec = batch(groups, json!({"TIDEWATER_TOKEN_FILE": "/made/up"}));
+    spec["secrets"] = json!([{"name": "hf", "mountPath": "/run/hf"}]);
+    spec["tokens"] = json!([
+        {"audience": "sts.amazonaws.com", "mountPath": "/var/run/secrets/aws"},
+        {"audience": "vault", "mountPath": "/run/vault/", "expiration": "10m"},
+    ]);
+    order("proves", spec, &[("w", &[("n1", 1)])])
+}
+
+#[test]
+fn a_token_is_a_secret_of_its_own_and_a_read_only_file_in_each_pod() {
+    let made = of(&with_tokens(), &settings()).unwrap();
+    let secrets: Vec<&Value> = made.tokens.iter().map(|manifest| &manifest.object).collect();
+    let spec = &made.objects[0].object["spec"]["template"]["spec"];
+    let main = &spec["containers"][0];
+    let told = main["env"].as_array().unwrap().iter().filter(|v| v["name"].as_str().unwrap().contains("TOKEN"));
+    let told: Vec<&Value> = told.collect();
+    insta::assert_snapshot!(format!(
+        "{:#}\nvolumes: {:#}\nmounts: {:#}\nvariables: {:#}",
+        json!(secrets),
+        spec["volumes"],
+        main["volumeMounts"],
+        json!(told)
+    ));
+}
+
+#[test]
+fn every_framework_gives_its_members_their_tokens_and_nobody_else() {
+    for mut order in [ray(), spark()] {
+        order.spec.tokens = with_tokens().spec.tokens;
+        for spark_by in [SparkBy::Operator, SparkBy::Agent] {
+            let made = Manifests::of(&order, &settings(), spark_by, &GangDevices::new(), None).unwrap();
+            assert_eq!(made.tokens.len(), 2);
+            let pods = made.samples.iter().chain(made.driver()).map(|pod| pod.object["spec"].to_string());
+            let pods: Vec<String> = pods.collect();
+            assert!(!pods.is_empty() && pods.iter().all(|pod| pod.contains(&made.tokens[1].name)), "{pods:#?}");
+            // What submits a Ray job is no member.
+            let submitter =
+                made.objects.iter().map(|m| &m.object["spec"]["submitterPodTemplate"]).find(|t| t.is_object());
+            assert!(!submitter.is_some_and(|template| template.to_string().contains("token")));
+        }
+    }
+}
+
 /// Kubernetes' own types take what is made for it, every field.
 #[test]
 fn jobs_are_jobs_and_pods_are_pods() {
@@ -433,7 +480,12 @@ fn jobs_are_jobs_and_pods_are_pods() {
     let spark = Manifests::of(&spark(), &settings(), SparkBy::Agent, &GangDevices::new(), None).unwrap();
     let claimed = Manifests::of(&order, &settings(), SparkBy::Operator, &claimed("workers"), None).unwrap();
     assert_eq!(claimed.objects[0].kind, Kind::ResourceClaimTemplate);
-    let all = [made.objects, made.samples, spark.objects, spark.samples, claimed.objects, claimed.samples].concat();
+    let proofs = of(&with_tokens(), &settings()).unwrap();
+    let all = [
+        [made.objects, made.samples, spark.objects, spark.samples].concat(),
+        [claimed.objects, claimed.samples, proofs.tokens, proofs.samples].concat(),
+    ]
+    .concat();
     for manifest in &all {
         let read_back = match manifest.kind {
             Kind::Job => serde_json::to_value(read::<k8s_openapi::api::batch::v1::Job>(manifest)),
@@ -443,6 +495,7 @@ fn jobs_are_jobs_and_pods_are_pods() {
             Kind::ResourceClaimTemplate => {
                 serde_json::to_value(read::<k8s_openapi::api::resource::v1::ResourceClaimTemplate>(manifest))
             }
+            Kind::Secret => serde_json::to_value(read::<k8s_openapi::api::core::v1::Secret>(manifest)),
             other => panic!("no {other} is expected"),
         };
         assert_eq!(read_back.unwrap(), manifest.object, "a field that its kind does not have");

@@ -33,6 +33,7 @@ impl Layout<'_> {
             self.prioritise(template);
         }
         self.mount_secrets(template);
+        self.mount_tokens(template);
         self.guard(template, placement, starts)
     }
 

@@ -41,7 +41,7 @@ pub async fn of_devices(binaries: Arc<Binaries>) -> anyhow::Result<()> {
     let expression = "device.driver == 'gpu.nvidia.com' && device.attributes['gpu.nvidia.com'].type == 'gpu'";
     let class = json!({"metadata": {"name": CLASS}, "spec": {"selectors": [{"cel": {"expression": expression}}]}});
     Api::<DeviceClass>::all(client.clone()).create(&PostParams::default(), &serde_json::from_value(class)?).await?;
-    // The first has four, one of which has a taint and one of which is an L4; the second has two.
+    // The first has four and an L4, the second two. One has a taint, which an API server drops that has no DRADeviceTaints, as by default in 1.34.
     let taint = json!([{"key": "gpu.nvidia.com/unhealthy", "effect": "NoSchedule"}]);
     let mut tainted = device(2, "NVIDIA H100 80GB HBM3");
     tainted["taints"] = taint;

@@ -23,8 +23,8 @@ use crate::Done;
 
 const LOOK: Duration = Duration::from_millis(500);
 const NODES: u32 = 2;
-/// The node whose devices claims give out, without its number.
-const CLAIMABLE: &str = "dra";
+/// The node whose devices claims give out, without its number. The node role is that of the first by name.
+const CLAIMABLE: &str = "with-claims";
 
 /// A verb on a resource.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

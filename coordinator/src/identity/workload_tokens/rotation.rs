@@ -74,7 +74,7 @@ impl Issuer {
                 let command = Command::SetTokenKey { replica: self.replica, key: Some(key) };
                 self.handle.propose(command).await.map_err(|error| error.to_string())?;
                 let kid = thumbprint(&key);
-                tracing::info!(replica = %self.replica, kid, "workload tokens are signed with this key");
+                tracing::debug!(replica = %self.replica, kid, "workload tokens are signed with this key");
                 Ok(false)
             }
             Due::Make => {

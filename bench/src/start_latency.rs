@@ -33,7 +33,7 @@ const WARM_UP: usize = 3;
 
 /// Submits and creates in turn.
 pub fn run(quick: bool) -> Result<Figures> {
-    let pairs = if quick { 2 } else { 50 };
+    let pairs = if quick { 2 } else { 30 };
     let program = crate::built::tidewater()?;
     testbed::node::check()?;
     let load_before = load_average();

@@ -74,7 +74,7 @@ pub fn moves_once(
     // There nothing of it begins: kwok plays pods without guards, and nobody but a guard can say that it was let.
     wait_for("what it waits for there", PATIENCE, || {
         let says = federation.api.get(&format!("/explain/default/{NAME}"))?.to_string();
-        Ok(says.contains("leave to begin: the guards of 0 of 1 pods have it").then_some(()))
+        Ok(says.contains("leave to begin: 0 of 1 guards in its pods have it").then_some(()))
     })?;
     ensure!(after >= Duration::from_secs(70), "it was started elsewhere after {:.1} s", after.as_secs_f64());
     // Nobody has touched what is left of it.

@@ -12,6 +12,7 @@ mod processes {
     pub mod commands;
     pub mod cordons;
     pub mod crashes;
+    pub mod cut;
     pub mod damage;
     pub mod dashboard;
     pub mod demo;
@@ -31,6 +32,7 @@ mod processes {
     pub mod planes;
     pub mod program;
     pub mod real_node;
+    pub mod relay;
     pub mod rights;
     pub mod shares;
     pub mod tokens;
@@ -42,8 +44,8 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use processes::world::World;
 use processes::{
-    attempts, bad_starts, certificates, commands, cordons, crashes, damage, dashboard, demo, dev, failover, install,
-    kubernetes, large, leadership, ledger, nodes, pauses, program, real_node, rights, shares, tokens,
+    attempts, bad_starts, certificates, commands, cordons, crashes, cut, damage, dashboard, demo, dev, failover,
+    install, kubernetes, large, leadership, ledger, nodes, pauses, program, real_node, rights, shares, tokens,
 };
 use testbed::images::program::PackError;
 use testbed::{BuildError, ImageError, NodeLack};
@@ -104,6 +106,7 @@ const TESTS: &[(&str, Test)] = &[
     ("cordons::a_drained_cluster_gives_what_runs_there_to_the_other", cordons::drained_and_removed),
     ("kubernetes::workloads_run_once_in_two_clusters_though_an_agent_is_killed", kubernetes::placed_once),
     ("leadership::moves_between_an_agents_replicas_and_nothing_is_lost_or_run_twice", leadership::moves),
+    ("cut::of_a_living_agent_moves_what_may_move_and_keeps_what_waits", cut::of_a_living_agent),
     ("rights::the_check_finds_what_is_missing_and_what_is_spare", rights::finds_faults),
     ("rights::the_agent_needs_all_that_it_is_granted_and_no_more", rights::all_and_no_more),
     ("tokens::hold_by_the_keys_that_are_served", tokens::hold_by_the_keys_that_are_served),

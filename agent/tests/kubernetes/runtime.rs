@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::runtime::Runtime;
-use agent::runtime::kubernetes::KubernetesSettings;
+use agent::runtime::kubernetes::{GuardSettings, KubernetesSettings};
 use anyhow::{Context, ensure};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Event, Pod, ResourceQuota};
-use kube::api::{DeleteParams, ListParams, PostParams};
+use k8s_openapi::api::core::v1::{Event, Namespace, Pod, ResourceQuota};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use protocol::control::AttemptState;
 use protocol::errors::FailureClass;
 use protocol::ids::CommandNumber;
+use protocol::workload::OnClusterLoss;
 use serde_json::json;
 use testbed::{Binaries, ControlPlane, make_namespace};
 
@@ -219,6 +220,7 @@ pub async fn refusals(binaries: Arc<Binaries>) -> anyhow::Result<()> {
     a_node_that_there_is_not(&plane.client()).await?;
     a_namespace_that_may_not_be_made(&plane.client()).await?;
     a_secret_that_is_missing(&plane.client()).await?;
+    a_namespace_that_restricts_its_pods(&plane.client()).await?;
     plane.stop();
     Ok(())
 }
@@ -322,6 +324,29 @@ async fn a_namespace_that_may_not_be_made(client: &Client) -> anyhow::Result<()>
         anyhow::bail!("{end:?}")
     };
     ensure!(message.contains("no namespace absent") && message.contains("settings"), "{message}");
+    running.runtime.forget(order.attempt).await?;
+    Ok(())
+}
+
+/// It enforces the profile `restricted`, which the API server checks of each pod: those that are made there keep to it, guard and all.
+async fn a_namespace_that_restricts_its_pods(client: &Client) -> anyhow::Result<()> {
+    make_namespace(client, "strict").await?;
+    let enforce = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
+    let namespaces = Api::<Namespace>::all(client.clone());
+    namespaces.patch("strict", &PatchParams::default(), &Patch::Merge(enforce)).await?;
+    let mut order = order(17, "strict", 2, 1)?;
+    order.spec.on_cluster_loss = OnClusterLoss::Failover;
+    let guards = GuardSettings { image: "registry/guard:1".into(), address: "127.0.0.1:9".parse()? };
+    let settings = KubernetesSettings { guards: Some(guards), ..settings(&[]) };
+    let mut running = Running::new(client.clone(), settings);
+    running.runtime.recover().await?;
+    running.start(&order).await?;
+    // Both pods run; nobody lets their guards begin, for kwok starts none.
+    let says = |state: &AttemptState| matches!(state, AttemptState::Starting { waiting_for } if waiting_for.contains("0 of 2 guards"));
+    running.until(order.attempt, "its pods are let in", says).await?;
+    running.runtime.stop(order.attempt, 1_000).await?;
+    ensure!(running.end(order.attempt).await? == AttemptState::Stopped);
+    nothing_left(client, order.attempt).await?;
     running.runtime.forget(order.attempt).await?;
     Ok(())
 }

@@ -3,10 +3,12 @@
 //! whose driver the test plays.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent::runtime::Runtime;
+use agent::runtime::kubernetes::KubernetesSettings;
 use anyhow::{Context, ensure};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota, ServiceAccount};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
@@ -171,7 +173,30 @@ async fn without_spark_operator(client: &Client) -> anyhow::Result<()> {
     let maps = maps.list(&of_attempt).await?.items.len();
     ensure!(maps == 0, "{maps} config maps are left");
     running.runtime.forget(order.attempt).await?;
+    a_quota_without_room_for_executors(client).await?;
     ends_as_its_driver_does(client).await
+}
+
+/// The driver runs, and the quota of its namespace has no room for an executor: whatever the driver's log says, that is told.
+async fn a_quota_without_room_for_executors(client: &Client) -> anyhow::Result<()> {
+    let order = spark(37, "narrow")?;
+    make_namespace(client, "narrow").await?;
+    drivers_may(client, "narrow").await?;
+    let quota = json!({"metadata": {"name": "few"}, "spec": {"hard": {"pods": "1"}}});
+    let quotas: Api<ResourceQuota> = Api::namespaced(client.clone(), "narrow");
+    quotas.create(&Default::default(), &serde_json::from_value(quota)?).await?;
+    until("the quota is counted", async || Ok(quotas.get("few").await?.status.and_then(|s| s.used).map(drop))).await?;
+    let patience = Duration::from_secs(5);
+    let settings = KubernetesSettings { start_patience: patience, ..settings(&[("runs-for", "600s")]) };
+    let mut running = Running::new(client.clone(), settings);
+    running.runtime.recover().await?;
+    running.start(&order).await?;
+    let end = running.end(order.attempt).await?;
+    let AttemptState::Failed { class: FailureClass::Capacity, message, .. } = &end else { anyhow::bail!("{end:?}") };
+    ensure!(message.contains("exceeded quota: few, used: pods=1, limited: pods=1"), "{message}");
+    nothing_left(client, order.attempt).await?;
+    running.runtime.forget(order.attempt).await?;
+    Ok(())
 }
 
 async fn ends_as_its_driver_does(client: &Client) -> anyhow::Result<()> {

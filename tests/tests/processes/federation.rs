@@ -1,6 +1,7 @@
 //! A federation of separate processes, as an operator starts it: three coordinators and two clusters' agents, each of which
 //! can be killed and started again on its own folder and ports.
 
+use std::collections::BTreeMap;
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -62,6 +63,8 @@ pub struct Federation<'w> {
     pub end_attempts: bool,
     /// The clusters' kubeconfigs, where they are Kubernetes clusters.
     pub kubeconfigs: Vec<PathBuf>,
+    /// Where the agent of a cluster finds the first coordinator on loopback, where that is not where it listens.
+    pub relays: BTreeMap<usize, u16>,
     /// What agents are started with beyond that.
     pub agent_arguments: Vec<String>,
     /// What coordinators are started with beyond that.
@@ -104,6 +107,7 @@ impl<'w> Federation<'w> {
             listen_nodes: None,
             end_attempts: false,
             kubeconfigs: vec![],
+            relays: BTreeMap::new(),
             agent_arguments: vec![],
             coordinator_arguments: vec![],
         })
@@ -201,8 +205,9 @@ impl<'w> Federation<'w> {
         let mut arguments: Vec<String> = ["agent", "--cluster", name, "--fleet", &self.fleet].map(str::to_owned).into();
         arguments.extend(["--data-dir".to_owned(), dir.display().to_string()]);
         arguments.extend(["--identity".to_owned(), identity.to_owned()]);
-        for (place, seat) in self.seats.iter().enumerate() {
-            arguments.extend(["--coordinator".to_owned(), format!("{}=127.0.0.1:{}", place + 1, seat.quic)]);
+        for (seat, Seat { quic, .. }) in self.seats.iter().enumerate() {
+            let port = self.relays.get(&place).filter(|_| seat == 0).unwrap_or(quic);
+            arguments.extend(["--coordinator".to_owned(), format!("{}=127.0.0.1:{port}", seat + 1)]);
         }
         if let Some(port) = self.listen_nodes.filter(|_| place == 0) {
             arguments.extend(["--listen-nodes".to_owned(), format!("127.0.0.1:{port}")]);
@@ -215,6 +220,11 @@ impl<'w> Federation<'w> {
         arguments.extend(self.end_attempts.then(|| "--end-attempts".to_owned()));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.world.start(&format!("agent-{name}"), &arguments)
+    }
+
+    /// Where a replica listens for agents and other replicas, on loopback.
+    pub fn quic_port(&self, id: usize) -> u16 {
+        self.seats[id - 1].quic
     }
 
     /// A replica's process.

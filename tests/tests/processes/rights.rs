@@ -341,7 +341,18 @@ impl Scene<'_> {
             self.world.run(&["--server", &servers, "dashboard", "fresh/ray"])?;
             Ok(self.used()?.iter().any(|(right, _)| right.resource == "pods/portforward").then_some(()))
         })?;
-        self.one("sparkapplications.sparkoperator.k8s.io", "sparks")?;
+        let spark = self.one("sparkapplications.sparkoperator.k8s.io", "sparks")?;
+        // As its operator would: the driver runs, and nobody makes its executors.
+        let driver = &spark["spec"]["driver"]["template"];
+        let driver = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "s-driver", "namespace": "sparks", "labels": driver["metadata"]["labels"]},
+            "spec": driver["spec"],
+        });
+        self.kubectl.give(&["create", "-f", "-"], &[driver])?;
+        self.until("quotas to be looked at", || {
+            Ok(self.used()?.iter().any(|(right, _)| right.resource == "resourcequotas").then_some(()))
+        })?;
         self.one("resourceclaims.resource.k8s.io", "claims").map(drop)
     }
 

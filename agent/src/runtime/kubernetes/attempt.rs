@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::calls::{CallError, Meaning};
 use super::ending::{self, Ending};
-use super::manifests::{Guard, Manifests};
+use super::manifests::{Guard, Manifests, PodSecurity};
 use super::record::{Begun, Kept, Launch, Outcome, Record};
 use super::settings::GuardSettings;
 use super::tokens::TokenSecrets;
@@ -126,12 +126,13 @@ impl Task {
         let begun = Begun { spark_by, gang_devices, guard_key };
         self.note(&begun);
         let guard = self.guard(&begun, true).await?;
-        let manifests = self.lay_out(order, &begun, guard.as_ref())?;
+        let ground = launching::look_at_namespace(self, order.key.namespace.as_str()).await?;
+        let manifests = self.lay_out(order, &begun, guard.as_ref(), ground.security())?;
         match self.take(launch, &begun).await {
             Taken::Mine => {
                 self.hold(&begun);
                 self.accepted().await;
-                launching::launch(self, &manifests, tokens).await?;
+                launching::launch(self, &manifests, &ground, tokens).await?;
                 Ok(manifests)
             }
             Taken::Before(record) => {
@@ -151,14 +152,21 @@ impl Task {
     async fn find(&self, order: &LaunchOrder, begun: &Begun) -> Result<Manifests, AttemptState> {
         self.hold(begun);
         let guard = self.guard(begun, false).await?;
-        let manifests = self.lay_out(order, begun, guard.as_ref())?;
+        // What the namespace demands shapes no name.
+        let manifests = self.lay_out(order, begun, guard.as_ref(), PodSecurity::default())?;
         launching::find(self, &manifests).await?;
         Ok(manifests)
     }
 
-    fn lay_out(&self, order: &LaunchOrder, begun: &Begun, guard: Option<&Guard>) -> Result<Manifests, AttemptState> {
+    fn lay_out(
+        &self,
+        order: &LaunchOrder,
+        begun: &Begun,
+        guard: Option<&Guard>,
+        security: PodSecurity,
+    ) -> Result<Manifests, AttemptState> {
         let Begun { spark_by, gang_devices, .. } = begun;
-        let manifests = Manifests::of(order, &self.inner.settings, *spark_by, gang_devices, guard);
+        let manifests = Manifests::of(order, &self.inner.settings, *spark_by, gang_devices, guard, security);
         manifests.map_err(|error| failed(FailureClass::User, error.to_string()))
     }
 

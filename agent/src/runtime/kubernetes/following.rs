@@ -15,6 +15,7 @@ use super::kinds::Kind;
 use super::launching::look;
 use super::manifests::{Manifest, Manifests};
 use super::progress::{self, Progress};
+use super::quotas;
 use super::seen::{Objects, Thing};
 
 /// Between two words on what is missing: each is a report, and a gang of thousands comes up one by one.
@@ -166,8 +167,12 @@ impl Asked {
     }
 }
 
-/// Why the controllers of Jobs and Ray's clusters make no pods: they say so in events only. A Spark driver says it in its log.
+/// Why the controllers of Jobs and Ray's clusters make no pods: they say so in events only. A Spark driver says it in its log; whether a quota
+/// leaves no room for an executor is looked at.
 async fn refused_pods(task: &Task, manifests: &Manifests, objects: &Objects) -> Option<(FailureClass, String)> {
+    if let Some(executors) = progress::executors_unmade(manifests, objects) {
+        return quotas::refuses(task, manifests, executors).await;
+    }
     for (kind, name) in progress::makers(manifests, objects) {
         let said = events(task, manifests, kind, &name, ",type=Warning").await;
         if let Some(refused) = failure::of_making(said) {

@@ -15,15 +15,23 @@ use protocol::workload::Framework;
 use super::attempt::{Refusal, Task};
 use super::failure::infrastructure;
 use super::frameworks;
-use super::manifests::{CLUSTER, MANAGED_BY, MANAGER, Manifest, Manifests, attempt_of};
+use super::manifests::{CLUSTER, MANAGED_BY, MANAGER, Manifest, Manifests, PodSecurity, attempt_of};
 use super::tokens::TokenSecrets;
 use crate::runtime::tokens::Tokens;
 
+/// The label by which a namespace says what it demands of pods.
+const ENFORCED: &str = "pod-security.kubernetes.io/enforce";
+
 /// Makes everything. The error is the state in which the attempt ends instead.
-pub(super) async fn launch(task: &Task, manifests: &Manifests, tokens: &mut Tokens) -> Result<(), AttemptState> {
+pub(super) async fn launch(
+    task: &Task,
+    manifests: &Manifests,
+    ground: &Ground,
+    tokens: &mut Tokens,
+) -> Result<(), AttemptState> {
     let calls = &task.inner.calls;
     let namespace = manifests.namespace.as_str();
-    provide_namespace(task, namespace).await?;
+    provide_namespace(task, namespace, ground).await?;
     if manifests.framework == Framework::Spark {
         let usual = &task.inner.settings.spark_service_account;
         frameworks::drivers_may(task, namespace, manifests.driver_account.as_ref().unwrap_or(usual)).await?;
@@ -122,18 +130,39 @@ fn owner(found: &DynamicObject) -> String {
     }
 }
 
-async fn provide_namespace(task: &Task, name: &str) -> Result<(), AttemptState> {
+/// A workload's namespace as it was before anything of the attempt was made.
+pub(super) struct Ground(Option<Namespace>);
+
+impl Ground {
+    /// What it demands of pods. One that is still to be made demands nothing.
+    pub(super) fn security(&self) -> PodSecurity {
+        let labels = self.0.as_ref().and_then(|namespace| namespace.metadata.labels.as_ref());
+        match labels.and_then(|labels| labels.get(ENFORCED)).map(String::as_str) {
+            Some("restricted") => PodSecurity::Restricted,
+            _ => PodSecurity::Usual,
+        }
+    }
+}
+
+/// Looks for a workload's namespace.
+pub(super) async fn look_at_namespace(task: &Task, name: &str) -> Result<Ground, AttemptState> {
     let calls = &task.inner.calls;
     let namespaces: Api<Namespace> = Api::all(calls.client());
-    let ends = |refusal| match refusal {
-        Refusal::Ends(state) => state,
-        Refusal::Taken => infrastructure(format!("namespace {name} is there and is not")),
-    };
     let what = format!("a look at namespace {name}");
-    let found = task.insist(&what, || calls.ask(namespaces.get_opt(name))).await;
-    if found.map_err(ends)?.is_some() {
+    match task.insist(&what, || calls.ask(namespaces.get_opt(name))).await {
+        Ok(found) => Ok(Ground(found)),
+        Err(Refusal::Ends(state)) => Err(state),
+        Err(Refusal::Taken) => Err(infrastructure(format!("namespace {name} is there and is not"))),
+    }
+}
+
+/// Makes it where it is not there, if that is allowed.
+async fn provide_namespace(task: &Task, name: &str, ground: &Ground) -> Result<(), AttemptState> {
+    if ground.0.is_some() {
         return Ok(());
     }
+    let calls = &task.inner.calls;
+    let namespaces: Api<Namespace> = Api::all(calls.client());
     if !task.inner.settings.make_namespaces {
         return Err(infrastructure(format!(
             "this cluster has no namespace {name}, and its agent may make none; make it, or allow that in the agent's settings"

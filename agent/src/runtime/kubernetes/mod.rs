@@ -23,6 +23,7 @@ mod manifests;
 mod offers;
 mod page;
 mod progress;
+mod quotas;
 mod record;
 mod seen;
 mod settings;

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use protocol::control::AttemptState;
 use protocol::errors::FailureClass;
+use protocol::ids::GroupName;
 use protocol::workload::Framework;
 use serde_json::Value;
 
@@ -136,6 +137,16 @@ pub(super) fn guards_running(manifests: &Manifests, objects: &Objects) -> usize 
         manifests.members.keys().any(|name| name.as_str() == group).then(|| own.unwrap_or(1))
     };
     objects.pods.values().filter(|pod| phase(pod) == "Running").filter_map(guards).sum()
+}
+
+/// The executors, where the driver of a Spark application runs and has not made all of them.
+pub(super) fn executors_unmade<'a>(manifests: &'a Manifests, objects: &Objects) -> Option<&'a str> {
+    let of = |group: &str| objects.pods.values().filter(move |pod| group_of(pod) == Some(group)).count();
+    let executors =
+        |(group, count): &(&'a GroupName, &u32)| group.as_str() != "driver" && of(group.as_str()) < **count as usize;
+    let unmade = manifests.members.iter().find(executors)?.0;
+    let driver_runs = objects.pods.values().any(|pod| group_of(pod) == Some("driver") && phase(pod) == "Running");
+    (manifests.framework == Framework::Spark && driver_runs).then_some(unmade.as_str())
 }
 
 /// Whoever makes its pods, as far as that is known yet.

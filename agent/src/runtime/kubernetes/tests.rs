@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::failure;
 use super::kinds::Kind;
-use super::manifests::{Manifests, SparkBy};
+use super::manifests::{Manifests, PodSecurity, SparkBy};
 use super::progress::{self, Progress};
 use super::seen::{Objects, Thing};
 use super::settings::KubernetesSettings;
@@ -36,7 +36,7 @@ fn made(order: LaunchOrder) -> Manifests {
 
 fn made_by(order: LaunchOrder, spark_by: SparkBy) -> Manifests {
     let settings = KubernetesSettings::new(ClusterName::new("c").unwrap());
-    Manifests::of(&order, &settings, spark_by, &Default::default(), None).unwrap()
+    Manifests::of(&order, &settings, spark_by, &Default::default(), None, PodSecurity::Usual).unwrap()
 }
 
 /// A pod of a group with this status.

@@ -16,6 +16,8 @@ const IN_IMAGE: &str = "/usr/bin/tidewater-pod-guard";
 const FOLDER: &str = "/tidewater";
 const GUARD: &str = "/tidewater/guard";
 const VOLUME: &str = GUARD_CONTAINER;
+/// As whom it is copied: the volume is everybody's to write, the file everybody's to run.
+const NOBODY: u32 = 65_532;
 /// Where a command is missing of a container that stands beside the framework's own.
 const ANY: &str = "the command of a container in spec.manifest";
 
@@ -64,6 +66,8 @@ impl Layout<'_> {
             "resources": {"requests": takes, "limits": takes},
             "securityContext": {
                 "allowPrivilegeEscalation": false,
+                "runAsNonRoot": true,
+                "runAsUser": NOBODY,
                 "readOnlyRootFilesystem": true,
                 "capabilities": {"drop": ["ALL"]},
             },

@@ -42,6 +42,16 @@ pub enum SparkBy {
     Agent,
 }
 
+/// What a namespace demands of its pods (Kubernetes' Pod Security Standards).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PodSecurity {
+    /// Nothing that an image could not do: containers run as their images say.
+    #[default]
+    Usual,
+    /// The profile `restricted`: nobody is root, and nobody has a capability.
+    Restricted,
+}
+
 /// What the guards of an attempt that ends itself when it is cut off are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guard {
@@ -157,16 +167,17 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    /// What an order comes to on this cluster, where Spark applications are submitted so, devices have these names, and what is to end
-    /// itself has these guards.
+    /// What an order comes to on this cluster, where Spark applications are submitted so, devices have these names, what is to end
+    /// itself has these guards, and the namespace demands this of pods.
     pub fn of(
         order: &LaunchOrder,
         settings: &KubernetesSettings,
         spark_by: SparkBy,
         devices: &GangDevices,
         guard: Option<&Guard>,
+        security: PodSecurity,
     ) -> Result<Self, ManifestError> {
-        let layout = Layout { order, settings, spark_by, devices, guard };
+        let layout = Layout { order, settings, spark_by, devices, guard, security };
         if let Some(manifest) = &order.spec.manifest {
             return native::manifests(&layout, manifest);
         }
@@ -195,6 +206,7 @@ struct Layout<'a> {
     spark_by: SparkBy,
     devices: &'a GangDevices,
     guard: Option<&'a Guard>,
+    security: PodSecurity,
 }
 
 impl Layout<'_> {

@@ -6,7 +6,7 @@ use protocol::workload::{Preemptible, SecretUse, Spread};
 use serde_json::{Map, Value, json};
 
 use super::names::{ATTEMPT, GROUP};
-use super::{Kind, Layout, Manifest, ManifestError};
+use super::{Kind, Layout, Manifest, ManifestError, PodSecurity};
 use crate::guard::plan::{MARK, MEMBER};
 use crate::kube::{GPU, own_name, shared_product};
 use crate::runtime::kubernetes::offers::GroupDevices;
@@ -233,6 +233,23 @@ impl Layout<'_> {
         json!([{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}])
     }
 
+    /// What no container may do. The rest is its image's to say, unless the namespace demands more.
+    pub(super) fn of_container(&self) -> Value {
+        match self.security {
+            PodSecurity::Usual => json!({"allowPrivilegeEscalation": false}),
+            PodSecurity::Restricted => json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}),
+        }
+    }
+
+    /// The same of a pod as a whole.
+    pub(super) fn of_pod(&self) -> Value {
+        let mut context = json!({"seccompProfile": {"type": "RuntimeDefault"}});
+        if self.security == PodSecurity::Restricted {
+            context["runAsNonRoot"] = json!(true);
+        }
+        context
+    }
+
     /// A pod template of a group with one container.
     pub(super) fn template(
         &self,
@@ -244,7 +261,7 @@ impl Layout<'_> {
             "image": container.image,
             "env": self.environment(placement, container.env),
             "resources": self.resources(placement)?,
-            "securityContext": {"allowPrivilegeEscalation": false},
+            "securityContext": self.of_container(),
         });
         if !container.command.is_empty() {
             main["command"] = container.command.iter().map(|word| literal(word)).collect();
@@ -256,7 +273,7 @@ impl Layout<'_> {
                 "restartPolicy": "Never",
                 "automountServiceAccountToken": false,
                 "enableServiceLinks": false,
-                "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+                "securityContext": self.of_pod(),
                 "affinity": self.affinity(placement),
                 "tolerations": self.tolerations(),
                 "containers": [main],

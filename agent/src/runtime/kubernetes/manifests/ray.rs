@@ -118,7 +118,7 @@ pub(super) fn submitter(layout: &Layout<'_>, image: &str) -> Value {
         "name": "ray-job-submitter",
         "image": image,
         "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}},
-        "securityContext": {"allowPrivilegeEscalation": false},
+        "securityContext": layout.of_container(),
     });
     layout.pull(&mut container);
     let mut template = json!({
@@ -126,7 +126,7 @@ pub(super) fn submitter(layout: &Layout<'_>, image: &str) -> Value {
         "spec": {
             "restartPolicy": "Never",
             "automountServiceAccountToken": false,
-            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+            "securityContext": layout.of_pod(),
             "tolerations": layout.tolerations(),
             "containers": [container],
         },

@@ -1,5 +1,7 @@
 //! Golden texts of what each framework comes to, and the rules that no golden text shows.
 
+mod security;
+
 use protocol::control::{LaunchOrder, NodeShare};
 use protocol::ids::{AttemptId, AttemptNumber, GroupName, NodeName, Uid, WorkloadKey};
 use protocol::sku::Sku;
@@ -39,7 +41,7 @@ pub(super) fn settings() -> KubernetesSettings {
 }
 
 pub(super) fn of(order: &LaunchOrder, settings: &KubernetesSettings) -> Result<Manifests, ManifestError> {
-    Manifests::of(order, settings, SparkBy::Operator, &GangDevices::new(), None)
+    Manifests::of(order, settings, SparkBy::Operator, &GangDevices::new(), None, PodSecurity::Usual)
 }
 
 pub(super) fn text(manifests: &Manifests) -> String {
@@ -91,7 +93,8 @@ fn spark_with_two_executors() {
 #[test]
 fn spark_without_its_operator() {
     let settings = KubernetesSettings { pin: Pin::Required, pull_policy: Some(PullPolicy::Never), ..settings() };
-    let mut made = Manifests::of(&spark(), &settings, SparkBy::Agent, &GangDevices::new(), None).unwrap();
+    let mut made =
+        Manifests::of(&spark(), &settings, SparkBy::Agent, &GangDevices::new(), None, PodSecurity::Usual).unwrap();
     let data = made.objects[0].object["data"].as_object_mut().unwrap();
     let (properties, template) = (data.remove("spark.properties").unwrap(), data.remove("executor.yaml").unwrap());
     let template: Value = serde_json::from_str(template.as_str().unwrap()).unwrap();
@@ -110,7 +113,7 @@ pub(super) fn guarded(mut order: LaunchOrder, spark_by: SparkBy) -> Result<Manif
     order.spec.on_cluster_loss = OnClusterLoss::Failover;
     let address = "10.96.0.9:7710".parse().unwrap();
     let guard = Guard { image: "registry/tidewater:1".into(), address, key: "00".repeat(32) };
-    Manifests::of(&order, &settings(), spark_by, &GangDevices::new(), Some(&guard))
+    Manifests::of(&order, &settings(), spark_by, &GangDevices::new(), Some(&guard), PodSecurity::Usual)
 }
 
 /// The only container's command, of each pod that is made or tried.
@@ -166,7 +169,8 @@ fn a_jar_goes_to_executors_too_and_its_class_may_be_left_to_it() {
     spec.main = "local:///opt/pi.jar".to_owned();
     spec.conf.insert("spark.jars".to_owned(), "local:///opt/lib.jar".to_owned());
     spec.conf.insert("spark.executor.instances".to_owned(), "900".to_owned());
-    let made = Manifests::of(&order, &settings(), SparkBy::Agent, &GangDevices::new(), None).unwrap();
+    let made =
+        Manifests::of(&order, &settings(), SparkBy::Agent, &GangDevices::new(), None, PodSecurity::Usual).unwrap();
     let properties = made.objects[0].object["data"]["spark.properties"].as_str().unwrap();
     assert!(properties.contains("\nspark.jars=local:///opt/lib.jar,local:///opt/pi.jar\n"), "{properties}");
     assert!(properties.contains("\nspark.executor.instances=2\n"), "what was placed, no more: {properties}");
@@ -188,8 +192,9 @@ fn a_property_that_nothing_would_honour_is_refused_where_there_is_no_operator() 
     let conf = &mut order.spec.spark.as_mut().unwrap().conf;
     conf.insert("spark.kubernetes.driver.volumes.emptyDir.x.mount.path".to_owned(), "/x".to_owned());
     assert!(of(&order, &settings()).is_ok());
-    let refused =
-        Manifests::of(&order, &settings(), SparkBy::Agent, &GangDevices::new(), None).unwrap_err().to_string();
+    let refused = Manifests::of(&order, &settings(), SparkBy::Agent, &GangDevices::new(), None, PodSecurity::Usual)
+        .unwrap_err()
+        .to_string();
     assert!(refused.contains("volumes.emptyDir.x") && refused.contains("no Spark operator"), "{refused}");
 }
 
@@ -234,7 +239,7 @@ fn every_member_gets_its_secrets_and_no_value_is_known() {
             {"name": "db", "env": "DB_PASSWORD", "key": "password"},
         ]);
         order.spec.secrets = serde_json::from_value(secrets).unwrap();
-        let made = Manifests::of(&order, &settings(), by, &GangDevices::new(), None).unwrap();
+        let made = Manifests::of(&order, &settings(), by, &GangDevices::new(), None, PodSecurity::Usual).unwrap();
         let is_member = |pod: &Value| pod["containers"][0]["name"] != "ray-job-submitter";
         let pods: Vec<Value> = pods(&made).into_iter().filter(is_member).collect();
         assert_eq!(pods.len(), members, "{by:?}");
@@ -285,7 +290,7 @@ fn pod_with(each: Value, model: &str, devices: Option<(&str, Option<u16>)>) -> V
         (GroupName::new("workers").unwrap(), GroupDevices { resource: resource.to_owned(), parts, claim: None })
     });
     let devices: GangDevices = named.into_iter().collect();
-    let made = Manifests::of(&order, &settings(), SparkBy::Operator, &devices, None).unwrap();
+    let made = Manifests::of(&order, &settings(), SparkBy::Operator, &devices, None, PodSecurity::Usual).unwrap();
     made.samples[0].object["spec"].clone()
 }
 
@@ -340,7 +345,7 @@ fn ray_is_told_of_what_its_operator_does_not_count() {
     let order = ray();
     let slices = GroupDevices { resource: "nvidia.com/mig-1g.10gb".to_owned(), parts: None, claim: None };
     let devices = GangDevices::from([(GroupName::new("train").unwrap(), slices)]);
-    let made = Manifests::of(&order, &settings(), SparkBy::Operator, &devices, None).unwrap();
+    let made = Manifests::of(&order, &settings(), SparkBy::Operator, &devices, None, PodSecurity::Usual).unwrap();
     let groups = &made.objects[1].object["spec"]["rayClusterSpec"]["workerGroupSpecs"];
     assert_eq!(groups[0]["rayStartParams"], json!({"num-cpus": "8", "num-gpus": "4"}));
     assert_eq!(groups[1]["rayStartParams"], json!({"num-cpus": "2"}));
@@ -361,14 +366,16 @@ fn batch_whose_devices_claims_give_out() {
         {"name": "eval", "count": 1, "cpu": "500m", "memory": "1Gi"},
     ]);
     let order = order("net", batch(groups, json!({})), &[("train", &[("n1", 1), ("n2", 1)]), ("eval", &[("n1", 1)])]);
-    let made = Manifests::of(&order, &settings(), SparkBy::Operator, &claimed("train"), None).unwrap();
+    let made =
+        Manifests::of(&order, &settings(), SparkBy::Operator, &claimed("train"), None, PodSecurity::Usual).unwrap();
     insta::assert_snapshot!(text(&made));
     // To the very nodes where that is asked for.
     let pinned = KubernetesSettings { pin: Pin::Required, ..settings() };
-    let made = Manifests::of(&order, &pinned, SparkBy::Operator, &claimed("train"), None).unwrap();
+    let made = Manifests::of(&order, &pinned, SparkBy::Operator, &claimed("train"), None, PodSecurity::Usual).unwrap();
     let (limits, labels) = asks(&made.samples[0].object["spec"]);
     assert_eq!((limits, labels), (json!({}), vec![("kubernetes.io/hostname".to_owned(), json!(["n1", "n2"]))]));
-    let ray = Manifests::of(&ray(), &settings(), SparkBy::Operator, &claimed("train"), None).unwrap();
+    let ray =
+        Manifests::of(&ray(), &settings(), SparkBy::Operator, &claimed("train"), None, PodSecurity::Usual).unwrap();
     let job = ray.objects.iter().find(|m| m.kind == Kind::RayJob).unwrap();
     let group = &job.object["spec"]["rayClusterSpec"]["workerGroupSpecs"][0];
     assert_eq!(group["rayStartParams"]["num-gpus"], "4", "Ray does not count what is claimed");
@@ -382,7 +389,7 @@ fn a_claim_of_slices_is_for_their_profile_and_one_of_a_share_is_refused() {
     of.resource = "mig.nvidia.com".to_owned();
     of.claim.as_mut().unwrap().profile = Some("1g.10gb+me".to_owned());
     let two = one_worker(json!({"cpu": "1", "memory": "1Gi", "gpus": 2}));
-    let made = Manifests::of(&two, &settings(), SparkBy::Operator, &devices, None).unwrap();
+    let made = Manifests::of(&two, &settings(), SparkBy::Operator, &devices, None, PodSecurity::Usual).unwrap();
     let request = &made.objects[0].object["spec"]["spec"]["devices"]["requests"][0]["exactly"];
     assert_eq!((&request["deviceClassName"], &request["count"]), (&json!("mig.nvidia.com"), &json!(2)));
     assert_eq!(
@@ -392,7 +399,8 @@ fn a_claim_of_slices_is_for_their_profile_and_one_of_a_share_is_refused() {
          device.attributes[\"gpu.nvidia.com\"].profile == \"1g.10gb+me\""
     );
     let share = one_worker(json!({"cpu": "1", "memory": "1Gi", "gpus": 0.5}));
-    let refused = Manifests::of(&share, &settings(), SparkBy::Operator, &claimed("workers"), None).unwrap_err();
+    let refused = Manifests::of(&share, &settings(), SparkBy::Operator, &claimed("workers"), None, PodSecurity::Usual)
+        .unwrap_err();
     assert!(refused.to_string().contains("give out whole GPUs only"), "{refused}");
 }
 
@@ -459,7 +467,8 @@ fn every_framework_gives_its_members_their_tokens_and_nobody_else() {
     for mut order in [ray(), spark()] {
         order.spec.tokens = with_tokens().spec.tokens;
         for spark_by in [SparkBy::Operator, SparkBy::Agent] {
-            let made = Manifests::of(&order, &settings(), spark_by, &GangDevices::new(), None).unwrap();
+            let made =
+                Manifests::of(&order, &settings(), spark_by, &GangDevices::new(), None, PodSecurity::Usual).unwrap();
             assert_eq!(made.tokens.len(), 2);
             let pods = made.samples.iter().chain(made.driver()).map(|pod| pod.object["spec"].to_string());
             let pods: Vec<String> = pods.collect();
@@ -477,8 +486,10 @@ fn every_framework_gives_its_members_their_tokens_and_nobody_else() {
 fn jobs_are_jobs_and_pods_are_pods() {
     let order = one_worker(json!({"cpu": "1", "memory": "1Gi", "gpus": 1}));
     let made = of(&order, &settings()).unwrap();
-    let spark = Manifests::of(&spark(), &settings(), SparkBy::Agent, &GangDevices::new(), None).unwrap();
-    let claimed = Manifests::of(&order, &settings(), SparkBy::Operator, &claimed("workers"), None).unwrap();
+    let spark =
+        Manifests::of(&spark(), &settings(), SparkBy::Agent, &GangDevices::new(), None, PodSecurity::Usual).unwrap();
+    let claimed =
+        Manifests::of(&order, &settings(), SparkBy::Operator, &claimed("workers"), None, PodSecurity::Usual).unwrap();
     assert_eq!(claimed.objects[0].kind, Kind::ResourceClaimTemplate);
     let proofs = of(&with_tokens(), &settings()).unwrap();
     let all = [

@@ -5,7 +5,7 @@ use protocol::kubernetes::{GPU, SLICE};
 use serde_json::{Value, json};
 
 use super::super::pod::{Starts, member};
-use super::super::{Layout, ManifestError};
+use super::super::{Layout, ManifestError, PodSecurity};
 use super::{list, map, put};
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
@@ -29,6 +29,7 @@ impl Layout<'_> {
         let pods = self.pod_metadata(placement.group.as_str());
         put(&mut template["metadata"]["labels"], pods["labels"].clone());
         put(&mut template["metadata"]["annotations"], pods["annotations"].clone());
+        self.secure(template);
         if template["spec"]["priorityClassName"].is_null() {
             self.prioritise(template);
         }
@@ -51,6 +52,26 @@ impl Layout<'_> {
                 if container["imagePullPolicy"].is_null() {
                     self.pull(container);
                 }
+            }
+        }
+    }
+
+    /// Where the namespace demands it, what the object does not say itself is as for any pod there.
+    fn secure(&self, template: &mut Value) {
+        if self.security == PodSecurity::Usual {
+            return;
+        }
+        let fill = |into: &mut Value, more: Value| {
+            let more = more.as_object().cloned().unwrap_or_default();
+            let into = map(into);
+            more.into_iter().for_each(|(name, value)| {
+                into.entry(name).or_insert(value);
+            });
+        };
+        fill(&mut template["spec"]["securityContext"], self.of_pod());
+        for kind in ["initContainers", "containers"] {
+            for container in template["spec"][kind].as_array_mut().into_iter().flatten() {
+                fill(&mut container["securityContext"], self.of_container());
             }
         }
     }

@@ -4,7 +4,7 @@ use protocol::control::LaunchOrder;
 use serde_json::{Value, json};
 
 use super::super::tests::{guarded, of, order, settings, text};
-use super::super::{ManifestError, Manifests, SparkBy};
+use super::super::{ManifestError, Manifests, PodSecurity, SparkBy};
 use super::*;
 use crate::runtime::kubernetes::offers::{GangDevices, GroupClaim, GroupDevices};
 use crate::runtime::kubernetes::settings::{KubernetesSettings, Pin};
@@ -146,7 +146,8 @@ fn what_a_guard_can_t_start_is_refused_with_the_reason() {
         json!(["sleep 1"]);
     let said = refused(ordered(object, &[("head", &[("n1", 1)]), ("train", &[("n1", 4)])]));
     assert!(said.contains("the first container of train has a command of its own"), "{said}");
-    let no_operator = Manifests::of(&an_application(), &settings(), SparkBy::Agent, &GangDevices::new(), None);
+    let no_operator =
+        Manifests::of(&an_application(), &settings(), SparkBy::Agent, &GangDevices::new(), None, PodSecurity::Usual);
     assert!(matches!(no_operator, Err(ManifestError::NoOperator)));
 }
 
@@ -155,7 +156,7 @@ fn devices_are_asked_for_under_the_name_that_their_nodes_have_for_them() {
     let order = a_job();
     let devices = GroupDevices { resource: "nvidia.com/gpu.shared".into(), parts: None, claim: None };
     let devices: GangDevices = [(order.placement[0].group.clone(), devices)].into();
-    let made = Manifests::of(&order, &settings(), SparkBy::Operator, &devices, None).unwrap();
+    let made = Manifests::of(&order, &settings(), SparkBy::Operator, &devices, None, PodSecurity::Usual).unwrap();
     let limits = &made.samples[0].object["spec"]["containers"][0]["resources"]["limits"];
     assert_eq!(*limits, json!({"cpu": "1", "memory": "2Gi", "nvidia.com/gpu.shared": "1"}));
 }
@@ -166,7 +167,9 @@ fn devices_that_claims_give_out_are_claimed_in_place_of_what_the_object_asks_for
         let group = order.placement.last().unwrap().group.clone();
         let claim = Some(GroupClaim { products: vec!["H100".into()], profile: None });
         let devices = GroupDevices { resource: "gpu.nvidia.com".into(), parts: None, claim };
-        let made = Manifests::of(&order, &settings(), SparkBy::Operator, &[(group, devices)].into(), None).unwrap();
+        let made =
+            Manifests::of(&order, &settings(), SparkBy::Operator, &[(group, devices)].into(), None, PodSecurity::Usual)
+                .unwrap();
         let pod = &made.samples.last().unwrap().object["spec"];
         assert_eq!(pod["resourceClaims"][0]["resourceClaimTemplateName"], made.objects[0].name);
         let resources = &pod["containers"][0]["resources"];

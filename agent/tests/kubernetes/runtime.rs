@@ -337,7 +337,7 @@ async fn a_namespace_that_restricts_its_pods(client: &Client) -> anyhow::Result<
     let mut order = order(17, "strict", 2, 1)?;
     order.spec.on_cluster_loss = OnClusterLoss::Failover;
     let guards = GuardSettings { image: "registry/guard:1".into(), address: "127.0.0.1:9".parse()? };
-    let settings = KubernetesSettings { guards: Some(guards), ..settings(&[]) };
+    let settings = KubernetesSettings { guards: Some(guards), ..settings(&[("runs-for", "600s")]) };
     let mut running = Running::new(client.clone(), settings);
     running.runtime.recover().await?;
     running.start(&order).await?;

@@ -149,9 +149,12 @@ async fn delete(task: &Task, left: &[Left], grace_ms: u64) {
         |what: &str, error: CallError| tracing::warn!(attempt = %task.attempt, what, %error, "cannot be deleted yet");
     let is_owner = |l: &&Left| !matches!(l.kind, Kind::Pod | Kind::ResourceClaim) && !l.is_going();
     let owners: Vec<&Left> = left.iter().filter(is_owner).collect();
-    let foreground = DeleteParams::foreground();
+    let (foreground, background) = (DeleteParams::foreground(), DeleteParams::background());
+    // Deleted below a Job in the foreground, a pod stays until its claims are gone, and they stay until its kubelet has said that it ended: where
+    // that is silent neither would ever go. A Job that is gone makes no pods, so that nothing has to be waited for by it.
+    let how = |l: &Left| if l.kind == Kind::Job && task.is_by_claims() { &background } else { &foreground };
     for some in owners.chunks(AT_ONCE) {
-        let deletes: Vec<_> = some.iter().map(|l| calls.delete(l.kind, l.namespace(), l.name(), &foreground)).collect();
+        let deletes: Vec<_> = some.iter().map(|l| calls.delete(l.kind, l.namespace(), l.name(), how(l))).collect();
         for (l, deleted) in some.iter().zip(join_all(deletes).await) {
             if let Err(error) = deleted {
                 told(l.name(), error);

@@ -300,11 +300,11 @@ mod tests {
         let began = Instant::now();
         tokens.fill(&noted, |_| std::future::ready(())).await;
         assert_eq!(noted.all().len(), 2);
-        let refreshed = tokio::time::timeout(Duration::from_secs(2), tokens.refresh(&noted));
+        let refreshed = tokio::time::timeout(Duration::from_secs(5), tokens.refresh(&noted));
         refreshed.await.unwrap_err();
         // The first alone: after 320 ms, and then 200 and 400 ms later.
         assert_eq!(noted.all(), [(0, "sts 1".to_owned()), (1, "vault 2".to_owned()), (0, "sts 5".to_owned())]);
-        assert!(began.elapsed() >= Duration::from_millis(2000));
+        assert!(began.elapsed() >= Duration::from_secs(5));
     }
 
     #[tokio::test]

@@ -423,10 +423,13 @@ impl WorkloadSpec {
         ];
         let set: Vec<&str> = set.into_iter().flatten().collect();
         match (&set[..], &self.manifest) {
-            ([_], Some(manifest)) => match (manifest.gang(), manifest.problems().into_iter().next()) {
-                (Some(gang), _) => Ok(gang.framework),
-                (None, Some(problem)) => Err(problem),
-                (None, None) => bad("its manifest was not understood".into()),
+            // What is wrong is looked for only where something is: this is asked at every look at a cluster.
+            ([_], Some(manifest)) => match manifest.gang() {
+                Some(gang) => Ok(gang.framework),
+                None => match manifest.problems().into_iter().next() {
+                    Some(problem) => Err(problem),
+                    None => bad("its manifest was not understood".into()),
+                },
             },
             (["ray"], _) => Ok(Framework::Ray),
             (["spark"], _) => Ok(Framework::Spark),

@@ -254,7 +254,8 @@ async fn a_name_that_another_has(plane: &ControlPlane) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn limit(client: &Client, namespace: &str, hard: serde_json::Value) -> anyhow::Result<()> {
+/// Makes a namespace with this quota, which counts already.
+pub async fn limit(client: &Client, namespace: &str, hard: serde_json::Value) -> anyhow::Result<()> {
     make_namespace(client, namespace).await?;
     let quota: ResourceQuota = serde_json::from_value(json!({"metadata": {"name": "limit"}, "spec": {"hard": hard}}))?;
     let quotas = Api::<ResourceQuota>::namespaced(client.clone(), namespace);

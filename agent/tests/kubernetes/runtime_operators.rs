@@ -8,7 +8,7 @@ use std::time::Duration;
 use agent::runtime::Runtime;
 use agent::runtime::kubernetes::KubernetesSettings;
 use anyhow::{Context, ensure};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
@@ -19,6 +19,7 @@ use protocol::workload::Framework;
 use serde_json::{Value, json};
 use testbed::{Binaries, make_namespace};
 
+use super::runtime::limit;
 use super::runtime_world::{Running, nothing_left, order, plane, settings, until};
 
 pub async fn kinds(binaries: Arc<Binaries>) -> anyhow::Result<()> {
@@ -180,12 +181,8 @@ async fn without_spark_operator(client: &Client) -> anyhow::Result<()> {
 /// The driver runs, and the quota of its namespace has no room for an executor: whatever the driver's log says, that is told.
 async fn a_quota_without_room_for_executors(client: &Client) -> anyhow::Result<()> {
     let order = spark(37, "narrow")?;
-    make_namespace(client, "narrow").await?;
+    limit(client, "narrow", json!({"pods": "1"})).await?;
     drivers_may(client, "narrow").await?;
-    let quota = json!({"metadata": {"name": "few"}, "spec": {"hard": {"pods": "1"}}});
-    let quotas: Api<ResourceQuota> = Api::namespaced(client.clone(), "narrow");
-    quotas.create(&Default::default(), &serde_json::from_value(quota)?).await?;
-    until("the quota is counted", async || Ok(quotas.get("few").await?.status.and_then(|s| s.used).map(drop))).await?;
     let patience = Duration::from_secs(5);
     let settings = KubernetesSettings { start_patience: patience, ..settings(&[("runs-for", "600s")]) };
     let mut running = Running::new(client.clone(), settings);
@@ -193,7 +190,7 @@ async fn a_quota_without_room_for_executors(client: &Client) -> anyhow::Result<(
     running.start(&order).await?;
     let end = running.end(order.attempt).await?;
     let AttemptState::Failed { class: FailureClass::Capacity, message, .. } = &end else { anyhow::bail!("{end:?}") };
-    ensure!(message.contains("exceeded quota: few, used: pods=1, limited: pods=1"), "{message}");
+    ensure!(message.contains("exceeded quota: limit, used: pods=1, limited: pods=1"), "{message}");
     nothing_left(client, order.attempt).await?;
     running.runtime.forget(order.attempt).await?;
     Ok(())

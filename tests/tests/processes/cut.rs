@@ -25,8 +25,6 @@ use crate::Done;
 
 /// What the program of a member does: nothing, until somebody ends it.
 const PROGRAM: [&str; 3] = ["sh", "-c", "while :; do sleep 0.2; done"];
-/// The guard's exit code when its end came by the fence.
-const FENCED: i32 = 75;
 /// Between two looks at what pods there are.
 const TEND: Duration = Duration::from_millis(300);
 
@@ -84,7 +82,7 @@ pub fn of_a_living_agent(world: &World) -> anyhow::Result<Done> {
     let moved = guards.until(&federation, "moves", |w| phase(w) == "Running" && clusters_of(w) == [north, south])?;
     let after = began.elapsed();
     ensure!(after >= Duration::from_secs(70), "it was started elsewhere after {:.1} s", after.as_secs_f64());
-    let fences: Vec<&Ended> = guards.ended.iter().filter(|ended| ended.status.code() == Some(FENCED)).collect();
+    let fences: Vec<&Ended> = guards.ended.iter().filter(|ended| ended.status.code() == Some(fenced::FENCED)).collect();
     ensure!(fences.len() == 2 && guards.ended.len() == 2, "ended: {:?}", guards.ended);
     let last = fences.iter().map(|ended| ended.at).max().context("two have ended")?;
     let elsewhere = made(&planes[1], "create", "jobs")?.pop().context("its Job elsewhere")?;

@@ -22,7 +22,7 @@ const NAME: &str = "moves";
 /// What the pods of its guards are copied from.
 const IMAGE: &str = "localhost/tidewater-pod-guard:1";
 /// The guard's exit code when its end came by the fence.
-const FENCED: i32 = 75;
+pub const FENCED: i32 = 75;
 
 /// Makes the guard's image known to the real node of a cluster.
 pub fn load_guard(world: &World, plane: &ControlPlane) -> anyhow::Result<()> {

@@ -40,10 +40,7 @@ impl Known {
                 before.into_iter().for_each(|key| self.slice_gone(&key, changed));
                 all.into_iter().for_each(|(key, seen)| self.put_slice(key, seen, changed));
             }
-            News::NotServed => {
-                let before: Vec<Key> = self.slices.keys().cloned().collect();
-                before.into_iter().for_each(|key| self.slice_gone(&key, changed));
-            }
+            News::NotServed => self.slices(News::All(vec![]), changed),
             News::Put(key, seen) => self.put_slice(key, seen, changed),
             News::Gone(key) => self.slice_gone(&key, changed),
             News::Heard | News::Trouble(_) => {}
@@ -59,10 +56,7 @@ impl Known {
                 before.into_iter().for_each(|key| self.claim_gone(&key, changed));
                 all.into_iter().for_each(|(key, seen)| self.put_claim(key, seen, changed));
             }
-            News::NotServed => {
-                let before: Vec<Key> = self.claims.keys().cloned().collect();
-                before.into_iter().for_each(|key| self.claim_gone(&key, changed));
-            }
+            News::NotServed => self.claims(News::All(vec![]), changed),
             News::Put(key, seen) => self.put_claim(key, seen, changed),
             News::Gone(key) => self.claim_gone(&key, changed),
             News::Heard | News::Trouble(_) => {}

@@ -11,9 +11,6 @@ use crate::resources::Resources;
 use crate::sku::{Sku, mig_profile};
 use crate::workload::{GroupNeed, Spread};
 
-/// Where a pod's resources are named in an object, so that what it does not ask for can be told.
-const WHERE: &str = "so that room is kept for it";
-
 /// A group of pods of this template.
 pub(super) fn group(template: &Place<'_>, name: &str, count: u32, faults: &mut Faults) -> Option<GroupNeed> {
     let spec = template.get("spec");
@@ -23,9 +20,7 @@ pub(super) fn group(template: &Place<'_>, name: &str, count: u32, faults: &mut F
         return None;
     }
     let running: Vec<Takes> = containers.list(faults).iter().map(|container| takes(container, faults)).collect();
-    let starting = spec.get("initContainers").list(faults);
-    let stays = |c: &Place<'_>| c.get("restartPolicy").value().and_then(Value::as_str) == Some("Always");
-    let starting: Vec<_> = starting.iter().map(|c| (takes(c, faults), stays(c))).collect();
+    let starting = starting(spec.get("initContainers").list(faults), faults);
     let mut all = Takes::together(running, starting);
     let whole = amounts(&spec.get("resources"), faults);
     let overhead = named(&spec.get("overhead"), faults);
@@ -55,11 +50,11 @@ pub(super) fn need(
     selectors: &[&Place<'_>],
     faults: &mut Faults,
 ) -> Option<GroupNeed> {
-    if takes.cpu_milli == 0 {
-        at.fault(format!("its pods ask for no cpu: set requests of their containers, {WHERE}"), faults);
-    }
-    if takes.memory_mib == 0 {
-        at.fault(format!("its pods ask for no memory: set requests of their containers, {WHERE}"), faults);
+    for (what, amount) in [("cpu", takes.cpu_milli), ("memory", takes.memory_mib)] {
+        if amount == 0 {
+            let cure = "set requests of their containers, so that room is kept for it";
+            at.fault(format!("its pods ask for no {what}: {cure}"), faults);
+        }
     }
     let name = match GroupName::new(name) {
         Ok(name) => name,
@@ -97,6 +92,12 @@ pub(super) fn need(
     let each =
         Resources { cpu_milli: takes.cpu_milli, memory_mib: takes.memory_mib, gpu_milli: units.saturating_mul(1000) };
     Some(GroupNeed { name, count, each, skus, spread: Spread::default() })
+}
+
+/// What containers ask for that begin before the others, each with whether it stays.
+pub(super) fn starting<'a>(containers: impl IntoIterator<Item = Place<'a>>, faults: &mut Faults) -> Vec<(Takes, bool)> {
+    let stays = |c: &Place<'_>| c.get("restartPolicy").value().and_then(Value::as_str) == Some("Always");
+    containers.into_iter().map(|container| (takes(&container, faults), stays(&container))).collect()
 }
 
 /// What a container asks for.

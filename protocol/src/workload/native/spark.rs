@@ -68,8 +68,7 @@ fn group(
     let beside = template.get("containers").list(faults).into_iter().skip(1).chain(part.get("sidecars").list(faults));
     running.extend(beside.map(|container| pod::takes(&container, faults)));
     let first = template.get("initContainers").list(faults).into_iter().chain(part.get("initContainers").list(faults));
-    let stays = |c: &Place<'_>| c.get("restartPolicy").value().and_then(Value::as_str) == Some("Always");
-    let starting: Vec<_> = first.map(|container| (pod::takes(&container, faults), stays(&container))).collect();
+    let starting = pod::starting(first.collect::<Vec<_>>(), faults);
     pod::need(part, name, count, &Takes::together(running, starting), &[spec, part, &template], faults)
 }
 

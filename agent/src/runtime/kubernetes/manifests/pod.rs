@@ -94,12 +94,20 @@ pub(super) fn amounts(of: &Resources) -> Map<String, Value> {
     amounts
 }
 
-/// Appends to a list that may not be there yet.
-pub(super) fn push(list: &mut Value, entries: impl IntoIterator<Item = Value>) {
-    match list.as_array_mut() {
-        Some(list) => list.extend(entries),
-        None => *list = entries.into_iter().collect(),
+/// A list to write into; what is there and is none is replaced.
+pub(super) fn list(value: &mut Value) -> &mut Vec<Value> {
+    if !value.is_array() {
+        *value = json!([]);
     }
+    match value {
+        Value::Array(list) => list,
+        _ => unreachable!("it was made one"),
+    }
+}
+
+/// Appends to a list that may not be there yet.
+pub(super) fn push(to: &mut Value, entries: impl IntoIterator<Item = Value>) {
+    list(to).extend(entries);
 }
 
 impl Volume<'_> {

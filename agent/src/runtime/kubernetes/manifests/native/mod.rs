@@ -79,17 +79,6 @@ fn map(value: &mut Value) -> &mut Map<String, Value> {
     }
 }
 
-/// A list to write into; what is there and is none is replaced.
-fn list(value: &mut Value) -> &mut Vec<Value> {
-    if !value.is_array() {
-        *value = json!([]);
-    }
-    match value {
-        Value::Array(list) => list,
-        _ => unreachable!("it was made one"),
-    }
-}
-
 /// Takes fields out.
 fn take_out(value: &mut Value, fields: &[&str]) {
     if let Value::Object(map) = value {

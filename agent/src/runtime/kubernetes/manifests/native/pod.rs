@@ -4,9 +4,9 @@ use protocol::control::GroupPlacement;
 use protocol::kubernetes::{GPU, SLICE};
 use serde_json::{Value, json};
 
-use super::super::pod::{Starts, member};
+use super::super::pod::{Starts, list, member, push};
 use super::super::{Layout, ManifestError, PodSecurity};
-use super::{list, map, put};
+use super::{map, put};
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
@@ -119,7 +119,7 @@ impl Layout<'_> {
         let node = affinity.entry("nodeAffinity").or_insert_with(|| json!({}));
         let ours = &decided["nodeAffinity"];
         if let Some(preferred) = ours[PREFERRED].as_array() {
-            list(&mut node[PREFERRED]).extend(preferred.iter().cloned());
+            push(&mut node[PREFERRED], preferred.iter().cloned());
         }
         if let Some(expressions) = ours[REQUIRED]["nodeSelectorTerms"][0]["matchExpressions"].as_array() {
             let terms = list(&mut node[REQUIRED]["nodeSelectorTerms"]);
@@ -128,12 +128,12 @@ impl Layout<'_> {
             }
             // A node that one term allows is allowed, so that each gets what all must hold to.
             for term in terms {
-                list(&mut term["matchExpressions"]).extend(expressions.iter().cloned());
+                push(&mut term["matchExpressions"], expressions.iter().cloned());
             }
         }
         if let Some(apart) = decided["podAntiAffinity"][REQUIRED].as_array() {
             let pods = affinity.entry("podAntiAffinity").or_insert_with(|| json!({}));
-            list(&mut pods[REQUIRED]).extend(apart.iter().cloned());
+            push(&mut pods[REQUIRED], apart.iter().cloned());
         }
     }
 }

@@ -5,10 +5,10 @@ use protocol::workload::{Framework, WorkloadSpec};
 use serde_json::{Value, json};
 
 use super::super::names::name;
-use super::super::pod::Starts;
+use super::super::pod::{Starts, list};
 use super::super::spark::{APPLICATION_NAME, DRIVER_CONTAINER, EXECUTOR_CONTAINER, STARTS};
 use super::super::{Kind, Layout, Manifest, ManifestError, Manifests, SparkBy};
-use super::{list, put, take_out};
+use super::{put, take_out};
 
 /// What would start it again, or delete it before its end was seen.
 const TAKEN_OUT: [&str; 4] = ["suspend", "timeToLiveSeconds", "failureRetries", "retryInterval"];

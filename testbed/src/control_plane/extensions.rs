@@ -22,7 +22,7 @@ pub(super) async fn install(client: &Client, binaries: &Binaries, component: Com
     serve(client, &binaries.custom_resources(tool)?).await.map_err(refused)
 }
 
-/// Makes these custom resources, and returns once they can be found.
+/// Makes these custom resources, and returns once they can be found and listed.
 pub(super) async fn serve(client: &Client, definitions: &[Value]) -> kube::Result<()> {
     for definition in definitions {
         match client.request::<Value>(post(definition)).await {
@@ -32,20 +32,36 @@ pub(super) async fn serve(client: &Client, definitions: &[Value]) -> kube::Resul
             Err(error) => return Err(error),
         }
     }
-    // The condition `Established` comes before the kind can be found, and an operator that does not find its kinds ends.
     for (path, plural) in definitions.iter().flat_map(served) {
-        let began = Instant::now();
-        while began.elapsed() < PATIENCE {
-            match client.request::<Value>(get(&path)).await {
-                Ok(list) if lists(&list, &plural) => break,
-                Ok(_) => {}
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 503) => {}
-                Err(error) => return Err(error),
-            }
-            tokio::time::sleep(LOOK).await;
-        }
+        until_listed(client, &path, &plural).await?;
     }
     Ok(())
+}
+
+/// The condition `Established` comes before the kind can be found, and an operator that does not find its kinds ends. Once it can be found, the
+/// API server still answers 429 until its cache of the kind has been filled, which the first request begins.
+async fn until_listed(client: &Client, path: &str, plural: &str) -> kube::Result<()> {
+    let began = Instant::now();
+    loop {
+        let found = async {
+            let found = lists(&client.request::<Value>(get(path)).await?, plural);
+            if found {
+                client.request::<Value>(get(&format!("{path}/{plural}?limit=1"))).await?;
+            }
+            Ok(found)
+        };
+        match found.await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 429 | 503) => {}
+            Err(error) => return Err(error),
+        }
+        if began.elapsed() > PATIENCE {
+            let late = format!("{path}/{plural} is not served after {} s", PATIENCE.as_secs());
+            return Err(kube::Error::Service(late.into()));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Where each version of a definition's kind is listed once it is served, and as what.
@@ -74,4 +90,52 @@ fn get(path: &str) -> Request<Vec<u8>> {
     // A name from a definition has no character that a path may not have.
     *request.uri_mut() = path.parse().unwrap_or_default();
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+
+    use http::Response;
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    fn answer(code: u16, body: &Value) -> Response<Body> {
+        let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
+        *answer.status_mut() = http::StatusCode::from_u16(code).unwrap_or_default();
+        answer
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_is_served_once_it_is_listed() -> kube::Result<()> {
+        let definition = json!({"spec": {
+            "group": "ray.io", "names": {"plural": "rayjobs"}, "versions": [{"name": "v1", "served": true}],
+        }});
+        let refusal = |code: u16| json!({"kind": "Status", "status": "Failure", "reason": "", "message": "", "code": code});
+        let kinds = json!({"resources": [{"name": "rayjobs"}]});
+        let answers = [
+            (201, json!({})),
+            (404, refusal(404)),
+            (200, json!({"resources": []})),
+            (200, kinds.clone()),
+            (429, refusal(429)),
+            (200, kinds.clone()),
+            (404, refusal(404)),
+            (200, kinds),
+            (200, json!({"items": []})),
+        ];
+        let left = std::sync::Arc::new(Mutex::new(answers.into_iter().collect::<std::collections::VecDeque<_>>()));
+        let asked = left.clone();
+        let server = tower::service_fn(move |request: Request<Body>| {
+            let next = asked.lock().ok().and_then(|mut left| left.pop_front());
+            let next = next.unwrap_or_else(|| (500, json!(format!("{} was asked too much", request.uri()))));
+            async move { Ok::<_, Infallible>(answer(next.0, &next.1)) }
+        });
+        serve(&Client::new(server, "default"), &[definition]).await?;
+        assert_eq!(left.lock().map(|left| left.len()).ok(), Some(0));
+        Ok(())
+    }
 }

@@ -5,8 +5,6 @@
 //! have ended, avoids nothing: it takes the nodes on which it failed least often first. In a cluster of one node it is tried again
 //! there, in one of three nodes a gang of two tries every pair. And it waits no longer than the time for which a place is avoided.
 
-use std::collections::BTreeMap;
-
 use protocol::ids::ClusterName;
 use protocol::workload::{Framework, GroupNeed};
 
@@ -15,7 +13,7 @@ use super::holes::{AVOIDED, Class, KeptFor, taken_last};
 use super::locality::Wants;
 use super::obstacles::bars;
 use super::price::payable;
-use super::rooms::{Order, Room};
+use super::rooms::{Order, Room, Rooms};
 use crate::state::{Avoided, Avoids};
 
 /// Every node that is not avoided.
@@ -93,13 +91,13 @@ impl Room<'_> {
 
 /// Whether some cluster could hold the gang on what is not avoided, once attempts have ended.
 pub(crate) fn elsewhere(
-    rooms: &mut BTreeMap<&ClusterName, Room<'_>>,
+    rooms: &mut Rooms<'_>,
     wants: &Wants<'_>,
     framework: Framework,
     gang: &[GroupNeed],
     beside: Option<&ClusterName>,
 ) -> bool {
-    let there = rooms.iter_mut().filter(|(name, _)| beside.is_none_or(|cluster| *cluster == ***name));
+    let there = rooms.iter_mut().filter(|(name, _)| beside.is_none_or(|cluster| cluster == *name));
     let mut open = there.map(|(_, room)| room).filter(|room| bars(room, wants, framework, gang).is_none());
     open.any(|room| {
         payable(room, wants.spec, gang).iter().any(|gang| {

@@ -1,7 +1,5 @@
 //! Every cluster as a place for one gang: where it fits with its score, where it does not with the first obstacle.
 
-use std::collections::BTreeMap;
-
 use protocol::control::{GroupPlacement, NodeShare};
 use protocol::ids::ClusterName;
 use protocol::workload::{Framework, GroupNeed};
@@ -11,7 +9,7 @@ use super::fit::{Allowed, Fit, Fullest, Shape, Spot, fit, packing_order};
 use super::locality::Wants;
 use super::obstacles::{bars, no_room, stale, too_small};
 use super::price::payable;
-use super::rooms::{Order, Room};
+use super::rooms::{Order, Room, Rooms};
 use super::score::Score;
 use super::value::Value;
 use crate::queue::reservations::{Passes, Reservations};
@@ -21,6 +19,7 @@ use crate::reasons::{Candidate, Decision, Obstacle};
 const KEPT_CANDIDATES: usize = 64;
 
 /// A cluster that could hold the gang now.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) cluster: ClusterName,
     pub(crate) score: Score,
@@ -28,7 +27,7 @@ pub(crate) struct Place {
 }
 
 /// A cluster that could not.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Barred {
     pub(crate) cluster: ClusterName,
     pub(crate) obstacle: Obstacle,
@@ -37,6 +36,7 @@ pub(crate) struct Barred {
 }
 
 /// What came of looking at a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Look {
     /// It could hold the gang now.
     Open(Place),
@@ -144,7 +144,7 @@ fn placement(room: &Room<'_>, need: &GroupNeed, spot: &Spot) -> GroupPlacement {
 }
 
 /// Why there: the chosen place, then the others by score, then those that could not.
-pub(crate) fn decision(rooms: &BTreeMap<&ClusterName, Room<'_>>, places: &[Place], barred: &[Barred]) -> Decision {
+pub(crate) fn decision(rooms: &Rooms<'_>, places: &[Place], barred: &[Barred]) -> Decision {
     let frame = places.first().and_then(|p| rooms.get(&p.cluster)?.capacity);
     let could = places.iter().map(|p| Candidate { cluster: p.cluster.clone(), obstacle: None, score: p.score.terms() });
     let candidates = could.chain(obstacles(barred)).take(KEPT_CANDIDATES).collect();

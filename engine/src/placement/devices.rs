@@ -6,9 +6,13 @@
 
 use protocol::capacity::Sharing;
 use protocol::resources::Resources;
+use smallvec::SmallVec;
 
 /// Thousandths of one device.
 pub(crate) const DEVICE: u64 = 1000;
+
+/// What is left on devices that are partly given out, in thousandths. Nodes of eight such devices need no memory beside it.
+pub(crate) type Shares = SmallVec<[u16; 8]>;
 
 /// What is free on one node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,7 +20,7 @@ pub(crate) struct Free {
     /// All of it; `gpu_milli` is that of free devices and of what is left on shared ones.
     pub(crate) all: Resources,
     /// What is left on each device that is partly given out, growing; none is 0.
-    pub(crate) shares: Vec<u16>,
+    pub(crate) shares: Shares,
     /// How its devices are given out.
     pub(crate) sharing: Sharing,
 }
@@ -24,7 +28,7 @@ pub(crate) struct Free {
 impl Free {
     /// Of no device a part is given out.
     pub(crate) fn whole(all: Resources, sharing: Sharing) -> Self {
-        Self { all, shares: vec![], sharing }
+        Self { all, shares: Shares::new(), sharing }
     }
 
     /// What a member of this size takes here; none where no devices are given out so.
@@ -51,6 +55,18 @@ impl Free {
             }
             whole => self.devices() / whole.div_ceil(DEVICE),
         })
+    }
+
+    /// Whether there is room for one member of this size.
+    pub(crate) fn holds(&self, each: &Resources) -> bool {
+        let Some(each) = self.taken_by(each).filter(|each| each.fits_in(&self.all)) else { return false };
+        match each.gpu_milli {
+            0 => true,
+            share if share < DEVICE => {
+                self.shares.last().is_some_and(|left| u64::from(*left) >= share) || self.devices() > 0
+            }
+            whole => self.devices() >= whole.div_ceil(DEVICE),
+        }
     }
 
     /// Takes the room of one member. The caller has seen that it fits.
@@ -110,7 +126,7 @@ mod tests {
 
     fn free(gpu_milli: u64, shares: &[u16]) -> Free {
         let all = Resources { cpu_milli: 64_000, memory_mib: 64_000, gpu_milli };
-        Free { all, shares: shares.to_vec(), sharing: Sharing::Any }
+        Free { all, shares: shares.into(), sharing: Sharing::Any }
     }
 
     fn share(gpu_milli: u64) -> Resources {
@@ -142,6 +158,20 @@ mod tests {
         assert_eq!((node.shares.as_slice(), node.all.gpu_milli), (&[][..], 0));
         let node = Free { sharing: Sharing::Whole, ..free(2000, &[]) };
         assert_eq!([0, 1, 999, 1000, 2000].map(|milli| node.members(&share(milli))), [64_000, 0, 0, 2, 1]);
+    }
+
+    #[test]
+    fn a_node_holds_a_member_where_it_has_room_for_one_or_more() {
+        for sharing in [Sharing::Any, Sharing::Whole, Sharing::Parts(3)] {
+            for (gpu_milli, shares) in [(0, &[][..]), (333, &[333]), (1000, &[400, 600]), (1000, &[]), (2300, &[300])] {
+                let node = Free { sharing, ..free(gpu_milli, shares) };
+                for milli in [0, 1, 300, 333, 334, 600, 999, 1000, 1500, 2000, 3000] {
+                    let cores = Resources { cpu_milli: 64_001, ..share(milli) };
+                    assert_eq!(node.holds(&share(milli)), node.members(&share(milli)) > 0, "{milli} of {node:?}");
+                    assert!(!node.holds(&cores), "{milli} of {node:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -12,7 +12,8 @@
 //! Models are tried in the order that each group gives, the first group's outermost; among models that are alike to the workload
 //! the one where the gang wastes least is taken. All members of a group get one model.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use protocol::resources::Resources;
 pub(crate) use protocol::resources::packing_order;
@@ -228,7 +229,11 @@ fn pack(
     let mut spots: Vec<Spot> = models.iter().map(|sku| Spot { sku: *sku, nodes: BTreeMap::new() }).collect();
     let mut waste = Waste::default();
     let whole = packing_order(gang.iter().map(|g| g.each)).into_iter().all(|g| {
-        let (placed, more) = place_group(holes, allowed, &gang[g], &mut spots[g], judge);
+        // A gang of one group takes nothing from itself.
+        let (placed, more) = match gang.len() {
+            1 => choose(holes, allowed, &gang[g], &mut spots[g], judge),
+            _ => place_group(holes, allowed, &gang[g], &mut spots[g], judge),
+        };
         waste = waste.plus(&more);
         placed == gang[g].count
     });
@@ -244,21 +249,23 @@ pub(crate) fn place_group(
     spot: &mut Spot,
     judge: &dyn Judge,
 ) -> (u64, Waste) {
+    let (placed, waste) = choose(holes, allowed, group, spot, judge);
+    for (node, members) in &spot.nodes {
+        holes.take(*node, &group.each, *members);
+    }
+    (placed, waste)
+}
+
+/// As [`place_group`], but nothing is taken: each node gets all members that it holds, so that none would be chosen a second time.
+fn choose(holes: &Holes, allowed: &dyn Allowed, group: &Shape, spot: &mut Spot, judge: &dyn Judge) -> (u64, Waste) {
     let (mut left, mut waste) = (group.count, Waste::default());
-    for (class, nodes, hold) in best_first(holes, allowed, group, spot.sku, judge) {
-        for _ in 0..nodes {
+    for (class, hold) in best_first(holes, allowed, group, spot.sku, judge) {
+        for node in holes.nodes(class) {
             if left == 0 {
                 return (group.count, waste);
             }
             let members = hold.min(left);
-            // Nodes that got their member may be of this class now.
-            let node = match group.spread {
-                Spread::None => holes.first(&class),
-                Spread::Nodes => holes.first_but(&class, &spot.nodes),
-            };
-            let node = node.expect("the class has this many nodes");
-            waste = waste.plus(&judge.waste(class.sku, holes.free(node), &group.each, members));
-            holes.take(node, &group.each, members);
+            waste = waste.plus(&judge.waste(class.sku, class.free(), &group.each, members));
             *spot.nodes.entry(node).or_default() += members;
             left -= members;
         }
@@ -266,30 +273,38 @@ pub(crate) fn place_group(
     (group.count - left, waste)
 }
 
-/// The classes with room, each with its nodes and the members that one of them holds: those first where a member wastes least, those
-/// last where the workload failed. Members without GPUs stay off GPU nodes while other room is there.
-fn best_first(
-    holes: &Holes,
-    allowed: &dyn Allowed,
+/// The classes that a group takes, each with the members that one of its nodes holds: those first where a member wastes least,
+/// those last where the workload failed. Members without GPUs stay off GPU nodes while other room is there.
+fn best_first<'h>(
+    holes: &'h Holes,
+    allowed: &'h dyn Allowed,
     group: &Shape,
     sku: SkuId,
     judge: &dyn Judge,
-) -> Vec<(Class, u64, u64)> {
-    let judged = |(class, nodes): (&'_ Class, u64)| {
+) -> Vec<(&'h Class, u64)> {
+    let mut all = vec![];
+    for (order, (class, nodes)) in usable(holes, allowed, &group.each, sku).enumerate() {
         let hold = group.members(class);
         if hold == 0 {
-            return None;
+            continue;
         }
         let free = class.free();
         let members = hold.min(group.count);
-        let waste = judge.waste(class.sku, &free, &group.each, members).sum() / members.max(1) as i64;
+        let waste = judge.waste(class.sku, free, &group.each, members).sum() / members.max(1) as i64;
         let on_gpus = group.each.gpu_milli == 0 && class.sku.is_some();
-        Some(((class.failures(), on_gpus, waste, free.all.gpu_milli), class.clone(), nodes, hold))
-    };
-    let mut all: Vec<_> = usable(holes, allowed, &group.each, sku).filter_map(judged).collect();
-    // Of equals the first in packing order: the sort is stable.
-    all.sort_by_key(|(key, ..)| *key);
-    all.into_iter().map(|(_, class, nodes, hold)| (class, nodes, hold)).collect()
+        // Of equals the first in packing order.
+        all.push(Reverse((class.failures(), on_gpus, waste, free.all.gpu_milli, order, (class, nodes, hold))));
+    }
+    // A heap, not a sort: of thousands of classes most groups take one.
+    let mut all = BinaryHeap::from(all);
+    let (mut taken, mut left) = (vec![], group.count);
+    while left > 0
+        && let Some(Reverse((.., (class, nodes, hold)))) = all.pop()
+    {
+        taken.push((class, hold));
+        left = left.saturating_sub(nodes.saturating_mul(hold));
+    }
+    taken
 }
 
 /// Every combination of models, the first group's changing last.

@@ -2,6 +2,7 @@
 //! are alike, so that a search looks at classes and not at nodes. Taking room moves a node to another class; every taking can
 //! be undone.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::capacity::Sharing;
@@ -14,15 +15,27 @@ pub(crate) type SkuId = Option<u16>;
 
 /// What makes nodes alike. The order is the packing order: nodes without GPUs first, then the fullest that will do. Taking
 /// room makes a node's class smaller.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Class {
     pub(crate) sku: SkuId,
-    gpu_milli: u64,
-    cpu_milli: u64,
-    memory_mib: u64,
-    shares: Vec<u16>,
-    sharing: Sharing,
+    free: Free,
     kept: Option<KeptFor>,
+}
+
+impl Ord for Class {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let amounts =
+            |class: &Self| (class.sku, class.free.all.gpu_milli, class.free.all.cpu_milli, class.free.all.memory_mib);
+        let rest = |class: &Self| (class.free.sharing, class.kept);
+        let shares = || self.free.shares.cmp(&other.free.shares);
+        amounts(self).cmp(&amounts(other)).then_with(shares).then_with(|| rest(self).cmp(&rest(other)))
+    }
+}
+
+impl PartialOrd for Class {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// A waiting gang that a node is kept for, by its number in a plan; or one of the marks below, during one workload's turn.
@@ -45,8 +58,7 @@ fn keeper(mark: Option<KeptFor>) -> Option<KeptFor> {
 
 impl Class {
     fn of(sku: SkuId, free: &Free, kept: Option<KeptFor>) -> Self {
-        let Resources { cpu_milli, memory_mib, gpu_milli } = free.all;
-        Self { sku, gpu_milli, cpu_milli, memory_mib, shares: free.shares.clone(), sharing: free.sharing, kept }
+        Self { sku, free: free.clone(), kept }
     }
 
     /// The gang that its nodes are kept for, or [`AVOIDED`].
@@ -60,25 +72,27 @@ impl Class {
     }
 
     /// What is free on each of its nodes.
-    pub(crate) fn free(&self) -> Free {
-        let all = Resources { cpu_milli: self.cpu_milli, memory_mib: self.memory_mib, gpu_milli: self.gpu_milli };
-        Free { all, shares: self.shares.clone(), sharing: self.sharing }
+    pub(crate) fn free(&self) -> &Free {
+        &self.free
     }
 
     /// How many members of this size each of its nodes has room for.
     pub(crate) fn members(&self, each: &Resources) -> u64 {
-        if self.cpu_milli < each.cpu_milli || self.memory_mib < each.memory_mib || self.gpu_milli < each.gpu_milli {
-            return 0;
-        }
-        self.free().members(each)
+        self.free.members(each)
     }
 }
+
+/// Stands for what is free and kept at one time: equal stamps of one cluster's holes, equal holes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Stamp(u64);
 
 /// One taking, for undoing it.
 #[derive(Debug, Clone)]
 struct Taken {
     node: u32,
     before: Free,
+    /// Before it and after it.
+    stamps: [Stamp; 2],
 }
 
 /// The free room.
@@ -92,6 +106,9 @@ pub(crate) struct Holes {
     version: Vec<u32>,
     classes: BTreeMap<Class, BTreeSet<u32>>,
     log: Vec<Taken>,
+    stamp: Stamp,
+    /// The last that was given out.
+    last_stamp: u64,
 }
 
 impl Holes {
@@ -116,14 +133,19 @@ impl Holes {
 
     /// The classes of one model with at least so much GPU left.
     pub(crate) fn of_model(&self, sku: SkuId, gpu_milli: u64) -> impl Iterator<Item = (&Class, u64)> + '_ {
-        let sharing = Sharing::Any;
-        let first = Class { sku, gpu_milli, cpu_milli: 0, memory_mib: 0, shares: vec![], sharing, kept: None };
+        let least = Resources { gpu_milli, ..Resources::default() };
+        let first = Class { sku, free: Free::whole(least, Sharing::Any), kept: None };
         self.classes.range(first..).take_while(move |(c, _)| c.sku == sku).map(|(c, nodes)| (c, nodes.len() as u64))
     }
 
     /// How many classes there are.
     pub(crate) fn len(&self) -> u64 {
         self.classes.len() as u64
+    }
+
+    /// The nodes of a class.
+    pub(crate) fn nodes(&self, class: &Class) -> impl Iterator<Item = u32> + '_ {
+        self.classes.get(class).into_iter().flatten().copied()
     }
 
     /// The first node of a class.
@@ -174,8 +196,7 @@ impl Holes {
         let before = self.free[node as usize].clone();
         debug_assert!(before.members(each) >= members, "more is taken than is free");
         let after = before.after(each, members);
-        self.log.push(Taken { node, before });
-        self.set(node, after);
+        self.set_for_now(node, before, after);
     }
 
     /// Makes room of members on a node free again, as far as the caller knows that it is theirs.
@@ -183,8 +204,24 @@ impl Holes {
         let before = self.free[node as usize].clone();
         let mut after = before.clone();
         after.give(each, members);
-        self.log.push(Taken { node, before });
+        self.set_for_now(node, before, after);
+    }
+
+    /// Changes what is free on a node until that is undone.
+    fn set_for_now(&mut self, node: u32, before: Free, after: Free) {
+        let stamp = self.stamp;
         self.set(node, after);
+        self.log.push(Taken { node, before, stamps: [stamp, self.stamp] });
+    }
+
+    /// What stands for the holes as they are.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    fn change(&mut self) {
+        self.last_stamp += 1;
+        self.stamp = Stamp(self.last_stamp);
     }
 
     /// Where undoing can come back to.
@@ -197,9 +234,14 @@ impl Holes {
         while self.log.len() > mark {
             let Some(taken) = self.log.pop() else { return };
             let version = self.version(taken.node).wrapping_sub(1);
+            let [before, after] = taken.stamps;
+            let nothing_else = self.stamp == after;
             self.set(taken.node, taken.before);
             // It is as it was: what was seen of it then still holds.
             self.version[taken.node as usize] = version;
+            if nothing_else {
+                self.stamp = before;
+            }
         }
     }
 
@@ -230,6 +272,7 @@ impl Holes {
         let there = self.leave(node);
         self.kept.resize(self.free.len(), None);
         self.kept[node as usize] = gang;
+        self.change();
         if there {
             let class = Class::of(self.sku(node), &self.free[node as usize], gang);
             self.classes.entry(class).or_default().insert(node);
@@ -244,6 +287,7 @@ impl Holes {
         if nodes.is_empty() {
             self.classes.remove(&class);
         }
+        self.change();
         there
     }
 
@@ -253,5 +297,6 @@ impl Holes {
         self.classes.entry(Class::of(sku, &free, kept)).or_default().insert(node);
         self.free[node as usize] = free;
         self.version[node as usize] = self.version[node as usize].wrapping_add(1);
+        self.change();
     }
 }

@@ -6,9 +6,11 @@
 //!
 //! What is found is what a look at every class would find: a property test holds it to that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use super::mix::Ask;
+use super::value::Amiss;
 
 /// Places kept for an ask at most; half of them stay when there are more.
 const KEPT: usize = 4096;
@@ -43,9 +45,17 @@ pub(crate) struct Spot {
 /// A node of a cluster.
 pub(crate) type At = (u32, u32);
 
+/// A node that changed, its version since, and what is amiss with it now.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Change {
+    pub(crate) at: At,
+    pub(crate) version: u32,
+    pub(crate) amiss: Amiss,
+}
+
 #[derive(Debug, Default)]
 struct Best {
-    spots: BTreeSet<Spot>,
+    spots: BinaryHeap<Reverse<Spot>>,
     /// Spots from here on are not all known; none: all are.
     forgot: Option<Spot>,
     /// The journal was read so far.
@@ -53,17 +63,34 @@ struct Best {
 }
 
 impl Best {
-    fn add(&mut self, spot: Spot) {
+    fn add(&mut self, spot: Spot, holds: &impl Fn(&Spot) -> bool) {
         if self.forgot.is_some_and(|forgot| spot >= forgot) {
             return;
         }
-        self.spots.insert(spot);
-        if self.spots.len() > KEPT {
-            let middle = self.spots.iter().nth(KEPT / 2).copied();
-            let Some(middle) = middle else { return };
-            self.spots.split_off(&middle);
-            self.forgot = Some(middle);
+        self.spots.push(Reverse(spot));
+        if self.spots.len() <= KEPT {
+            return;
         }
+        let mut spots = std::mem::take(&mut self.spots).into_vec();
+        spots.retain(|Reverse(spot)| holds(spot));
+        if spots.len() > KEPT / 2 {
+            // Those before the middle are the better ones.
+            let (_, middle, _) = spots.select_nth_unstable_by_key(KEPT / 2, |Reverse(spot)| *spot);
+            self.forgot = Some(middle.0);
+            spots.truncate(KEPT / 2);
+        }
+        self.spots = spots.into();
+    }
+
+    /// The best that holds. Drops those before it, which hold no more.
+    fn first(&mut self, holds: &impl Fn(&Spot) -> bool) -> Option<Spot> {
+        while let Some(Reverse(spot)) = self.spots.peek() {
+            if holds(spot) {
+                return Some(*spot);
+            }
+            self.spots.pop();
+        }
+        None
     }
 }
 
@@ -71,20 +98,20 @@ impl Best {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     asks: BTreeMap<Ask, Best>,
-    journal: Vec<At>,
+    journal: Vec<Change>,
     /// Changes that the journal has forgotten.
     forgotten: u64,
 }
 
 impl Index {
     /// A node is another now, or is the first of its class.
-    pub(crate) fn changed(&mut self, at: At) {
+    pub(crate) fn changed(&mut self, change: Change) {
         if self.journal.len() >= JOURNAL {
             let half = JOURNAL / 2;
             self.journal.drain(..half);
             self.forgotten += half as u64;
         }
-        self.journal.push(at);
+        self.journal.push(change);
     }
 
     /// Nothing that was judged holds any more.
@@ -95,14 +122,15 @@ impl Index {
     }
 
     /// The best place for an ask. `all` names every first node of a class that could do, `judge` says how good a node is, if it
-    /// will do, and `holds` whether a spot is still what it was when it was judged.
+    /// will do, and `version` what a node's version is now: what was judged of another does not hold any more.
     pub(crate) fn best(
         &mut self,
         ask: &Ask,
         all: impl Fn() -> Vec<At>,
-        judge: impl Fn(At) -> Option<Spot>,
-        holds: impl Fn(&Spot) -> bool,
+        judge: impl Fn(At, Option<&Amiss>) -> Option<Spot>,
+        version: impl Fn(At) -> u32,
     ) -> Option<Spot> {
+        let holds = |spot: &Spot| version((spot.cluster, spot.node)) == spot.version;
         if !self.asks.contains_key(ask) {
             if self.asks.len() >= ASKS {
                 self.asks.clear();
@@ -114,25 +142,15 @@ impl Index {
         let known = best.read != u64::MAX && best.read >= self.forgotten;
         if known {
             let unread = &self.journal[(best.read - self.forgotten) as usize..];
-            unread.iter().filter_map(|at| judge(*at)).for_each(|spot| best.add(spot));
+            // A node that changed again comes again.
+            let latest = unread.iter().filter(|change| version(change.at) == change.version);
+            latest.filter_map(|change| judge(change.at, Some(&change.amiss))).for_each(|spot| best.add(spot, &holds));
         }
-        if !known || !first(&mut best.spots, &holds) && best.forgot.is_some() {
+        if !known || best.first(&holds).is_none() && best.forgot.is_some() {
             *best = Best::default();
-            all().into_iter().filter_map(&judge).for_each(|spot| best.add(spot));
+            all().into_iter().filter_map(|at| judge(at, None)).for_each(|spot| best.add(spot, &holds));
         }
         best.read = now;
-        first(&mut best.spots, &holds);
-        best.spots.first().copied()
+        best.first(&holds)
     }
-}
-
-/// Drops spots that hold no more, as far as the first that does; whether there is one.
-fn first(spots: &mut BTreeSet<Spot>, holds: &impl Fn(&Spot) -> bool) -> bool {
-    while let Some(spot) = spots.first().copied() {
-        if holds(&spot) {
-            return true;
-        }
-        spots.remove(&spot);
-    }
-    false
 }

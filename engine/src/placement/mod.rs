@@ -1,6 +1,6 @@
 //! Where a gang can go. Owns the free room of each cluster during one plan (`rooms`: `holes` of `devices`), the exact question
 //! whether a gang fits (`fit`), what keeps it out (`obstacles`), where it failed
-//! lately (`avoid`), what a place wastes (`value`, from the `mix` of what is asked for
+//! lately (`avoid`), what a place wastes (`value`, from the `mix` of what is asked for, each model's `view` of it
 //! and the prices of `cutting`) and which of several places is best (`score`). Reads state and capacity, changes neither; called by
 //! `queue`, `plan` and, for traces, through `placer`.
 
@@ -19,3 +19,4 @@ pub(crate) mod price;
 pub(crate) mod rooms;
 pub(crate) mod score;
 pub(crate) mod value;
+mod view;

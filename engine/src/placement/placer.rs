@@ -12,22 +12,31 @@ use protocol::workload::{GroupNeed, WorkloadSpec};
 use super::candidates::{Place, place, settle};
 use super::devices::Free;
 use super::fit;
-use super::index::{At, Index, Spot};
+use super::holes::SkuId;
+use super::index::{At, Change, Index, Spot};
 use super::locality::Wants;
 use super::mix::{Ask, Mix};
-use super::rooms::{Order, Room, ready, rooms};
+use super::rooms::{Order, Room, Rooms, ready};
 use super::score::{STEP, Score};
-use super::value::{Value, Waste};
+use super::value::{Amiss, Value, Waste};
+use super::view::View;
 use crate::capacity::{Capacity, NodeCapacity};
 use crate::state::State;
 
+/// A model of a cluster.
+struct Model {
+    /// Its place among the fleet's.
+    place: usize,
+    /// Thousandths of the fleet's currency for a GPU-hour, where known.
+    price: Option<u64>,
+}
+
 /// Rooms with a value: what the next gang's place is chosen by.
 pub struct Placer<'a> {
-    pub(crate) rooms: BTreeMap<&'a ClusterName, Room<'a>>,
+    pub(crate) rooms: Rooms<'a>,
     pub(crate) value: Value,
-    names: Vec<&'a ClusterName>,
-    /// By cluster: its models by their places among the fleet's.
-    models: Vec<Vec<usize>>,
+    /// By cluster and its models.
+    models: Vec<Vec<Model>>,
     /// Whether in no cluster one model is cheaper than another.
     one_price: bool,
     fleet: BTreeMap<Sku, u64>,
@@ -50,21 +59,26 @@ impl<'a> Placer<'a> {
 
     fn with(state: &'a State, capacity: &'a Capacity, mix: Mix) -> Self {
         let mut fleet: BTreeMap<Sku, u64> = BTreeMap::new();
-        for node in capacity.clusters.values().flat_map(|c| &c.nodes).filter(|n| n.state == NodeState::Ready) {
-            if let Some(sku) = &node.sku {
-                let known = fleet.entry(sku.clone()).or_default();
-                *known = known.saturating_add(node.total.gpu_milli);
+        for node in capacity.clusters.values().flat_map(|c| &c.nodes) {
+            let Some(sku) = &node.sku else { continue };
+            // Nodes that take no members now may take some later.
+            let gpu_milli = if node.state == NodeState::Ready { node.total.gpu_milli } else { 0 };
+            match fleet.get_mut(sku) {
+                Some(known) => *known = known.saturating_add(gpu_milli),
+                None => drop(fleet.insert(sku.clone(), gpu_milli)),
             }
         }
         let (value, valued) = (Value::new(&mix, &fleet), mix.members());
-        let rooms = rooms(state, capacity);
-        let names = rooms.keys().copied().collect();
+        let rooms = Rooms::new(state, capacity);
         let places: BTreeMap<&Sku, usize> = fleet.keys().zip(0..).collect();
-        let of = |room: &Room<'_>| room.skus.iter().filter_map(|s| places.get(s).copied()).collect();
-        let models = rooms.values().map(of).collect();
-        let prices = |room: &Room<'_>| (0..).take(room.skus.len()).map(|s| room.price(Some(s))).collect::<Vec<_>>();
-        let one_price = rooms.values().all(|room| prices(room).windows(2).all(|two| two[0] == two[1]));
-        Self { rooms, value, names, models, one_price, fleet, mix, valued, index: Index::default() }
+        let model = |(sku, room): (u16, &Room<'_>)| Model {
+            place: places[&room.skus[usize::from(sku)]],
+            price: room.price(Some(sku)),
+        };
+        let of = |room: &Room<'_>| (0..).take(room.skus.len()).map(|sku| model((sku, room))).collect();
+        let models: Vec<Vec<Model>> = rooms.values().map(of).collect();
+        let one_price = models.iter().all(|of| of.windows(2).all(|two| two[0].price == two[1].price));
+        Self { rooms, value, models, one_price, fleet, mix, valued, index: Index::default() }
     }
 
     /// Counts a gang into the mix. The mix is valued anew once it has grown by an eighth.
@@ -78,12 +92,11 @@ impl<'a> Placer<'a> {
 
     /// What is free on a node is another now: a capacity frame said so, or an attempt ended.
     pub fn change(&mut self, cluster: &ClusterName, row: u32, node: &NodeCapacity) {
-        let Ok(at) = self.names.binary_search(&cluster) else { return };
-        let Some(room) = self.rooms.get_mut(cluster) else { return };
-        let before = room.holes.free(row).clone();
-        room.holes.renew(row, ready(node));
-        let next = room.holes.first_of(row, &before);
-        self.note(at as u32, row, next);
+        let Some(at) = self.rooms.find(cluster) else { return };
+        let holes = &mut self.rooms.at_mut(at).holes;
+        let before = holes.free(row).clone();
+        holes.renew(row, ready(node));
+        self.note(at, row, &before);
     }
 
     /// The best place for a gang in any cluster, which takes its room; none where it fits nowhere.
@@ -92,22 +105,13 @@ impl<'a> Placer<'a> {
             [one] if one.count == 1 && self.is_flat(one, order) => self.one(one, order)?,
             _ => self.best(gang, order)?,
         };
-        let at = self.names.binary_search(&&best.cluster).ok()? as u32;
-        let room = self.rooms.get_mut(&best.cluster)?;
+        let at = self.rooms.find(&best.cluster)?;
+        let room = self.rooms.at_mut(at);
         let before: Vec<_> =
             best.spots.iter().flat_map(|s| s.nodes.keys()).map(|n| (*n, room.holes.free(*n).clone())).collect();
         let placement = settle(room, gang, &best.spots);
-        let next: Vec<_> = before.iter().map(|(node, free)| (*node, room.holes.first_of(*node, free))).collect();
-        next.into_iter().for_each(|(node, next)| self.note(at, node, next));
+        before.iter().for_each(|(node, free)| self.note(at, *node, free));
         Some((best.cluster, placement))
-    }
-
-    /// A node changed, and this one stands for those that are as it was.
-    fn note(&mut self, cluster: u32, node: u32, next: Option<u32>) {
-        self.index.changed((cluster, node));
-        if let Some(next) = next {
-            self.index.changed((cluster, next));
-        }
     }
 
     /// By looking at every class of every cluster.
@@ -134,61 +138,94 @@ impl<'a> Placer<'a> {
         }
     }
 
+    /// A node changed; of those that are as it was, the first stands for them from here on.
+    fn note(&mut self, cluster: usize, node: u32, was: &Free) {
+        let holes = &self.rooms.at(cluster).holes;
+        for node in std::iter::once(node).chain(holes.first_of(node, was)) {
+            let (at, version) = ((cluster as u32, node), holes.version(node));
+            let amiss = self.view(at).map_or(Amiss::default(), |view| self.value.amiss(view, holes.free(node)));
+            self.index.changed(Change { at, version, amiss });
+        }
+    }
+
+    /// How the mix looks at a node's model; none where it has no GPUs.
+    fn view(&self, (cluster, node): At) -> Option<&View> {
+        let sku = self.rooms.at(cluster as usize).holes.sku(node)?;
+        self.value.view_at(self.models[cluster as usize].get(usize::from(sku))?.place)
+    }
+
     /// For one member, by the index.
     pub(crate) fn one(&mut self, need: &GroupNeed, order: Order) -> Option<Place> {
-        let ask = Ask { each: need.each, skus: need.skus.clone() };
-        let rooms: Vec<&Room<'_>> = self.rooms.values().collect();
-        let gpus = need.each.gpu_milli;
-        let accepts = |room: &Room<'_>, sku| gpus == 0 || room.sku(sku).is_some_and(|s| need.accepts(s));
-        let all = || {
-            let mut all: Vec<At> = vec![];
-            for (cluster, room) in (0u32..).zip(&rooms) {
-                let models = std::iter::once(None).chain((0..).take(room.skus.len()).map(Some));
-                let nodes = models.filter(|sku| accepts(room, *sku)).flat_map(|sku| room.holes.firsts(sku, gpus));
-                all.extend(nodes.map(|node| (cluster, node)));
-            }
-            all
-        };
-        let waste = |cluster: u32, sku: Option<u16>, free: &Free| {
-            let model = sku.and_then(|s| self.models[cluster as usize].get(usize::from(s)));
-            let view = model.and_then(|m| self.value.view_at(*m));
-            view.map_or(Waste::default(), |view| self.value.waste(view, free, &need.each, 1))
-        };
-        let rank = |room: &Room<'_>, sku| match order {
-            Order::BestFirst => need.skus.iter().position(|s| Some(s) == room.sku(sku)).unwrap_or(0) as u64,
-            Order::Alike => 0,
-        };
-        let judge = |(cluster, node): At| {
-            let room = rooms[cluster as usize];
-            let (sku, free) = (room.holes.sku(node), room.holes.free(node));
-            if free.members(&need.each) == 0 || !accepts(room, sku) {
-                return None;
-            }
-            let exactly = waste(cluster, sku, free).sum();
-            let price = |sku| room.price(sku).map_or(u64::MAX, |p| p.saturating_mul(need.each.gpus()));
-            Some(Spot {
-                rank: rank(room, sku),
-                on_gpus: gpus == 0 && sku.is_some(),
-                wasted: exactly.div_euclid(STEP),
-                cost: if gpus == 0 { 0 } else { price(sku) },
-                exactly,
-                cluster,
-                gpu_milli: free.all.gpu_milli,
-                node,
-                version: room.holes.version(node),
-            })
-        };
-        let holds = |spot: &Spot| rooms[spot.cluster as usize].holes.version(spot.node) == spot.version;
-        let spot = self.index.best(&ask, all, judge, holds)?;
-        let room = rooms[spot.cluster as usize];
-        let sku = room.holes.sku(spot.node);
-        let waste = waste(spot.cluster, sku, room.holes.free(spot.node));
-        let sku = sku.filter(|_| gpus > 0);
+        let mut index = std::mem::take(&mut self.index);
+        let spot = self.find(&mut index, need, order);
+        self.index = index;
+        let spot = spot?;
+        let (place, at) = (spot.cluster as usize, (spot.cluster, spot.node));
+        let room = self.rooms.at(place);
+        let waste =
+            self.view(at).map_or(Waste::default(), |v| self.value.waste(v, room.holes.free(spot.node), &need.each, 1));
+        let sku = room.holes.sku(spot.node).filter(|_| need.each.gpu_milli > 0);
         let spots = vec![fit::Spot { sku, nodes: BTreeMap::from([(spot.node, 1)]) }];
         let gang = std::slice::from_ref(need);
         let spec = WorkloadSpec::default();
         let score = Score::new(room, &Wants::without_data(&spec), gang, &spots, waste, order);
         Some(Place { cluster: room.cluster.info.name.clone(), score, spots })
+    }
+
+    fn find(&self, index: &mut Index, need: &GroupNeed, order: Order) -> Option<Spot> {
+        let ask = Ask { each: need.each, skus: need.skus.clone() };
+        let gpus = need.each.gpu_milli;
+        // By the fleet's models: how early the ask names one that it accepts.
+        let rank = |sku: &Sku| match order {
+            _ if !need.accepts(sku) => None,
+            Order::BestFirst => Some(need.skus.iter().position(|s| s == sku).unwrap_or(0) as u64),
+            Order::Alike => Some(0),
+        };
+        let ranks: Vec<Option<u64>> = self.fleet.keys().map(rank).collect();
+        let accepted = |cluster: u32, sku: SkuId| match gpus {
+            0 => Some(0),
+            _ => ranks[self.models[cluster as usize].get(usize::from(sku?))?.place],
+        };
+        let all = || {
+            let mut all: Vec<At> = vec![];
+            for (cluster, room) in (0u32..).zip(self.rooms.values()) {
+                let models = std::iter::once(None).chain((0..).take(room.skus.len()).map(Some));
+                let models = models.filter(|sku| accepted(cluster, *sku).is_some());
+                let nodes = models.flat_map(|sku| room.holes.firsts(sku, gpus));
+                all.extend(nodes.map(|node| (cluster, node)));
+            }
+            all
+        };
+        let judge = |(cluster, node): At, amiss: Option<&Amiss>| {
+            let holes = &self.rooms.at(cluster as usize).holes;
+            let (sku, free) = (holes.sku(node), holes.free(node));
+            if !free.holds(&need.each) {
+                return None;
+            }
+            let rank = accepted(cluster, sku)?;
+            let exactly = self.view((cluster, node)).map_or(0, |view| match amiss {
+                Some(amiss) => self.value.waste_from(view, (free, amiss), &need.each, 1).sum(),
+                None => self.value.waste(view, free, &need.each, 1).sum(),
+            });
+            let price = || self.models[cluster as usize].get(usize::from(sku?))?.price;
+            let cost = match gpus {
+                0 => 0,
+                _ => price().map_or(u64::MAX, |p| p.saturating_mul(need.each.gpus())),
+            };
+            Some(Spot {
+                rank,
+                on_gpus: gpus == 0 && sku.is_some(),
+                wasted: exactly.div_euclid(STEP),
+                cost,
+                exactly,
+                cluster,
+                gpu_milli: free.all.gpu_milli,
+                node,
+                version: holes.version(node),
+            })
+        };
+        let version = |(cluster, node): At| self.rooms.at(cluster as usize).holes.version(node);
+        index.best(&ask, all, judge, version)
     }
 }
 

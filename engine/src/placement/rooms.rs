@@ -12,10 +12,11 @@ use protocol::sku::Sku;
 use protocol::workload::GroupNeed;
 
 use super::avoid::Marks;
-use super::devices::{DEVICE, Free};
+use super::devices::{DEVICE, Free, Shares};
 use super::fit::{Judge, Shape, packing_order};
 use super::holes::{Holes, SkuId};
-use super::value::{Value, View, Waste};
+use super::value::{Value, Waste};
+use super::view::View;
 use crate::capacity::{Capacity, ClusterCapacity, NodeCapacity};
 use crate::planted;
 use crate::state::{Attempt, Cluster, State, Workload};
@@ -216,7 +217,7 @@ pub(crate) fn ready(node: &NodeCapacity) -> Option<Free> {
 
 /// What a frame says is free on a node.
 pub(crate) fn free(node: &NodeCapacity) -> Free {
-    let mut shares = node.shares.clone();
+    let mut shares = Shares::from_slice(&node.shares);
     shares.sort_unstable();
     Free { all: node.free, shares, sharing: node.sharing }
 }
@@ -245,9 +246,60 @@ fn sku_id(skus: &[Sku], sku: Option<&Sku>) -> SkuId {
     u16::try_from(place).ok()
 }
 
-/// The room of every joined cluster.
-pub(crate) fn rooms<'a>(state: &'a State, capacity: &'a Capacity) -> BTreeMap<&'a ClusterName, Room<'a>> {
-    state.clusters.iter().map(|(name, c)| (name, Room::new(state, c, capacity.clusters.get(name)))).collect()
+/// The room of every joined cluster, by name. Sorted, and not a map: a place in it stands for a cluster in what is looked up millions of times.
+pub(crate) struct Rooms<'a>(Vec<(&'a ClusterName, Room<'a>)>);
+
+impl<'a> Rooms<'a> {
+    pub(crate) fn new(state: &'a State, capacity: &'a Capacity) -> Self {
+        let room = |(name, c): (&'a ClusterName, &'a Cluster)| (name, Room::new(state, c, capacity.clusters.get(name)));
+        Self(state.clusters.iter().map(room).collect())
+    }
+
+    /// A cluster's place.
+    pub(crate) fn find(&self, name: &ClusterName) -> Option<usize> {
+        self.0.binary_search_by(|(known, _)| (*known).cmp(name)).ok()
+    }
+
+    /// The room at a place that was found.
+    pub(crate) fn at(&self, place: usize) -> &Room<'a> {
+        &self.0[place].1
+    }
+
+    pub(crate) fn at_mut(&mut self, place: usize) -> &mut Room<'a> {
+        &mut self.0[place].1
+    }
+
+    pub(crate) fn get(&self, name: &ClusterName) -> Option<&Room<'a>> {
+        self.find(name).map(|place| self.at(place))
+    }
+
+    pub(crate) fn get_mut(&mut self, name: &ClusterName) -> Option<&mut Room<'a>> {
+        self.find(name).map(|place| self.at_mut(place))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'a ClusterName> {
+        self.0.iter().map(|(name, _)| *name)
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Room<'a>> {
+        self.0.iter().map(|(_, room)| room)
+    }
+
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut Room<'a>> {
+        self.0.iter_mut().map(|(_, room)| room)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'a ClusterName, &Room<'a>)> {
+        self.0.iter().map(|(name, room)| (*name, room))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&'a ClusterName, &mut Room<'a>)> {
+        self.0.iter_mut().map(|(name, room)| (*name, room))
+    }
 }
 
 /// What bindings and resizes take that the frame does not include: members that came by a command above its watermark. What a resize

@@ -19,14 +19,12 @@ use protocol::sku::Sku;
 use super::cutting::{WHOLE, Worth, worth};
 use super::devices::{DEVICE, Free};
 use super::mix::Mix;
+use super::view::{PARTS, View};
 
 /// How many times less a fragment counts than a piece.
 const FRAGMENT_SHARE: i64 = 16;
 /// How many times less a claim counts than a piece.
 const CLAIM_SHARE: i64 = 256;
-/// Weights of the mix are parts of 2^20.
-const PARTS: u32 = 20;
-
 /// What is wasted by a placing, in millionths of a GPU, by kind. Less is better; what a placing mends is below 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Waste {
@@ -35,6 +33,10 @@ pub(crate) struct Waste {
     pub(crate) fragments: i64,
     pub(crate) claimed: i64,
 }
+
+/// What is amiss with a node as it is. Only differences of it mean something.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Amiss(Waste);
 
 impl Waste {
     /// The kinds by their weights.
@@ -59,29 +61,6 @@ impl Waste {
             claimed: self.claimed - other.claimed,
         }
     }
-}
-
-/// The mix as it looks at one model.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct View {
-    /// Parts of the mix that can't use the model at all, or need no GPU.
-    outside: u64,
-    shapes: Vec<Shape>,
-    /// How much of the model's room is claimed by members that can't go everywhere, in millionths.
-    claimed: u64,
-}
-
-/// Members of the mix that ask for the same GPUs.
-#[derive(Debug, Clone)]
-struct Shape {
-    gpu_milli: u64,
-    parts: u64,
-    /// Cpu, memory and parts of the mix, by growing cpu.
-    members: Vec<(u64, u64, u64)>,
-    /// The parts of the members up to each.
-    up_to: Vec<u64>,
-    /// The most memory that one of them needs.
-    most_memory: u64,
 }
 
 /// The mix, made ready for judging many places.
@@ -110,7 +89,7 @@ impl Value {
         let served = gpu.saturating_mul(1000 << PARTS).checked_div(cpu).and_then(|s| u64::try_from(s).ok());
         let served = served.unwrap_or(u64::MAX);
         let claims = claims(mix, fleet, gpu);
-        let view = |sku: &Sku| View { claimed: claims.get(sku).copied().unwrap_or(0), ..View::of(mix, sku) };
+        let view = |sku: &Sku| View::of(mix, sku, claims.get(sku).copied().unwrap_or(0));
         Self {
             worth: worth(&pieces.into_iter().collect::<Vec<_>>()),
             served,
@@ -131,30 +110,41 @@ impl Value {
 
     /// What placing members on a node wastes.
     pub(crate) fn waste(&self, view: &View, before: &Free, each: &Resources, members: u64) -> Waste {
+        self.waste_from(view, (before, &self.amiss(view, before)), each, members)
+    }
+
+    /// The same, where what is amiss with the node as it is was found before.
+    pub(crate) fn waste_from(
+        &self,
+        view: &View,
+        (before, amiss): (&Free, &Amiss),
+        each: &Resources,
+        members: u64,
+    ) -> Waste {
         let price = |milli: u64| match milli {
             share if share < DEVICE => self.left(share as u16),
             whole => whole.div_ceil(DEVICE) as i64 * i64::from(WHOLE),
         };
         let takes = before.sharing.takes(each.gpu_milli).unwrap_or(each.gpu_milli);
         let own = price(takes).saturating_mul(members as i64);
-        let mut waste = self.state(view, &before.after(each, members)).less(&self.state(view, before));
+        let mut waste = self.amiss(view, &before.after(each, members)).0.less(&amiss.0);
         waste.pieces -= own;
         waste
     }
 
     /// What is amiss with a node as it is. Only differences of it mean something.
-    fn state(&self, view: &View, free: &Free) -> Waste {
+    pub(crate) fn amiss(&self, view: &View, free: &Free) -> Amiss {
         let left = free.all.gpu_milli;
         let devices = free.devices();
         let worth = devices as i64 * i64::from(WHOLE) + free.shares.iter().map(|s| self.left(*s)).sum::<i64>();
         let served = (u128::from(free.all.cpu_milli) * u128::from(self.served)) >> PARTS;
         let micro = left.saturating_mul(1000);
-        Waste {
+        Amiss(Waste {
             pieces: -worth,
             starved: micro.saturating_sub(u64::try_from(served).unwrap_or(u64::MAX)) as i64,
             fragments: view.fragments(free, devices),
-            claimed: -((u128::from(micro) * u128::from(view.claimed) / 1_000_000) as i64),
-        }
+            claimed: -((u128::from(micro) * u128::from(view.claimed()) / 1_000_000) as i64),
+        })
     }
 
     fn left(&self, milli: u16) -> i64 {
@@ -192,73 +182,6 @@ fn claims(mix: &Mix, fleet: &BTreeMap<Sku, u64>, asked: u128) -> BTreeMap<Sku, u
     claimed.into_iter().map(|(sku, c)| (sku.clone(), u64::try_from(c).unwrap_or(u64::MAX).min(1_000_000))).collect()
 }
 
-impl View {
-    fn of(mix: &Mix, sku: &Sku) -> Self {
-        let all = u128::from(mix.members().max(1));
-        let mut view = Self::default();
-        let mut shapes: BTreeMap<u64, Vec<(u64, u64, u64)>> = BTreeMap::new();
-        for (ask, members) in mix.asks() {
-            let parts = u64::try_from((u128::from(members) << PARTS) / all).unwrap_or(u64::MAX).max(1);
-            let any = ask.skus.is_empty() && !sku.is_slice();
-            let accepts = any || ask.skus.binary_search(sku).is_ok();
-            if ask.each.gpu_milli == 0 || !accepts {
-                view.outside += parts;
-                continue;
-            }
-            let member = (ask.each.cpu_milli, ask.each.memory_mib, parts);
-            shapes.entry(ask.each.gpu_milli).or_default().push(member);
-        }
-        for (gpu_milli, mut members) in shapes {
-            members.sort_unstable();
-            let mut parts = 0;
-            let up_to = members
-                .iter()
-                .map(|m| {
-                    parts += m.2;
-                    parts
-                })
-                .collect();
-            let most_memory = members.iter().map(|m| m.1).max().unwrap_or(0);
-            view.shapes.push(Shape { gpu_milli, parts, members, up_to, most_memory });
-        }
-        view
-    }
-
-    /// The GPU left on a node that a member of the mix can't use, the mean over the mix: all of it, where the member does not
-    /// fit; else that of devices with less left than one of its shares.
-    fn fragments(&self, free: &Free, devices: u64) -> i64 {
-        let left = free.all.gpu_milli;
-        if left == 0 {
-            return 0;
-        }
-        let mut lost = u128::from(self.outside) * u128::from(left);
-        let most = if devices > 0 { DEVICE } else { free.shares.last().map_or(0, |s| u64::from(*s)) };
-        for shape in &self.shapes {
-            let needs = shape.gpu_milli;
-            let holds = free.sharing.takes(needs).is_some()
-                && if needs < DEVICE { needs <= most } else { needs.div_ceil(DEVICE) <= devices };
-            let fitting = if holds { shape.fitting(free) } else { 0 };
-            let small = match needs < DEVICE {
-                true => free.shares.iter().map(|s| u64::from(*s)).take_while(|s| *s < needs).sum(),
-                false => left - devices * DEVICE,
-            };
-            lost += u128::from(fitting) * u128::from(small) + u128::from(shape.parts - fitting) * u128::from(left);
-        }
-        i64::try_from((lost * 1000) >> PARTS).unwrap_or(i64::MAX)
-    }
-}
-
-impl Shape {
-    /// Parts of the mix with these GPUs whose cpu and memory are there.
-    fn fitting(&self, free: &Free) -> u64 {
-        let with_cpu = self.members.partition_point(|m| m.0 <= free.all.cpu_milli);
-        if free.all.memory_mib >= self.most_memory {
-            return with_cpu.checked_sub(1).map_or(0, |last| self.up_to[last]);
-        }
-        self.members[..with_cpu].iter().filter(|m| m.1 <= free.all.memory_mib).map(|m| m.2).sum()
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -284,7 +207,7 @@ mod tests {
     fn free(cpu_milli: u64, devices: u64, shares: &[u16]) -> Free {
         let gpu_milli = devices * DEVICE + shares.iter().map(|s| u64::from(*s)).sum::<u64>();
         let all = Resources { cpu_milli, memory_mib: 1000, gpu_milli };
-        Free { all, shares: shares.to_vec(), sharing: Default::default() }
+        Free { all, shares: shares.into(), sharing: Default::default() }
     }
 
     fn value(mix: &[GroupNeed]) -> Value {

@@ -6,7 +6,7 @@ use protocol::sku::Sku;
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::Capacity;
-use crate::placement::rooms::{Room, rooms};
+use crate::placement::rooms::{Room, Rooms};
 use crate::state::State;
 
 /// A question of capacity: how many gangs of this shape fit now.
@@ -35,10 +35,10 @@ pub struct GangAnswer {
 /// however many GPUs it has, and a gang sits on one model. Clusters that are lost or whose capacity is stale hold none.
 pub fn gangs(state: &State, capacity: &Capacity, question: &GangQuestion) -> GangAnswer {
     let mut answer = GangAnswer { fits: BTreeMap::new(), largest: 0 };
-    for (name, room) in rooms(state, capacity) {
+    for (name, room) in Rooms::new(state, capacity).iter() {
         let usable =
             room.cluster.lost_since.is_none() && room.cluster.takes_members() && room.capacity.is_some_and(|c| c.fresh);
-        let nodes = if usable { nodes_by_model(&room, question) } else { BTreeMap::new() };
+        let nodes = if usable { nodes_by_model(room, question) } else { BTreeMap::new() };
         let gangs: u64 = nodes.values().map(|n| n / u64::from(question.nodes.max(1))).sum();
         let largest = nodes.values().copied().max().unwrap_or(0);
         answer.fits.insert(name.to_string(), narrow(gangs));

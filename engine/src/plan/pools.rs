@@ -6,7 +6,7 @@ use protocol::ids::{NodeName, PoolName, UnixMs};
 use protocol::pool::{Amounts, Resource};
 
 use crate::capacity::Capacity;
-use crate::placement::rooms::rooms;
+use crate::placement::rooms::Rooms;
 use crate::pools::Raise;
 use crate::pools::parts::parts;
 use crate::queue::books::books;
@@ -39,7 +39,7 @@ pub struct Standing {
 /// How every pool stands.
 pub fn pools(state: &State, capacity: &Capacity, at: UnixMs) -> BTreeMap<PoolName, Standing> {
     let now = state.now.max(at);
-    let books = books(state, &rooms(state, capacity), now);
+    let books = books(state, &Rooms::new(state, capacity), now);
     let entitled = parts(state, &books.fleet, &books.held, &books.demands, now);
     let mut all: BTreeMap<PoolName, Standing> =
         entitled.into_iter().map(|(pool, entitled)| (pool, Standing { entitled, ..Standing::default() })).collect();

@@ -7,7 +7,7 @@ use crate::capacity::{Capacity, ClusterCapacity, NodeCapacity};
 use crate::placement::devices::Free;
 use crate::placement::locality::Wants;
 use crate::placement::obstacles::{bars, is_permanent, too_small};
-use crate::placement::rooms::{Order, rooms};
+use crate::placement::rooms::{Order, Rooms};
 use crate::state::State;
 
 /// What to warn the submitter of: such as that no cluster could hold the gang even empty. The workload is accepted all the same.
@@ -100,12 +100,12 @@ fn thorough(
     framework: Framework,
     gang: &[GroupNeed],
 ) -> Vec<String> {
-    let mut rooms = rooms(state, capacity);
+    let mut rooms = Rooms::new(state, capacity);
     if rooms.is_empty() {
         return vec!["no cluster has joined yet: it waits until one does".into()];
     }
     let mut obstacles = vec![];
-    for (name, room) in &mut rooms {
+    for (name, room) in rooms.iter_mut() {
         let shapes = room.shapes(gang, Order::BestFirst);
         match bars(room, wants, framework, gang).or_else(|| too_small(room, gang, &shapes)) {
             Some(obstacle) if is_permanent(&obstacle) => obstacles.push(format!("{name}: {obstacle}")),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::ids::{ClusterName, PoolName, UnixMs};
 use protocol::pool::{Amounts, Resource};
 
-use crate::placement::rooms::Room;
+use crate::placement::rooms::{Room, Rooms};
 use crate::pools::admission::Ledger;
 use crate::pools::parts::parts;
 use crate::pools::reclaim::held_and_demand;
@@ -42,7 +42,7 @@ fn free(room: &Room<'_>) -> Amounts {
 }
 
 /// The books as they are before anything is placed.
-pub(crate) fn books(state: &State, rooms: &BTreeMap<&ClusterName, Room<'_>>, now: UnixMs) -> Books {
+pub(crate) fn books(state: &State, rooms: &Rooms<'_>, now: UnixMs) -> Books {
     let usable: BTreeSet<ClusterName> =
         rooms.values().filter(|r| usable(r)).map(|r| r.cluster.info.name.clone()).collect();
     let (held, demands) = held_and_demand(state, &usable, now);

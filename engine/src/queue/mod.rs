@@ -10,6 +10,7 @@ pub(crate) mod books;
 mod elastic;
 pub(crate) mod estimates;
 mod giving;
+mod looks;
 pub(crate) mod order;
 mod passers;
 mod raises;
@@ -41,6 +42,7 @@ use crate::pools::reclaim::Rights;
 use crate::pools::usage::{holds, needs};
 use crate::reasons::{Decision, Lent, Obstacle, Passed, QuotaBound, Reserved, Shortfall, WaitCause, Waiting};
 use crate::state::{Attempt, Avoids, Cluster, Likeness, State, Waiter, Workload};
+use looks::Looks;
 use order::{Order, Standing};
 pub use reclaim::{LASTING_MS, Memory};
 use reservations::{Passes, Reservations};
@@ -64,6 +66,7 @@ pub(crate) struct Walk<'a> {
     demands: BTreeMap<PoolName, Amounts>,
     order: Order<'a>,
     reservations: Reservations<'a>,
+    looks: Looks,
     /// Why those of a likeness, by its address, that end in time to pass the same gangs find no room.
     found_none: BTreeMap<(usize, Option<UnixMs>), Rc<Verdict>>,
     /// Those of whom it is known that they find no room have no turn.
@@ -157,6 +160,7 @@ impl<'a> Walk<'a> {
             demands,
             order,
             reservations,
+            looks: Looks::default(),
             found_none,
             hurries: false,
             last,
@@ -376,8 +380,8 @@ impl<'a> Walk<'a> {
         if short.bound != QuotaBound::Reservation && anywhere && (gives_way || elastic()) {
             let has_data = |name: &ClusterName| self.state.has_data(&workload.spec, name);
             let open = |name: &ClusterName| self.state.clusters.get(name).is_some_and(Cluster::takes_members);
-            let of_use = |name: &&&ClusterName| open(name) && !avoids.concerns(name) && has_data(name);
-            let all = self.placer.rooms.keys().filter(of_use).map(|name| (*name).clone()).collect();
+            let of_use = |name: &&ClusterName| open(name) && !avoids.concerns(name) && has_data(name);
+            let all = self.placer.rooms.names().filter(of_use).cloned().collect();
             self.starves(workload, gang.clone(), all, From::Own);
         }
         Verdict { cause: WaitCause::Quota(short), barred: vec![], reserved }
@@ -470,15 +474,37 @@ impl<'a> Walk<'a> {
     /// Every cluster: those with room, the best first, and those without.
     fn look(&mut self, seeker: &Seeker<'a>, gang: &[GroupNeed], passes: &Passes) -> (Vec<Place>, Vec<Barred>) {
         let (mut places, mut barred) = (vec![], vec![]);
-        for room in self.placer.rooms.values_mut() {
-            let own = &room.cluster.info.name;
+        // Where a workload avoids nodes, it alone sees the rooms so.
+        let alike = seeker.avoids.is_empty();
+        let placement = &seeker.workload.spec.placement;
+        let mut looks = self.looks.of((address(seeker.likeness), placement), gang, passes);
+        for (at, room) in self.placer.rooms.values_mut().enumerate() {
+            let cluster = room.cluster;
+            let own = &cluster.info.name;
             if let Some((workload, cluster)) = seeker.beside.as_ref().filter(|(_, cluster)| cluster != own) {
                 let obstacle = Obstacle::ElsewhereThan { workload: workload.clone(), cluster: cluster.clone() };
                 barred.push(Barred { cluster: own.clone(), obstacle, waits: false });
                 continue;
             }
-            let ahead = (&self.reservations, passes);
-            match look(room, &self.placer.value, &seeker.wants, seeker.framework, gang, ahead) {
+            let stamp = room.holes.stamp();
+            let mut anew = || {
+                let ahead = (&self.reservations, passes);
+                look(room, &self.placer.value, &seeker.wants, seeker.framework, gang, ahead)
+            };
+            let found = match looks.get(at, stamp).filter(|_| alike) {
+                Some(known) => {
+                    debug_assert_eq!(*known, anew(), "what was seen of {own} still holds");
+                    known.clone()
+                }
+                None => {
+                    let found = anew();
+                    if alike {
+                        looks.keep(at, stamp, found.clone());
+                    }
+                    found
+                }
+            };
+            match found {
                 Look::Open(place) => places.push(place),
                 Look::Barred(b) => barred.push(b),
             }

@@ -130,7 +130,7 @@ impl<'a> Walk<'a> {
     /// What lives in the clusters whose capacity is fresh.
     fn live(&self, usable: &BTreeSet<ClusterName>) -> BTreeMap<ClusterName, Live<'a>> {
         let fresh = |room: &&Room<'_>| room.capacity.is_some_and(|c| c.fresh);
-        let rooms = self.placer.rooms.iter().filter(|(name, _)| usable.contains(**name));
+        let rooms = self.placer.rooms.iter().filter(|(name, _)| usable.contains(*name));
         let rooms = rooms.filter(|(_, room)| fresh(room));
         rooms.map(|(name, room)| ((*name).clone(), Live::in_room(self.state, room, self.now))).collect()
     }

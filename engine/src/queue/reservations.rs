@@ -78,7 +78,7 @@ pub(crate) struct Reservations<'a> {
 }
 
 /// Which kept nodes a workload may use.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Passes {
     gangs: BTreeSet<KeptFor>,
     /// The earliest start among those gangs: others that may pass the same gangs are alike.

@@ -109,12 +109,13 @@ mod tests {
         answer
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_kind_is_served_once_it_is_listed() -> kube::Result<()> {
         let definition = json!({"spec": {
             "group": "ray.io", "names": {"plural": "rayjobs"}, "versions": [{"name": "v1", "served": true}],
         }});
-        let refusal = |code: u16| json!({"kind": "Status", "status": "Failure", "reason": "", "message": "", "code": code});
+        let refusal =
+            |code: u16| json!({"kind": "Status", "status": "Failure", "reason": "", "message": "", "code": code});
         let kinds = json!({"resources": [{"name": "rayjobs"}]});
         let answers = [
             (201, json!({})),

@@ -12,6 +12,8 @@ use super::*;
 use crate::Command;
 use crate::capacity::ClusterCapacity;
 
+const LAST: usize = 6;
+
 #[derive(Debug, Clone)]
 enum Step {
     Place(GroupNeed),
@@ -31,7 +33,7 @@ fn need() -> impl Strategy<Value = GroupNeed> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let free = (0..2usize, 0..6usize, 0..9u64, 0..5u64, prop::bool::weighted(0.8));
+    let free = (0..2usize, 0..=LAST, 0..9u64, 0..5u64, prop::bool::weighted(0.8));
     prop_oneof![
         4 => need().prop_map(Step::Place),
         1 => free.prop_map(|(cluster, row, cpu, gpus, ready)| Step::Free { cluster, row, cpu, gpus, ready }),
@@ -39,7 +41,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn node(row: usize) -> NodeCapacity {
-    let sku = [None, Some("T4"), Some("L4")][row % 3];
+    // The last is the only one of its model, and takes no members at first.
+    let sku = if row == LAST { Some("A10") } else { [None, Some("T4"), Some("L4")][row % 3] };
     let gpus = if sku.is_some() { 4 } else { 0 };
     let total = Resources { cpu_milli: 8_000 + 1_000 * (row as u64 % 2), memory_mib: 1000, gpu_milli: gpus * 1000 };
     NodeCapacity::untouched(
@@ -66,7 +69,8 @@ fn world() -> (State, Capacity) {
         let (incarnation, last_command) = (Incarnation(1), CommandNumber(0));
         let join = Command::Join { info, incarnation, last_command, attempts: vec![] };
         state.apply(LogIndex(index), &join, UnixMs(0));
-        let nodes = (0..6).map(node).collect();
+        let mut nodes: Vec<NodeCapacity> = (0..=LAST).map(node).collect();
+        nodes[LAST].state = NodeState::Cordoned;
         let frame = ClusterCapacity { sequence: 1, watermark: last_command, age_ms: 0, fresh: true, nodes };
         capacity.clusters.insert(name, frame);
     }
@@ -95,7 +99,7 @@ proptest! {
                     let gpu_milli = (gpus * 1000).min(changed.total.gpu_milli);
                     changed.free = Resources { cpu_milli: cpu * 1000, gpu_milli, ..changed.total };
                     changed.state = if ready { NodeState::Ready } else { NodeState::Cordoned };
-                    let name = placer.names[cluster];
+                    let name = placer.rooms.names().nth(cluster).unwrap();
                     placer.change(name, row as u32, &changed);
                 }
             }

@@ -14,7 +14,7 @@ use super::value::Amiss;
 
 /// Places kept for an ask at most; half of them stay when there are more.
 const KEPT: usize = 4096;
-/// Changes that are remembered; an ask that comes after more looks at the whole fleet.
+/// Changes that are remembered; an ask that comes after more looks at the whole fleet. Those that were overtaken do not count.
 const JOURNAL: usize = 1 << 16;
 /// Asks that are remembered.
 const ASKS: usize = 1024;
@@ -98,27 +98,32 @@ impl Best {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     asks: BTreeMap<Ask, Best>,
-    journal: Vec<Change>,
-    /// Changes that the journal has forgotten.
-    forgotten: u64,
+    /// By growing numbers.
+    journal: Vec<(u64, Change)>,
+    /// The number of the next change.
+    next: u64,
+    /// The number of the first change that the journal has not forgotten.
+    kept: u64,
 }
 
 impl Index {
     /// A node is another now, or is the first of its class.
-    pub(crate) fn changed(&mut self, change: Change) {
+    pub(crate) fn changed(&mut self, change: Change, version: impl Fn(At) -> u32) {
         if self.journal.len() >= JOURNAL {
-            let half = JOURNAL / 2;
-            self.journal.drain(..half);
-            self.forgotten += half as u64;
+            // A node that changed again comes again.
+            self.journal.retain(|(_, change)| version(change.at) == change.version);
+            if self.journal.len() > JOURNAL / 2 {
+                let forgotten = self.journal.drain(..self.journal.len() - JOURNAL / 2).next_back();
+                self.kept = forgotten.map_or(self.kept, |(number, _)| number + 1);
+            }
         }
-        self.journal.push(change);
+        self.journal.push((self.next, change));
+        self.next += 1;
     }
 
     /// Nothing that was judged holds any more.
     pub(crate) fn forget(&mut self) {
-        self.asks.clear();
-        self.journal.clear();
-        self.forgotten = 0;
+        *self = Self::default();
     }
 
     /// The best place for an ask. `all` names every first node of a class that could do, `judge` says how good a node is, if it
@@ -137,20 +142,19 @@ impl Index {
             }
             self.asks.insert(ask.clone(), Best { read: u64::MAX, ..Best::default() });
         }
-        let now = self.forgotten + self.journal.len() as u64;
         let best = self.asks.get_mut(ask)?;
-        let known = best.read != u64::MAX && best.read >= self.forgotten;
+        let known = best.read != u64::MAX && best.read >= self.kept;
         if known {
-            let unread = &self.journal[(best.read - self.forgotten) as usize..];
-            // A node that changed again comes again.
-            let latest = unread.iter().filter(|change| version(change.at) == change.version);
+            let unread = &self.journal[self.journal.partition_point(|(number, _)| *number < best.read)..];
+            let changes = unread.iter().map(|(_, change)| change);
+            let latest = changes.filter(|change| version(change.at) == change.version);
             latest.filter_map(|change| judge(change.at, Some(&change.amiss))).for_each(|spot| best.add(spot, &holds));
         }
         if !known || best.first(&holds).is_none() && best.forgot.is_some() {
             *best = Best::default();
             all().into_iter().filter_map(|at| judge(at, None)).for_each(|spot| best.add(spot, &holds));
         }
-        best.read = now;
+        best.read = self.next;
         best.first(&holds)
     }
 }

@@ -144,7 +144,9 @@ impl<'a> Placer<'a> {
         for node in std::iter::once(node).chain(holes.first_of(node, was)) {
             let (at, version) = ((cluster as u32, node), holes.version(node));
             let amiss = self.view(at).map_or(Amiss::default(), |view| self.value.amiss(view, holes.free(node)));
-            self.index.changed(Change { at, version, amiss });
+            let rooms = &self.rooms;
+            let now = |(cluster, node): At| rooms.at(cluster as usize).holes.version(node);
+            self.index.changed(Change { at, version, amiss }, now);
         }
     }
 

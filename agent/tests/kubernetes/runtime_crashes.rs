@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use agent::runtime::Runtime;
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::client::Body;
@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use super::runtime_operators;
 use super::runtime_world::{Running, made, nothing_left, order, plane, settings, until};
+use super::tokens;
 
 pub async fn api_server(binaries: Arc<Binaries>) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
@@ -98,6 +99,8 @@ fn dying(client: Client, at: usize, when: Dies) -> (Client, Arc<Notify>) {
 enum Of {
     /// A batch Job: the cluster's own controller runs it.
     Batch,
+    /// The same with tokens.
+    Tokens,
     /// A RayJob, whose operator the test plays.
     Ray,
     /// A SparkApplication, whose operator the test plays.
@@ -105,12 +108,12 @@ enum Of {
 }
 
 impl Of {
-    const ALL: [Of; 3] = [Of::Batch, Of::Ray, Of::Spark];
+    const ALL: [Of; 4] = [Of::Batch, Of::Tokens, Of::Ray, Of::Spark];
 
     /// What is made once at most.
     fn resource(self) -> &'static str {
         match self {
-            Of::Batch => "jobs",
+            Of::Batch | Of::Tokens => "jobs",
             Of::Ray => "rayjobs",
             Of::Spark => "sparkapplications",
         }
@@ -119,6 +122,7 @@ impl Of {
     async fn order(self, client: &Client, uid: u128, namespace: &str) -> anyhow::Result<LaunchOrder> {
         match self {
             Of::Batch => order(uid, namespace, 2, 1),
+            Of::Tokens => tokens::with_tokens(uid, namespace),
             Of::Ray => runtime_operators::ray(uid, namespace),
             Of::Spark => {
                 make_namespace(client, namespace).await?;
@@ -131,14 +135,19 @@ impl Of {
     /// Says of each object of this kind in the namespace that it has come to its end, for as long as it is polled.
     async fn play(self, client: &Client, namespace: &str) -> anyhow::Result<()> {
         let (kind, status) = match self {
-            Of::Batch => return std::future::pending().await,
+            Of::Batch | Of::Tokens => return std::future::pending().await,
             Of::Ray => ("RayJob", json!({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"})),
             Of::Spark => ("SparkApplication", json!({"driverInfo": {}, "applicationState": {"state": "COMPLETED"}})),
         };
         let (kind, status) = (runtime_operators::kind(kind), json!({"status": status}));
         let all: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
         loop {
-            for object in all.list(&ListParams::default()).await?.items {
+            // A busy API server takes a while to make ready what it keeps of a kind that is new to it, and says so until then.
+            let listed = match all.list(&ListParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code == 429 => vec![],
+                listed => listed.context("the operator's list")?.items,
+            };
+            for object in listed {
                 if object.data["status"].is_null() {
                     let name = object.metadata.name.unwrap_or_default();
                     // It may be gone meanwhile.
@@ -190,12 +199,14 @@ async fn killed(plane: &ControlPlane, of: Of, at: usize, when: Dies) -> anyhow::
     let lives = async {
         let (client_of_first, dead) = dying(client.clone(), at, when);
         let first = Running::new(client_of_first, settings(&[("runs-for", "1s")]));
+        first.runtime.take_tokens_from(tokens::issuer());
         first.runtime.recover().await?;
         first.start(&order).await?;
         // It dies, or has nothing more to change.
         let died = tokio::time::timeout(Duration::from_secs(15), dead.notified()).await.is_ok();
         drop(first);
         let mut second = Running::new(client.clone(), settings(&[("runs-for", "1s")]));
+        second.runtime.take_tokens_from(tokens::issuer());
         let found = second.runtime.recover().await?;
         let end = match found.into_iter().find(|(attempt, _)| *attempt == order.attempt) {
             // Without a record there is nothing of it, and the agent's journal says that it was lost.

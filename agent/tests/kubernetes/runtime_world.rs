@@ -8,7 +8,7 @@ use agent::runtime::kubernetes::{KubernetesRuntime, KubernetesSettings};
 use agent::runtime::{Devices, Runtime, RuntimeEvent};
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use kube::api::ListParams;
 use kube::{Api, Client};
 use protocol::control::{AttemptState, LaunchOrder};
@@ -25,7 +25,12 @@ const OWN: &str = "tidewater";
 
 /// A control plane with so many nodes of 8 GPUs, and the agent's namespace.
 pub async fn plane(binaries: &Arc<Binaries>, dir: &std::path::Path, nodes: u32) -> anyhow::Result<ControlPlane> {
-    let plane = ControlPlane::start(binaries, Settings::with_fake_nodes(dir)).await?;
+    plane_with(binaries, Settings::with_fake_nodes(dir), nodes).await
+}
+
+/// The same with these settings.
+pub async fn plane_with(binaries: &Arc<Binaries>, settings: Settings, nodes: u32) -> anyhow::Result<ControlPlane> {
+    let plane = ControlPlane::start(binaries, settings).await?;
     eprintln!("    a control plane is ready in {:.1} s", plane.ready_in().as_secs_f64());
     let client = plane.client();
     FakeNodes::h100("gpu", nodes).make(&client).await?;
@@ -124,6 +129,14 @@ impl Running {
             None => self.end(attempt).await,
         }
     }
+
+    /// Whether its end was said up to now.
+    pub fn has_ended(&mut self, attempt: AttemptId) -> bool {
+        while let Ok(event) = self.events.try_recv() {
+            self.said.entry(event.attempt).or_default().push(event.state);
+        }
+        self.said.get(&attempt).is_some_and(|all| all.iter().any(AttemptState::is_final))
+    }
 }
 
 /// Fails if an object of an attempt is left.
@@ -132,7 +145,9 @@ pub async fn nothing_left(client: &Client, attempt: AttemptId) -> anyhow::Result
     let pods = Api::<Pod>::all(client.clone()).list(&labels).await?.items.len();
     let jobs = Api::<Job>::all(client.clone()).list(&labels).await?.items.len();
     let services = Api::<Service>::all(client.clone()).list(&labels).await?.items.len();
-    ensure!((pods, jobs, services) == (0, 0, 0), "{pods} pods, {jobs} jobs, {services} services are left");
+    let secrets = Api::<Secret>::all(client.clone()).list(&labels).await?.items.len();
+    let left = (pods, jobs, services, secrets);
+    ensure!(left == (0, 0, 0, 0), "{pods} pods, {jobs} jobs, {services} services, {secrets} Secrets are left");
     Ok(())
 }
 

@@ -166,7 +166,7 @@ pub fn all_and_no_more(world: &World) -> anyhow::Result<Done> {
         let used = scene.used()?;
         let found = |resource: &str| used.iter().any(|(right, _)| right.verb == "get" && right.resource == resource);
         // Tokens are refreshed at once, without a look.
-        let refreshed = used.iter().any(|(right, _)| right.verb == "patch" && right.resource == "secrets");
+        let refreshed = used.iter().any(|(right, _)| right.verb == "update" && right.resource == "secrets");
         let kinds = ["jobs", "services", "rayjobs", "configmaps", "sparkapplications", "resourceclaimtemplates"];
         Ok((refreshed && kinds.into_iter().all(found)).then_some(()))
     })?;

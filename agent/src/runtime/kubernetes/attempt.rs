@@ -1,8 +1,9 @@
 //! One attempt's task: make its record, make its objects, follow them, and end what is left.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use pod_guard::words::Key;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use super::calls::{CallError, Meaning};
 use super::ending::{self, Ending};
-use super::manifests::{Guard, Manifests, PodSecurity};
+use super::manifests::{Guard, Manifests, PodSecurity, token_secret};
 use super::record::{Begun, Kept, Launch, Outcome, Record};
 use super::settings::GuardSettings;
 use super::tokens::TokenSecrets;
@@ -48,11 +49,18 @@ pub(super) struct Task {
     late: AtomicBool,
     /// Whether claims give it devices.
     by_claims: AtomicBool,
+    /// The uids of its tokens' Secrets by name, as far as this runtime was told.
+    secret_uids: Mutex<BTreeMap<String, String>>,
 }
 
 impl Task {
     pub(super) fn new(inner: Arc<Inner>, attempt: AttemptId, handle: Handle) -> Self {
-        Self { inner, attempt, handle, late: AtomicBool::new(false), by_claims: AtomicBool::new(false) }
+        let (late, by_claims) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { inner, attempt, handle, late, by_claims, secret_uids: Mutex::default() }
+    }
+
+    pub(super) fn lock_secret_uids(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.secret_uids.lock().expect("no holder of this lock panics")
     }
 
     /// From whatever is known to the end.
@@ -357,14 +365,15 @@ pub(super) struct Place {
     pub namespace: Option<String>,
     /// What they are of; none: anything.
     pub framework: Option<Framework>,
-    /// Whether Secrets with its tokens are among them.
-    pub tokens: bool,
+    /// The names of the Secrets of its tokens.
+    pub secrets: Vec<String>,
 }
 
 impl Place {
-    fn of(order: &LaunchOrder) -> Self {
+    pub(super) fn of(order: &LaunchOrder) -> Self {
         let namespace = Some(order.key.namespace.to_string());
-        Self { namespace, framework: order.spec.framework().ok(), tokens: !order.spec.tokens.is_empty() }
+        let secrets = (0..order.spec.tokens.len()).map(|index| token_secret(&order.key, order.attempt, index));
+        Self { namespace, framework: order.spec.framework().ok(), secrets: secrets.collect() }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::core::{DynamicObject, Status};
 use kube::{Api, Client};
 use protocol::errors::FailureClass;
@@ -147,11 +147,18 @@ impl Calls {
         manifest: &Manifest,
         dry_run: bool,
     ) -> Result<DynamicObject, CallError> {
-        let object: DynamicObject = serde_json::from_value(manifest.object.clone()).map_err(|error| {
-            CallError::NoAnswer(format!("{} {} cannot be said: {error}", manifest.kind, manifest.name))
-        })?;
+        let object = said(manifest)?;
         let parameters = PostParams { dry_run, field_manager: Some(MANAGER.to_owned()) };
         self.ask_in(turn, self.of(manifest.kind, Some(namespace)).create(&parameters, &object)).await
+    }
+
+    /// Puts an object, all of it, in the place of the one of its name; refused where there is none. If it says a uid, only in the place of the
+    /// one that has it.
+    pub(super) async fn replace(&self, namespace: &str, manifest: &Manifest) -> Result<DynamicObject, CallError> {
+        let object = said(manifest)?;
+        let parameters = PostParams { dry_run: false, field_manager: Some(MANAGER.to_owned()) };
+        let api = self.of(manifest.kind, Some(namespace));
+        self.ask(api.replace(&manifest.name, &parameters, &object)).await
     }
 
     /// All objects of a kind with these labels. A kind that the cluster does not know has none.
@@ -165,33 +172,6 @@ impl Calls {
             Err(error) if error.is_not_found() => Ok(vec![]),
             listed => listed.map(|(found, _)| found),
         }
-    }
-
-    /// The same of whatever may be there. Secrets are there only where workloads ask for tokens, and an agent need not have the right to list
-    /// them where none do.
-    pub(super) async fn list_any(
-        &self,
-        kind: Kind,
-        namespace: Option<&str>,
-        labels: &str,
-    ) -> Result<Vec<DynamicObject>, CallError> {
-        match self.list(kind, namespace, labels).await {
-            Err(error) if kind == Kind::Secret && error.is_forbidden() => Ok(vec![]),
-            listed => listed,
-        }
-    }
-
-    /// Changes the fields of an object that stand in `change`.
-    pub(super) async fn patch(
-        &self,
-        kind: Kind,
-        namespace: &str,
-        name: &str,
-        change: &serde_json::Value,
-    ) -> Result<(), CallError> {
-        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        let api = self.of(kind, Some(namespace));
-        self.ask(api.patch(name, &parameters, &Patch::Merge(change))).await.map(drop)
     }
 
     /// All objects with these labels, page by page, and the version of the list.
@@ -210,17 +190,24 @@ impl Calls {
         }
     }
 
-    /// Deletes an object; that it is not there is no error.
+    /// Deletes an object, and says whether there was one, which may still be going; that there was none is no error.
     pub(super) async fn delete(
         &self,
         kind: Kind,
         namespace: &str,
         name: &str,
         parameters: &DeleteParams,
-    ) -> Result<(), CallError> {
+    ) -> Result<bool, CallError> {
         match self.ask(self.of(kind, Some(namespace)).delete(name, parameters)).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
         }
     }
+}
+
+/// An object as it is sent.
+fn said(manifest: &Manifest) -> Result<DynamicObject, CallError> {
+    serde_json::from_value(manifest.object.clone())
+        .map_err(|error| CallError::NoAnswer(format!("{} {} cannot be said: {error}", manifest.kind, manifest.name)))
 }

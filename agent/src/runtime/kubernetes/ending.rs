@@ -15,6 +15,7 @@ use super::kept;
 use super::kinds::Kind;
 use super::manifests::of_attempt;
 use super::record::Outcome;
+use super::tokens::GoingSecrets;
 use crate::kube::Backoff;
 
 /// After which what is still there is ordered to go once more.
@@ -43,6 +44,7 @@ pub(super) async fn conclude(task: &Task, place: Place, ending: Ending) {
     let outcome = write_down(task, &ending.outcome).await;
     kept::keep(task, place.namespace.as_deref(), outcome.state != AttemptState::Stopped).await;
     let mut changes = task.inner.seen.changes(task.attempt);
+    let mut secrets = GoingSecrets::of(task.attempt, &place);
     let mut ordered: Option<Instant> = None;
     let mut empty_since: Option<Instant> = None;
     let mut backoff = Backoff::new();
@@ -57,7 +59,12 @@ pub(super) async fn conclude(task: &Task, place: Place, ending: Ending) {
             }
         };
         backoff = Backoff::new();
-        let pause = if left.is_empty() {
+        if outcome.late {
+            secrets.look_again();
+        }
+        // Before the rest goes: where there is no record, the rest alone says which Secrets there may be.
+        let held = secrets.go(&task.inner.calls, left.iter().map(|l| &l.object.metadata)).await;
+        let pause = if left.is_empty() && held.as_ref().is_ok_and(Vec::is_empty) {
             // A create that had no answer may be carried out yet; the server has answered since.
             let since = *empty_since.get_or_insert_with(Instant::now);
             let over = task.inner.settings.late_create;
@@ -69,11 +76,18 @@ pub(super) async fn conclude(task: &Task, place: Place, ending: Ending) {
             empty_since = None;
             if ordered.is_none_or(|at| at.elapsed() >= AGAIN) {
                 if ordered.is_some() {
-                    let names: Vec<String> = left.iter().take(4).map(|l| format!("{} {}", l.kind, l.name())).collect();
-                    tracing::warn!(attempt = %task.attempt, count = left.len(), ?names, "an ended attempt is not gone yet");
+                    let held = held.as_deref().unwrap_or_default();
+                    let names = left.iter().map(|l| format!("{} {}", l.kind, l.name())).chain(held.iter().cloned());
+                    let (names, count) = (names.take(4).collect::<Vec<_>>(), left.len() + held.len());
+                    tracing::warn!(attempt = %task.attempt, count, ?names, "an ended attempt is not gone yet");
                 }
                 ordered = Some(Instant::now());
-                delete(task, &left, ending.grace_ms).await;
+                if let Err(error) = &held {
+                    tracing::warn!(attempt = %task.attempt, %error, "tokens of an ended attempt can't be deleted yet");
+                }
+                if held.is_ok() || place.namespace.is_some() {
+                    delete(task, &left, ending.grace_ms).await;
+                }
             }
             LOOK
         };
@@ -104,24 +118,20 @@ fn kinds(framework: Option<Framework>, by_claims: bool) -> impl Iterator<Item = 
         Some(Framework::Batch) => &[Kind::Job, Kind::Pod, Kind::Service],
         Some(Framework::Ray) => &[Kind::RayJob, Kind::RayCluster, Kind::Job, Kind::Pod, Kind::Service, Kind::ConfigMap],
         Some(Framework::Spark) => &[Kind::SparkApplication, Kind::Pod, Kind::Service, Kind::ConfigMap],
-        None => &Kind::ALL,
+        None => &Kind::LISTED,
     };
     let of_claims: &[Kind] = if by_claims && framework.is_some() { &Kind::OF_CLAIMS } else { &[] };
     all.iter().chain(of_claims).copied()
 }
 
-/// By the API server itself, from its store and not from what it remembers.
+/// But for its Secrets, which nobody may look for. By the API server itself, from its store and not from what it remembers.
 async fn what_is_left(task: &Task, place: &Place) -> Result<Vec<Left>, CallError> {
     let labels = of_attempt(task.attempt);
     let mut left = vec![];
     let (calls, namespace) = (&task.inner.calls, place.namespace.as_deref());
     for kind in kinds(place.framework, task.is_by_claims()) {
-        let objects = calls.list_any(kind, namespace, &labels).await?;
+        let objects = calls.list(kind, namespace, &labels).await?;
         left.extend(objects.into_iter().map(|object| Left { kind, object }));
-    }
-    if place.tokens {
-        let secrets = calls.list(Kind::Secret, namespace, &labels).await?;
-        left.extend(secrets.into_iter().map(|object| Left { kind: Kind::Secret, object }));
     }
     Ok(left)
 }

@@ -28,8 +28,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them, owners before what they own.
-    pub const ALL: [Kind; 10] = [
+    /// All that are looked for by their labels, owners before what they own. Not Secrets: who may list those can read everybody's.
+    pub const LISTED: [Kind; 9] = [
         Kind::RayJob,
         Kind::RayCluster,
         Kind::SparkApplication,
@@ -39,7 +39,6 @@ impl Kind {
         Kind::ConfigMap,
         Kind::ResourceClaimTemplate,
         Kind::ResourceClaim,
-        Kind::Secret,
     ];
 
     /// Those that an attempt has besides where claims give its devices out.

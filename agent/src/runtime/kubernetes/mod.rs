@@ -204,8 +204,8 @@ impl Inner {
         // Objects first: an attempt's record is made before them and goes after them.
         let mut found = BTreeSet::new();
         let labels = &of_cluster(&self.settings.cluster);
-        for kind in Kind::ALL {
-            let objects = insist(until, || self.calls.list_any(kind, None, labels)).await?;
+        for kind in Kind::LISTED {
+            let objects = insist(until, || self.calls.list(kind, None, labels)).await?;
             found.extend(objects.iter().filter_map(|object| attempt_of(object.metadata.labels.as_ref())));
         }
         Ok((insist(until, || self.records.list()).await?, found))

@@ -6,9 +6,10 @@ use protocol::errors::FailureClass;
 use protocol::ids::ClusterName;
 use serde_json::{Value, json};
 
+use super::attempt::Place;
 use super::failure;
 use super::kinds::Kind;
-use super::manifests::{Manifests, PodSecurity, SparkBy};
+use super::manifests::{Manifests, PodSecurity, SparkBy, workload_of};
 use super::progress::{self, Progress};
 use super::seen::{Objects, Thing};
 use super::settings::KubernetesSettings;
@@ -302,6 +303,24 @@ fn a_spark_driver_that_no_operator_made_runs_with_its_executors_and_ends_as_its_
     assert_eq!(failed(deleted).0, FailureClass::Infrastructure, "not the program's own failure");
     let evicted = pod(&name, "driver", json!({"phase": "Failed", "reason": "Evicted"}));
     assert_eq!(failed(evicted).0, FailureClass::Infrastructure);
+}
+
+#[test]
+fn the_secrets_of_an_attempts_tokens_are_known_by_name() {
+    let group = json!({"count": 1, "cpu": "1", "memory": "1Gi"});
+    let tokens =
+        json!([{"audience": "sts", "mountPath": "/run/aws"}, {"audience": "vault", "mountPath": "/run/vault"}]);
+    let spec = json!({"batch": {"image": "i", "command": ["c"], "groups": [group]}, "tokens": tokens});
+    let order = order(spec, &[("workers", 1)]);
+    let made = made(order.clone());
+    let named: Vec<&String> = made.tokens.iter().map(|secret| &secret.name).collect();
+    // By what is on record, and by what any other of its objects says.
+    assert_eq!(Place::of(&order).secrets.iter().collect::<Vec<_>>(), named);
+    for manifest in made.objects.iter().chain(&made.samples) {
+        let metadata = serde_json::from_value(manifest.object["metadata"].clone()).unwrap();
+        assert_eq!(workload_of(&metadata), Some(order.key.clone()), "{}", manifest.name);
+    }
+    assert_eq!(workload_of(&Default::default()), None);
 }
 
 #[test]

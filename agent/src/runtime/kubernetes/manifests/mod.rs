@@ -27,9 +27,10 @@ use super::offers::GangDevices;
 use super::settings::KubernetesSettings;
 
 pub(super) use guarded::GUARD_CONTAINER;
+pub(super) use names::workload_of;
 pub use names::{CLUSTER, GROUP, MANAGED_BY, MANAGER, ROLE, attempt_of, of_attempt, of_cluster};
 pub(super) use spark::DRIVER_CONTAINER;
-pub(super) use tokens::KEY as TOKEN_KEY;
+pub(super) use tokens::{KEY as TOKEN_KEY, token_secret};
 
 /// Who submits a Spark application.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use protocol::control::LaunchOrder;
-use protocol::ids::{AttemptId, ClusterName};
+use protocol::ids::{AttemptId, ClusterName, Namespace, WorkloadKey, WorkloadName};
 use serde_json::{Value, json};
 
 use super::Layout;
@@ -41,11 +42,23 @@ pub fn attempt_of(labels: Option<&BTreeMap<String, String>>) -> Option<AttemptId
     labels?.get(ATTEMPT)?.parse().ok()
 }
 
+/// Whose workload an object is part of, by its labels and its namespace.
+pub(in crate::runtime::kubernetes) fn workload_of(metadata: &ObjectMeta) -> Option<WorkloadKey> {
+    let name = WorkloadName::new(metadata.labels.as_ref()?.get(WORKLOAD)?.as_str()).ok()?;
+    let namespace = Namespace::new(metadata.namespace.as_deref()?).ok()?;
+    Some(WorkloadKey { namespace, name })
+}
+
+/// [`name_of`] a part of what is ordered.
+pub(super) fn name(order: &LaunchOrder, part: &str, limit: usize) -> String {
+    name_of(&order.key, order.attempt, part, limit)
+}
+
 /// A name of at most `limit` characters that only this part of this attempt has: the workload and the part as far as there is room, the
 /// attempt's number, and a hash of all. A DNS label that begins with a letter, as services need it.
-pub(super) fn name(order: &LaunchOrder, part: &str, limit: usize) -> String {
-    let tail = format!("-{}-{}", order.attempt.number, hash(&format!("{}/{}/{part}", order.key, order.attempt)));
-    let mut head = order.key.name.as_str().replace('.', "-");
+pub(super) fn name_of(key: &WorkloadKey, attempt: AttemptId, part: &str, limit: usize) -> String {
+    let tail = format!("-{}-{}", attempt.number, hash(&format!("{key}/{attempt}/{part}")));
+    let mut head = key.name.as_str().replace('.', "-");
     if !part.is_empty() {
         head = format!("{head}-{part}");
     }

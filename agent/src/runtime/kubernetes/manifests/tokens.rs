@@ -1,19 +1,26 @@
 //! The tokens of an attempt in its pods: a Secret for each, which is made before them, and a projected volume where the specification wants its
 //! file. What is in a Secret is no part of what is laid out here: it comes from the coordinators, and again before it expires.
 
+use protocol::ids::{AttemptId, WorkloadKey};
 use protocol::workload::{TOKEN_FILE, token_variable};
 use serde_json::{Value, json};
 
-use super::names::name;
+use super::names::name_of;
 use super::pod::{Access, Volume, variable};
 use super::{Kind, Layout, Manifest};
 
 /// The key of a Secret under which the token is: also the file's name.
 pub(in crate::runtime::kubernetes) const KEY: &str = TOKEN_FILE;
 
+/// The name of the Secret of an attempt's token with this index. It follows from the attempt alone, and nobody else has a use for it: whoever ends
+/// the attempt knows it without a look.
+pub(in crate::runtime::kubernetes) fn token_secret(key: &WorkloadKey, attempt: AttemptId, index: usize) -> String {
+    name_of(key, attempt, &format!("token-{}", index + 1), 63)
+}
+
 impl Layout<'_> {
     fn token_secret(&self, index: usize) -> String {
-        name(self.order, &format!("token-{}", index + 1), 63)
+        token_secret(&self.order.key, self.order.attempt, index)
     }
 
     /// A Secret for each token, with nothing in it.

@@ -27,6 +27,7 @@ mod processes {
     pub mod large;
     pub mod leadership;
     pub mod ledger;
+    pub mod native_ray;
     pub mod nodes;
     pub mod pauses;
     pub mod planes;

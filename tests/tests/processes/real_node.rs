@@ -1,5 +1,6 @@
-//! Ray, Spark and batch through a coordinator and an agent on a node that really runs containers, under the real operators, and Spark once
-//! more without its operator; beside it a cluster that kwok plays. Each computes something whose answer is known, and says it in its log, also once its pods are gone.
+//! Ray, Spark and batch through a coordinator and an agent on a node that really runs containers, under the real operators, Ray once more
+//! from an object as it is, and Spark once more without its operator; beside it a cluster that kwok plays. Each computes something whose answer is
+//! known, and says it in its log, also once its pods are gone.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use super::api::{phase, text};
 use super::dashboard;
 use super::federation::{CLUSTERS, Federation};
 use super::fenced;
+use super::native_ray;
 use super::planes::{made, programs, runtime, with_h100_nodes};
 use super::program::{Program, Ran};
 use super::world::{PATIENCE, World, wait_for};
@@ -86,7 +88,12 @@ pub fn frameworks(world: &World) -> anyhow::Result<Done> {
         ensure!(said.contains("ray_version"), "Ray's dashboard says {said}");
         anyhow::Ok(())
     })?;
-    // The same where no operator submits it.
+    // Ray once more, by an object as it is: once the first has made room.
+    runtime.block_on(native_ray::make_program(&planes[0].client()))?;
+    ask(&["submit", "-f", &native_ray::file(world)?])?.with_code(0)?;
+    let follower = world.start("cubes", &["--server", &servers, "logs", "--follow", native_ray::NAME])?;
+    scene.succeeds(native_ray::NAME, &[native_ray::ANSWER], follower)?;
+    // Spark once more where no operator submits it.
     runtime.block_on(forget_spark_applications(&planes[0].client()))?;
     let (_, _, says) = workloads().into_iter().next_back().context("the last is Spark's")?;
     federation.api.submit(&workload("alone", spark()))?;

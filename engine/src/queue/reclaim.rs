@@ -199,7 +199,7 @@ impl<'a> Walk<'a> {
             }
         }
         for (name, live, found) in &candidates {
-            let Some(room) = self.placer.rooms.get_mut(*name) else { continue };
+            let Some(room) = self.placer.rooms.get_mut(name) else { continue };
             let Some(chosen) = cheapest(room, (gang, &claim, &own), (found, &live.going), rights, state) else {
                 continue;
             };

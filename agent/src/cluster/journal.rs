@@ -29,7 +29,9 @@ const PROGRESS: TableDefinition<&[u8; 20], &[u8]> = TableDefinition::new("progre
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The storage refused.
-    #[error("agent journal: {doing}: {source}; check the disk of the data directory and start the agent again")]
+    #[error(
+        "agent journal: {doing}: {source}: free space on the disk of the data directory or replace it, then start the agent again"
+    )]
     Storage {
         /// What was tried.
         doing: &'static str,

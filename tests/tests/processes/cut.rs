@@ -47,6 +47,7 @@ pub fn of_a_living_agent(world: &World) -> anyhow::Result<Done> {
         federation.start_agent(place)?;
     }
     CLUSTERS.iter().try_for_each(|name| federation.until_cluster(name, "Ready"))?;
+    federation.until_free(2 * 2 * 8)?;
     let mut guards = Guards::new(world, &runtime, &planes)?;
 
     let moves = workload(

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 
 use super::api::Api;
 use super::program::Program;
@@ -262,6 +263,18 @@ impl<'w> Federation<'w> {
             Ok((last == phase).then_some(()))
         })
         .with_context(|| format!("it is {last:?}"))
+    }
+
+    /// Until so many GPUs are free in all clusters together: a cluster is ready before its first capacity has come.
+    pub fn until_free(&self, gpus: u64) -> anyhow::Result<()> {
+        let mut last = Value::Null;
+        wait_for(&format!("{gpus} GPUs as free"), PATIENCE, || {
+            last = self.api.get("/capacity")?;
+            let rows = last["rows"].as_array().cloned().unwrap_or_default();
+            let free: u64 = rows.iter().filter_map(|row| row["gpus"]["free"].as_u64()).sum();
+            Ok((free == gpus).then_some(()))
+        })
+        .with_context(|| format!("{last:#}"))
     }
 
     /// Asks every process to end; all must end with 0.

@@ -27,7 +27,7 @@ pub fn placed_once(world: &World) -> anyhow::Result<Done> {
     federation.start_coordinator(1)?;
     (0..CLUSTERS.len()).try_for_each(|place| federation.start_agent(place))?;
     CLUSTERS.iter().try_for_each(|name| federation.until_cluster(name, "Ready"))?;
-    whole_fleet(&federation)?;
+    federation.until_free(u64::from(2 * NODES * 8))?;
 
     let began = std::time::Instant::now();
     (0..WORKLOADS).try_for_each(|n| federation.api.submit(&workload(n)))?;
@@ -62,7 +62,7 @@ pub fn placed_once(world: &World) -> anyhow::Result<Done> {
     ensure!(places.len() == 2, "all went to one cluster: {places:?}");
     eprintln!("    {tried} attempts");
     ran_once(&runtime, &planes, tried)?;
-    whole_fleet(&federation)?;
+    federation.until_free(u64::from(2 * NODES * 8))?;
     federation.stop()?;
     planes.into_iter().for_each(ControlPlane::stop);
     Ok(Done::Holds)
@@ -71,18 +71,6 @@ pub fn placed_once(world: &World) -> anyhow::Result<Done> {
 /// Some need a GPU, some a node, some two.
 fn workload(n: u32) -> Value {
     gang(&format!("w{n}"), [(1, 1), (2, 2), (1, 8), (2, 8)][(n % 4) as usize])
-}
-
-/// Every GPU of both clusters is free.
-fn whole_fleet(federation: &Federation<'_>) -> anyhow::Result<()> {
-    let mut last = Value::Null;
-    wait_for("all GPUs as free", PATIENCE, || {
-        last = federation.api.get("/capacity")?;
-        let rows = last["rows"].as_array().cloned().unwrap_or_default();
-        let free: u64 = rows.iter().filter_map(|row| row["gpus"]["free"].as_u64()).sum();
-        Ok((free == u64::from(2 * NODES * 8)).then_some(()))
-    })
-    .with_context(|| format!("{last:#}"))
 }
 
 /// Nothing is left of any attempt; and no job was made twice.

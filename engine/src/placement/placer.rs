@@ -145,15 +145,18 @@ impl<'a> Placer<'a> {
             let (at, version) = ((cluster as u32, node), holes.version(node));
             let amiss = self.view(at).map_or(Amiss::default(), |view| self.value.amiss(view, holes.free(node)));
             let rooms = &self.rooms;
-            let now = |(cluster, node): At| rooms.at(cluster as usize).holes.version(node);
-            self.index.changed(Change { at, version, amiss }, now);
+            self.index.changed(Change { at, version, amiss }, |at| version_of(rooms, at));
         }
     }
 
     /// How the mix looks at a node's model; none where it has no GPUs.
     fn view(&self, (cluster, node): At) -> Option<&View> {
-        let sku = self.rooms.at(cluster as usize).holes.sku(node)?;
-        self.value.view_at(self.models[cluster as usize].get(usize::from(sku))?.place)
+        let sku = self.rooms.at(cluster as usize).holes.sku(node);
+        self.value.view_at(self.model(cluster, sku)?.place)
+    }
+
+    fn model(&self, cluster: u32, sku: SkuId) -> Option<&Model> {
+        self.models[cluster as usize].get(usize::from(sku?))
     }
 
     /// For one member, by the index.
@@ -186,7 +189,7 @@ impl<'a> Placer<'a> {
         let ranks: Vec<Option<u64>> = self.fleet.keys().map(rank).collect();
         let accepted = |cluster: u32, sku: SkuId| match gpus {
             0 => Some(0),
-            _ => ranks[self.models[cluster as usize].get(usize::from(sku?))?.place],
+            _ => ranks[self.model(cluster, sku)?.place],
         };
         let all = || {
             let mut all: Vec<At> = vec![];
@@ -209,7 +212,7 @@ impl<'a> Placer<'a> {
                 Some(amiss) => self.value.waste_from(view, (free, amiss), &need.each, 1).sum(),
                 None => self.value.waste(view, free, &need.each, 1).sum(),
             });
-            let price = || self.models[cluster as usize].get(usize::from(sku?))?.price;
+            let price = || self.model(cluster, sku)?.price;
             let cost = match gpus {
                 0 => 0,
                 _ => price().map_or(u64::MAX, |p| p.saturating_mul(need.each.gpus())),
@@ -226,9 +229,12 @@ impl<'a> Placer<'a> {
                 version: holes.version(node),
             })
         };
-        let version = |(cluster, node): At| self.rooms.at(cluster as usize).holes.version(node);
-        index.best(&ask, all, judge, version)
+        index.best(&ask, all, judge, |at| version_of(&self.rooms, at))
     }
+}
+
+fn version_of(rooms: &Rooms<'_>, (cluster, node): At) -> u32 {
+    rooms.at(cluster as usize).holes.version(node)
 }
 
 #[cfg(test)]

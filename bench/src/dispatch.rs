@@ -1,6 +1,7 @@
 //! Jobs a second through one coordinator and three agents into three API servers, beside what the same API servers take of the very same
 //! Jobs from a plain client with 64 connections. API servers and their etcd alone, as MultiKueue measures itself: no controller runs, no pod
-//! comes of a Job. Rounds of both alternate, so that both meet the same machine.
+//! comes of a Job. Rounds of both alternate, so that both meet the same machine. Each cluster has data of its own that every third workload
+//! requires, so that all three API servers have their part of either side's Jobs.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -27,7 +28,8 @@ const CONNECTIONS: usize = 64;
 const SUBMITTERS: usize = 8;
 /// Nodes of 192 cores in each cluster.
 const NODES: u32 = 20;
-/// Between two looks at how many there are.
+/// The shortest time between two looks at how many there are. While many are missing looks are rarer: for each the API server's store counts
+/// them all, which would be charged to one side alone.
 const LOOK: Duration = Duration::from_millis(50);
 /// A round of ours that takes longer than this has failed.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -100,6 +102,7 @@ async fn measure(program: &Path, folder: &Path, sizes: &Sizes, bar: &ProgressBar
     let spent = || [&servers, &agents, &coordinator].map(|pids| pids.iter().map(|pid| cpu(*pid)).sum::<Duration>());
     let http = federation.replicas[0].http;
 
+    make_data(http).await?;
     step("warm-up");
     ours(&clients, http, "warm", sizes.workloads.div_ceil(20)).await?;
     let manifest = a_job(&clients).await?;
@@ -160,16 +163,19 @@ async fn ours(
     let submit = try_join_all((0..SUBMITTERS).map(|part| async move {
         let mut submitter = Submitter::connect(http, String::new()).await?;
         for number in (part..workloads).step_by(SUBMITTERS) {
-            submitter.post(&workload(&format!("w-{name}-{number}"))).await?;
+            let cluster = CLUSTERS[number / SUBMITTERS % CLUSTERS.len()];
+            submitter.post(&workload(&format!("w-{name}-{number}"), cluster)).await?;
         }
         anyhow::Ok(())
     }));
     let watch = async {
-        while counted(clients).await? < before + workloads {
+        let mut there = 0;
+        while there < workloads {
             if began.elapsed() > LONGEST {
-                bail!("{} of {workloads} Jobs after {LONGEST:?}", counted(clients).await?.saturating_sub(before));
+                bail!("{there} of {workloads} Jobs after {LONGEST:?}");
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(pause(there, workloads, began.elapsed())).await;
+            there = counted(clients).await?.saturating_sub(before);
         }
         Ok(began.elapsed())
     };
@@ -177,11 +183,42 @@ async fn ours(
     Ok((workloads, time))
 }
 
-fn workload(name: &str) -> String {
+/// Until the next look: a quarter of the time that the rest will take at the rate so far.
+fn pause(there: usize, of: usize, since: Duration) -> Duration {
+    let left = of.saturating_sub(there) as f64 / there.max(1) as f64;
+    since.mul_f64(left / 4.0).clamp(LOOK, 20 * LOOK)
+}
+
+/// Data of which each cluster has what no other has.
+async fn make_data(http: std::net::SocketAddr) -> Result<()> {
+    let client = reqwest::Client::new();
+    for cluster in CLUSTERS {
+        let data = json!({
+            "apiVersion": "tidewater.dev/v1", "kind": "DataLocation",
+            "metadata": {"name": data_of(cluster)}, "spec": {"size": "1Ti", "clusters": [cluster]},
+        });
+        let url = format!("http://{http}/apis/tidewater.dev/v1/datalocations");
+        let answer = client.post(url).json(&data).send().await?;
+        if !answer.status().is_success() {
+            bail!("data for {cluster} is refused: {}", answer.text().await?);
+        }
+    }
+    Ok(())
+}
+
+fn data_of(cluster: &str) -> String {
+    format!("in-{cluster}")
+}
+
+fn workload(name: &str, cluster: &str) -> String {
     let group = json!({"name": "main", "count": 1, "cpu": "10m", "memory": "16Mi"});
+    let data = json!([{"name": data_of(cluster), "require": true}]);
     json!({
         "apiVersion": "tidewater.dev/v1", "kind": "Workload", "metadata": {"name": name},
-        "spec": {"batch": {"image": "none", "command": ["true"], "groups": [group]}},
+        "spec": {
+            "batch": {"image": "none", "command": ["true"], "groups": [group]},
+            "placement": {"data": data},
+        },
     })
     .to_string()
 }

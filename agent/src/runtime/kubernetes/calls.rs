@@ -1,15 +1,16 @@
 //! Single requests to the API server: each with a bound on its time, and with an error that says what it means for the attempt. So many at
 //! once and no more: each has a connection of its own, and a gang that is launched or ended beside thousands of others waits its turn.
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::{DeleteParams, ListParams, PostParams};
-use kube::core::{DynamicObject, Status};
-use kube::{Api, Client};
+use kube::core::{DynamicObject, Request, Status};
+use kube::{Api, Client, Resource};
 use protocol::errors::FailureClass;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::kinds::Kind;
@@ -122,7 +123,12 @@ impl Calls {
         self.ask_in(self.turn().await, request).await
     }
 
-    async fn ask_in<T>(&self, _turn: Turn, request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+    /// The same, once it is its turn.
+    pub(super) async fn ask_in<T>(
+        &self,
+        _turn: Turn,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, CallError> {
         match tokio::time::timeout(self.timeout, request).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(kube::Error::Api(status))) => Err(CallError::Refused(status)),
@@ -146,19 +152,30 @@ impl Calls {
         namespace: &str,
         manifest: &Manifest,
         dry_run: bool,
-    ) -> Result<DynamicObject, CallError> {
-        let object = said(manifest)?;
+    ) -> Result<Made, CallError> {
         let parameters = PostParams { dry_run, field_manager: Some(MANAGER.to_owned()) };
-        self.ask_in(turn, self.of(manifest.kind, Some(namespace)).create(&parameters, &object)).await
+        self.post(turn, &self.of(manifest.kind, Some(namespace)), &parameters, &manifest.object).await
+    }
+
+    /// Makes an object where this kind's are.
+    pub(super) async fn post<K: Resource>(
+        &self,
+        turn: Turn,
+        api: &Api<K>,
+        parameters: &PostParams,
+        object: &impl Serialize,
+    ) -> Result<Made, CallError> {
+        let request = Request::new(api.resource_url()).create(parameters, said(object)?);
+        self.ask_in(turn, self.client.request(request.map_err(unsayable)?)).await
     }
 
     /// Puts an object, all of it, in the place of the one of its name; refused where there is none. If it says a uid, only in the place of the
     /// one that has it.
-    pub(super) async fn replace(&self, namespace: &str, manifest: &Manifest) -> Result<DynamicObject, CallError> {
-        let object = said(manifest)?;
+    pub(super) async fn replace(&self, namespace: &str, manifest: &Manifest) -> Result<Made, CallError> {
         let parameters = PostParams { dry_run: false, field_manager: Some(MANAGER.to_owned()) };
         let api = self.of(manifest.kind, Some(namespace));
-        self.ask(api.replace(&manifest.name, &parameters, &object)).await
+        let request = Request::new(api.resource_url()).replace(&manifest.name, &parameters, said(&manifest.object)?);
+        self.ask(self.client.request(request.map_err(unsayable)?)).await
     }
 
     /// All objects of a kind with these labels. A kind that the cluster does not know has none.
@@ -179,7 +196,15 @@ impl Calls {
     where
         K: Clone + DeserializeOwned + Debug,
     {
-        let (mut found, mut page) = (vec![], ListParams::default().labels(labels).limit(PAGE));
+        self.pages_of(api, ListParams::default().labels(labels)).await
+    }
+
+    /// All objects of which this holds, page by page, and the version of the list.
+    pub(super) async fn pages_of<K>(&self, api: &Api<K>, which: ListParams) -> Result<(Vec<K>, String), CallError>
+    where
+        K: Clone + DeserializeOwned + Debug,
+    {
+        let (mut found, mut page) = (vec![], which.limit(PAGE));
         loop {
             let listed = self.ask(api.list(&page)).await?;
             found.extend(listed.items);
@@ -206,8 +231,29 @@ impl Calls {
     }
 }
 
+/// What is read of the answer to a create or a replacement, which is the whole object.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Made {
+    metadata: MadeMetadata,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct MadeMetadata {
+    uid: Option<String>,
+}
+
+impl Made {
+    /// The object's uid, as the API server gave it.
+    pub(super) fn uid(self) -> Option<String> {
+        self.metadata.uid
+    }
+}
+
 /// An object as it is sent.
-fn said(manifest: &Manifest) -> Result<DynamicObject, CallError> {
-    serde_json::from_value(manifest.object.clone())
-        .map_err(|error| CallError::NoAnswer(format!("{} {} cannot be said: {error}", manifest.kind, manifest.name)))
+fn said(object: &impl Serialize) -> Result<Vec<u8>, CallError> {
+    serde_json::to_vec(object).map_err(unsayable)
+}
+
+fn unsayable(error: impl Display) -> CallError {
+    CallError::NoAnswer(format!("the request cannot be said: {error}"))
 }

@@ -9,6 +9,7 @@ use protocol::control::AttemptState;
 use protocol::errors::FailureClass;
 use tokio::time::Instant;
 
+use super::Inner;
 use super::attempt::{Task, failed};
 use super::failure::{self, infrastructure};
 use super::kinds::Kind;
@@ -106,7 +107,7 @@ async fn see(task: &Task, manifests: &Manifests, unseen: &[&Manifest]) -> Result
         let Some(found) = look(task, &manifests.namespace, manifest).await? else {
             return Err(infrastructure(format!("{} {} was deleted by somebody else", manifest.kind, manifest.name)));
         };
-        if let Some(thing) = Thing::owner(manifest.kind, found) {
+        if let Some(thing) = Thing::looked_at(manifest.kind, found) {
             task.inner.seen.put(task.attempt, thing);
         }
     }
@@ -174,8 +175,8 @@ async fn refused_pods(task: &Task, manifests: &Manifests, objects: &Objects) -> 
         return quotas::refuses(task, manifests, executors).await;
     }
     for (kind, name) in progress::makers(manifests, objects) {
-        let said = events(task, manifests, kind, &name, ",type=Warning").await;
-        if let Some(refused) = failure::of_making(said) {
+        let Inner { calls, said, .. } = &*task.inner;
+        if let Some(refused) = said.of_making(calls, &manifests.namespace, kind, &name).await {
             return Some(refused);
         }
     }
@@ -184,14 +185,10 @@ async fn refused_pods(task: &Task, manifests: &Manifests, objects: &Objects) -> 
 
 /// Why a kubelet can't give a pod its volumes, such as those of a Secret that is missing: it says so in events only.
 async fn unmounted(task: &Task, manifests: &Manifests, pod: &str) -> Option<(FailureClass, String)> {
-    failure::of_volumes(events(task, manifests, Kind::Pod, pod, "").await)
-}
-
-/// What is said of an object; nothing where that can't be read.
-async fn events(task: &Task, manifests: &Manifests, kind: Kind, name: &str, more: &str) -> Vec<Event> {
     let calls = &task.inner.calls;
     let events: Api<Event> = Api::namespaced(calls.client(), &manifests.namespace);
-    let of_object = format!("involvedObject.kind={kind},involvedObject.name={name}{more}");
-    let listed = calls.ask(events.list(&ListParams::default().fields(&of_object))).await;
-    listed.map(|listed| listed.items).unwrap_or_default()
+    let of_pod = format!("involvedObject.kind={},involvedObject.name={pod}", Kind::Pod);
+    let listed = calls.ask(events.list(&ListParams::default().fields(&of_pod))).await;
+    // Nothing where that can't be read.
+    failure::of_volumes(listed.map(|listed| listed.items).unwrap_or_default())
 }

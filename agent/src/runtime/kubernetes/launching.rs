@@ -11,10 +11,13 @@ use kube::api::PostParams;
 use kube::core::DynamicObject;
 use protocol::control::AttemptState;
 use protocol::workload::Framework;
+use tokio::time::Instant;
 
+use super::Inner;
 use super::attempt::{Refusal, Task};
 use super::failure::infrastructure;
 use super::frameworks;
+use super::lately::Likeness;
 use super::manifests::{CLUSTER, MANAGED_BY, MANAGER, Manifest, Manifests, PodSecurity, attempt_of};
 use super::tokens::TokenSecrets;
 use crate::runtime::tokens::Tokens;
@@ -36,12 +39,23 @@ pub(super) async fn launch(
         let usual = &task.inner.settings.spark_service_account;
         frameworks::drivers_may(task, namespace, manifests.driver_account.as_ref().unwrap_or(usual)).await?;
     }
-    for manifest in manifests.objects.iter().skip(1).chain(&manifests.samples) {
+    let more = manifests.objects.iter().skip(1).map(|manifest| (manifest, None));
+    let samples = manifests.samples.iter().map(|pod| (pod, Some(Likeness::of(namespace, pod))));
+    for (manifest, likeness) in more.chain(samples) {
         let what = format!("{} {} cannot be made in namespace {namespace}", manifest.kind, manifest.name);
-        let tried = || async { calls.create(calls.turn().await, namespace, manifest, true).await };
+        let tried = || async {
+            // Once it is its turn: meanwhile others may have tried the like.
+            let (turn, asked, lately) = (calls.turn().await, Instant::now(), &task.inner.lately);
+            if likeness.is_some_and(|likeness| lately.accepts(likeness, asked)) {
+                return Ok(());
+            }
+            calls.create(turn, namespace, manifest, true).await?;
+            likeness.inspect(|likeness| lately.accepted(*likeness, asked));
+            Ok(())
+        };
         match task.insist(&what, tried).await {
             // Whose it is will be seen when it is made.
-            Ok(_) | Err(Refusal::Taken) => {}
+            Ok(()) | Err(Refusal::Taken) => {}
             Err(Refusal::Ends(state)) => return Err(state),
         }
     }
@@ -131,6 +145,7 @@ fn owner(found: &DynamicObject) -> String {
 }
 
 /// A workload's namespace as it was before anything of the attempt was made.
+#[derive(Clone)]
 pub(super) struct Ground(Option<Namespace>);
 
 impl Ground {
@@ -146,11 +161,22 @@ impl Ground {
 
 /// Looks for a workload's namespace.
 pub(super) async fn look_at_namespace(task: &Task, name: &str) -> Result<Ground, AttemptState> {
-    let calls = &task.inner.calls;
+    let Inner { calls, lately, .. } = &*task.inner;
     let namespaces: Api<Namespace> = Api::all(calls.client());
     let what = format!("a look at namespace {name}");
-    match task.insist(&what, || calls.ask(namespaces.get_opt(name))).await {
-        Ok(found) => Ok(Ground(found)),
+    let look = || async {
+        let (turn, asked) = (calls.turn().await, Instant::now());
+        if let Some(ground) = lately.ground(name, asked) {
+            return Ok(ground);
+        }
+        let ground = Ground(calls.ask_in(turn, namespaces.get_opt(name)).await?);
+        if ground.0.is_some() {
+            lately.saw(name, &ground, asked);
+        }
+        Ok(ground)
+    };
+    match task.insist(&what, look).await {
+        Ok(ground) => Ok(ground),
         Err(Refusal::Ends(state)) => Err(state),
         Err(Refusal::Taken) => Err(infrastructure(format!("namespace {name} is there and is not"))),
     }

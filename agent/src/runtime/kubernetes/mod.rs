@@ -17,6 +17,7 @@ mod frameworks;
 mod guards;
 mod kept;
 mod kinds;
+mod lately;
 mod launching;
 mod logs;
 mod manifests;
@@ -25,6 +26,7 @@ mod page;
 mod progress;
 mod quotas;
 mod record;
+mod said;
 mod seen;
 mod settings;
 #[cfg(test)]
@@ -59,10 +61,12 @@ use calls::Calls;
 use guards::Leaves;
 use kept::KeptLogs;
 use kinds::Kind;
+use lately::Lately;
 use logs::{Reading, Whose};
 use manifests::{attempt_of, of_cluster};
 use offers::ByClaims;
 use record::{Launch, Record, Records};
+use said::Said;
 use seen::Seen;
 
 /// How long a start of the agent waits for the API server.
@@ -86,6 +90,8 @@ struct Inner {
     records: Records,
     kept: KeptLogs,
     by_claims: ByClaims,
+    lately: Lately,
+    said: Said,
     seen: Arc<Seen>,
     leaves: Arc<Leaves>,
     events: mpsc::Sender<RuntimeEvent>,
@@ -224,12 +230,15 @@ impl KubernetesRuntime {
         let kept = KeptLogs::new(settings.log_folder.clone(), settings.log_retention);
         let (leaves, of_all) = (Arc::default(), end.clone());
         let by_claims = ByClaims::default();
+        let (lately, said) = (Lately::default(), Said::new(settings.look_every / 2));
         let inner = Inner {
             settings,
             calls,
             records,
             kept,
             by_claims,
+            lately,
+            said,
             seen,
             leaves,
             events,

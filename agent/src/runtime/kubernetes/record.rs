@@ -191,7 +191,8 @@ impl Records {
 
     /// Makes a record; refused where there is one.
     pub(super) async fn create(&self, record: &Record) -> Result<(), CallError> {
-        self.calls.ask(self.api.create(&PostParams::default(), &self.config_map(record, None))).await.map(drop)
+        let map = self.config_map(record, None);
+        self.calls.post(self.calls.turn().await, &self.api, &PostParams::default(), &map).await.map(drop)
     }
 
     /// The record of an attempt.

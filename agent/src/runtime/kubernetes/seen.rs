@@ -48,13 +48,18 @@ pub(super) enum Thing {
 }
 
 impl Thing {
-    /// An owner: of all that it is only its status is kept, or what is kept of a pod.
-    pub(super) fn owner(kind: Kind, mut object: DynamicObject) -> Option<Self> {
+    /// An object that was looked at: of all that it is only its status is kept, or what is kept of a pod.
+    pub(super) fn looked_at(kind: Kind, mut object: DynamicObject) -> Option<Self> {
         if kind == Kind::Pod {
             return Some(Thing::Pod(Box::new(trimmed(object.try_parse().ok()?))));
         }
         let status = object.data.get_mut("status").map(Value::take).unwrap_or_default();
-        Some(Thing::Owner(kind, object.metadata.name?, json!({"status": status})))
+        Some(Self::owner(kind, object.metadata.name?, status))
+    }
+
+    /// An object that is not a pod, with its status.
+    pub(super) fn owner(kind: Kind, name: String, status: Value) -> Self {
+        Thing::Owner(kind, name, json!({"status": status}))
     }
 
     fn kind(&self) -> Kind {

@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DeleteParams;
-use kube::core::DynamicObject;
 use protocol::control::AttemptState;
 use protocol::ids::AttemptId;
 use protocol::token::TokenText;
@@ -17,7 +16,7 @@ use protocol::workload::MAX_TOKENS;
 use serde_json::json;
 
 use super::attempt::{Place, Refusal, Task};
-use super::calls::{CallError, Calls};
+use super::calls::{CallError, Calls, Made};
 use super::kinds::Kind;
 use super::manifests::{Manifest, Manifests, TOKEN_KEY, token_secret, workload_of};
 use crate::kube::Backoff;
@@ -82,7 +81,7 @@ impl<'a> TokenSecrets<'a> {
         }
     }
 
-    async fn create(&self, manifest: &Manifest) -> Result<DynamicObject, CallError> {
+    async fn create(&self, manifest: &Manifest) -> Result<Made, CallError> {
         let calls = &self.task.inner.calls;
         // What waits for its turn can't be late.
         let turn = calls.turn().await;
@@ -90,8 +89,8 @@ impl<'a> TokenSecrets<'a> {
     }
 
     /// From here on none but this one is replaced.
-    fn know(&self, name: &str, secret: DynamicObject) {
-        if let Some(uid) = secret.metadata.uid {
+    fn know(&self, name: &str, secret: Made) {
+        if let Some(uid) = secret.uid() {
             self.task.lock_secret_uids().insert(name.to_owned(), uid);
         }
     }

@@ -1,16 +1,21 @@
 //! Keeps [`Seen`] up to date: one list and watch for each kind, of everything that carries this cluster's label. A watch is begun anew several
 //! times a minute, so that one that nothing comes through any more is found out, before the client takes silence for the server's end.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{WatchEvent, WatchParams};
-use kube::core::DynamicObject;
+use kube::core::{ApiResource, DynamicResourceScope};
 use kube::{Api, Resource};
 use protocol::ids::AttemptId;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::calls::Calls;
 use super::kinds::Kind;
@@ -31,14 +36,79 @@ pub(super) async fn all(calls: Calls, labels: String, seen: Arc<Seen>) {
     let owners = Kind::OWNERS.map(|kind| {
         let (calls, labels, seen) = (&calls, &labels, &seen);
         async move {
-            reflect(kind, calls.of(kind, None), calls, labels, seen, |object: DynamicObject| {
+            let api = Api::<Brief>::all_with(calls.client(), &kind.resource());
+            reflect(kind, api, calls, labels, seen, |object| {
                 let attempt = attempt_of(object.metadata.labels.as_ref())?;
-                Some((attempt, Thing::owner(kind, object)?))
+                Some((attempt, Thing::owner(kind, object.metadata.name?, object.status)))
             })
             .await
         }
     });
     tokio::join!(pods, futures_util::future::join_all(owners));
+}
+
+/// What is read of an object whose status says how an attempt goes. All else is passed over as it comes: specifications and
+/// the notes of who manages which field are most of a Job's text.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(from = "Written")]
+struct Brief {
+    metadata: ObjectMeta,
+    status: Value,
+}
+
+#[derive(Deserialize)]
+struct Written {
+    metadata: WrittenMetadata,
+    #[serde(default)]
+    status: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenMetadata {
+    name: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+    resource_version: Option<String>,
+}
+
+impl From<Written> for Brief {
+    fn from(Written { metadata, status }: Written) -> Self {
+        let WrittenMetadata { name, labels, resource_version } = metadata;
+        Self { metadata: ObjectMeta { name, labels, resource_version, ..ObjectMeta::default() }, status }
+    }
+}
+
+impl Resource for Brief {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(of: &ApiResource) -> Cow<'_, str> {
+        of.kind.as_str().into()
+    }
+
+    fn group(of: &ApiResource) -> Cow<'_, str> {
+        of.group.as_str().into()
+    }
+
+    fn version(of: &ApiResource) -> Cow<'_, str> {
+        of.version.as_str().into()
+    }
+
+    fn api_version(of: &ApiResource) -> Cow<'_, str> {
+        of.api_version.as_str().into()
+    }
+
+    fn plural(of: &ApiResource) -> Cow<'_, str> {
+        of.plural.as_str().into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
 }
 
 /// Why a watch ended.

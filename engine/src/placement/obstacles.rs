@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use protocol::capacity::{NodeState, Sharing};
+use protocol::control::ClusterInfo;
 use protocol::resources::Gpus;
 use protocol::workload::{Framework, GroupNeed};
 
@@ -17,9 +18,9 @@ use crate::capacity::NodeCapacity;
 use crate::plan::FRESH_MS;
 use crate::reasons::Obstacle;
 
-/// What bars the cluster before its room is looked at.
-pub(crate) fn bars(room: &Room<'_>, wants: &Wants<'_>, framework: Framework, gang: &[GroupNeed]) -> Option<Obstacle> {
-    let (info, spec) = (&room.cluster.info, wants.spec);
+/// What bars a cluster by what it says of itself, whatever its nodes are.
+pub(crate) fn unfit(info: &ClusterInfo, wants: &Wants<'_>, framework: Framework) -> Option<Obstacle> {
+    let spec = wants.spec;
     let required = &spec.placement.regions.require;
     if !required.is_empty() && !required.contains(&info.region) {
         return Some(Obstacle::WrongRegion { region: info.region.clone(), required: required.clone() });
@@ -36,8 +37,13 @@ pub(crate) fn bars(room: &Room<'_>, wants: &Wants<'_>, framework: Framework, gan
     if spec.manifest.is_some() && !info.manifests.contains(&framework) {
         return Some(Obstacle::NoManifests { framework });
     }
-    if let Some(lacking) = wants.lacks(info) {
-        return Some(lacking);
+    wants.lacks(info)
+}
+
+/// What bars the cluster before its room is looked at.
+pub(crate) fn bars(room: &Room<'_>, wants: &Wants<'_>, framework: Framework, gang: &[GroupNeed]) -> Option<Obstacle> {
+    if let Some(unfit) = unfit(&room.cluster.info, wants, framework) {
+        return Some(unfit);
     }
     if let Some(since) = room.cluster.lost_since {
         return Some(Obstacle::ClusterLost { since });
@@ -58,7 +64,7 @@ pub(crate) fn bars(room: &Room<'_>, wants: &Wants<'_>, framework: Framework, gan
         return Some(Obstacle::NoSku { group: need.name.clone(), accepted: need.skus.clone() });
     }
     let otherwise = gang.iter().zip(&shapes).find_map(|(need, shape)| given_otherwise(room, need, shape));
-    otherwise.or_else(|| affordable(room, spec, gang).err())
+    otherwise.or_else(|| affordable(room, wants.spec, gang).err())
 }
 
 /// Where no node of an accepted model gives out its devices as a group asks for them.

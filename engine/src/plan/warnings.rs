@@ -1,13 +1,13 @@
 //! What a submitter is warned of. The workload is accepted all the same: clusters join and grow.
 
 use protocol::resources::Resources;
-use protocol::workload::{Framework, GroupNeed, Spread, WorkloadSpec};
+use protocol::workload::{Framework, GroupNeed, WorkloadSpec};
 
 use crate::capacity::{Capacity, ClusterCapacity, NodeCapacity};
 use crate::placement::devices::Free;
 use crate::placement::locality::Wants;
-use crate::placement::obstacles::{bars, is_permanent, too_small};
-use crate::placement::rooms::{Order, Rooms};
+use crate::placement::obstacles::{bars, is_permanent, too_small, unfit};
+use crate::placement::rooms::{Order, Room};
 use crate::state::State;
 
 /// What to warn the submitter of: such as that no cluster could hold the gang even empty. The workload is accepted all the same.
@@ -18,7 +18,7 @@ pub fn warnings(state: &State, capacity: &Capacity, spec: &WorkloadSpec) -> Vec<
     let Ok(wants) = Wants::of(state, spec) else { return warnings };
     // Asked at each submission, and nearly always answered by the first nodes: sorting every cluster's nodes for it would cost
     // more than all the rest of a submission.
-    if !may_start_somewhere(state, capacity, spec, framework, &gang) {
+    if !may_start_somewhere(state, capacity, &wants, framework, &gang) {
         warnings.extend(thorough(state, capacity, &wants, framework, &gang));
     }
     warnings
@@ -38,18 +38,15 @@ fn unknown_data(state: &State, spec: &WorkloadSpec) -> Vec<String> {
 fn may_start_somewhere(
     state: &State,
     capacity: &Capacity,
-    spec: &WorkloadSpec,
+    wants: &Wants<'_>,
     framework: Framework,
     gang: &[GroupNeed],
 ) -> bool {
-    let required = &spec.placement.regions.require;
-    let picky = spec.placement.max_cost_per_hour.is_some() || spec.placement.data.iter().any(|need| need.require);
-    if picky || spec.placement.spread != Spread::None {
+    if wants.spec.placement.max_cost_per_hour.is_some() {
         return false;
     }
     state.clusters.iter().any(|(name, cluster)| {
-        let info = &cluster.info;
-        if (!required.is_empty() && !required.contains(&info.region)) || !info.frameworks.contains(&framework) {
+        if unfit(&cluster.info, wants, framework).is_some() {
             return false;
         }
         match capacity.clusters.get(name) {
@@ -77,7 +74,8 @@ fn surely_holds(cluster: &ClusterCapacity, gang: &[GroupNeed]) -> bool {
         let (mut missing, mut at) = (u64::from(need.count), first);
         while missing > 0 && at < left.len() {
             let node = left[at];
-            let fits = if need.each.gpu_milli == 0 || node.sku == model { members(node, &need.each) } else { 0 };
+            let is_alike = need.each.gpu_milli == 0 || node.sku == model;
+            let fits = if is_alike { need.spread.most(members(node, &need.each)) } else { 0 };
             missing = missing.saturating_sub(fits);
             if fits > 0 {
                 left.swap_remove(at);
@@ -100,14 +98,18 @@ fn thorough(
     framework: Framework,
     gang: &[GroupNeed],
 ) -> Vec<String> {
-    let mut rooms = Rooms::new(state, capacity);
-    if rooms.is_empty() {
+    if state.clusters.is_empty() {
         return vec!["no cluster has joined yet: it waits until one does".into()];
     }
     let mut obstacles = vec![];
-    for (name, room) in rooms.iter_mut() {
-        let shapes = room.shapes(gang, Order::BestFirst);
-        match bars(room, wants, framework, gang).or_else(|| too_small(room, gang, &shapes)) {
+    for (name, cluster) in &state.clusters {
+        // One room after another: the first in which it may start settles it.
+        let obstacle = unfit(&cluster.info, wants, framework).or_else(|| {
+            let mut room = Room::new(state, cluster, capacity.clusters.get(name));
+            let shapes = room.shapes(gang, Order::BestFirst);
+            bars(&room, wants, framework, gang).or_else(|| too_small(&mut room, gang, &shapes))
+        });
+        match obstacle {
             Some(obstacle) if is_permanent(&obstacle) => obstacles.push(format!("{name}: {obstacle}")),
             _ => return vec![],
         }
@@ -124,7 +126,7 @@ mod tests {
     use protocol::ids::{ClusterName, CommandNumber, GroupName, Incarnation, LogIndex, NodeName, Region, UnixMs};
     use protocol::resources::{Cpu, Gpus, Memory};
     use protocol::sku::Sku;
-    use protocol::workload::{BatchSpec, GroupSpec};
+    use protocol::workload::{BatchSpec, GroupSpec, OnClusterLoss, Spread};
 
     use super::*;
     use crate::commands::Command;
@@ -160,10 +162,11 @@ mod tests {
             fn the_quick_look_agrees_with_the_thorough_one(
                 nodes in proptest::collection::vec((0..5u64, 0..3u64, 0..2usize), 0..6),
                 groups in proptest::collection::vec((1..4u32, 0..4u64, 0..3u64, 0..3usize), 1..3),
+                (fences, fails_over, spread) in any::<(bool, bool, bool)>(),
             ) {
                 let name = ClusterName::new("c").unwrap();
                 let region = Region::new("r").unwrap();
-                let info = ClusterInfo { name: name.clone(), region, frameworks: vec![Framework::Batch], fences: true, secrets: true, manifests: vec![],
+                let info = ClusterInfo { name: name.clone(), region, frameworks: vec![Framework::Batch], fences, secrets: true, manifests: vec![],
     prices: vec![] };
                 let join = Command::Join {
                     info, incarnation: Incarnation(1), last_command: CommandNumber(0), attempts: vec![],
@@ -176,10 +179,12 @@ mod tests {
                 let groups: Vec<_> = groups.into_iter().enumerate().map(|(i, g)| group(i, g)).collect();
                 let single = groups.len() == 1;
                 let batch = BatchSpec { command: vec!["true".into()], image: None, groups };
-                let spec = WorkloadSpec { batch: Some(batch), ..WorkloadSpec::default() };
-                let gang = spec.gang();
-                let quick = may_start_somewhere(&state, &capacity, &spec, Framework::Batch, &gang);
-                let warned = thorough(&state, &capacity, &Wants::without_data(&spec), Framework::Batch, &gang);
+                let mut spec = WorkloadSpec { batch: Some(batch), ..WorkloadSpec::default() };
+                spec.on_cluster_loss = if fails_over { OnClusterLoss::Failover } else { OnClusterLoss::Wait };
+                spec.placement.spread = if spread { Spread::Nodes } else { Spread::None };
+                let (gang, wants) = (spec.gang(), Wants::without_data(&spec));
+                let quick = may_start_somewhere(&state, &capacity, &wants, Framework::Batch, &gang);
+                let warned = thorough(&state, &capacity, &wants, Framework::Batch, &gang);
                 prop_assert!(!quick || warned.is_empty(), "{warned:?}");
                 // A gang of one group on one model is settled by the quick look alone.
                 let one_model = gang.iter().all(|g| g.each.gpu_milli == 0 || g.skus.len() == 1);

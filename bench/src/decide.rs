@@ -135,7 +135,7 @@ impl World {
             let (incarnation, last_command) = (Incarnation(1), CommandNumber(0));
             world.apply(&Command::Join { info, incarnation, last_command, attempts: vec![] })?;
             let rows = 0..CLUSTER.min(nodes - first);
-            let nodes = rows.map(|row| node(&mut world.rng, row)).collect::<Result<Vec<_>>>()?;
+            let nodes = rows.map(|row| node(&mut world.rng, row)).collect::<Result<_>>()?;
             let frame = ClusterCapacity { sequence: 1, watermark: last_command, age_ms: 0, fresh: true, nodes };
             world.capacity.clusters.insert(name, frame);
         }

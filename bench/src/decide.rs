@@ -1,7 +1,8 @@
 //! How fast the planner decides: on busy fleets of 1,000, 10,000 and 125,000 nodes of 8 GPUs in clusters of 1,250, with four models
 //! and holes of every size, and asks like those of a real mix of shares, whole GPUs, nodes and gangs of nodes.
 //!
-//! Three things: a plan from nothing over a line of waiting workloads; decisions one after the other by the placer, with its index
+//! Four things: a plan from nothing over a line of waiting workloads; a plan as the coordinator makes it, with what the last one kept,
+//! after one node of one cluster changed; decisions one after the other by the placer, with its index
 //! kept (each with the room it takes, and an ended pod's room given back after it, so that the fleet stays as full); and one
 //! decision after one node changed. Time is CPU time of the one thread that decides, so that other programs on the machine do not count.
 
@@ -9,8 +10,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use coordinator::planner::most_bindings;
 use engine::capacity::{Capacity, ClusterCapacity, NodeCapacity};
-use engine::plan::plan;
+use engine::plan::{Bounds, EXPLAINED, Kept, LASTING_MS, Memory as Remembered, plan, plan_again};
 use engine::{Command, Order, Placer, State};
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
@@ -135,7 +137,7 @@ impl World {
             let (incarnation, last_command) = (Incarnation(1), CommandNumber(0));
             world.apply(&Command::Join { info, incarnation, last_command, attempts: vec![] })?;
             let rows = 0..CLUSTER.min(nodes - first);
-            let nodes = rows.map(|row| node(&mut world.rng, row)).collect::<Result<Vec<_>>>()?;
+            let nodes = rows.map(|row| node(&mut world.rng, row)).collect::<Result<_>>()?;
             let frame = ClusterCapacity { sequence: 1, watermark: last_command, age_ms: 0, fresh: true, nodes };
             world.capacity.clusters.insert(name, frame);
         }
@@ -189,6 +191,33 @@ fn cold_plans(world: &mut World, waiting: &[usize]) -> Result<Map<String, Value>
         found.insert(format!("{count}_waiting"), json!({ "plan_ms": ms, "bindings": bound }));
     }
     Ok(found)
+}
+
+/// How often a plan is made after a change.
+const CHANGES: usize = 100;
+
+/// A whole plan as the coordinator makes it after one node of one cluster changed and nothing else did, in ms: the median, and the
+/// first, which has nothing kept.
+fn plan_after_one_change(world: &mut World) -> Result<(f64, f64)> {
+    let clusters: Vec<ClusterName> = world.capacity.clusters.keys().cloned().collect();
+    let nodes = world.capacity.clusters.values().map(|c| c.nodes.len()).sum();
+    let bounds = Bounds { bindings: most_bindings(nodes), explained: EXPLAINED };
+    let (mut memory, mut kept) = (Remembered::new(LASTING_MS), Kept::default());
+    let mut took = vec![];
+    for change in 0..=CHANGES {
+        let frame = world.capacity.clusters.get_mut(&clusters[change % clusters.len()]).context("a cluster is gone")?;
+        let row = change * 7 % frame.nodes.len();
+        frame.nodes[row].free.cpu_milli ^= 1024;
+        frame.sequence += 1;
+        let start = cpu();
+        let made = plan_again(&world.state, &world.capacity, (&memory, &mut kept), UnixMs(0), bounds);
+        took.push(cpu().saturating_sub(start));
+        memory = made.memory;
+    }
+    let ms = |took: Duration| (took.as_secs_f64() * 100_000.0).round() / 100.0;
+    let first = took.remove(0);
+    took.sort_unstable();
+    Ok((ms(took[took.len() / 2]), ms(first)))
 }
 
 /// CPU time of this thread.
@@ -270,8 +299,17 @@ pub fn run(quick: bool) -> Result<Figures> {
     let sizes: &[usize] = if quick { &[1_000] } else { &[1_000, 10_000, 125_000] };
     let waiting: &[usize] = if quick { &[1, 1_000] } else { &[1, 1_000, 100_000] };
     let measured = if quick { 2_000 } else { 50_000 };
-    let columns =
-        ["nodes", "decisions/s", "p50", "p99", "after one change p50", "p99", "bytes a GPU", "plan from cold"];
+    let columns = [
+        "nodes",
+        "decisions/s",
+        "p50",
+        "p99",
+        "after one change p50",
+        "p99",
+        "bytes a GPU",
+        "plan after one change (with nothing kept)",
+        "plan from cold",
+    ];
     let mut shown = table(&columns);
     let (mut by_size, mut top) = (vec![], Map::new());
     // The largest first: what memory it takes can be seen only while the process has none to use again.
@@ -280,6 +318,10 @@ pub fn run(quick: bool) -> Result<Figures> {
         bar.enable_steady_tick(Duration::from_millis(100));
         let mut world = World::new(*nodes)?;
         let Decisions { per_s, placed, took, incremental, bytes } = decisions(&mut world, measured)?;
+        let idle = plan_after_one_change(&mut world)?;
+        world.wait(1_000)?;
+        let line = plan_after_one_change(&mut world)?;
+        let mut world = World::new(*nodes)?;
         let plans = cold_plans(&mut world, waiting)?;
         bar.finish_and_clear();
         let us = |histogram: &Histogram<u64>, q| (histogram.value_at_quantile(q) as f64 / 100.0).round() / 10.0;
@@ -295,6 +337,8 @@ pub fn run(quick: bool) -> Result<Figures> {
             "incremental_p50_us": us(&incremental, 0.5),
             "incremental_p99_us": us(&incremental, 0.99),
             "bytes_per_gpu": largest.then_some(per_gpu),
+            "plan_after_one_change_ms": { "idle": idle.0, "1000_waiting": line.0 },
+            "plan_with_nothing_kept_ms": { "idle": idle.1, "1000_waiting": line.1 },
             "plans_from_cold": plans,
         });
         shown.add_row([
@@ -305,13 +349,14 @@ pub fn run(quick: bool) -> Result<Figures> {
             format!("{} us", us(&incremental, 0.5)),
             format!("{} us", us(&incremental, 0.99)),
             if largest { per_gpu.to_string() } else { String::new() },
+            format!("idle: {} ({}) ms; 1000 waiting: {} ({}) ms", idle.0, idle.1, line.0, line.1),
             waiting
                 .iter()
                 .map(|w| format!("{w}: {} ms", figures["plans_from_cold"][format!("{w}_waiting")]["plan_ms"]))
                 .collect::<Vec<_>>()
                 .join("; "),
         ]);
-        for key in ["gang_decisions_per_s", "incremental_p99_us", "bytes_per_gpu"] {
+        for key in ["gang_decisions_per_s", "incremental_p99_us", "bytes_per_gpu", "plan_after_one_change_ms"] {
             top.entry(key).or_insert_with(|| figures[key].clone());
         }
         by_size.push(figures);

@@ -5,7 +5,7 @@
 
 use engine::capacity::Capacity;
 use engine::commands::Command;
-use engine::plan::{Memory, Plan, plan_on};
+use engine::plan::{Bounds, EXPLAINED, Kept, Memory, Plan, plan_again};
 use engine::state::State;
 use protocol::ids::{Epoch, MonotonicMs};
 
@@ -35,6 +35,8 @@ pub struct Planner {
     last: Option<Plan>,
     /// What the last plan of this reign remembers for the next.
     memory: Memory,
+    /// What it made of clusters, for those that are as they were.
+    kept: Kept,
 }
 
 /// Time between two plans over a line of this length, in ms.
@@ -51,7 +53,7 @@ impl Planner {
     /// A planner that has planned nothing yet.
     pub fn new(reclaim_after_ms: u64) -> Self {
         let memory = Memory::new(reclaim_after_ms);
-        Self { reclaim_after_ms, changed: false, planned_at: None, last: None, memory }
+        Self { reclaim_after_ms, changed: false, planned_at: None, last: None, memory, kept: Kept::default() }
     }
 
     /// Capacity changed.
@@ -64,7 +66,7 @@ impl Planner {
         self.changed = true;
     }
 
-    /// This replica leads no more.
+    /// This replica leads no more, or its state was replaced.
     pub fn forget(&mut self) {
         *self = Planner { changed: true, ..Planner::new(self.reclaim_after_ms) };
     }
@@ -87,7 +89,8 @@ impl Planner {
         self.changed = false;
         self.planned_at = Some(now.mono);
         let limit = most_bindings(capacity.clusters.values().map(|c| c.nodes.len()).sum());
-        let mut made = plan_on(state, capacity, &self.memory, now.unix, limit);
+        let bounds = Bounds { bindings: limit, explained: EXPLAINED };
+        let mut made = plan_again(state, capacity, (&self.memory, &mut self.kept), now.unix, bounds);
         self.memory = std::mem::take(&mut made.memory);
         let bindings = std::mem::take(&mut made.bindings).into_iter().map(|b| Command::Bind(Box::new(b)));
         let drains = std::mem::take(&mut made.drains).into_iter().map(|end| Command::EndDrained(Box::new(end)));

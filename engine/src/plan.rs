@@ -20,6 +20,7 @@ use crate::queue::{Turn, Walk};
 use crate::reasons::Waiting;
 use crate::state::State;
 
+pub use crate::placement::kept::Kept;
 pub use crate::queue::{LASTING_MS, Memory};
 pub use explain::explain;
 pub use gangs::{GangAnswer, GangQuestion, gangs};
@@ -80,9 +81,21 @@ pub struct Bounds {
 
 /// As [`plan_on`], within bounds.
 pub fn plan_within(state: &State, capacity: &Capacity, memory: &Memory, at: UnixMs, bounds: Bounds) -> Plan {
+    plan_again(state, capacity, (memory, &mut Kept::default()), at, bounds)
+}
+
+/// As [`plan_within`], with what the last plan made of clusters that are as they were, and leaves that to the next. The plan is the
+/// same with whatever was kept, and with nothing.
+pub fn plan_again(
+    state: &State,
+    capacity: &Capacity,
+    (memory, kept): (&Memory, &mut Kept),
+    at: UnixMs,
+    bounds: Bounds,
+) -> Plan {
     let limit = bounds.bindings;
     let mut plan = Plan::default();
-    let mut walk = Walk::new(state, capacity, memory, at);
+    let mut walk = Walk::new((state, capacity), (memory, std::mem::take(kept)), at);
     while plan.bindings.len() < limit
         && let Some((waiter, turn)) = walk.step()
     {
@@ -111,9 +124,10 @@ pub fn plan_within(state: &State, capacity: &Capacity, memory: &Memory, at: Unix
     if walked && plan.preemptions.is_empty() {
         plan.growths = walk.grow(memory);
     }
-    (plan.idle, plan.memory.idle) = idle::idle(state, (capacity, &walk), &memory.idle, state.now.max(at));
+    (plan.idle, plan.memory.idle) = idle::idle(state, capacity, &memory.idle, state.now.max(at));
     plan.drains = drains::drains(state);
     let overdue = state.overdue(state.now.max(at)).take(EXPIRATIONS);
     plan.expirations = overdue.map(|w| (w.key.clone(), w.uid)).collect();
+    *kept = walk.rest();
     plan
 }

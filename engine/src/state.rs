@@ -10,6 +10,7 @@ mod deleted;
 mod dependencies;
 mod durations;
 mod indices;
+mod live;
 pub(crate) mod outstanding;
 pub(crate) mod service;
 pub(crate) mod size;

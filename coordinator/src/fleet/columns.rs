@@ -1,7 +1,7 @@
 //! One cluster's capacity in columns, as it came over the wire, with marks on the rows that the planner has not seen yet.
 //! Filled by `intake`, read by `query` and by the planner's view.
 
-use engine::capacity::NodeCapacity;
+use engine::capacity::{NodeCapacity, Nodes};
 use protocol::capacity::{Columns, DeviceState, Snapshot};
 use protocol::ids::CommandNumber;
 use protocol::resources::Resources;
@@ -127,12 +127,13 @@ impl Table {
         }
     }
 
-    /// Brings the planner's rows up to date.
-    pub fn refresh(&mut self, nodes: &mut Vec<NodeCapacity>) {
+    /// Brings the planner's rows up to date. Where there is nothing to bring, the nodes are not touched: the planner sees that they
+    /// are as they were.
+    pub fn refresh(&mut self, nodes: &mut Nodes) {
         if self.rebuilt {
-            nodes.clear();
-            nodes.extend((0..self.nodes()).map(|row| self.node(row)));
+            *nodes = (0..self.nodes()).map(|row| self.node(row)).collect();
         } else if self.any_dirty {
+            let nodes: &mut Vec<NodeCapacity> = nodes;
             for word in 0..self.dirty.len() {
                 let mut left = self.dirty[word];
                 while left != 0 {

@@ -10,7 +10,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use engine::capacity::{Capacity, ClusterCapacity};
+use engine::capacity::{Capacity, ClusterCapacity, Nodes};
 use protocol::capacity::CapacityFrame;
 use protocol::ids::{ClusterName, MonotonicMs};
 
@@ -84,7 +84,7 @@ impl Fleet {
                     watermark: table.watermark,
                     age_ms: 0,
                     fresh: false,
-                    nodes: vec![],
+                    nodes: Nodes::default(),
                 }),
             };
             table.refresh(&mut view.nodes);

@@ -65,6 +65,7 @@ impl Replica {
             let installed = read_snapshot(LogIndex(snapshot.index), &snapshot.bytes)?;
             let before = std::mem::replace(&mut self.state, installed);
             self.tell_all_changed(before);
+            self.planner.forget();
             self.last_snapshot = LogIndex(snapshot.index);
             self.snapshot_bytes = snapshot.bytes.len() as u64;
             self.status.applied = self.state.applied;

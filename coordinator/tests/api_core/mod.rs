@@ -95,8 +95,13 @@ impl Core {
             .await
             .unwrap();
         self.set(|s| {
-            let capacity =
-                ClusterCapacity { sequence: 1, watermark: CommandNumber(0), age_ms: 120, fresh: true, nodes };
+            let capacity = ClusterCapacity {
+                sequence: 1,
+                watermark: CommandNumber(0),
+                age_ms: 120,
+                fresh: true,
+                nodes: nodes.into(),
+            };
             s.capacity.clusters.insert(name, capacity);
         });
     }

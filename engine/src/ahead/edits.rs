@@ -11,7 +11,7 @@ use protocol::workload::{Framework, WorkloadSpec};
 use serde::{Deserialize, Serialize};
 
 use super::Ahead;
-use crate::capacity::{ClusterCapacity, NodeCapacity};
+use crate::capacity::{ClusterCapacity, NodeCapacity, Nodes};
 use crate::commands::{Command, Cordoning, Expect, Refusal};
 use crate::state::State;
 
@@ -181,7 +181,8 @@ impl Ahead {
         };
         let (incarnation, last_command) = (Incarnation(0), CommandNumber(0));
         self.must(Command::Join { info, incarnation, last_command, attempts: vec![] })?;
-        let frame = ClusterCapacity { sequence: 0, watermark: CommandNumber(0), age_ms: 0, fresh: true, nodes: vec![] };
+        let nodes = Nodes::default();
+        let frame = ClusterCapacity { sequence: 0, watermark: CommandNumber(0), age_ms: 0, fresh: true, nodes };
         self.capacity.clusters.insert(cluster.clone(), frame);
         Ok(())
     }

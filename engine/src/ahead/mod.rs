@@ -19,7 +19,7 @@ use protocol::resources::Resources;
 use crate::capacity::Capacity;
 use crate::commands::{Command, Outcome, Refusal};
 use crate::placement::rooms::{free, healthy};
-use crate::plan::{Memory, plan_on};
+use crate::plan::{Bounds, EXPLAINED, Kept, Memory, plan_again};
 use crate::queue::estimates::ends;
 use crate::reasons::Basis;
 use crate::state::{Attempt, State};
@@ -47,6 +47,7 @@ pub(crate) struct Ahead {
     state: State,
     capacity: Capacity,
     memory: Memory,
+    kept: Kept,
     now: UnixMs,
     /// Attempts that were met, each with its expected end: an end that has come must not be expected anew.
     met: BTreeSet<(Uid, AttemptNumber)>,
@@ -61,7 +62,7 @@ impl Ahead {
     pub(crate) fn new(state: State, capacity: Capacity, at: UnixMs) -> Self {
         let now = state.now.max(at);
         let (met, agenda) = (BTreeSet::new(), BTreeMap::new());
-        Self { state, capacity, memory: Memory::new(0), now, met, agenda, work: 0, plans: 0 }
+        Self { state, capacity, memory: Memory::new(0), kept: Kept::default(), now, met, agenda, work: 0, plans: 0 }
     }
 
     /// Places what can be placed now. Returns who started, in that order.
@@ -70,7 +71,8 @@ impl Ahead {
         while self.has_time() {
             self.plans += 1;
             self.work += self.state.waiting().len();
-            let plan = plan_on(&self.state, &self.capacity, &self.memory, self.now, BINDINGS);
+            let bounds = Bounds { bindings: BINDINGS, explained: EXPLAINED };
+            let plan = plan_again(&self.state, &self.capacity, (&self.memory, &mut self.kept), self.now, bounds);
             self.memory = plan.memory;
             let mut changed = false;
             for binding in plan.bindings {

@@ -123,10 +123,9 @@ pub(crate) fn take(room: &mut Room<'_>, gang: &[GroupNeed], spots: &[Spot]) {
     }
 }
 
-/// Takes the room for good.
+/// Takes the room, and says who sits where.
 pub(crate) fn settle(room: &mut Room<'_>, gang: &[GroupNeed], spots: &[Spot]) -> Vec<GroupPlacement> {
     take(room, gang, spots);
-    room.holes.keep();
     gang.iter().zip(spots).map(|(need, spot)| placement(room, need, spot)).collect()
 }
 

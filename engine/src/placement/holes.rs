@@ -87,7 +87,7 @@ impl Class {
 pub(crate) struct Stamp(u64);
 
 /// One taking, for undoing it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Taken {
     node: u32,
     before: Free,
@@ -96,7 +96,7 @@ struct Taken {
 }
 
 /// The free room.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Holes {
     sku: Vec<SkuId>,
     free: Vec<Free>,
@@ -106,6 +106,8 @@ pub(crate) struct Holes {
     version: Vec<u32>,
     classes: BTreeMap<Class, BTreeSet<u32>>,
     log: Vec<Taken>,
+    /// Something was changed for good: undoing does not lead back to the beginning.
+    lasting: bool,
     stamp: Stamp,
     /// The last that was given out.
     last_stamp: u64,
@@ -180,6 +182,7 @@ impl Holes {
 
     /// A node's free room is another now; none: it takes no members.
     pub(crate) fn renew(&mut self, node: u32, free: Option<Free>) {
+        self.lasting = true;
         self.set(node, free.clone().unwrap_or_default());
         if free.is_none() {
             self.leave(node);
@@ -247,7 +250,22 @@ impl Holes {
 
     /// Takings so far are for good: they can't be undone any more.
     pub(crate) fn keep(&mut self) {
+        self.lasting |= !self.log.is_empty();
         self.log.clear();
+    }
+
+    /// Makes them what they were when they were made: whatever was taken is free, and no node is kept for anybody. False where that
+    /// can't be done.
+    pub(crate) fn rest(&mut self) -> bool {
+        self.undo_to(0);
+        for node in (0u32..).take(self.kept.len()) {
+            if self.mark_of(node).is_some() {
+                self.keep_for(node, None);
+            }
+        }
+        self.kept.clear();
+        (self.stamp, self.last_stamp) = (Stamp::default(), 0);
+        !self.lasting
     }
 
     /// For whom a node is kept: a gang, or [`AVOIDED`].

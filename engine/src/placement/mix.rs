@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use protocol::capacity::NodeState;
 use protocol::resources::Resources;
 use protocol::sku::Sku;
 use protocol::workload::GroupNeed;
 
-use crate::capacity::Capacity;
+use super::models::{Models, larger};
 use crate::state::State;
 
 /// What one member needs and which models it accepts, sorted; none accepts any.
@@ -37,14 +36,12 @@ pub(crate) struct Mix {
 impl Mix {
     /// Until workloads tell otherwise, a whole node of each model is taken to be asked for, once: so the first share does not
     /// break an empty node where a broken one would do.
-    pub(crate) fn of_fleet(capacity: &Capacity) -> Self {
+    pub(crate) fn of_fleet<'m>(fleet: impl Iterator<Item = &'m Models>) -> Self {
         let mut largest: BTreeMap<&Sku, Resources> = BTreeMap::new();
-        for node in capacity.clusters.values().flat_map(|c| &c.nodes).filter(|n| n.state == NodeState::Ready) {
-            let Some(sku) = &node.sku else { continue };
-            let known = largest.entry(sku).or_default();
-            if (node.total.gpu_milli, node.total.cpu_milli) > (known.gpu_milli, known.cpu_milli) {
-                *known = node.total;
-            }
+        for model in fleet.flat_map(Models::iter) {
+            let Some(node) = model.largest else { continue };
+            let known = largest.entry(&model.sku).or_default();
+            *known = larger(*known, node);
         }
         let mut mix = Self::default();
         largest.into_values().for_each(|each| mix.add(Ask { each, skus: vec![] }, 1));
@@ -52,10 +49,9 @@ impl Mix {
     }
 
     /// And the members of every workload on record.
-    pub(crate) fn of(state: &State, capacity: &Capacity) -> Self {
-        let mut mix = Self::of_fleet(capacity);
-        state.mix().asks.iter().for_each(|(ask, members)| mix.add(ask.clone(), *members));
-        mix
+    pub(crate) fn and_of(mut self, state: &State) -> Self {
+        state.mix().asks.iter().for_each(|(ask, members)| self.add(ask.clone(), *members));
+        self
     }
 
     /// Counts a gang's members.

@@ -69,7 +69,7 @@ pub(crate) fn bars(room: &Room<'_>, wants: &Wants<'_>, framework: Framework, gan
 
 /// Where no node of an accepted model gives out its devices as a group asks for them.
 fn given_otherwise(room: &Room<'_>, need: &GroupNeed, shape: &Shape) -> Option<Obstacle> {
-    let ways = shape.models().filter_map(|sku| room.sharing.get(usize::from(sku))).flatten();
+    let ways = shape.models().filter_map(|sku| room.models().at(sku)).flat_map(|model| &model.sharing);
     let asked = need.each.gpu_milli;
     let given: BTreeSet<Sharing> = ways.copied().collect();
     if given.is_empty() || given.iter().any(|way| way.takes(asked).is_some()) {
@@ -121,7 +121,7 @@ pub(crate) fn no_room(room: &mut Room<'_>, gang: &[GroupNeed]) -> Obstacle {
     let (group, sku, fits) = first_without_room(&mut room.holes, &NotAvoided, &shapes);
     let need = &gang[group];
     let each = &need.each;
-    let nodes = || (0u32..).zip(room.capacity.map_or(&[][..], |c| &c.nodes));
+    let nodes = || (0u32..).zip(room.nodes());
     let accepts = |n: &NodeCapacity| each.gpu_milli == 0 || n.sku.as_ref() == room.sku(sku);
     let usable =
         |i: u32, n: &NodeCapacity| n.state == NodeState::Ready && accepts(n) && room.holes.kept_for(i) != Some(AVOIDED);

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use protocol::capacity::NodeState;
 use protocol::control::GroupPlacement;
 use protocol::ids::ClusterName;
 use protocol::sku::Sku;
@@ -14,8 +13,10 @@ use super::devices::Free;
 use super::fit;
 use super::holes::SkuId;
 use super::index::{At, Change, Index, Spot};
+use super::kept::Kept;
 use super::locality::Wants;
 use super::mix::{Ask, Mix};
+use super::models::Models;
 use super::rooms::{Order, Room, Rooms, ready};
 use super::score::{STEP, Score};
 use super::value::{Amiss, Value, Waste};
@@ -48,34 +49,34 @@ pub struct Placer<'a> {
 
 impl<'a> Placer<'a> {
     /// For a plan: the mix is that of every workload on record.
-    pub fn new(state: &'a State, capacity: &'a Capacity) -> Self {
-        Self::with(state, capacity, Mix::of(state, capacity))
+    pub(crate) fn new(state: &'a State, capacity: &'a Capacity, kept: Kept) -> Self {
+        Self::with(state, capacity, kept, |mix| mix.and_of(state))
     }
 
     /// For a trace: nothing has been asked for yet.
     pub fn of_fleet(state: &'a State, capacity: &'a Capacity) -> Self {
-        Self::with(state, capacity, Mix::of_fleet(capacity))
+        Self::with(state, capacity, Kept::default(), |mix| mix)
     }
 
-    fn with(state: &'a State, capacity: &'a Capacity, mix: Mix) -> Self {
+    fn with(state: &'a State, capacity: &'a Capacity, kept: Kept, mix: impl FnOnce(Mix) -> Mix) -> Self {
+        let rooms = Rooms::from_kept(state, capacity, kept);
+        // Clusters that have not joined are looked at too.
+        let other = capacity.clusters.iter().filter(|(name, _)| rooms.find(name).is_none());
+        let other: Vec<Models> = other.map(|(_, c)| Models::of(&c.nodes)).collect();
+        let models = || rooms.values().map(Room::models).chain(&other);
         let mut fleet: BTreeMap<Sku, u64> = BTreeMap::new();
-        for node in capacity.clusters.values().flat_map(|c| &c.nodes) {
-            let Some(sku) = &node.sku else { continue };
-            // Nodes that take no members now may take some later.
-            let gpu_milli = if node.state == NodeState::Ready { node.total.gpu_milli } else { 0 };
-            match fleet.get_mut(sku) {
-                Some(known) => *known = known.saturating_add(gpu_milli),
-                None => drop(fleet.insert(sku.clone(), gpu_milli)),
-            }
+        for model in models().flat_map(Models::iter) {
+            // Nodes that take no members now may take some later: their models are there.
+            let known = fleet.entry(model.sku.clone()).or_default();
+            *known = known.saturating_add(model.gpu_milli);
         }
+        let mix = mix(Mix::of_fleet(models()));
         let (value, valued) = (Value::new(&mix, &fleet), mix.members());
-        let rooms = Rooms::new(state, capacity);
         let places: BTreeMap<&Sku, usize> = fleet.keys().zip(0..).collect();
-        let model = |(sku, room): (u16, &Room<'_>)| Model {
-            place: places[&room.skus[usize::from(sku)]],
-            price: room.price(Some(sku)),
+        let of = |room: &Room<'_>| {
+            let skus = (0u16..).zip(room.models().skus());
+            skus.map(|(at, sku)| Model { place: places[sku], price: room.price(Some(at)) }).collect()
         };
-        let of = |room: &Room<'_>| (0..).take(room.skus.len()).map(|sku| model((sku, room))).collect();
         let models: Vec<Vec<Model>> = rooms.values().map(of).collect();
         let one_price = models.iter().all(|of| of.windows(2).all(|two| two[0].price == two[1].price));
         Self { rooms, value, models, one_price, fleet, mix, valued, index: Index::default() }
@@ -110,6 +111,7 @@ impl<'a> Placer<'a> {
         let before: Vec<_> =
             best.spots.iter().flat_map(|s| s.nodes.keys()).map(|n| (*n, room.holes.free(*n).clone())).collect();
         let placement = settle(room, gang, &best.spots);
+        room.holes.keep();
         before.iter().for_each(|(node, free)| self.note(at, *node, free));
         Some((best.cluster, placement))
     }
@@ -194,7 +196,7 @@ impl<'a> Placer<'a> {
         let all = || {
             let mut all: Vec<At> = vec![];
             for (cluster, room) in (0u32..).zip(self.rooms.values()) {
-                let models = std::iter::once(None).chain((0..).take(room.skus.len()).map(Some));
+                let models = std::iter::once(None).chain((0..).zip(room.models().iter()).map(|(sku, _)| Some(sku)));
                 let models = models.filter(|sku| accepted(cluster, *sku).is_some());
                 let nodes = models.flat_map(|sku| room.holes.firsts(sku, gpus));
                 all.extend(nodes.map(|node| (cluster, node)));

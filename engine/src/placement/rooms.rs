@@ -1,12 +1,13 @@
 //! The free room of every cluster at the start of a plan: what the capacity frames say, less the bindings that they do not
 //! include yet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use protocol::capacity::{NodeState, Sharing};
+use protocol::capacity::NodeState;
 use protocol::control::GroupPlacement;
 use protocol::ids::{ClusterName, NodeName};
+use protocol::pool::Amounts;
 use protocol::resources::Resources;
 use protocol::sku::Sku;
 use protocol::workload::GroupNeed;
@@ -15,6 +16,8 @@ use super::avoid::Marks;
 use super::devices::{DEVICE, Free, Shares};
 use super::fit::{Judge, Shape, packing_order};
 use super::holes::{Holes, SkuId};
+use super::kept::{InFlight, Kept, KeptRoom, Made};
+use super::models::Models;
 use super::value::{Value, Waste};
 use super::view::View;
 use crate::capacity::{Capacity, ClusterCapacity, NodeCapacity};
@@ -26,19 +29,14 @@ pub(crate) struct Room<'a> {
     pub(crate) cluster: &'a Cluster,
     /// None before its first frame.
     pub(crate) capacity: Option<&'a ClusterCapacity>,
-    /// Its models, sorted.
-    pub(crate) skus: Vec<Sku>,
-    /// By model the ways in which nodes give out their devices.
-    pub(crate) sharing: Vec<BTreeSet<Sharing>>,
+    /// What is made of the cluster alone.
+    made: Made,
     /// What is free now.
     pub(crate) holes: Holes,
     /// What the workload whose turn it is avoids here.
     pub(crate) marks: Marks,
-    /// What lives here, by launch.
-    pub(crate) live: Rc<[(&'a Workload, &'a Attempt)]>,
+    state: &'a State,
     places: Option<Rc<BTreeMap<&'a NodeName, u32>>>,
-    empty: Option<Holes>,
-    healthy: Option<Holes>,
 }
 
 /// What the order of the models that a workload names means.
@@ -67,39 +65,59 @@ impl Judge for ByWaste<'_> {
 }
 
 impl<'a> Room<'a> {
-    pub(crate) fn new(state: &'a State, cluster: &'a Cluster, capacity: Option<&'a ClusterCapacity>) -> Self {
-        let mut models: BTreeMap<&Sku, BTreeSet<Sharing>> = BTreeMap::new();
-        for node in capacity.iter().flat_map(|c| &c.nodes) {
-            if let Some(sku) = &node.sku {
-                let ways = models.entry(sku).or_default();
-                if node.total.gpu_milli > 0 {
-                    ways.insert(node.sharing);
-                }
-            }
-        }
-        let (skus, sharing): (Vec<Sku>, Vec<_>) = models.into_iter().map(|(sku, ways)| (sku.clone(), ways)).unzip();
-        let live: Rc<[_]> = state.live_in(&cluster.info.name).collect();
-        let taken = capacity.map(|c| in_flight(&live, cluster, c)).unwrap_or_default();
-        let free = |n: &NodeCapacity| {
-            let there = || taken.get(&n.name).into_iter().flatten().fold(free(n), less);
-            (n.state == NodeState::Ready && cluster.takes_members()).then(there)
-        };
-        let holes = holes_of(capacity, &skus, free);
-        let marks = Marks::default();
-        Self { cluster, capacity, skus, sharing, holes, marks, live, places: None, empty: None, healthy: None }
+    /// As it is now, with what was kept of it.
+    fn new(
+        state: &'a State,
+        cluster: &'a Cluster,
+        capacity: Option<&'a ClusterCapacity>,
+        kept: Option<KeptRoom>,
+    ) -> Self {
+        let name = &cluster.info.name;
+        let in_flight = capacity.map_or_else(InFlight::new, |frame| {
+            let found = in_flight(state.unseen_in(name, cluster.incarnation, frame.watermark), cluster, frame);
+            debug_assert_eq!(found, in_flight(state.live_in(name), cluster, frame), "others are in the frame");
+            found
+        });
+        let (made, holes) = Made::of(capacity.map(|c| &c.nodes), cluster.takes_members(), in_flight, kept);
+        Self { cluster, capacity, made, holes, marks: Marks::default(), state, places: None }
+    }
+
+    /// What the next plan may start from.
+    fn rest(self) -> Option<KeptRoom> {
+        self.made.rest(self.holes, &self.capacity?.nodes)
+    }
+
+    /// What lives here, by launch: each is looked up anew.
+    pub(crate) fn live(&self) -> impl Iterator<Item = (&'a Workload, &'a Attempt)> + use<'a> {
+        self.state.live_in(&self.cluster.info.name)
+    }
+
+    /// Its nodes, by row.
+    pub(crate) fn nodes(&self) -> &'a [NodeCapacity] {
+        self.capacity.map_or(&[], |c| &c.nodes)
+    }
+
+    /// Its models.
+    pub(crate) fn models(&self) -> &Models {
+        &self.made.models
+    }
+
+    /// What is free in all before anything is placed.
+    pub(crate) fn free_at_first(&self) -> &Amounts {
+        &self.made.free
     }
 
     /// What there would be if every node were empty, healthy and taking members. Made when first asked for.
     pub(crate) fn empty(&mut self) -> &mut Holes {
-        let (capacity, skus) = (self.capacity, &self.skus);
-        self.empty.get_or_insert_with(|| holes_of(capacity, skus, |n| Some(Free::whole(n.total, n.sharing))))
+        let nodes = self.nodes();
+        self.made.empty(nodes)
     }
 
     /// What there would be once every attempt has ended, with ghosts, sick and foreign devices, cordoned nodes and the cluster's own
     /// cordon as they are now. Made when first asked for.
     pub(crate) fn healthy(&mut self) -> &mut Holes {
-        let (capacity, skus, open) = (self.capacity, &self.skus, self.cluster.takes_members());
-        self.healthy.get_or_insert_with(|| holes_of(capacity, skus, |node| healthy(node).filter(|_| open)))
+        let nodes = self.nodes();
+        self.made.healthy(nodes)
     }
 
     /// The gang as this cluster sees it.
@@ -115,7 +133,7 @@ impl<'a> Room<'a> {
 
     /// Judges places of this cluster by what they waste.
     pub(crate) fn judge<'v>(&self, value: &'v Value) -> ByWaste<'v> {
-        ByWaste { value, views: self.skus.iter().map(|sku| value.view(sku)).collect() }
+        ByWaste { value, views: self.models().skus().map(|sku| value.view(sku)).collect() }
     }
 
     /// Models of this cluster that a group accepts, best first. One that accepts any gets the cheapest first; models with one
@@ -126,13 +144,13 @@ impl<'a> Room<'a> {
         }
         if need.skus.is_empty() {
             let mut by_price: BTreeMap<u64, Vec<u16>> = BTreeMap::new();
-            for sku in (0..).zip(&self.skus).filter(|(_, sku)| !sku.is_slice()).map(|(at, _)| at) {
+            for sku in (0..).zip(self.models().skus()).filter(|(_, sku)| !sku.is_slice()).map(|(at, _)| at) {
                 by_price.entry(self.price(Some(sku)).unwrap_or(u64::MAX)).or_default().push(sku);
             }
             return by_price.into_values().collect();
         }
         let mut known: Vec<u16> = vec![];
-        for sku in need.skus.iter().filter_map(|sku| sku_id(&self.skus, Some(sku))) {
+        for sku in need.skus.iter().filter_map(|sku| self.models().place(Some(sku))) {
             if !known.contains(&sku) {
                 known.push(sku);
             }
@@ -151,12 +169,12 @@ impl<'a> Room<'a> {
     }
 
     pub(crate) fn sku(&self, sku: SkuId) -> Option<&Sku> {
-        self.skus.get(usize::from(sku?))
+        self.models().at(sku?).map(|model| &model.sku)
     }
 
     /// The nodes that take members, by name. Made when first asked for.
     pub(crate) fn places(&mut self) -> Rc<BTreeMap<&'a NodeName, u32>> {
-        let nodes = (0u32..).zip(self.capacity.map_or(&[][..], |c| &c.nodes));
+        let nodes = (0u32..).zip(self.nodes());
         let open = self.cluster.takes_members();
         let ready = nodes.filter(|(_, n)| open && n.state == NodeState::Ready).map(|(i, n)| (&n.name, i));
         Rc::clone(self.places.get_or_insert_with(|| Rc::new(ready.collect())))
@@ -194,13 +212,8 @@ impl<'a> Room<'a> {
     }
 
     pub(crate) fn node(&self, node: u32) -> Option<&'a NodeCapacity> {
-        self.capacity.and_then(|c| c.nodes.get(node as usize))
+        self.nodes().get(node as usize)
     }
-}
-
-fn holes_of(capacity: Option<&ClusterCapacity>, skus: &[Sku], free: impl Fn(&NodeCapacity) -> Option<Free>) -> Holes {
-    let nodes = capacity.map_or(&[][..], |c| &c.nodes);
-    Holes::new(nodes.iter().map(|n| (sku_id(skus, n.sku.as_ref()), free(n))))
 }
 
 /// A node once no attempt runs on it, its ghosts, sick and foreign devices left out; none where it takes no members.
@@ -224,7 +237,7 @@ pub(crate) fn free(node: &NodeCapacity) -> Free {
 
 /// What is left once these members took theirs, as far as there is room. What a frame and a binding say together can be more than
 /// there is, where Kubernetes or a person did something else meanwhile.
-fn less(mut free: Free, (each, members): &(Resources, u64)) -> Free {
+pub(super) fn less(mut free: Free, (each, members): &(Resources, u64)) -> Free {
     let fit = free.members(each).min(*members);
     free.take_all(each, fit);
     if fit < *members {
@@ -241,18 +254,25 @@ fn less(mut free: Free, (each, members): &(Resources, u64)) -> Free {
     free
 }
 
-fn sku_id(skus: &[Sku], sku: Option<&Sku>) -> SkuId {
-    let place = skus.binary_search(sku?).ok()?;
-    u16::try_from(place).ok()
-}
-
 /// The room of every joined cluster, by name. Sorted, and not a map: a place in it stands for a cluster in what is looked up millions of times.
 pub(crate) struct Rooms<'a>(Vec<(&'a ClusterName, Room<'a>)>);
 
 impl<'a> Rooms<'a> {
     pub(crate) fn new(state: &'a State, capacity: &'a Capacity) -> Self {
-        let room = |(name, c): (&'a ClusterName, &'a Cluster)| (name, Room::new(state, c, capacity.clusters.get(name)));
+        Self::from_kept(state, capacity, Kept::default())
+    }
+
+    /// With what the last plan kept.
+    pub(crate) fn from_kept(state: &'a State, capacity: &'a Capacity, mut kept: Kept) -> Self {
+        let room = |(name, cluster): (&'a ClusterName, &'a Cluster)| {
+            (name, Room::new(state, cluster, capacity.clusters.get(name), kept.take(name)))
+        };
         Self(state.clusters.iter().map(room).collect())
+    }
+
+    /// What the next plan may start from.
+    pub(crate) fn rest(self) -> Kept {
+        self.0.into_iter().filter_map(|(name, room)| Some((name.clone(), room.rest()?))).collect()
     }
 
     /// A cluster's place.
@@ -305,21 +325,21 @@ impl<'a> Rooms<'a> {
 /// What bindings and resizes take that the frame does not include: members that came by a command above its watermark. What a resize
 /// takes away is free once a frame says so. An attempt that another life of the agent holds is counted too, whatever the watermark:
 /// this life's frames can't know of it.
-fn in_flight<'a>(
-    live: &[(&'a Workload, &'a Attempt)],
-    cluster: &'a Cluster,
+fn in_flight<'s>(
+    live: impl IntoIterator<Item = (&'s Workload, &'s Attempt)>,
+    cluster: &Cluster,
     frame: &ClusterCapacity,
-) -> BTreeMap<&'a NodeName, Vec<(Resources, u64)>> {
-    let mut taken: BTreeMap<&NodeName, Vec<(Resources, u64)>> = BTreeMap::new();
+) -> InFlight {
+    let mut taken = InFlight::new();
     if planted::is("count-inflight-never") {
         return taken;
     }
     for (_, attempt) in live {
-        let mut take = |groups: &'a [GroupPlacement]| {
+        let mut take = |groups: &[GroupPlacement]| {
             for g in packing_order(groups.iter().map(|g| g.each)) {
                 let group = &groups[g];
                 for share in &group.nodes {
-                    taken.entry(&share.node).or_default().push((group.each, u64::from(share.members)));
+                    taken.entry(share.node.clone()).or_default().push((group.each, u64::from(share.members)));
                 }
             }
         };

@@ -9,6 +9,7 @@ use protocol::workload::{Spread, native_kind};
 use crate::capacity::Capacity;
 use crate::commands::forget::is_abandoned;
 use crate::lifecycle::Phase;
+use crate::placement::kept::Kept;
 use crate::queue::order::Standing;
 use crate::queue::{LASTING_MS, Memory, Turn, Walk};
 use crate::reasons::{
@@ -51,7 +52,7 @@ pub fn explain(state: &State, capacity: &Capacity, at: UnixMs, key: &WorkloadKey
 
 fn waiting(state: &State, capacity: &Capacity, at: UnixMs, asked: &Workload) -> Waiting {
     let memory = Memory::default();
-    let mut walk = Walk::new(state, capacity, &memory, at);
+    let mut walk = Walk::new((state, capacity), (&memory, Kept::default()), at);
     let waiting = |Standing { place, of }, cause, candidates| {
         let pool = asked.pool.clone();
         Waiting { place, of, pool, cause, candidates, lent: vec![], reserved: None }

@@ -12,26 +12,19 @@ use super::IDLE_PERCENT;
 use crate::capacity::{Capacity, NodeCapacity};
 use crate::commands::IdleEnd;
 use crate::lifecycle::Phase;
-use crate::queue::Walk;
 use crate::state::{Attempt, State};
 
 /// Since when attempts have been idle.
 pub(crate) type Since = BTreeMap<(Uid, AttemptNumber), UnixMs>;
 
 /// Who is to end now, and since when those are idle that may not be for ever.
-pub(super) fn idle(
-    state: &State,
-    (capacity, walk): (&Capacity, &Walk<'_>),
-    before: &Since,
-    now: UnixMs,
-) -> (Vec<IdleEnd>, Since) {
+pub(super) fn idle(state: &State, capacity: &Capacity, before: &Since, now: UnixMs) -> (Vec<IdleEnd>, Since) {
     let (mut ends, mut since) = (vec![], Since::new());
     for (name, frame) in capacity.clusters.iter().filter(|(_, frame)| frame.fresh) {
         let Some(cluster) = state.clusters.get(name).filter(|c| c.lost_since.is_none()) else { continue };
-        let live = walk.live_in(name).iter().copied().filter(|(w, a)| {
+        let live = state.timed_in(name).filter(|(w, a)| {
             let runs = w.phase == Phase::Running && a.running_at.is_some() && a.stop.is_none();
-            let included = a.sized_by() <= frame.watermark && a.incarnation == cluster.incarnation;
-            w.spec.idle_timeout.is_some() && runs && included
+            runs && a.sized_by() <= frame.watermark && a.incarnation == cluster.incarnation
         });
         let live: Vec<_> = live.collect();
         // Most clusters have none: their nodes need not be looked through.

@@ -14,7 +14,7 @@ use super::admission::{give_up, held_in_tree, over_limit};
 use super::entitlement::{Entitlements, divided, entitlements};
 use super::usage::{holds, holds_any, needs};
 use crate::planted;
-use crate::state::{Attempt, Ground, State, Workload};
+use crate::state::{Ground, State, Workload};
 
 /// A workload that waits, with what it needs.
 pub(crate) struct Claim<'a> {
@@ -80,27 +80,15 @@ pub(crate) fn held_and_demand(
 impl Rights {
     /// As state has it, over a fleet whose size only the planner knows.
     pub(crate) fn new(state: &State, fleet: Amounts, clusters: &BTreeSet<ClusterName>) -> Self {
-        Self::with(state, fleet, clusters, clusters.iter().flat_map(|cluster| state.live_in(cluster)))
-    }
-
-    /// As [`Self::new`], by one who has at hand what lives in those clusters.
-    pub(crate) fn with<'s>(
-        state: &State,
-        fleet: Amounts,
-        clusters: &BTreeSet<ClusterName>,
-        live: impl Iterator<Item = (&'s Workload, &'s Attempt)>,
-    ) -> Self {
         let (held, demand) = held_and_demand(state, clusters, state.now);
         // By the division alone: what a pool got because it asked again (`parts`) is no right against others.
         let entitled = entitlements(&state.pools, &fleet, &demand);
         let anywhere = held_in_tree(&state.pools, &state.indices.usage);
         let part = Part { divided: divided(&state.pools, &fleet), fleet, entitled };
         let mut rights = Self { part: Rc::new(part), held, anywhere };
-        for (workload, attempt) in live {
+        for (workload, attempt) in clusters.iter().flat_map(|cluster| state.going_in(cluster)) {
             let going = attempt.stop.map_or(&[][..], |_| &attempt.placement);
-            if !going.is_empty() || !attempt.leaving().is_empty() {
-                rights.without(state, &workload.pool, &holds(going.iter().chain(attempt.leaving())));
-            }
+            rights.without(state, &workload.pool, &holds(going.iter().chain(attempt.leaving())));
         }
         rights
     }

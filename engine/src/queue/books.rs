@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::ids::{ClusterName, PoolName, UnixMs};
-use protocol::pool::{Amounts, Resource};
+use protocol::pool::Amounts;
 
 use crate::placement::rooms::{Room, Rooms};
 use crate::pools::admission::Ledger;
@@ -26,21 +26,6 @@ pub(crate) fn usable(room: &Room<'_>) -> bool {
     room.cluster.lost_since.is_none() && room.capacity.is_some()
 }
 
-/// What is free in a cluster.
-fn free(room: &Room<'_>) -> Amounts {
-    let mut free = Amounts::default();
-    for (class, nodes) in room.holes.classes() {
-        let all = class.free().all.times(nodes);
-        free.add(Resource::Cpu, all.cpu_milli);
-        free.add(Resource::Memory, all.memory_mib);
-        free.add(Resource::Gpu, all.gpu_milli);
-        if let Some(sku) = room.sku(class.sku) {
-            free.add(Resource::Model(sku.clone()), all.gpu_milli);
-        }
-    }
-    free
-}
-
 /// The books as they are before anything is placed.
 pub(crate) fn books(state: &State, rooms: &Rooms<'_>, now: UnixMs) -> Books {
     let usable: BTreeSet<ClusterName> =
@@ -48,7 +33,7 @@ pub(crate) fn books(state: &State, rooms: &Rooms<'_>, now: UnixMs) -> Books {
     let (held, demands) = held_and_demand(state, &usable, now);
     let mut fleet = Amounts::default();
     for room in rooms.values().filter(|room| usable.contains(&room.cluster.info.name)) {
-        fleet.add_all(&free(room));
+        fleet.add_all(room.free_at_first());
     }
     held.values().for_each(|h| fleet.add_all(h));
     Books { fleet, held, demands }

@@ -119,7 +119,6 @@ impl<'a> Walk<'a> {
             closed.into_iter().for_each(|(node, kept)| room.holes.keep_for(node, kept));
             let Some(found) = found else { continue };
             take(room, gang, &found.spots);
-            room.holes.keep();
             self.ledger.take(&self.state.pools, &workload.pool, &more, Preemptible::Yes);
             let nodes = found.spots.first()?.nodes.keys().filter_map(|node| room.node(*node));
             let share = |node: &crate::capacity::NodeCapacity| protocol::control::NodeShare {
@@ -134,7 +133,7 @@ impl<'a> Walk<'a> {
 
 /// Closes nodes for a search; returns them with those for whom they were kept.
 fn close(room: &mut Room<'_>, closed: impl Fn(&protocol::ids::NodeName) -> bool) -> Vec<(u32, Option<KeptFor>)> {
-    let nodes = (0u32..).zip(room.capacity.map_or(&[][..], |c| &c.nodes));
+    let nodes = (0u32..).zip(room.nodes());
     let nodes = nodes.filter(|(_, n)| n.state == NodeState::Ready && closed(&n.name));
     let nodes: Vec<(u32, Option<KeptFor>)> = nodes.map(|(node, _)| (node, room.holes.kept_for(node))).collect();
     nodes.iter().for_each(|(node, _)| room.holes.keep_for(*node, Some(AVOIDED)));

@@ -120,7 +120,7 @@ pub(super) struct Live<'a> {
 impl<'a> Live<'a> {
     pub(super) fn in_room(state: &'a State, room: &Room<'a>, now: UnixMs) -> Self {
         let mut live = Self::default();
-        for &(workload, attempt) in room.live.iter() {
+        for (workload, attempt) in room.live() {
             live.going.extend(attempt.leaving());
             if attempt.stop.is_some() {
                 live.going.extend(&attempt.placement);
@@ -529,8 +529,7 @@ fn cost(
 /// Whether every node of it on which it holds GPUs is measured to do nothing.
 fn is_idle(room: &Room<'_>, gives: &[GroupPlacement], ran_ms: u64) -> bool {
     let quiet = |name: &NodeName| {
-        let nodes = room.capacity.map_or(&[][..], |c| &c.nodes);
-        nodes.iter().any(|n| n.name == *name && n.activity_percent.is_some_and(|p| p < IDLE_PERCENT))
+        room.nodes().iter().any(|n| n.name == *name && n.activity_percent.is_some_and(|p| p < IDLE_PERCENT))
     };
     let on_gpus = || gives.iter().filter(|g| g.each.gpu_milli > 0).flat_map(|g| &g.nodes);
     ran_ms >= IDLE_AFTER_MS && on_gpus().next().is_some() && on_gpus().all(|share| quiet(&share.node))

@@ -33,6 +33,7 @@ use crate::commands::Preemption;
 use crate::placement::avoid::elsewhere;
 use crate::placement::candidates::{Barred, Look, Place, decision, look, obstacles, settle};
 use crate::placement::holes::KeptFor;
+use crate::placement::kept::Kept;
 use crate::placement::locality::Wants;
 use crate::placement::obstacles::is_permanent;
 use crate::placement::placer::Placer;
@@ -140,9 +141,13 @@ impl Verdict {
 }
 
 impl<'a> Walk<'a> {
-    pub(crate) fn new(state: &'a State, capacity: &'a Capacity, memory: &'a Memory, at: UnixMs) -> Self {
+    pub(crate) fn new(
+        (state, capacity): (&'a State, &'a Capacity),
+        (memory, kept): (&'a Memory, Kept),
+        at: UnixMs,
+    ) -> Self {
         let now = state.now.max(at);
-        let mut placer = Placer::new(state, capacity);
+        let mut placer = Placer::new(state, capacity, kept);
         let books = books::books(state, &placer.rooms, now);
         let fleet = books.fleet.clone();
         let (ledger, demands) = books::ledger(state, books, now);
@@ -171,6 +176,11 @@ impl<'a> Walk<'a> {
             rights,
             all_lent,
         }
+    }
+
+    /// What the next plan may start from.
+    pub(crate) fn rest(self) -> Kept {
+        self.placer.rooms.rest()
     }
 
     /// The next workload and what becomes of it; none at the end of every line.
@@ -207,8 +217,8 @@ impl<'a> Walk<'a> {
     }
 
     /// What lives in a cluster.
-    pub(crate) fn live_in(&self, cluster: &ClusterName) -> &[(&'a Workload, &'a Attempt)] {
-        self.placer.rooms.get(cluster).map_or(&[], |room| &room.live)
+    pub(crate) fn live_in(&self, cluster: &ClusterName) -> impl Iterator<Item = (&'a Workload, &'a Attempt)> + use<'a> {
+        self.placer.rooms.get(cluster).map(Room::live).into_iter().flatten()
     }
 
     fn turn(&mut self, waiter: &'a Waiter) -> Turn<'a> {
@@ -429,7 +439,7 @@ impl<'a> Walk<'a> {
 
     /// Every model of the fleet that a group accepts which names none.
     fn models(&self) -> Vec<Sku> {
-        let all = self.placer.rooms.values().flat_map(|room| &room.skus);
+        let all = self.placer.rooms.values().flat_map(|room| room.models().skus());
         let mut models: Vec<Sku> = all.filter(|sku| !sku.is_slice()).cloned().collect();
         models.sort();
         models.dedup();

@@ -78,7 +78,7 @@ impl<'a> Walk<'a> {
         let ends = |(_, attempt): &Passer<'a>| attempt.stop.is_some();
         // Whatever is ending beside them may leave room enough.
         let there: BTreeSet<&'a ClusterName> = passers.iter().map(|(_, attempt)| &attempt.cluster).collect();
-        let live: Vec<Passer<'a>> = there.into_iter().flat_map(|cluster| self.live_in(cluster)).copied().collect();
+        let live: Vec<Passer<'a>> = there.into_iter().flat_map(|cluster| self.live_in(cluster)).collect();
         // As few as possible give up their room: it may be enough that their pool's part is free, or that others are ending.
         let (mut place, mut given): (Option<Place>, Vec<Passer<'a>>) = (None, vec![]);
         for step in [Step::AsIs, Step::WithoutEnding, Step::WithoutPassers] {

@@ -152,9 +152,7 @@ impl<'a> Walk<'a> {
 
     /// What pools have a right to before this plan's bindings.
     pub(super) fn new_rights(&self) -> Rights {
-        let usable = self.usable();
-        let live = usable.iter().flat_map(|cluster| self.live_in(cluster)).copied();
-        Rights::with(self.state, self.fleet.clone(), &usable, live)
+        Rights::new(self.state, self.fleet.clone(), &self.usable())
     }
 
     fn remember(&self, before: &Memory, rights: &Rights) -> Memory {

@@ -72,7 +72,7 @@ impl<'a> AllEnds<'a> {
         let found = self.0.entry(cluster).or_insert_with(|| {
             let places = room.places();
             let mut all: Vec<End<'a>> = vec![];
-            for &(workload, attempt) in room.live.iter() {
+            for (workload, attempt) in room.live() {
                 for (gives, leaves) in [(&attempt.placement[..], false), (attempt.leaving(), true)] {
                     let nodes = gives.iter().flat_map(|g| &g.nodes).filter_map(|s| places.get(&s.node).copied());
                     let nodes: Rc<[u32]> = nodes.collect();

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::ids::{ClusterName, CommandNumber, DataName, PoolName, Uid, UnixMs, WorkloadKey};
 
+use super::live::LiveViews;
 use super::waiters::Likenesses;
 use super::{Attempt, State, Workload};
 use crate::lifecycle::Phase;
@@ -42,6 +43,8 @@ pub(crate) struct Indices {
     pub(crate) likenesses: Likenesses,
     /// Workloads with a live attempt, by its cluster and launch.
     pub(crate) live: BTreeMap<ClusterName, BTreeMap<CommandNumber, WorkloadKey>>,
+    /// Some of them.
+    pub(crate) live_views: LiveViews,
     /// Workloads with a live attempt whose size may change.
     pub(crate) elastic: BTreeSet<WorkloadKey>,
     /// Workloads with a live attempt that was let past waiting ones, by those others.
@@ -92,6 +95,7 @@ impl Indices {
         usage::count(&mut self.usage, workload);
         if let Some(attempt) = workload.live_attempt() {
             self.live.entry(attempt.cluster.clone()).or_default().insert(attempt.launch, workload.key.clone());
+            self.live_views.insert(workload, attempt);
             if workload.spec.elastic().next().is_some() {
                 self.elastic.insert(workload.key.clone());
             }
@@ -133,6 +137,7 @@ impl Indices {
         }
         usage::discount(&mut self.usage, workload);
         let Some(attempt) = workload.live_attempt() else { return };
+        self.live_views.remove(attempt);
         if let Some(there) = self.live.get_mut(&attempt.cluster) {
             there.remove(&attempt.launch);
             if there.is_empty() {

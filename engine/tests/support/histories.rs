@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::commands::{Binding, Command, Cordoning, Expect, Fence, Growth, Preemption, Raising, Shrink, Victim};
-use engine::plan::{Bounds, Memory, Plan, plan_on, plan_within};
+use engine::plan::{Bounds, Kept, Memory, Plan, plan_again, plan_on};
 use engine::pools::Raise;
 use engine::{Phase, State};
 use protocol::codec::{decode_body, encode_body};
@@ -32,6 +32,7 @@ pub struct History {
     now: u64,
     bound: Vec<Binding>,
     memory: Memory,
+    kept: Kept,
     preempted: Vec<Preemption>,
     grown: Vec<Growth>,
     /// Attempts that had to give room.
@@ -54,6 +55,7 @@ impl History {
             now: 0,
             bound: vec![],
             memory: Memory::default(),
+            kept: Kept::default(),
             preempted: vec![],
             grown: vec![],
             victims: 0,
@@ -148,11 +150,12 @@ impl History {
         Ok(())
     }
 
-    /// Whom nobody asks about is passed over, and nothing else is decided differently.
-    fn check_hurried(&self, plan: &Plan, limit: usize) -> Result<(), String> {
+    /// Whom nobody asks about is passed over, and nothing else is decided differently; nor with what the last plan kept.
+    fn check_hurried(&mut self, plan: &Plan, limit: usize) -> Result<(), String> {
         for explained in [0, 2] {
             let bounds = Bounds { bindings: limit, explained };
-            let mut hurried = plan_within(&self.state, &self.fleet.capacity, &self.memory, UnixMs(self.now), bounds);
+            let before = (&self.memory, &mut self.kept);
+            let mut hurried = plan_again(&self.state, &self.fleet.capacity, before, UnixMs(self.now), bounds);
             hurried.waiting = plan.waiting.clone();
             if hurried != *plan {
                 return Err(format!("who explains {explained} plans {hurried:?}\n  and not {plan:?}"));

@@ -61,7 +61,7 @@ pub fn node(name: &str, sku: Option<&str>, total: Resources) -> NodeCapacity {
 }
 
 pub fn frame(nodes: Vec<NodeCapacity>) -> ClusterCapacity {
-    ClusterCapacity { sequence: 1, watermark: CommandNumber(0), age_ms: 5, fresh: true, nodes }
+    ClusterCapacity { sequence: 1, watermark: CommandNumber(0), age_ms: 5, fresh: true, nodes: nodes.into() }
 }
 
 pub fn group(name: &str, count: u32, cpu: u64, gib: u64, gpus: u64, skus: &[&str]) -> GroupSpec {

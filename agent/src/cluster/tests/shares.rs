@@ -136,7 +136,8 @@ fn view(a: &Agent) -> Capacity {
         node.shares = shares;
         nodes.push(node);
     }
-    let frame = ClusterCapacity { sequence: 1, watermark: a.last_command(), age_ms: 0, fresh: true, nodes };
+    let frame =
+        ClusterCapacity { sequence: 1, watermark: a.last_command(), age_ms: 0, fresh: true, nodes: nodes.into() };
     Capacity { clusters: BTreeMap::from([(config().cluster.name, frame)]) }
 }
 

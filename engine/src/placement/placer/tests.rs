@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
-use protocol::capacity::Source;
+use protocol::capacity::{NodeState, Source};
 use protocol::control::ClusterInfo;
 use protocol::ids::{CommandNumber, GroupName, Incarnation, LogIndex, NodeName, Region, UnixMs};
 use protocol::resources::Resources;
@@ -71,7 +71,8 @@ fn world() -> (State, Capacity) {
         state.apply(LogIndex(index), &join, UnixMs(0));
         let mut nodes: Vec<NodeCapacity> = (0..=LAST).map(node).collect();
         nodes[LAST].state = NodeState::Cordoned;
-        let frame = ClusterCapacity { sequence: 1, watermark: last_command, age_ms: 0, fresh: true, nodes };
+        let frame =
+            ClusterCapacity { sequence: 1, watermark: last_command, age_ms: 0, fresh: true, nodes: nodes.into() };
         capacity.clusters.insert(name, frame);
     }
     (state, capacity)

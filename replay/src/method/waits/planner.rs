@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use engine::State;
 use engine::capacity::Capacity;
 use engine::commands::{Command, Expect, Outcome as Applied};
-use engine::plan::{Bounds, LASTING_MS, Memory, plan_within};
+use engine::plan::{Bounds, Kept, LASTING_MS, Memory, plan_again};
 use engine::state::Attempt;
 use protocol::control::{AttemptReport, AttemptState, GroupPlacement};
 use protocol::ids::{
@@ -55,6 +55,7 @@ struct Run<'a> {
     state: State,
     capacity: Capacity,
     memory: Memory,
+    kept: Kept,
     now: u64,
     later: BinaryHeap<Reverse<(u64, Later)>>,
     progress: Vec<Progress>,
@@ -66,7 +67,8 @@ pub(super) fn run(trace: &Trace, terms: Terms, mut tick: impl FnMut(u64)) -> Res
     let (state, capacity) = World::new(&accounts.fleet).into_parts();
     let progress = vec![Progress::default(); trace.jobs.len()];
     let (memory, later) = (Memory::new(LASTING_MS), BinaryHeap::new());
-    let mut run = Run { accounts, state, capacity, memory, now: 0, later, progress, terms };
+    let kept = Kept::default();
+    let mut run = Run { accounts, state, capacity, memory, kept, now: 0, later, progress, terms };
     run.open()?;
     let mut coming = (0..trace.jobs.len()).peekable();
     loop {
@@ -199,7 +201,8 @@ impl Run<'_> {
     /// Plans until nothing more is placed or ended.
     fn plan(&mut self) -> Result<(), Failed> {
         loop {
-            let plan = plan_within(&self.state, &self.capacity, &self.memory, UnixMs(self.now), BOUNDS);
+            let before = (&self.memory, &mut self.kept);
+            let plan = plan_again(&self.state, &self.capacity, before, UnixMs(self.now), BOUNDS);
             self.memory = plan.memory;
             let mut changed = !plan.bindings.is_empty();
             for binding in plan.bindings {

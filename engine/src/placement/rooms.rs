@@ -65,6 +65,11 @@ impl Judge for ByWaste<'_> {
 }
 
 impl<'a> Room<'a> {
+    /// Of one cluster, without a plan.
+    pub(crate) fn alone(state: &'a State, cluster: &'a Cluster, capacity: Option<&'a ClusterCapacity>) -> Self {
+        Self::new(state, cluster, capacity, None)
+    }
+
     /// As it is now, with what was kept of it.
     fn new(
         state: &'a State,

@@ -105,7 +105,7 @@ fn thorough(
     for (name, cluster) in &state.clusters {
         // One room after another: the first in which it may start settles it.
         let obstacle = unfit(&cluster.info, wants, framework).or_else(|| {
-            let mut room = Room::new(state, cluster, capacity.clusters.get(name));
+            let mut room = Room::alone(state, cluster, capacity.clusters.get(name));
             let shapes = room.shapes(gang, Order::BestFirst);
             bars(&room, wants, framework, gang).or_else(|| too_small(&mut room, gang, &shapes))
         });

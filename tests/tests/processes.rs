@@ -98,6 +98,7 @@ const TESTS: &[(&str, Test)] = &[
     ("certificates::a_replica_of_another_authority_is_not_let_in", certificates::other_authority),
     ("certificates::a_replica_with_anothers_certificate_does_not_start", certificates::other_replica),
     ("nodes::stream_what_they_measure_and_are_stale_while_they_are_silent", nodes::stream),
+    ("nodes::of_which_a_gpu_fails_are_named_as_the_cause", nodes::fault),
     ("nodes::are_told_why_they_are_not_let_in", nodes::refused),
     ("nodes::of_one_name_do_not_speak_both", nodes::twins),
     ("commands::bad_input_is_answered_with_place_and_cure", commands::bad_input),

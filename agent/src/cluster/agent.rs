@@ -353,6 +353,7 @@ impl Agent {
             }
             return Ok(());
         }
+        let state = self.table.explained(attempt, state);
         let has_begun = record.unrecorded && (state == AttemptState::Accepted || state.is_final());
         record.unrecorded &= !has_begun;
         let report = &mut record.progress.report;

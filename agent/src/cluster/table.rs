@@ -3,7 +3,9 @@
 //! ever compares ten thousand nodes to find one change.
 
 mod counted;
+mod faults;
 mod kubernetes;
+mod reading;
 mod whose;
 
 use std::collections::BTreeMap;
@@ -11,15 +13,17 @@ use std::collections::BTreeMap;
 use protocol::capacity::{ACTIVITY_UNKNOWN, Columns, DeviceState, MEMORY_UNKNOWN, NodeState, Sharing, Source};
 use protocol::control::{GroupPlacement, LaunchOrder};
 use protocol::ids::{AttemptId, MonotonicMs, NodeName};
-use protocol::node::{DeviceHealth, DeviceReport, DriverState, Holders, NodeFrame, PodDevices};
+use protocol::node::{DriverState, Holders, NodeFrame, PodDevices};
 use protocol::sku::Sku;
 
 use super::DeclaredNode;
 use super::attempt::{Assignment, MemberAssignment};
 use super::bits::Bits;
 use super::reservations::{Reservations, Room, WHOLE_MILLI, assign};
+use faults::Faults;
 pub use kubernetes::KUBERNETES_SILENT_AFTER_MS;
 use kubernetes::{Kubernetes, OfKubernetes};
+use reading::reading;
 use whose::{DeviceNames, Whose};
 
 /// A measured node whose last frame is older than this is stale, in ms.
@@ -198,6 +202,7 @@ pub struct Table {
     by_name: BTreeMap<NodeName, usize>,
     devices: Vec<Device>,
     reservations: Reservations,
+    faults: Faults,
     kubernetes: Kubernetes,
     /// Grows when nodes or device counts change, which only a snapshot can carry.
     generation: u64,
@@ -265,6 +270,7 @@ impl Table {
         if !frame.full && known.is_none_or(|m| m.sequence.checked_add(1) != Some(frame.sequence)) {
             return FrameOutcome::Gap;
         }
+        self.note_faults(frame);
         let row = self.row_named(&frame.node);
         if known.is_none() {
             // Its source changes, which only a snapshot can say.
@@ -377,6 +383,7 @@ impl Table {
 
     /// Nothing of the attempt is left: what it held can be given out again.
     pub(crate) fn release(&mut self, attempt: AttemptId) {
+        self.faults.forget(attempt);
         let touched = self.reservations.remove(attempt);
         self.refresh_named(touched.iter());
         self.refresh_pods_of(attempt);
@@ -568,32 +575,4 @@ fn standing(at: &Row, devices: &[Device], reservations: &Reservations) -> Vec<(D
         (state, if shared { WHOLE_MILLI.saturating_sub(whose.given[device]) } else { 0 })
     };
     states.into_iter().enumerate().map(left).collect()
-}
-
-/// What a device's report says. Its state follows once it is known who holds it.
-fn reading(report: &DeviceReport) -> Device {
-    let lost = matches!(report.health, DeviceHealth::Lost { .. });
-    // Under MIG the whole device's activity means nothing, and a lost device's last reading is over: unknown, not 0.
-    let activity = match report.activity {
-        Some(a) if !lost && report.mig != Some(true) => a.percent.min(100),
-        _ => ACTIVITY_UNKNOWN,
-    };
-    let memory = report.memory_used_mib.filter(|_| !lost);
-    // Memory is read each second, processes each ten: what an attempt's processes held is gone with it, and so is not
-    // taken for a ghost by an old list. The list decides only where memory is not known.
-    let used = match memory {
-        Some(mib) => mib > IDLE_MEMORY_MIB,
-        None => report.processes.as_ref().is_some_and(|p| !p.is_empty()),
-    };
-    Device {
-        state: DeviceState::Free,
-        activity,
-        memory_used_mib: memory.map_or(MEMORY_UNKNOWN, |mib| u32::try_from(mib).unwrap_or(MEMORY_UNKNOWN - 1)),
-        left_milli: 0,
-        sick: !matches!(report.health, DeviceHealth::Ok),
-        used,
-        // These of a device change so seldom that they are entered by themselves.
-        barred: false,
-        names: None,
-    }
 }

@@ -47,6 +47,24 @@ pub fn classify(xid: u64) -> XidClass {
     }
 }
 
+/// The cause that a GPU is out until it has cooled.
+const THERMAL_SLOWDOWN: &str = "hardware thermal slowdown";
+/// The cause that a GPU is out until a reset, though what runs on it may go on.
+const RETIREMENT_PENDING: &str = "page retirement waits for a reset";
+/// Between causes.
+const AND: &str = "; ";
+
+/// Of a GPU's causes those that may have ended what ran on it; none where it only is not to be given out.
+pub fn harmful(health: &DeviceHealth) -> Option<String> {
+    let cause = match health {
+        DeviceHealth::Ok => return None,
+        DeviceHealth::Lost { cause } => return Some(format!("it is lost: {cause}")),
+        DeviceHealth::Sick { cause } => cause,
+    };
+    let causes: Vec<&str> = cause.split(AND).filter(|c| ![THERMAL_SLOWDOWN, RETIREMENT_PENDING].contains(c)).collect();
+    (!causes.is_empty()).then(|| causes.join(AND))
+}
+
 /// What is known of a GPU's health. `None` is unknown, which is nothing against it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HealthFacts {
@@ -84,7 +102,7 @@ pub fn judge(facts: &HealthFacts) -> DeviceHealth {
         causes.push("row remapping failed".into());
     }
     if facts.retirement_pending == Some(true) {
-        causes.push("page retirement waits for a reset".into());
+        causes.push(RETIREMENT_PENDING.into());
     }
     if let Some(action @ 1..) = facts.recovery_action {
         causes.push(format!("the driver asks for recovery: {}", recovery(action)));
@@ -93,9 +111,9 @@ pub fn judge(facts: &HealthFacts) -> DeviceHealth {
         causes.push("the GPU requires a reset".into());
     }
     if facts.thermal_slowdown == Some(true) {
-        causes.push("hardware thermal slowdown".into());
+        causes.push(THERMAL_SLOWDOWN.into());
     }
-    if causes.is_empty() { DeviceHealth::Ok } else { DeviceHealth::Sick { cause: causes.join("; ") } }
+    if causes.is_empty() { DeviceHealth::Ok } else { DeviceHealth::Sick { cause: causes.join(AND) } }
 }
 
 fn recovery(action: u32) -> String {
@@ -146,6 +164,18 @@ mod tests {
             reset_required: false,
         };
         assert_eq!(judge(&clean), DeviceHealth::Ok);
+    }
+
+    #[test]
+    fn heat_and_pages_that_wait_for_a_reset_end_no_program() {
+        let hot =
+            HealthFacts { thermal_slowdown: Some(true), retirement_pending: Some(true), ..HealthFacts::default() };
+        assert_eq!(harmful(&judge(&hot)), None);
+        let worse = HealthFacts { xid: Some(79), ..hot };
+        assert_eq!(harmful(&judge(&worse)).as_deref(), Some("XID 79: GPU has fallen off the bus"));
+        let lost = DeviceHealth::Lost { cause: "no such device".into() };
+        assert_eq!(harmful(&lost).as_deref(), Some("it is lost: no such device"));
+        assert_eq!(harmful(&DeviceHealth::Ok), None);
     }
 
     #[test]

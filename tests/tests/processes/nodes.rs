@@ -8,9 +8,10 @@ use anyhow::{Context, bail, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::api::batch;
 use super::federation::{CLUSTERS, Federation, free_port, identity};
 use super::program::{Program, Ran};
-use super::world::{PATIENCE, World, wait_for};
+use super::world::{MARK, PATIENCE, World, wait_for};
 use crate::Done;
 
 /// One machine with GPUs.
@@ -32,13 +33,19 @@ impl<'w> Machine<'w> {
 
     /// What its driver says of its GPUs from now on.
     fn gpus(&self, gpus: &[Value]) -> anyhow::Result<()> {
+        self.gpus_after(gpus, &[])
+    }
+
+    /// The same, after these XIDs: each is a GPU and a number.
+    fn gpus_after(&self, gpus: &[Value], xids: &[(usize, u64)]) -> anyhow::Result<()> {
         let named = gpus.iter().enumerate().map(|(at, gpu)| {
             let mut gpu = gpu.clone();
             gpu["uuid"] = format!("GPU-{at}-of-{}", self.name).into();
             gpu
         });
         let part = self.state.with_extension("part");
-        std::fs::write(&part, json!({"devices": named.collect::<Vec<_>>()}).to_string())?;
+        let xids: Vec<Value> = xids.iter().map(|(device, xid)| json!({"device": device, "xid": xid})).collect();
+        std::fs::write(&part, json!({"devices": named.collect::<Vec<_>>(), "xids": xids}).to_string())?;
         Ok(std::fs::rename(part, &self.state)?)
     }
 
@@ -160,6 +167,37 @@ pub fn stream(world: &World) -> anyhow::Result<Done> {
     );
     first.terminate()?;
     second.terminate()?;
+    federation.stop()?;
+    Ok(Done::Holds)
+}
+
+/// A GPU fails under an attempt, and then its program does: that is the cluster's failure, names the GPU, and costs none of its retries. The same
+/// program's failure on a sound GPU is its own.
+pub fn fault(world: &World) -> anyhow::Result<Done> {
+    let (mut federation, port) = federation(world)?;
+    let machine = Machine::new(world, "n-1", port)?;
+    let mut node = machine.start()?;
+    until(&federation, "n-1", "measured", ready)?;
+    let go = world.path("go");
+    let env = [("GO", go.display().to_string()), (MARK, world.mark().to_owned())];
+    let mut workload = batch("hit", &["sh", "-c", "until [ -e $GO ]; do sleep 0.1; done; exit 3"], 1, &env);
+    workload["spec"]["batch"]["groups"][0]["gpus"] = json!(1);
+    workload["spec"]["retries"] = json!({"limit": 0});
+    federation.api.submit(&workload)?;
+    federation.api.until("hit", &["Running"], PATIENCE)?;
+    until(&federation, "n-1", "with a GPU that is held", |node| states(node) == ["held", "free"])?;
+    machine.gpus_after(&[json!({}), json!({})], &[(0, 79)])?;
+    until(&federation, "n-1", "with a GPU that is sick", |node| states(node) == ["sick", "free"])?;
+    std::fs::write(&go, "")?;
+    let ended = federation.api.until("hit", &["Failed"], 3 * PATIENCE)?;
+    let attempts = ended["status"]["attempts"].as_array().cloned().unwrap_or_default();
+    ensure!(attempts.len() == 2, "{ended:#}");
+    let (first, second) = (attempts[0].to_string(), attempts[1].to_string());
+    let named = "while it ran these failed: GPU 0 of node n-1 (XID 79: GPU has fallen off the bus)";
+    ensure!(first.contains(named) && first.contains("nfrastructure"), "{first}");
+    ensure!(!second.contains("XID") && !second.contains("nfrastructure"), "{second}");
+    command(world, &federation, &["why", "hit"])?.prints("exited with 3")?;
+    node.terminate()?;
     federation.stop()?;
     Ok(Done::Holds)
 }

@@ -189,6 +189,26 @@ impl Whose {
     }
 }
 
+/// Attempts that have a device, by whoever knows; where nobody does, none.
+pub(super) fn of_device(devices: &[Device], device: usize, of: &OfKubernetes, held: Held<'_>) -> Vec<AttemptId> {
+    let mut having: Vec<AttemptId> = match held {
+        Held::ByKubelet(held) => {
+            let has = |pod: &&PodDevices| pod.devices.iter().any(|id| place(devices, id) == Some(device));
+            let name =
+                |pod: &PodDevices| PodName { namespace: pod.namespace.as_str().into(), name: pod.pod.as_str().into() };
+            held.iter().filter(has).filter_map(|pod| of.named().get(&name(pod))?.attempt).collect()
+        }
+        Held::ByClaims(claimed) => {
+            let is = |id: &str| devices[device].names.as_ref().is_some_and(|names| *names.uuid == *id);
+            claimed.iter().filter(|(id, _)| is(id)).filter_map(|(_, attempt)| *attempt).collect()
+        }
+        Held::Somewhere(_) => vec![],
+    };
+    having.sort_unstable();
+    having.dedup();
+    having
+}
+
 /// The device that a plugin names so: by UUID, by that of a MIG device of it, or by number; a part of a shared one has a number behind that.
 fn place(devices: &[Device], id: &str) -> Option<usize> {
     let device = id.split_once("::").map_or(id, |(device, _)| device);

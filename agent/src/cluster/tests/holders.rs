@@ -11,12 +11,12 @@ use super::kubernetes::cluster_node;
 use super::table::{device, frame};
 use super::*;
 
-fn held(pod: &str, devices: &[&str]) -> PodDevices {
+pub fn held(pod: &str, devices: &[&str]) -> PodDevices {
     let devices = devices.iter().map(|id| (*id).to_owned()).collect();
     PodDevices { namespace: "d".into(), pod: pod.into(), container: "c".into(), devices }
 }
 
-fn known(pods: &[PodDevices]) -> Option<Holders> {
+pub fn known(pods: &[PodDevices]) -> Option<Holders> {
     Some(Holders::Known { pods: pods.to_vec() })
 }
 
@@ -37,13 +37,13 @@ fn pods(all: &[(&str, Option<u128>, u16)]) -> NodePods {
 }
 
 /// A table in which node a has so many devices, all of them read, in use where `used` says so.
-struct Scene {
-    table: Table,
+pub struct Scene {
+    pub table: Table,
     sequence: u64,
 }
 
 impl Scene {
-    fn new(devices: u32, used: &[u32]) -> Self {
+    pub fn new(devices: u32, used: &[u32]) -> Self {
         let mut scene = Self { table: Table::default(), sequence: 0 };
         scene.pods(devices as u16, &[]);
         scene.read(devices, used);
@@ -57,17 +57,17 @@ impl Scene {
         self.table.node_frame(&frame("a", self.sequence, true, all), MonotonicMs(0));
     }
 
-    fn pods(&mut self, devices: u16, all: &[(&str, Option<u128>, u16)]) {
+    pub fn pods(&mut self, devices: u16, all: &[(&str, Option<u128>, u16)]) {
         self.table.kubernetes_changed(vec![(cluster_node("a", devices), pods(all))], &[], MonotonicMs(0));
     }
 
-    fn holders(&mut self, holders: Option<Holders>) {
+    pub fn holders(&mut self, holders: Option<Holders>) {
         self.sequence += 1;
         let frame = NodeFrame { holders, ..frame("a", self.sequence, false, vec![]) };
         self.table.node_frame(&frame, MonotonicMs(0));
     }
 
-    fn launch(&mut self, workload: u128, members: u32, gpu_milli: u64) -> bool {
+    pub fn launch(&mut self, workload: u128, members: u32, gpu_milli: u64) -> bool {
         let Order::Launch(mut order) = launch(workload, members, 1) else { unreachable!() };
         order.placement[0].each.gpu_milli = gpu_milli;
         self.table.reserve(&order).is_ok()

@@ -7,6 +7,7 @@ mod claims;
 mod commands;
 mod counted;
 mod crash;
+mod faults;
 mod holders;
 mod kubernetes;
 mod nodes;

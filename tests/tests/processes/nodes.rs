@@ -196,7 +196,7 @@ pub fn fault(world: &World) -> anyhow::Result<Done> {
     let named = "while it ran these failed: GPU 0 of node n-1 (XID 79: GPU has fallen off the bus)";
     ensure!(first.contains(named) && first.contains("nfrastructure"), "{first}");
     ensure!(!second.contains("XID") && !second.contains("nfrastructure"), "{second}");
-    command(world, &federation, &["why", "hit"])?.prints("exited with 3")?;
+    command(world, &federation, &["why", "hit"])?.prints("attempt 2 in north failed (user, exit code 3)")?;
     node.terminate()?;
     federation.stop()?;
     Ok(Done::Holds)

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use coordinator::planner::most_bindings;
 use engine::capacity::{Capacity, ClusterCapacity, NodeCapacity};
-use engine::plan::{Bounds, EXPLAINED, Kept, LASTING_MS, Memory as Remembered, plan, plan_again};
+use engine::plan::{Bounds, Kept, LASTING_MS, Memory as Remembered, plan, plan_again};
 use engine::{Command, Order, Placer, State};
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
@@ -201,7 +201,7 @@ const CHANGES: usize = 100;
 fn plan_after_one_change(world: &mut World) -> Result<(f64, f64)> {
     let clusters: Vec<ClusterName> = world.capacity.clusters.keys().cloned().collect();
     let nodes = world.capacity.clusters.values().map(|c| c.nodes.len()).sum();
-    let bounds = Bounds { bindings: most_bindings(nodes), explained: EXPLAINED };
+    let bounds = Bounds::of(most_bindings(nodes));
     let (mut memory, mut kept) = (Remembered::new(LASTING_MS), Kept::default());
     let mut took = vec![];
     for change in 0..=CHANGES {

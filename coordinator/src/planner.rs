@@ -5,7 +5,7 @@
 
 use engine::capacity::Capacity;
 use engine::commands::Command;
-use engine::plan::{Bounds, EXPLAINED, Kept, Memory, Plan, plan_again};
+use engine::plan::{Bounds, Kept, Memory, Plan, plan_again};
 use engine::state::State;
 use protocol::ids::{Epoch, MonotonicMs};
 
@@ -89,8 +89,7 @@ impl Planner {
         self.changed = false;
         self.planned_at = Some(now.mono);
         let limit = most_bindings(capacity.clusters.values().map(|c| c.nodes.len()).sum());
-        let bounds = Bounds { bindings: limit, explained: EXPLAINED };
-        let mut made = plan_again(state, capacity, (&self.memory, &mut self.kept), now.unix, bounds);
+        let mut made = plan_again(state, capacity, (&self.memory, &mut self.kept), now.unix, Bounds::of(limit));
         self.memory = std::mem::take(&mut made.memory);
         let bindings = std::mem::take(&mut made.bindings).into_iter().map(|b| Command::Bind(Box::new(b)));
         let drains = std::mem::take(&mut made.drains).into_iter().map(|end| Command::EndDrained(Box::new(end)));

@@ -66,7 +66,7 @@ pub fn plan(state: &State, capacity: &Capacity, at: UnixMs, limit: usize) -> Pla
 
 /// As [`plan`], with what the last plan of this leader remembered: room that is lent is taken back once that has lasted.
 pub fn plan_on(state: &State, capacity: &Capacity, memory: &Memory, at: UnixMs, limit: usize) -> Plan {
-    plan_within(state, capacity, memory, at, Bounds { bindings: limit, explained: EXPLAINED })
+    plan_within(state, capacity, memory, at, Bounds::of(limit))
 }
 
 /// How much a plan does and says.
@@ -77,6 +77,13 @@ pub struct Bounds {
     /// How many waiting workloads get their reasons. Once they have, those that are like others that found no room are not even
     /// looked at.
     pub explained: usize,
+}
+
+impl Bounds {
+    /// So many bindings, and the reasons of the first [`EXPLAINED`] that wait.
+    pub fn of(bindings: usize) -> Self {
+        Self { bindings, explained: EXPLAINED }
+    }
 }
 
 /// As [`plan_on`], within bounds.

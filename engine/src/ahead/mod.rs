@@ -19,7 +19,7 @@ use protocol::resources::Resources;
 use crate::capacity::Capacity;
 use crate::commands::{Command, Outcome, Refusal};
 use crate::placement::rooms::{free, healthy};
-use crate::plan::{Bounds, EXPLAINED, Kept, Memory, plan_again};
+use crate::plan::{Bounds, Kept, Memory, plan_again};
 use crate::queue::estimates::ends;
 use crate::reasons::Basis;
 use crate::state::{Attempt, State};
@@ -71,8 +71,8 @@ impl Ahead {
         while self.has_time() {
             self.plans += 1;
             self.work += self.state.waiting().len();
-            let bounds = Bounds { bindings: BINDINGS, explained: EXPLAINED };
-            let plan = plan_again(&self.state, &self.capacity, (&self.memory, &mut self.kept), self.now, bounds);
+            let before = (&self.memory, &mut self.kept);
+            let plan = plan_again(&self.state, &self.capacity, before, self.now, Bounds::of(BINDINGS));
             self.memory = plan.memory;
             let mut changed = false;
             for binding in plan.bindings {

@@ -1,15 +1,16 @@
 //! GPUs that failed while attempts had them: whatever such an attempt says of its end, it may have ended for that. Known from the reports of
 //! node roles, so as far as they came before the end did, and not beyond one life of the agent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::control::AttemptState;
 use protocol::errors::FailureClass;
 use protocol::ids::{AttemptId, NodeName};
-use protocol::node::{DeviceReport, NodeFrame};
+use protocol::node::NodeFrame;
 
-use super::whose::{Held, of_device};
-use super::{Row, Table};
+use super::Table;
+use super::whose::of_device;
+use crate::cluster::reservations::Hold;
 use crate::node::health::harmful;
 
 /// How many faults are named for one attempt.
@@ -19,7 +20,7 @@ const NAMED: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     /// Devices that have one now, by node and index.
-    now: BTreeMap<(NodeName, u32), String>,
+    now: BTreeSet<(NodeName, u32)>,
     /// Those that came to an attempt's devices while it had them.
     of: BTreeMap<AttemptId, Vec<Fault>>,
 }
@@ -48,11 +49,10 @@ impl Table {
                 self.faults.now.remove(&place);
                 continue;
             };
-            let before = self.faults.now.insert(place, cause.clone());
-            if before.is_some() {
+            if !self.faults.now.insert(place) {
                 continue;
             }
-            for attempt in self.havers(&frame.node, report) {
+            for attempt in self.having(&frame.node, report.index as usize) {
                 let fault = Fault { node: frame.node.clone(), device: report.index, cause: cause.clone() };
                 self.faults.of.entry(attempt).or_default().push(fault);
             }
@@ -60,31 +60,23 @@ impl Table {
     }
 
     /// Attempts that have a device which was read before: what was out when it was first seen ended nobody's work.
-    fn havers(&self, node: &NodeName, report: &DeviceReport) -> Vec<AttemptId> {
+    fn having(&self, node: &NodeName, device: usize) -> Vec<AttemptId> {
         let Some(row) = self.by_name.get(node).map(|row| &self.rows[*row]) else { return vec![] };
-        let at = report.index as usize;
-        let known = self.devices[row.first..row.first + row.count].get(at);
-        if known.is_none_or(|device| device.names.is_none()) {
+        let devices = &self.devices[row.first..row.first + row.count];
+        if devices.get(device).is_none_or(|device| device.names.is_none()) {
             return vec![];
         }
-        self.having(row, at)
-    }
-
-    fn having(&self, row: &Row, device: usize) -> Vec<AttemptId> {
-        let holds = || self.reservations.on(&row.name).map(|(attempt, hold)| (*attempt, hold));
-        let Some(of) = &row.kubernetes else {
-            let has = holds().filter(|(_, hold)| hold.devices.iter().any(|(d, _)| usize::from(*d) == device));
-            return has.map(|(attempt, _)| attempt).collect();
+        let holding = |has: &dyn Fn(&Hold) -> bool| {
+            let holds = self.reservations.on(node).filter(|(_, hold)| has(hold));
+            holds.map(|(attempt, _)| *attempt).collect()
         };
-        let devices = &self.devices[row.first..row.first + row.count];
-        match of.held(row.held.as_deref(), &self.reservations) {
+        let Some(of) = &row.kubernetes else {
+            return holding(&|hold| hold.devices.iter().any(|(held, _)| usize::from(*held) == device));
+        };
+        match of_device(devices, device, of, of.held(row.held.as_deref(), &self.reservations)) {
+            Some(having) => having.into_iter().filter(|attempt| self.reservations.has(*attempt)).collect(),
             // Which of its node's devices an attempt has is not known.
-            Held::Somewhere(_) => holds().filter(|(_, hold)| !hold.devices.is_empty()).map(|(a, _)| a).collect(),
-            held => {
-                let mut having = of_device(devices, device, of, held);
-                having.retain(|attempt| self.reservations.has(*attempt));
-                having
-            }
+            None => holding(&|hold| !hold.devices.is_empty()),
         }
     }
 

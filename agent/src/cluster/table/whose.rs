@@ -3,7 +3,7 @@
 //! also where the API server does not know that pod any more. What no pod has yet stays where the journal has it, or goes where there is room.
 //! Of devices that claims give out the API server says it in the kubelet's place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::ids::AttemptId;
 use protocol::node::{DeviceReport, PodDevices};
@@ -124,7 +124,7 @@ impl Whose {
         let ours = |attempt: Option<AttemptId>| attempt.filter(|attempt| reservations.has(*attempt));
         let (mut found, mut seen) = (BTreeMap::new(), BTreeMap::new());
         for pod in held {
-            let name = PodName { namespace: pod.namespace.as_str().into(), name: pod.pod.as_str().into() };
+            let name = name_of(pod);
             let known = of.named().get(&name);
             let places = pod.devices.iter().map(|id| place(devices, id));
             match known.and_then(|pod| ours(pod.attempt)) {
@@ -157,8 +157,8 @@ impl Whose {
     ) -> BTreeMap<AttemptId, Vec<usize>> {
         let mut found: BTreeMap<AttemptId, Vec<usize>> = BTreeMap::new();
         for (id, attempt) in claimed {
-            let named = |d: &Device| d.names.as_ref().is_some_and(|names| names.uuid == *id);
-            match (attempt.filter(|attempt| reservations.has(*attempt)), devices.iter().position(named)) {
+            let at = devices.iter().position(|device| is_named(device, id));
+            match (attempt.filter(|attempt| reservations.has(*attempt)), at) {
                 (Some(attempt), Some(at)) => found.entry(attempt).or_default().push(at),
                 // Counted where the journal has it.
                 (Some(_), None) => {}
@@ -189,24 +189,32 @@ impl Whose {
     }
 }
 
-/// Attempts that have a device, by whoever knows; where nobody does, none.
-pub(super) fn of_device(devices: &[Device], device: usize, of: &OfKubernetes, held: Held<'_>) -> Vec<AttemptId> {
-    let mut having: Vec<AttemptId> = match held {
+/// Attempts whose pods have a device; none where nobody says which they have.
+pub(super) fn of_device(
+    devices: &[Device],
+    device: usize,
+    of: &OfKubernetes,
+    held: Held<'_>,
+) -> Option<BTreeSet<AttemptId>> {
+    match held {
         Held::ByKubelet(held) => {
             let has = |pod: &&PodDevices| pod.devices.iter().any(|id| place(devices, id) == Some(device));
-            let name =
-                |pod: &PodDevices| PodName { namespace: pod.namespace.as_str().into(), name: pod.pod.as_str().into() };
-            held.iter().filter(has).filter_map(|pod| of.named().get(&name(pod))?.attempt).collect()
+            Some(held.iter().filter(has).filter_map(|pod| of.named().get(&name_of(pod))?.attempt).collect())
         }
         Held::ByClaims(claimed) => {
-            let is = |id: &str| devices[device].names.as_ref().is_some_and(|names| *names.uuid == *id);
-            claimed.iter().filter(|(id, _)| is(id)).filter_map(|(_, attempt)| *attempt).collect()
+            let this = claimed.iter().filter(|(id, _)| is_named(&devices[device], id));
+            Some(this.filter_map(|(_, attempt)| *attempt).collect())
         }
-        Held::Somewhere(_) => vec![],
-    };
-    having.sort_unstable();
-    having.dedup();
-    having
+        Held::Somewhere(_) => None,
+    }
+}
+
+fn name_of(pod: &PodDevices) -> PodName {
+    PodName { namespace: pod.namespace.as_str().into(), name: pod.pod.as_str().into() }
+}
+
+fn is_named(device: &Device, uuid: &str) -> bool {
+    device.names.as_ref().is_some_and(|names| *names.uuid == *uuid)
 }
 
 /// The device that a plugin names so: by UUID, by that of a MIG device of it, or by number; a part of a shared one has a number behind that.

@@ -50,7 +50,9 @@ pub(super) async fn launch(
                 return Ok(());
             }
             calls.create(turn, namespace, manifest, true).await?;
-            likeness.inspect(|likeness| lately.accepted(*likeness, asked));
+            if let Some(likeness) = likeness {
+                lately.accepted(likeness, asked);
+            }
             Ok(())
         };
         match task.insist(&what, tried).await {

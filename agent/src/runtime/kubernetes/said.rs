@@ -27,11 +27,10 @@ type Refusals = BTreeMap<String, (FailureClass, String)>;
 /// What was read last; held while it is read anew, so that all who ask meanwhile wait for one answer.
 type Slot = Arc<tokio::sync::Mutex<Option<Heard>>>;
 
-#[derive(Clone)]
 struct Heard {
     /// When it was asked for.
     at: Instant,
-    refusals: Arc<Refusals>,
+    refusals: Refusals,
 }
 
 /// What was heard lately.
@@ -58,7 +57,7 @@ impl Said {
         let slot = self.slot(kind, namespace);
         let mut heard = slot.lock().await;
         if heard.as_ref().is_none_or(|heard| heard.at.elapsed() >= self.not_older) {
-            *heard = Some(Heard { at: Instant::now(), refusals: Arc::new(read(calls, namespace, kind).await) });
+            *heard = Some(Heard { at: Instant::now(), refusals: read(calls, namespace, kind).await });
         }
         heard.as_ref()?.refusals.get(name).cloned()
     }

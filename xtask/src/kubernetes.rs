@@ -43,6 +43,9 @@ pub enum Command {
         #[command(flatten)]
         place: Place,
     },
+    /// Tries Tidewater on clusters: runs small workloads on each through a coordinator and an agent here, and sees that nothing of them is
+    /// left. On yours by `--kubeconfig FILE`, else on those of `up`. It makes two namespaces in each and deletes them again.
+    Check(crate::check::Arguments),
     /// Builds programs into the cache, those of `up` unless some are named, and prints where they are.
     Build {
         /// `kubectl`, `etcd`, …
@@ -64,7 +67,8 @@ pub struct Place {
 }
 
 impl Place {
-    fn bed(self) -> Bed {
+    /// The bed there.
+    pub fn bed(self) -> Bed {
         Bed::new(self.folder.unwrap_or_else(Bed::default_folder))
     }
 }
@@ -78,6 +82,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Down { keep, place } => down(&place.bed(), keep),
         Command::Status { place } => status(&place.bed()),
+        Command::Check(arguments) => crate::check::run(arguments),
         Command::Build { names } => build(&names),
         Command::Images { names } => images(&names),
     }

@@ -1,5 +1,6 @@
 //! `cargo xtask`: what people who work on Tidewater run by hand.
 
+mod check;
 mod images;
 mod kubernetes;
 

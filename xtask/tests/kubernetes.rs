@@ -60,6 +60,8 @@ fn clusters_outlive_up_and_down_ends_exactly_them() {
     let status = xtask(dir.path(), &["status"]);
     assert_eq!(out(&status).matches(" runs\n").count(), 10, "{}", out(&status));
 
+    check_tries_clusters_and_leaves_nothing(dir.path());
+
     // Another's process with an id that stands in a record is not ours to end.
     let mut stranger = Command::new("sleep").arg("600").spawn().expect("sleep starts");
     let record = dir.path().join("cluster-1/kwok.pid");
@@ -79,6 +81,42 @@ fn clusters_outlive_up_and_down_ends_exactly_them() {
     assert!(!dir.path().join("cluster-1").exists() && !dir.path().join("cluster-2").exists());
     let status = xtask(dir.path(), &["status"]);
     assert!(out(&status).contains("no clusters"), "{}", out(&status));
+}
+
+/// Small workloads run on both, by their kubeconfigs, and the namespaces that were made for them are gone; also where it fails.
+fn check_tries_clusters_and_leaves_nothing(folder: &Path) {
+    let [one, two] = ["cluster-1", "cluster-2"].map(|c| folder.join(c).join("kubeconfig").display().to_string());
+    let both = ["check", "--kubeconfig", &one, "--kubeconfig", &two, "--patience", "150"];
+    // Built beside this test where the whole workspace is tested; else the command builds it.
+    let program = Path::new(env!("CARGO_BIN_EXE_xtask")).with_file_name("tidewater").display().to_string();
+    let built = if Path::new(&program).exists() { vec!["--program", &*program] } else { vec![] };
+    let began = Instant::now();
+    let check = xtask(folder, &[&both[..], &built].concat());
+    let said = out(&check);
+    assert!(check.status.success(), "{said}{}", err(&check));
+    for each in [": batch is Succeeded", ": gpu is Succeeded", ": nothing is left of them"] {
+        assert_eq!(said.matches(each).count(), 2, "{each} of {said}");
+    }
+    assert!(said.contains("all is well on 2 clusters"), "{said}");
+    eprintln!("checked in {:.1} s:\n{said}", began.elapsed().as_secs_f64());
+    assert_eq!(namespaces_of_checks(&one), [""; 0]);
+
+    let check = xtask(folder, &[&both[..], &["--program", "/bin/false"]].concat());
+    assert!(!check.status.success() && err(&check).contains("tidewater identity"), "{}", err(&check));
+    assert_eq!(namespaces_of_checks(&two), [""; 0]);
+    let check = xtask(folder, &["check", "--kubeconfig", &one, "--kubeconfig", "/no/such/file"]);
+    assert!(!check.status.success() && err(&check).contains("/no/such/file"), "{}", err(&check));
+    assert_eq!(namespaces_of_checks(&one), [""; 0]);
+}
+
+fn namespaces_of_checks(kubeconfig: &str) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let all = runtime.block_on(async {
+        let client = testbed::connect(Path::new(kubeconfig)).await.expect("a client");
+        kube::Api::<k8s_openapi::api::core::v1::Namespace>::all(client).list(&Default::default()).await
+    });
+    let names = all.expect("namespaces").items.into_iter().filter_map(|n| n.metadata.name);
+    names.filter(|name| name.contains("check")).collect()
 }
 
 #[test]
@@ -138,6 +176,8 @@ fn what_makes_no_sense_is_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let up = xtask(dir.path(), &["up", "--ray"]);
     assert!(!up.status.success() && err(&up).contains("--real-node"), "{}", err(&up));
+    let check = xtask(dir.path(), &["check"]);
+    assert!(!check.status.success() && err(&check).contains("name some with --kubeconfig FILE"), "{}", err(&check));
     let none = xtask(dir.path(), &["up", "--clusters", "0"]);
     assert!(!none.status.success());
     let down = xtask(dir.path(), &["down"]);

@@ -1,0 +1,151 @@
+//! `cargo xtask kubernetes check`: Tidewater tried on real clusters, those of people or of the bed. A coordinator and an agent of each
+//! cluster run here; each cluster gets small workloads of its own, whose ends and whose remains are looked at. All that is made lies
+//! in two namespaces of each cluster that are made for this and deleted again, so that it can go beside a federation that is there.
+
+mod cluster;
+mod federation;
+mod workloads;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use testbed::images::built;
+use testbed::{Image, bed::Bed};
+
+use crate::kubernetes::Place;
+use cluster::Cluster;
+use federation::Federation;
+
+/// What pods run, where nothing else is said.
+const IMAGE: &str = "busybox:1.37";
+
+/// What is checked, and with what.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// A cluster by its kubeconfig, whose current context counts; once for each cluster. Left out: the clusters that `up` has started.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Vec<PathBuf>,
+    /// What the workloads' pods run: it needs `sh`, and the clusters' nodes must be able to pull it [default: busybox:1.37, and in the
+    /// bed's clusters the image of their real node].
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// The `tidewater` that is checked; left out: it is built from this repository.
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// How many seconds each step may take: an agent's start, a workload, the end of what it leaves.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    patience: u64,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Does it.
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let given = !arguments.kubeconfig.is_empty();
+    let files = match given {
+        true => arguments.kubeconfig,
+        false => of_bed(&arguments.place.bed())?,
+    };
+    let usual = if given { IMAGE.to_owned() } else { Image::Batch.reference() };
+    let check = Check {
+        image: arguments.image.unwrap_or(usual),
+        patience: Duration::from_secs(arguments.patience),
+        program: arguments.program,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(check.run(&files))
+}
+
+fn of_bed(bed: &Bed) -> anyhow::Result<Vec<PathBuf>> {
+    let files: Vec<PathBuf> = bed.clusters()?.iter().map(|cluster| cluster.kubeconfig()).collect();
+    ensure!(
+        !files.is_empty(),
+        "there are no clusters in {}: name some with --kubeconfig FILE, or start some with `cargo xtask kubernetes up`",
+        bed.folder().display()
+    );
+    Ok(files)
+}
+
+/// How it is checked.
+struct Check {
+    image: String,
+    patience: Duration,
+    program: Option<PathBuf>,
+}
+
+impl Check {
+    async fn run(&self, files: &[PathBuf]) -> anyhow::Result<()> {
+        // Names of its own: whatever else is in these clusters is not this check's, and no agent there sees what is.
+        let id = &uuid::Uuid::new_v4().simple().to_string()[..8];
+        let mut clusters = vec![];
+        // All of them before anything is made in one.
+        for (place, file) in files.iter().enumerate() {
+            let cluster = Cluster::look(&format!("check-{id}-{}", place + 1), file).await?;
+            println!("{}: {}, {}", cluster.name, file.display(), cluster.seen);
+            clusters.push(cluster);
+        }
+        let program = match &self.program {
+            // It is started in other folders.
+            Some(file) => file.canonicalize().with_context(|| format!("--program {}", file.display()))?,
+            None => build()?,
+        };
+        let folder = tempfile::Builder::new().prefix("tidewater-check-").tempdir()?;
+        let checked = tokio::select! {
+            checked = self.on(&clusters, &program, folder.path()) => checked,
+            signal = tokio::signal::ctrl_c() => match signal {
+                Ok(()) => Err(anyhow::anyhow!("interrupted")),
+                Err(cause) => Err(anyhow::anyhow!("Ctrl-C cannot be awaited: {cause}")),
+            },
+        };
+        // Whatever happened. By now no process of it runs that could make anything more.
+        let mut stays = vec![];
+        eprintln!("deleting the namespaces");
+        for cluster in &clusters {
+            if let Err(error) = cluster.clear(self.patience).await {
+                stays.push(format!("{error:#}"));
+            }
+        }
+        match checked {
+            Ok(()) if stays.is_empty() => {
+                println!("all is well on {} clusters, and nothing of the check is left there", clusters.len());
+                Ok(())
+            }
+            Ok(()) => bail!("{}", stays.join("; ")),
+            Err(error) => {
+                stays.iter().for_each(|stays| eprintln!("{stays}"));
+                // The processes' logs.
+                Err(error.context(format!("logs are in {}", folder.keep().display())))
+            }
+        }
+    }
+
+    async fn on(&self, clusters: &[Cluster], program: &Path, folder: &Path) -> anyhow::Result<()> {
+        for cluster in clusters {
+            cluster.make_namespaces().await?;
+        }
+        eprintln!(
+            "starting a coordinator and {} agents; each waits 15 s until it trusts a Lease that it made anew",
+            clusters.len()
+        );
+        let federation = Federation::start(program, folder, clusters, self.patience).await?;
+        let mut failed = 0;
+        for (cluster, made) in clusters.iter().zip(workloads::submit(&federation, clusters, &self.image)?) {
+            for name in made {
+                failed += usize::from(!workloads::follow(&federation, cluster, &name, self.patience).await?);
+            }
+            cluster.until_nothing_is_left(self.patience).await?;
+            println!("{}: nothing is left of them", cluster.name);
+        }
+        federation.stop();
+        ensure!(failed == 0, "workloads that did not succeed: {failed}");
+        Ok(())
+    }
+}
+
+fn build() -> anyhow::Result<PathBuf> {
+    eprintln!("building tidewater");
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the repository")?;
+    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+    Ok(built::program(repository, "cli", "tidewater", profile, |_| ())?)
+}

@@ -12,7 +12,7 @@ use protocol::capacity::CapacityFrame;
 use protocol::codec::{decode_frame, encode_frame};
 use protocol::control::AgentMessage;
 use protocol::ids::{ClusterName, CommandNumber, MonotonicMs, NodeName, UnixMs};
-use protocol::node::{Activity, ActivitySource, DeviceHealth, DeviceReport, DriverState, NodeFrame};
+use protocol::node::{Activity, ActivitySource, DeviceHealth, DeviceReport, DriverState, NodeFrame, Xids};
 use protocol::sku::Sku;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -74,6 +74,7 @@ impl Cluster {
                 temperature_c: None,
                 power_mw: None,
                 health: DeviceHealth::Ok,
+                xids: Xids::default(),
             });
         }
         let frame = NodeFrame {

@@ -83,6 +83,46 @@ pub struct DeviceReport {
     pub power_mw: Option<u32>,
     /// Whether it can be given out.
     pub health: DeviceHealth,
+    /// The errors that its driver told of.
+    #[serde(default, skip_serializing_if = "Xids::is_empty")]
+    pub xids: Xids,
+}
+
+/// XIDs of one GPU (NVIDIA's Xid catalog), since its node role began to listen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(rename_all = "camelCase")]
+pub struct Xids {
+    /// How many there were.
+    pub count: u64,
+    /// The last of them, the newest last; at most [`Xids::KEPT`].
+    pub last: Vec<u64>,
+}
+
+impl Xids {
+    /// How many are kept.
+    pub const KEPT: usize = 8;
+
+    /// None were told of.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// One more.
+    pub fn add(&mut self, xid: u64) {
+        self.count += 1;
+        if self.last.len() >= Self::KEPT {
+            self.last.remove(0);
+        }
+        self.last.push(xid);
+    }
+
+    /// Those that came after the first so many, as far as they are kept; all of them where there were never so many: a node role that
+    /// was started again counts anew.
+    pub fn after(&self, count: u64) -> &[u64] {
+        let new = self.count.checked_sub(count).unwrap_or(self.count);
+        let new = usize::try_from(new).unwrap_or(usize::MAX).min(self.last.len());
+        &self.last[self.last.len() - new..]
+    }
 }
 
 impl DeviceReport {
@@ -101,6 +141,7 @@ impl DeviceReport {
             temperature_c: None,
             power_mw: None,
             health,
+            xids: Xids::default(),
         }
     }
 }
@@ -236,5 +277,25 @@ impl NodeClosed {
     pub fn from_code(code: u64) -> Option<Self> {
         let all = [Self::NotWelcome, Self::Replaced, Self::BadFrame, Self::NotNow, Self::Expired];
         all.into_iter().find(|c| u64::from(c.code()) == code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_xids_are_kept_and_all_are_counted() {
+        let mut xids = Xids::default();
+        assert!(xids.is_empty() && xids.after(0).is_empty() && xids.after(3).is_empty());
+        (1..=10).for_each(|xid| xids.add(xid));
+        assert_eq!((xids.count, &xids.last[..]), (10, &[3, 4, 5, 6, 7, 8, 9, 10][..]));
+        assert_eq!(xids.after(10), &[] as &[u64]);
+        assert_eq!(xids.after(8), [9, 10]);
+        assert_eq!(xids.after(0).len(), Xids::KEPT, "older ones are gone");
+        // They were counted anew.
+        assert_eq!(xids.after(11).len(), Xids::KEPT);
+        // A sender's count is not to be trusted.
+        assert_eq!(Xids { count: u64::MAX, last: vec![] }.after(0), &[] as &[u64]);
     }
 }

@@ -1,5 +1,5 @@
-"""Checks what only a real GPU can show: `python3 tests/gpu/check.py BIN [PART...]`, BIN being the folder with `tidewater` and
-`tidewater-guard`; PARTs are readings, cost, jobs, outsiders and idlers, and all of them where none is named (4 minutes).
+"""Checks what only a real GPU can show: `python3 tests/gpu/check.py BIN [PART...]`, BIN being the folder with `tidewater`; PARTs are
+readings, cost, jobs, faults, outsiders and idlers, and all of them where none is named (4 minutes).
 
 The tests' fake NVML library answers what one H100 answered once. This holds the node role and `tidewater dev` to a driver
 that is there: with known loads running, readings must say so, jobs must see the GPUs that they were given and no others, and what
@@ -90,7 +90,8 @@ class Dev:
         (self.folder / "fleet.toml").write_text(FLEET)
         command = [BIN / "tidewater", "dev", "--data-dir", self.folder / "dev", "--port", "0"]
         command += ["--fleet", self.folder / "fleet.toml"]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.log = self.folder / "dev.log"
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=open(self.log, "w"), text=True)
         for line in self.process.stdout:
             if line.startswith("ready: "):
                 self.server = line.split()[1]
@@ -100,6 +101,7 @@ class Dev:
     def __exit__(self, *_):
         self.process.terminate()
         check("dev ends", self.process.wait(timeout=60) == 0, f"code {self.process.returncode}")
+        print(self.log.read_text(), file=sys.stderr)
 
     def cli(self, *args, code=True):
         command = [BIN / "tidewater", "--server", self.server, *args]
@@ -157,6 +159,27 @@ def jobs(dev):
         check(f"{name} was told its share", "devices 1" in said and "share [0.5]" in said, said)
     row = dev.until_gpus(lambda r: r["gpus"]["free"] == 1)
     check("all is free again", row["gpus"]["free"] == 1, row["gpus"])
+
+
+def faults(dev):
+    """A program that breaks its own memory: that is its own failure, and the GPU is as good as before."""
+    dev.submit("faulty", ["fault"], "--gpus", "1")
+    phase = dev.until("faulty", ENDED)
+    said = dev.cli("logs", "faulty").stdout
+    check("a program that writes where it may not fails", phase == "Failed" and "illegal memory access" in said, said[-200:])
+    # Long enough for the driver's word to come, had it one.
+    time.sleep(3)
+    seen = re.findall(r"XID.*", dev.log.read_text())
+    measured["xids_seen"] = len(seen)
+    described = dev.cli("describe", "faulty").stdout
+    print(described, "\n".join(seen), flush=True)
+    attempt = dev.status("faulty")["attempts"][-1]
+    user = "nfrastructure" not in json.dumps(attempt) and "these failed" not in described
+    check("that is its own failure", user, json.dumps(attempt))
+    row = dev.until_gpus(lambda r: r["gpus"]["free"] == 1)
+    check("and its GPU is well", row["gpus"]["free"] == 1 and row["gpus"]["sick"] == 0, row["gpus"])
+    dev.submit("after", ["see"], "--gpus", "1")
+    check("and given out again", dev.until("after", ENDED) == "Succeeded", dev.status("after")["phase"])
 
 
 def outsiders(dev):
@@ -238,7 +261,7 @@ wanted = sys.argv[2:]
 for part in (readings, cost):
     if not wanted or part.__name__ in wanted:
         part()
-parts = [part for part in (jobs, outsiders, idlers) if not wanted or part.__name__ in wanted]
+parts = [part for part in (jobs, faults, outsiders, idlers) if not wanted or part.__name__ in wanted]
 if parts:
     with tempfile.TemporaryDirectory() as folder, Dev(Path(folder)) as dev:
         for part in parts:

@@ -1,7 +1,8 @@
 """Uses the GPU that this process sees, in a way that is known: `load.py MODE SECONDS [GIB]`.
 
 MODE is `busy` (matrix products without a pause), `half` (the same, 50 ms on and 50 ms off), `narrow` (one thread block: one
-multiprocessor works, the others do nothing), `idle` (memory held, no kernel) or `see` (prints what is visible and ends).
+multiprocessor works, the others do nothing), `idle` (memory held, no kernel), `see` (prints what is visible and ends) or `fault`
+(writes to memory that it has freed, for which the driver ends it with an XID of the application's kind).
 """
 
 import os
@@ -16,6 +17,17 @@ print(f"visible [{visible}] devices {torch.cuda.device_count()} share [{os.envir
 if mode == "see":
     sys.exit(0)
 held = torch.empty(int(float(sys.argv[3]) * 2**30) if len(sys.argv) > 3 else 2**20, dtype=torch.uint8, device="cuda")
+if mode == "fault":
+    size = 2**30
+    freed = torch.empty(size, dtype=torch.uint8, device="cuda")
+    # The same memory by its address: nothing keeps it.
+    view = {"shape": (size,), "typestr": "|u1", "data": (freed.data_ptr(), False), "version": 3}
+    dangling = torch.as_tensor(type("View", (), {"__cuda_array_interface__": view})(), device="cuda")
+    del freed
+    torch.cuda.empty_cache()
+    dangling.fill_(1)
+    torch.cuda.synchronize()
+    sys.exit("nothing stopped the write")
 side = 128 if mode == "narrow" else 8192
 a = torch.randn(side, side, device="cuda", dtype=torch.bfloat16)
 if mode == "narrow":

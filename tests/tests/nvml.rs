@@ -63,7 +63,11 @@ impl Driver {
     }
 
     fn watch(&self) -> Reader {
-        let (sampler, frames) = NodeSampler::start(self.config()).unwrap();
+        self.watch_with(self.config())
+    }
+
+    fn watch_with(&self, config: NodeConfig) -> Reader {
+        let (sampler, frames) = NodeSampler::start(config).unwrap();
         Reader { sampler, frames, last: None, devices: BTreeMap::new() }
     }
 }
@@ -348,11 +352,23 @@ fn an_xid_of_the_hardware_makes_its_gpu_sick_and_one_of_an_application_none() {
     driver.set(with(json!([old, {"device": 0, "xid": 31}, {"device": 1, "xid": 43}, {"device": 1, "xid": 79}])));
     reader.until("sick", |r| r.sick(1, "XID 79"));
     assert_eq!(reader.health(0), &DeviceHealth::Ok);
+    reader.until("each of them told", |r| r.devices[&0].xids.last == [31] && r.devices[&1].xids.last == [43, 79]);
     // It stays sick, and its readings stay known.
     driver.set(json!({"devices": [gpu(0, json!({})), gpu(1, json!({"memory_used": 1 << 30}))],
         "xids": [old, {"device": 0, "xid": 31}, {"device": 1, "xid": 43}, {"device": 1, "xid": 79}]}));
     reader.until("1 GiB", |r| r.devices[&1].memory_used_mib == Some(1024));
     assert!(reader.sick(1, "XID 79"));
+}
+
+#[test]
+fn an_xid_is_told_of_before_anything_else_is_read_again() {
+    let driver = Driver::new(one(json!({"memory_used": 1 << 30})));
+    let config = NodeConfig { interval: Duration::from_secs(4), xid_interval: INTERVAL, ..driver.config() };
+    let mut reader = driver.watch_with(config);
+    reader.until("first reading", |r| r.devices.get(&0).is_some_and(|device| device.memory_used_mib == Some(1024)));
+    driver.set(json!({"devices": [gpu(0, json!({"memory_used": 2_u64 << 30}))], "xids": [{"device": 0, "xid": 79}]}));
+    reader.until("sick", |r| r.sick(0, "XID 79"));
+    assert_eq!(reader.devices[&0].memory_used_mib, Some(1024));
 }
 
 #[test]
@@ -369,6 +385,7 @@ fn an_xid_is_remembered_when_the_driver_is_opened_again_to_look_for_another_gpu(
     driver.set(with(false, 3));
     reader.until("found", |r| r.health(1) == &DeviceHealth::Ok && r.devices[&0].memory_used_mib == Some(3));
     assert!(reader.sick(0, "XID 95"));
+    assert_eq!((reader.devices[&0].xids.count, &reader.devices[&0].xids.last[..]), (1, &[95][..]));
 }
 
 #[test]

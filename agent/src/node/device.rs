@@ -16,7 +16,7 @@ use protocol::sku::Sku;
 
 use crate::node::gpm::SmActivity;
 use crate::node::health::{HealthFacts, XidClass, classify, judge};
-use crate::node::known::forget_readings;
+use crate::node::known::{Known, forget_readings};
 use crate::node::nvml::{Fault, ask, ask_list};
 use crate::node::watch::CallWatch;
 
@@ -41,13 +41,8 @@ pub struct OpenDevice<'n> {
 }
 
 impl<'n> OpenDevice<'n> {
-    /// Finds the GPU at `index` and starts measuring. `sick_xid` gives the XID that an earlier life of it left.
-    pub fn open(
-        watch: &CallWatch,
-        nvml: &'n Nvml,
-        index: u32,
-        sick_xid: impl Fn(&str) -> Option<u64>,
-    ) -> Result<Self, Fault> {
+    /// Finds the GPU at `index` and starts measuring. `known` is what earlier lives of the driver left of it.
+    pub fn open(watch: &CallWatch, nvml: &'n Nvml, index: u32, known: &Known) -> Result<Self, Fault> {
         let must = |call: &str| Fault::Lost(format!("{call}: no answer"));
         let call = "nvmlDeviceGetHandleByIndex_v2";
         let device = ask(watch, call, || nvml.device_by_index(index))?.ok_or_else(|| must(call))?;
@@ -56,8 +51,10 @@ impl<'n> OpenDevice<'n> {
         let mig = mig(watch, &device)?;
         let activity = if mig == Some(true) { SmActivity::Unsupported } else { SmActivity::open(watch, &device)? };
         let events = xid_events(watch, nvml, &device)?;
-        let facts = HealthFacts { xid: sick_xid(&uuid), ..HealthFacts::default() };
-        let report = DeviceReport { mig, ..DeviceReport::unread(index, uuid, Sku::from_driver(&name), judge(&facts)) };
+        let facts = HealthFacts { xid: known.sick_xid(&uuid), ..HealthFacts::default() };
+        let xids = known.xids(&uuid);
+        let unread = DeviceReport::unread(index, uuid, Sku::from_driver(&name), judge(&facts));
+        let report = DeviceReport { mig, xids, ..unread };
         Ok(Self { nvml, device, events, activity, facts, report })
     }
 
@@ -69,10 +66,22 @@ impl<'n> OpenDevice<'n> {
 
     /// One turn: events, activity and memory, and with `slow` all the rest. `Err` is the driver's end.
     pub fn turn(&mut self, watch: &CallWatch, slow: bool) -> Result<(), String> {
+        self.judged(|device| device.read(watch, slow))
+    }
+
+    /// Events alone, between two turns: whether there were any. `Err` is the driver's end.
+    pub fn listen(&mut self, watch: &CallWatch) -> Result<bool, String> {
+        let before = self.report.xids.count;
+        self.judged(|device| device.read_events(watch))?;
+        Ok(self.report.xids.count != before)
+    }
+
+    /// Reads something, and says anew how the GPU is.
+    fn judged(&mut self, read: impl FnOnce(&mut Self) -> Result<(), Fault>) -> Result<(), String> {
         if matches!(self.report.health, DeviceHealth::Lost { .. }) {
             return Ok(());
         }
-        let read = self.read(watch, slow);
+        let read = read(self);
         self.report.health = judge(&self.facts);
         match read {
             Ok(()) => Ok(()),
@@ -153,6 +162,7 @@ impl<'n> OpenDevice<'n> {
             let Some(XidError::Value(xid)) = event.event_data else { continue };
             let class = classify(xid);
             tracing::warn!(gpu = %self.report.uuid, xid, ?class, "XID");
+            self.report.xids.add(xid);
             if matches!(class, XidClass::Sick(_)) {
                 self.facts.xid = Some(xid);
             }

@@ -47,6 +47,23 @@ pub fn classify(xid: u64) -> XidClass {
     }
 }
 
+/// An XID in the catalog's words.
+pub fn named(xid: u64) -> String {
+    let what = match (classify(xid), xid) {
+        (XidClass::Sick(what), _) => what,
+        (_, 13) => "graphics engine exception",
+        (_, 31) => "GPU memory page fault",
+        (_, 32) => "invalid or corrupted push buffer stream",
+        (_, 43) => "GPU stopped processing of a program",
+        (_, 45) => "preemptive cleanup after earlier errors",
+        (_, 63) => "row remapping recorded",
+        (_, 69) => "graphics engine class error",
+        (_, 92) => "high rate of corrected ECC errors",
+        _ => return format!("XID {xid}"),
+    };
+    format!("XID {xid}: {what}")
+}
+
 /// The cause that a GPU is out until it has cooled.
 const THERMAL_SLOWDOWN: &str = "hardware thermal slowdown";
 /// The cause that a GPU is out until a reset, though what runs on it may go on.
@@ -90,10 +107,7 @@ pub struct HealthFacts {
 pub fn judge(facts: &HealthFacts) -> DeviceHealth {
     let mut causes = Vec::new();
     if let Some(xid) = facts.xid {
-        causes.push(match classify(xid) {
-            XidClass::Sick(what) => format!("XID {xid}: {what}"),
-            XidClass::Harmless => format!("XID {xid}"),
-        });
+        causes.push(named(xid));
     }
     if let Some(count @ 1..) = facts.ecc_uncorrectable {
         causes.push(format!("uncorrectable ECC errors: {count}"));

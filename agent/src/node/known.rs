@@ -1,6 +1,6 @@
 //! What is known of each GPU beyond one life of the driver: a GPU that vanishes stays known, as lost.
 
-use protocol::node::{DeviceHealth, DeviceReport};
+use protocol::node::{DeviceHealth, DeviceReport, Xids};
 use protocol::sku::Sku;
 
 /// One GPU.
@@ -40,6 +40,11 @@ impl Known {
     /// The XID that made a GPU sick.
     pub fn sick_xid(&self, uuid: &str) -> Option<u64> {
         self.0.iter().find(|k| k.report.uuid == uuid)?.sick_xid
+    }
+
+    /// The XIDs that were told of a GPU so far.
+    pub fn xids(&self, uuid: &str) -> Xids {
+        self.0.iter().find(|k| k.report.uuid == uuid).map(|k| k.report.xids.clone()).unwrap_or_default()
     }
 
     /// Whether any GPU is lost.

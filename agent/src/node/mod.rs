@@ -40,6 +40,8 @@ pub struct NodeConfig {
     pub nvml_lib: Option<PathBuf>,
     /// Between two readings of activity and memory.
     pub interval: Duration,
+    /// Between two looks for XIDs, which say so at once: a program that one of them ends may be over within the second.
+    pub xid_interval: Duration,
     /// Between two readings of processes, temperature, power and the slow signs of health.
     pub slow_interval: Duration,
     /// How long a call may take before its driver counts as stalled.
@@ -59,6 +61,7 @@ impl NodeConfig {
             node,
             nvml_lib,
             interval: Duration::from_secs(1),
+            xid_interval: Duration::from_millis(200),
             slow_interval: Duration::from_secs(10),
             stall_after: Duration::from_secs(2),
             heartbeat: Duration::from_secs(10),

@@ -39,10 +39,20 @@ pub fn run(nvml: &Nvml, shared: &Shared, known: &mut Known, lost: &mut Backoff) 
     let mut slow_due = Instant::now();
     let mut look_again = None;
     loop {
-        if shared.stopped_before(next) {
+        let listen = Instant::now() + shared.config.xid_interval;
+        if shared.stopped_before(listen.min(next)) {
             return End::Stopped;
         }
+        let ready = || DriverState::Ready { version: version.clone() };
         let now = Instant::now();
+        if now < next {
+            match listen_to(&mut devices, shared, known) {
+                Ok(true) => shared.publisher.publish(ready(), known.reports()),
+                Ok(false) => {}
+                Err(cause) => return End::Driver(cause),
+            }
+            continue;
+        }
         let slow = now >= slow_due;
         if slow {
             slow_due = now + shared.config.slow_interval;
@@ -53,7 +63,7 @@ pub fn run(nvml: &Nvml, shared: &Shared, known: &mut Known, lost: &mut Backoff) 
             }
             known.keep(device.report.clone(), device.sick_xid());
         }
-        shared.publisher.publish(DriverState::Ready { version: version.clone() }, known.reports());
+        shared.publisher.publish(ready(), known.reports());
         if known.any_lost() {
             let at = *look_again.get_or_insert_with(|| now + lost.next());
             if now >= at {
@@ -65,6 +75,18 @@ pub fn run(nvml: &Nvml, shared: &Shared, known: &mut Known, lost: &mut Backoff) 
         // A turn that took longer than the interval is not made up for.
         next = (next + interval).max(Instant::now());
     }
+}
+
+/// Whether the driver told of an XID of any of them.
+fn listen_to(devices: &mut [OpenDevice<'_>], shared: &Shared, known: &mut Known) -> Result<bool, String> {
+    let mut told = false;
+    for device in devices {
+        if device.listen(&shared.watch)? {
+            known.keep(device.report.clone(), device.sick_xid());
+            told = true;
+        }
+    }
+    Ok(told)
 }
 
 fn cause(fault: Fault) -> String {
@@ -82,7 +104,7 @@ fn open_all<'n>(nvml: &'n Nvml, shared: &Shared, known: &mut Known) -> Result<Ve
     let mut devices = Vec::new();
     let mut silent = Vec::new();
     for index in 0..count {
-        match OpenDevice::open(watch, nvml, index, |uuid| known.sick_xid(uuid)) {
+        match OpenDevice::open(watch, nvml, index, known) {
             Ok(device) => devices.push(device),
             Err(Fault::Driver(cause)) => return Err(cause),
             Err(Fault::Lost(cause) | Fault::ResetRequired(cause)) => silent.push((index, cause)),

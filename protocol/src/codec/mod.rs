@@ -11,7 +11,7 @@ use bincode::{Decode, Encode};
 pub use limits::Limited;
 
 /// The version that this build writes, and the only one that it reads.
-pub const VERSION: u8 = 11;
+pub const VERSION: u8 = 12;
 /// Bytes before the body: length and version.
 pub const HEADER_BYTES: usize = 5;
 

@@ -14,7 +14,7 @@ use protocol::ids::{
     Region, ReplicaId, Uid, UnixMs, WorkloadKey, WorkloadName,
 };
 use protocol::node::{
-    Activity, ActivitySource, DeviceHealth, DeviceReport, DriverState, GpuProcess, Holders, NodeFrame, PodDevices,
+    Activity, ActivitySource, DeviceHealth, DeviceReport, DriverState, GpuProcess, Holders, NodeFrame, PodDevices, Xids,
 };
 use protocol::resources::{Cpu, Gpus, Memory, Money, Resources, Span};
 use protocol::sku::Sku;
@@ -134,6 +134,7 @@ pub fn node_frames() -> Vec<(&'static str, NodeFrame)> {
         temperature_c: Some(33),
         power_mw: Some(73_580),
         health: DeviceHealth::Ok,
+        xids: Xids::default(),
     };
     let unknown = DeviceReport {
         mig: None,
@@ -149,6 +150,7 @@ pub fn node_frames() -> Vec<(&'static str, NodeFrame)> {
     let sick = DeviceReport {
         activity: Some(Activity { percent: 100, source: ActivitySource::Utilization }),
         health: DeviceHealth::Sick { cause: "XID 79".into() },
+        xids: Xids { count: 300, last: vec![31, 79] },
         ..known.clone()
     };
     let cut = DeviceReport { mig: Some(true), slices: vec!["MIG-5".into()], ..known.clone() };

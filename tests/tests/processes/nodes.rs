@@ -180,10 +180,13 @@ pub fn fault(world: &World) -> anyhow::Result<Done> {
     until(&federation, "n-1", "measured", ready)?;
     let go = world.path("go");
     let env = [("GO", go.display().to_string()), (MARK, world.mark().to_owned())];
-    let mut workload = batch("hit", &["sh", "-c", "until [ -e $GO ]; do sleep 0.1; done; exit 3"], 1, &env);
-    workload["spec"]["batch"]["groups"][0]["gpus"] = json!(1);
-    workload["spec"]["retries"] = json!({"limit": 0});
-    federation.api.submit(&workload)?;
+    let workload = |name| {
+        let mut workload = batch(name, &["sh", "-c", "until [ -e $GO ]; do sleep 0.1; done; exit 3"], 1, &env);
+        workload["spec"]["batch"]["groups"][0]["gpus"] = json!(1);
+        workload["spec"]["retries"] = json!({"limit": 0});
+        workload
+    };
+    federation.api.submit(&workload("hit"))?;
     federation.api.until("hit", &["Running"], PATIENCE)?;
     until(&federation, "n-1", "with a GPU that is held", |node| states(node) == ["held", "free"])?;
     machine.gpus_after(&[json!({}), json!({})], &[(0, 79)])?;
@@ -197,6 +200,19 @@ pub fn fault(world: &World) -> anyhow::Result<Done> {
     ensure!(first.contains(named) && first.contains("nfrastructure"), "{first}");
     ensure!(!second.contains("XID") && !second.contains("nfrastructure"), "{second}");
     command(world, &federation, &["why", "hit"])?.prints("attempt 2 in north failed (user, exit code 3)")?;
+
+    // An XID that is a program's own doing is named, and leaves the failure the program's.
+    std::fs::remove_file(&go)?;
+    federation.api.submit(&workload("own"))?;
+    federation.api.until("own", &["Running"], PATIENCE)?;
+    machine.gpus_after(&[json!({}), json!({})], &[(0, 79), (1, 31)])?;
+    // It is read within a second; nothing that the coordinator shows tells of it before the failure does.
+    std::thread::sleep(Duration::from_secs(5));
+    std::fs::write(&go, "")?;
+    let ended = federation.api.until("own", &["Failed"], PATIENCE)?;
+    let attempts = ended["status"]["attempts"].as_array().cloned().unwrap_or_default();
+    let named = "failed (user, exit code 3): while it ran the driver told of: GPU 1 of node n-1 (XID 31: GPU memory page fault); ";
+    ensure!(attempts.len() == 1 && attempts[0]["state"].as_str().is_some_and(|s| s.starts_with(named)), "{ended:#}");
     node.terminate()?;
     federation.stop()?;
     Ok(Done::Holds)

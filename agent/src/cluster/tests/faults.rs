@@ -22,7 +22,8 @@ fn failed(class: FailureClass) -> AttemptState {
 fn cause(table: &Table, workload: u128) -> Option<String> {
     match table.explained(attempt(workload), failed(FailureClass::User)) {
         AttemptState::Failed { class: FailureClass::Infrastructure, message, exit_code: Some(1) } => {
-            Some(message.strip_prefix("it exited with 1; while it ran these failed: ").unwrap().to_owned())
+            let cause = message.strip_prefix("while it ran these failed: ").unwrap();
+            Some(cause.strip_suffix("; it exited with 1").unwrap().to_owned())
         }
         state => {
             assert_eq!(state, failed(FailureClass::User));
@@ -141,5 +142,52 @@ fn the_coordinators_are_told_so() {
     let [(_, report)] = &reports(&out)[..] else { panic!("{out:?}") };
     let AttemptState::Failed { class, message, .. } = &report.state else { panic!("{report:?}") };
     assert_eq!(*class, FailureClass::Infrastructure);
-    assert_eq!(message, "it exited with 1; while it ran these failed: GPU 0 of node a (XID 79)");
+    assert_eq!(message, "while it ran these failed: GPU 0 of node a (XID 79); it exited with 1");
+}
+
+/// A device after so many XIDs, of which these are the last.
+fn after(index: u32, count: u64, last: &[u64]) -> DeviceReport {
+    DeviceReport { xids: Xids { count, last: last.to_vec() }, ..device(index, Some(0)) }
+}
+
+#[test]
+fn xids_of_programs_are_named_and_stay_the_programs() {
+    let mut table = Table::new(&config().nodes);
+    // What was told before the agent came is nobody's.
+    table.node_frame(&frame("a", 1, true, vec![after(0, 2, &[13, 31]), device(1, Some(0))]), MonotonicMs(0));
+    for workload in [1, 2] {
+        let Order::Launch(order) = launch(workload, 1, 1) else { unreachable!() };
+        table.reserve(&order).unwrap();
+    }
+    let message =
+        |table: &Table, workload: u128, class: FailureClass| match table.explained(attempt(workload), failed(class)) {
+            AttemptState::Failed { class: same, message, exit_code: Some(1) } if same == class => message,
+            state => panic!("{state:?}"),
+        };
+    assert_eq!(message(&table, 1, FailureClass::User), "it exited with 1");
+    table.node_frame(&frame("a", 2, false, vec![after(0, 5, &[13, 31, 31, 45, 31])]), MonotonicMs(0));
+    let told = "GPU 0 of node a (XID 31: GPU memory page fault), GPU 0 of node a (XID 45: preemptive cleanup after earlier errors)";
+    for class in [FailureClass::User, FailureClass::Infrastructure] {
+        assert_eq!(message(&table, 1, class), format!("while it ran the driver told of: {told}; it exited with 1"));
+    }
+    assert_eq!(message(&table, 2, FailureClass::User), "it exited with 1", "its GPU had none");
+    assert_eq!(table.explained(attempt(1), AttemptState::Succeeded), AttemptState::Succeeded);
+    // A node role that was started again counts anew.
+    table.node_frame(&frame("a", 1, true, vec![device(0, Some(0)), after(1, 1, &[9999])]), MonotonicMs(0));
+    let said = "while it ran the driver told of: GPU 1 of node a (XID 9999); it exited with 1";
+    assert_eq!(message(&table, 2, FailureClass::User), said);
+    // With a fault of the GPU itself it is the cluster's, and both are said.
+    let both =
+        DeviceReport { health: sick(1, "XID 79: GPU has fallen off the bus").health, ..after(1, 3, &[9999, 43, 79]) };
+    table.node_frame(&frame("a", 2, false, vec![both]), MonotonicMs(0));
+    let AttemptState::Failed { class: FailureClass::Infrastructure, message, .. } =
+        table.explained(attempt(2), failed(FailureClass::User))
+    else {
+        panic!("its GPU failed")
+    };
+    assert_eq!(
+        message,
+        "while it ran these failed: GPU 1 of node a (XID 79: GPU has fallen off the bus); while it ran the driver told of: GPU 1 of \
+         node a (XID 9999), GPU 1 of node a (XID 43: GPU stopped processing of a program); it exited with 1"
+    );
 }

@@ -20,6 +20,7 @@ pub fn device(index: u32, memory: Option<u64>) -> DeviceReport {
         temperature_c: None,
         power_mw: None,
         health: DeviceHealth::Ok,
+        xids: Xids::default(),
     }
 }
 

@@ -40,7 +40,7 @@ fn the_bytes_are_those_of_this_version() {
     let frame = encode_frame(&message()).unwrap();
     assert_eq!(
         hex(&frame),
-        "0000001e0b00010203 04fb2c01 01 0003fb2d01026869 00 fb2b01 00 00 00 00 00 01aa 00".replace(' ', "")
+        "0000001e0c00010203 04fb2c01 01 0003fb2d01026869 00 fb2b01 00 00 00 00 00 01aa 00".replace(' ', "")
     );
     assert_eq!(decode_frame::<PeerMessage>(&frame).unwrap(), message());
 }

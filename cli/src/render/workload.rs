@@ -141,7 +141,7 @@ fn attempts(status: &WorkloadStatus) -> Table {
         table.row(vec![
             cell(attempt.id.number),
             cell(&attempt.cluster),
-            cell(&attempt.state),
+            cell(state(attempt)),
             known(attempt.exit_code),
             cell(&attempt.bound_at),
             known(attempt.running_at.as_ref().and_then(|running| age::between(&attempt.bound_at, running))),
@@ -149,6 +149,14 @@ fn attempts(status: &WorkloadStatus) -> Table {
         ]);
     }
     table
+}
+
+/// Of an end the kind: why is a long text, in the timeline and for the last attempt above.
+fn state(attempt: &AttemptStatus) -> &str {
+    match attempt.state.split_once(": ") {
+        Some((kind, _)) if attempt.ended_at.is_some() => kind,
+        _ => &attempt.state,
+    }
 }
 
 fn ran_for(attempt: &AttemptStatus) -> Option<String> {

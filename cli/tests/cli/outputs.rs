@@ -16,6 +16,7 @@ fn federation() -> Fake {
             &[workload("waits", "Queued"), workload_with("runs", "Running", 1), workload_with("fell", "Failed", 2)],
         )),
         "/apis/tidewater.dev/v1/namespaces/default/workloads/runs" => ok(workload_with("runs", "Running", 1)),
+        "/apis/tidewater.dev/v1/namespaces/default/workloads/fell" => ok(failed()),
         "/apis/tidewater.dev/v1/namespaces/empty/workloads" => ok(list(9, &[])),
         "/apis/tidewater.dev/v1/clusters" => ok(clusters()),
         "/apis/tidewater.dev/v1/clusters/eu-1/nodes" => ok(nodes()),
@@ -35,6 +36,27 @@ fn shown(args: &[&str]) -> String {
     let ran = run(&federation().url, args);
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
     ran.stdout.replace(created(), "2026-01-01T00:00:00Z")
+}
+
+/// One whose failure is told with the end of its log.
+fn failed() -> serde_json::Value {
+    let mut fell = workload_with("fell", "Failed", 1);
+    let why = "attempt 1 on eu-1: failed (user, exit code 1): member workers-0 ended with exit code 1; the end of its log:\nline 1\nline 2";
+    fell["status"]["message"] = why.into();
+    fell["status"]["attempts"][0]["state"] = why.trim_start_matches("attempt 1 on eu-1: ").into();
+    fell
+}
+
+#[test]
+fn the_end_of_an_attempt_is_told_at_length_once_and_in_its_table_by_its_kind() {
+    let text = shown(&["describe", "fell"]);
+    assert!(
+        text.contains("Message:     attempt 1 on eu-1: failed (user, exit code 1): member workers-0 ended"),
+        "{text}"
+    );
+    let row = text.lines().find(|line| line.trim_start().starts_with("1   eu-1")).unwrap();
+    assert!(row.contains("failed (user, exit code 1)   ") && !row.contains("member"), "{text}");
+    assert_eq!(text.matches("line 2").count(), 1, "{text}");
 }
 
 #[test]

@@ -53,6 +53,8 @@ impl Federation {
             arguments.extend(["--kubernetes".into(), "--kubeconfig".into(), (&cluster.kubeconfig).into()]);
             arguments.extend(["--own-namespace".into(), cluster.of_agent().into(), "--fleet".into(), (&fleet).into()]);
             arguments.extend(["--identity".into(), identity, "--coordinator".into(), format!("1={quic}").into()]);
+            // Where it keeps logs, once their pods are gone.
+            arguments.extend(["--data-dir".into(), folder.join(&cluster.name).join("data").into()]);
             federation.begin("agent", &cluster.name, arguments)?;
         }
         federation.until_ready(clusters, within).await?;

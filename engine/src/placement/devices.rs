@@ -15,7 +15,7 @@ pub(crate) const DEVICE: u64 = 1000;
 pub(crate) type Shares = SmallVec<[u16; 8]>;
 
 /// What is free on one node.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Free {
     /// All of it; `gpu_milli` is that of free devices and of what is left on shared ones.
     pub(crate) all: Resources,
@@ -23,6 +23,13 @@ pub(crate) struct Free {
     pub(crate) shares: Shares,
     /// How its devices are given out.
     pub(crate) sharing: Sharing,
+}
+
+impl Clone for Free {
+    /// As a derived one, but its shares are copied as memory, not one by one: judging a place starts with a copy.
+    fn clone(&self) -> Self {
+        Self { all: self.all, shares: Shares::from_slice(&self.shares), sharing: self.sharing }
+    }
 }
 
 impl Free {

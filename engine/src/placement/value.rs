@@ -139,11 +139,16 @@ impl Value {
         let worth = devices as i64 * i64::from(WHOLE) + free.shares.iter().map(|s| self.left(*s)).sum::<i64>();
         let served = (u128::from(free.all.cpu_milli) * u128::from(self.served)) >> PARTS;
         let micro = left.saturating_mul(1000);
+        // Nearly always within 64 bits, where dividing costs a tenth.
+        let claimed = match micro.checked_mul(view.claimed()) {
+            Some(parts) => (parts / 1_000_000) as i64,
+            None => (u128::from(micro) * u128::from(view.claimed()) / 1_000_000) as i64,
+        };
         Amiss(Waste {
             pieces: -worth,
             starved: micro.saturating_sub(u64::try_from(served).unwrap_or(u64::MAX)) as i64,
             fragments: view.fragments(free, devices),
-            claimed: -((u128::from(micro) * u128::from(view.claimed()) / 1_000_000) as i64),
+            claimed: -claimed,
         })
     }
 

@@ -9,6 +9,8 @@ use super::mix::Mix;
 
 /// Weights of the mix are parts of 2^20.
 pub(super) const PARTS: u32 = 20;
+/// For nodes with no more whole devices than this the shapes that these are enough for are looked up.
+const MOST_DEVICES: u64 = 16;
 /// The most fields of a [`Table`]: 256 KiB a model.
 const MOST_FIELDS: usize = 1 << 15;
 
@@ -50,6 +52,8 @@ struct Table {
     rows: Vec<(u64, u64)>,
     /// By thousandths of a device, how many shapes ask for no more.
     up_to_share: Vec<u32>,
+    /// By whole devices, how many shapes ask for no more.
+    up_to_devices: Vec<u32>,
     /// How many shapes ask for shares.
     shares: usize,
 }
@@ -155,8 +159,10 @@ impl Table {
             }
         }
         let up_to = |milli: u64| shapes.partition_point(|shape| shape.gpu_milli <= milli);
-        let up_to_share = (0..=DEVICE).map(|milli| u32::try_from(up_to(milli)).unwrap_or(u32::MAX)).collect();
-        Some(Self { cpus, rows, up_to_share, shares: up_to(DEVICE - 1) })
+        let looked_up = |milli: u64| u32::try_from(up_to(milli)).unwrap_or(u32::MAX);
+        let up_to_share = (0..=DEVICE).map(looked_up).collect();
+        let up_to_devices = (0..=MOST_DEVICES).map(|devices| looked_up(devices * DEVICE)).collect();
+        Some(Self { cpus, rows, up_to_share, up_to_devices, shares: up_to(DEVICE - 1) })
     }
 
     /// The sum of [`Shape::used`] over all shapes; none where memory may be too little for some that would fit else.
@@ -175,6 +181,7 @@ impl Table {
             _ if free.sharing.takes(DEVICE).is_none() => self.shares,
             1 => up_to(DEVICE),
             _ if free.sharing.takes(2 * DEVICE).is_none() => up_to(DEVICE),
+            more if more <= MOST_DEVICES => self.up_to_devices[more as usize] as usize,
             more => shapes.partition_point(|shape| shape.gpu_milli <= more.saturating_mul(DEVICE)),
         };
         let reached = if whole > self.shares { whole } else { shared };

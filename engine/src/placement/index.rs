@@ -1,7 +1,7 @@
 //! The best places of each ask, kept from one decision to the next, so that a decision looks at what changed and not at the fleet.
 //!
 //! For each ask (a gang of one member) the index keeps the best places in order, the first node of each class standing for it. A
-//! node that changes is written into a journal; an ask that comes again judges what the journal has since it last came. Beyond
+//! node that changes is written into a journal ([`super::journal`]); an ask that comes again judges what the journal has since it last came. Beyond
 //! [`KEPT`] places an ask forgets the worst; when it has used up those it kept, it looks at the whole fleet again.
 //!
 //! What is found is what a look at every class would find: a property test holds it to that.
@@ -9,13 +9,13 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use super::devices::Free;
+use super::journal::{At, Journal};
 use super::mix::Ask;
 use super::value::Amiss;
 
 /// Places kept for an ask at most; half of them stay when there are more.
 const KEPT: usize = 4096;
-/// Changes that are remembered; an ask that comes after more looks at the whole fleet. Those that were overtaken do not count.
-const JOURNAL: usize = 1 << 16;
 /// Asks that are remembered.
 const ASKS: usize = 1024;
 
@@ -40,17 +40,6 @@ pub(crate) struct Spot {
     pub(crate) node: u32,
     /// As the node was after this many changes; judged of another state, it means nothing any more.
     pub(crate) version: u32,
-}
-
-/// A node of a cluster.
-pub(crate) type At = (u32, u32);
-
-/// A node that changed, its version since, and what is amiss with it now.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Change {
-    pub(crate) at: At,
-    pub(crate) version: u32,
-    pub(crate) amiss: Amiss,
 }
 
 #[derive(Debug, Default)]
@@ -98,27 +87,13 @@ impl Best {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     asks: BTreeMap<Ask, Best>,
-    /// By growing numbers.
-    journal: Vec<(u64, Change)>,
-    /// The number of the next change.
-    next: u64,
-    /// The number of the first change that the journal has not forgotten.
-    kept: u64,
+    journal: Journal,
 }
 
 impl Index {
     /// A node is another now, or is the first of its class.
-    pub(crate) fn changed(&mut self, change: Change, version: impl Fn(At) -> u32) {
-        if self.journal.len() >= JOURNAL {
-            // A node that changed again comes again.
-            self.journal.retain(|(_, change)| version(change.at) == change.version);
-            if self.journal.len() > JOURNAL / 2 {
-                let forgotten = self.journal.drain(..self.journal.len() - JOURNAL / 2).next_back();
-                self.kept = forgotten.map_or(self.kept, |(number, _)| number + 1);
-            }
-        }
-        self.journal.push((self.next, change));
-        self.next += 1;
+    pub(crate) fn changed(&mut self, at: At, free: &Free, amiss: Amiss) {
+        self.journal.note(at, free, amiss);
     }
 
     /// Nothing that was judged holds any more.
@@ -136,25 +111,23 @@ impl Index {
         version: impl Fn(At) -> u32,
     ) -> Option<Spot> {
         let holds = |spot: &Spot| version((spot.cluster, spot.node)) == spot.version;
-        if !self.asks.contains_key(ask) {
+        let known = self.asks.contains_key(ask);
+        if !known {
             if self.asks.len() >= ASKS {
                 self.asks.clear();
             }
-            self.asks.insert(ask.clone(), Best { read: u64::MAX, ..Best::default() });
+            self.asks.insert(ask.clone(), Best::default());
         }
         let best = self.asks.get_mut(ask)?;
-        let known = best.read != u64::MAX && best.read >= self.kept;
         if known {
-            let unread = &self.journal[self.journal.partition_point(|(number, _)| *number < best.read)..];
-            let changes = unread.iter().map(|(_, change)| change);
-            let latest = changes.filter(|change| version(change.at) == change.version);
-            latest.filter_map(|change| judge(change.at, Some(&change.amiss))).for_each(|spot| best.add(spot, &holds));
+            let changed = self.journal.since(best.read, &ask.each);
+            changed.filter_map(|(at, amiss)| judge(at, Some(amiss))).for_each(|spot| best.add(spot, &holds));
         }
         if !known || best.first(&holds).is_none() && best.forgot.is_some() {
             *best = Best::default();
             all().into_iter().filter_map(|at| judge(at, None)).for_each(|spot| best.add(spot, &holds));
         }
-        best.read = self.next;
+        best.read = self.journal.next();
         best.first(&holds)
     }
 }

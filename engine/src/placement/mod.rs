@@ -2,7 +2,7 @@
 //! `kept` of it for the next, the exact question
 //! whether a gang fits (`fit`), what keeps it out (`obstacles`), where it failed
 //! lately (`avoid`), what a place wastes (`value`, from the `mix` of what is asked for, each model's `view` of it
-//! and the prices of `cutting`) and which of several places is best (`score`). Reads state and capacity, changes neither; called by
+//! and the prices of `cutting`) and which of several places is best (`score`; kept in an `index`, from the `journal` of what changed). Reads state and capacity, changes neither; called by
 //! `queue`, `plan` and, for traces, through `placer`.
 
 pub(crate) mod avoid;
@@ -12,6 +12,7 @@ pub(crate) mod devices;
 pub(crate) mod fit;
 pub(crate) mod holes;
 pub(crate) mod index;
+mod journal;
 pub(crate) mod kept;
 pub(crate) mod locality;
 pub(crate) mod mix;

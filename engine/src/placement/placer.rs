@@ -12,7 +12,8 @@ use super::candidates::{Place, place, settle};
 use super::devices::Free;
 use super::fit;
 use super::holes::SkuId;
-use super::index::{At, Change, Index, Spot};
+use super::index::{Index, Spot};
+use super::journal::At;
 use super::kept::Kept;
 use super::locality::Wants;
 use super::mix::{Ask, Mix};
@@ -144,10 +145,9 @@ impl<'a> Placer<'a> {
     fn note(&mut self, cluster: usize, node: u32, was: &Free) {
         let holes = &self.rooms.at(cluster).holes;
         for node in std::iter::once(node).chain(holes.first_of(node, was)) {
-            let (at, version) = ((cluster as u32, node), holes.version(node));
-            let amiss = self.view(at).map_or(Amiss::default(), |view| self.value.amiss(view, holes.free(node)));
-            let rooms = &self.rooms;
-            self.index.changed(Change { at, version, amiss }, |at| version_of(rooms, at));
+            let (at, free) = ((cluster as u32, node), holes.free(node));
+            let amiss = self.view(at).map_or(Amiss::default(), |view| self.value.amiss(view, free));
+            self.index.changed(at, free, amiss);
         }
     }
 
@@ -231,12 +231,9 @@ impl<'a> Placer<'a> {
                 version: holes.version(node),
             })
         };
-        index.best(&ask, all, judge, |at| version_of(&self.rooms, at))
+        let version = |(cluster, node): At| self.rooms.at(cluster as usize).holes.version(node);
+        index.best(&ask, all, judge, version)
     }
-}
-
-fn version_of(rooms: &Rooms<'_>, (cluster, node): At) -> u32 {
-    rooms.at(cluster as usize).holes.version(node)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::kept::Kept;
 use super::locality::Wants;
 use super::mix::{Ask, Mix};
 use super::models::Models;
-use super::rooms::{Order, Room, Rooms, ready};
+use super::rooms::{ByWaste, Order, Room, Rooms, ready};
 use super::score::{STEP, Score};
 use super::value::{Amiss, Value, Waste};
 use super::view::View;
@@ -122,9 +122,10 @@ impl<'a> Placer<'a> {
         let spec = WorkloadSpec::default();
         let wants = Wants::without_data(&spec);
         let mut best: Option<Place> = None;
-        for room in self.rooms.values_mut() {
+        for (room, models) in self.rooms.values_mut().zip(&self.models) {
             let shapes = room.shapes(gang, order);
-            if let Some(place) = place(room, &self.value, &wants, gang, &shapes, (&fit::Everywhere, order))
+            let judge = ByWaste::new(&self.value, models.iter().map(|model| self.value.view_at(model.place)));
+            if let Some(place) = place(room, &judge, &wants, gang, &shapes, (&fit::Everywhere, order))
                 && best.as_ref().is_none_or(|b| place.score < b.score)
             {
                 best = Some(place);

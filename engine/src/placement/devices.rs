@@ -25,6 +25,14 @@ pub(crate) struct Free {
     pub(crate) sharing: Sharing,
 }
 
+/// What is free on one node, with shares that are somebody else's: they need not be copied to be looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rest<'f> {
+    pub(crate) all: Resources,
+    pub(crate) shares: &'f [u16],
+    pub(crate) sharing: Sharing,
+}
+
 impl Clone for Free {
     /// As a derived one, but its shares are copied as memory, not one by one: judging a place starts with a copy.
     fn clone(&self) -> Self {
@@ -36,6 +44,11 @@ impl Free {
     /// Of no device a part is given out.
     pub(crate) fn whole(all: Resources, sharing: Sharing) -> Self {
         Self { all, shares: Shares::new(), sharing }
+    }
+
+    /// To be looked at.
+    pub(crate) fn rest(&self) -> Rest<'_> {
+        Rest { all: self.all, shares: &self.shares, sharing: self.sharing }
     }
 
     /// What a member of this size takes here; none where no devices are given out so.

@@ -8,29 +8,31 @@ use protocol::ids::ClusterName;
 use protocol::sku::Sku;
 use protocol::workload::{GroupNeed, WorkloadSpec};
 
+use super::asked::Asked;
+use super::best::Spot;
 use super::candidates::{Place, place, settle};
 use super::devices::Free;
 use super::fit;
 use super::holes::SkuId;
-use super::index::{Index, Spot};
+use super::index::Index;
 use super::journal::At;
 use super::kept::Kept;
 use super::locality::Wants;
 use super::mix::{Ask, Mix};
 use super::models::Models;
 use super::rooms::{ByWaste, Order, Room, Rooms, ready};
-use super::score::{STEP, Score};
+use super::score::Score;
 use super::value::{Amiss, Value, Waste};
 use super::view::View;
 use crate::capacity::{Capacity, NodeCapacity};
 use crate::state::State;
 
 /// A model of a cluster.
-struct Model {
+pub(crate) struct Model {
     /// Its place among the fleet's.
-    place: usize,
+    pub(crate) place: usize,
     /// Thousandths of the fleet's currency for a GPU-hour, where known.
-    price: Option<u64>,
+    pub(crate) price: Option<u64>,
 }
 
 /// Rooms with a value: what the next gang's place is chosen by.
@@ -158,7 +160,12 @@ impl<'a> Placer<'a> {
         self.value.view_at(self.model(cluster, sku)?.place)
     }
 
-    fn model(&self, cluster: u32, sku: SkuId) -> Option<&Model> {
+    /// The fleet's models.
+    pub(crate) fn skus(&self) -> impl Iterator<Item = &Sku> {
+        self.fleet.keys()
+    }
+
+    pub(crate) fn model(&self, cluster: u32, sku: SkuId) -> Option<&Model> {
         self.models[cluster as usize].get(usize::from(sku?))
     }
 
@@ -182,58 +189,8 @@ impl<'a> Placer<'a> {
 
     fn find(&self, index: &mut Index, need: &GroupNeed, order: Order) -> Option<Spot> {
         let ask = Ask { each: need.each, skus: need.skus.clone() };
-        let gpus = need.each.gpu_milli;
-        // By the fleet's models: how early the ask names one that it accepts.
-        let rank = |sku: &Sku| match order {
-            _ if !need.accepts(sku) => None,
-            Order::BestFirst => Some(need.skus.iter().position(|s| s == sku).unwrap_or(0) as u64),
-            Order::Alike => Some(0),
-        };
-        let ranks: Vec<Option<u64>> = self.fleet.keys().map(rank).collect();
-        let accepted = |cluster: u32, sku: SkuId| match gpus {
-            0 => Some(0),
-            _ => ranks[self.model(cluster, sku)?.place],
-        };
-        let all = || {
-            let mut all: Vec<At> = vec![];
-            for (cluster, room) in (0u32..).zip(self.rooms.values()) {
-                let models = std::iter::once(None).chain((0..).zip(room.models().iter()).map(|(sku, _)| Some(sku)));
-                let models = models.filter(|sku| accepted(cluster, *sku).is_some());
-                let nodes = models.flat_map(|sku| room.holes.firsts(sku, gpus));
-                all.extend(nodes.map(|node| (cluster, node)));
-            }
-            all
-        };
-        let judge = |(cluster, node): At, amiss: Option<&Amiss>| {
-            let holes = &self.rooms.at(cluster as usize).holes;
-            let (sku, free) = (holes.sku(node), holes.free(node));
-            if !free.holds(&need.each) {
-                return None;
-            }
-            let rank = accepted(cluster, sku)?;
-            let exactly = self.view((cluster, node)).map_or(0, |view| match amiss {
-                Some(amiss) => self.value.waste_from(view, (free, amiss), &need.each, 1).sum(),
-                None => self.value.waste(view, free, &need.each, 1).sum(),
-            });
-            let price = || self.model(cluster, sku)?.price;
-            let cost = match gpus {
-                0 => 0,
-                _ => price().map_or(u64::MAX, |p| p.saturating_mul(need.each.gpus())),
-            };
-            Some(Spot {
-                rank,
-                on_gpus: gpus == 0 && sku.is_some(),
-                wasted: exactly.div_euclid(STEP),
-                cost,
-                exactly,
-                cluster,
-                gpu_milli: free.all.gpu_milli,
-                node,
-                version: holes.version(node),
-            })
-        };
-        let version = |(cluster, node): At| self.rooms.at(cluster as usize).holes.version(node);
-        index.best(&ask, all, judge, version)
+        let asked = Asked::new(self, need, order);
+        index.best(ask, &asked, || asked.all())
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use protocol::sku::Sku;
 
-use super::devices::{DEVICE, Free};
+use super::devices::{DEVICE, Rest};
 use super::mix::Mix;
 
 /// Weights of the mix are parts of 2^20.
@@ -80,13 +80,18 @@ impl View {
         view
     }
 
+    /// All parts of the mix: about 2^[`PARTS`], and more where the mix has many rare members.
+    pub(super) fn parts(&self) -> u64 {
+        self.outside + self.inside
+    }
+
     pub(super) fn claimed(&self) -> u64 {
         self.claimed
     }
 
     /// The GPU left on a node that a member of the mix can't use, the mean over the mix: all of it, where the member does not
     /// fit; else that of devices with less left than one of its shares. `devices` are those of which nothing is given out.
-    pub(super) fn fragments(&self, free: &Free, devices: u64) -> i64 {
+    pub(super) fn fragments(&self, free: &Rest<'_>, devices: u64) -> i64 {
         let left = free.all.gpu_milli;
         if left == 0 {
             return 0;
@@ -114,7 +119,7 @@ impl Shape {
     }
 
     /// The GPU on a node that these members can use, times their parts of the mix.
-    fn used(&self, free: &Free, devices: u64) -> u128 {
+    fn used(&self, free: &Rest<'_>, devices: u64) -> u128 {
         let (left, needs) = (free.all.gpu_milli, self.gpu_milli);
         let most = if devices > 0 { DEVICE } else { free.shares.last().map_or(0, |s| u64::from(*s)) };
         let holds = free.sharing.takes(needs).is_some()
@@ -130,7 +135,7 @@ impl Shape {
     }
 
     /// Parts of the mix with these GPUs whose cpu and memory are there.
-    fn fitting(&self, free: &Free) -> u64 {
+    fn fitting(&self, free: &Rest<'_>) -> u64 {
         let with_cpu = self.members.partition_point(|m| m.0 <= free.all.cpu_milli);
         if free.all.memory_mib >= self.most_memory {
             return with_cpu.checked_sub(1).map_or(0, |last| self.up_to[last]);
@@ -166,7 +171,7 @@ impl Table {
     }
 
     /// The sum of [`Shape::used`] over all shapes; none where memory may be too little for some that would fit else.
-    fn used(&self, shapes: &[Shape], free: &Free, devices: u64) -> Option<u128> {
+    fn used(&self, shapes: &[Shape], free: &Rest<'_>, devices: u64) -> Option<u128> {
         let width = shapes.len() + 1;
         let first = self.cpus.partition_point(|cpu| *cpu <= free.all.cpu_milli) * width;
         let row = &self.rows[first..first + width];
@@ -209,6 +214,7 @@ mod tests {
     use protocol::resources::Resources;
     use protocol::workload::{GroupNeed, Spread};
 
+    use super::super::devices::Free;
     use super::*;
 
     fn need() -> impl Strategy<Value = GroupNeed> {
@@ -245,12 +251,12 @@ mod tests {
             mix.see(&needs);
             let view = View::of(&mix, &Sku::parse("T4").unwrap(), 0);
             let table = view.table.as_ref().unwrap();
-            let one_by_one = |free: &Free| view.shapes.iter().map(|shape| shape.used(free, free.devices())).sum::<u128>();
-            if let Some(used) = table.used(&view.shapes, &free, free.devices()) {
+            let one_by_one = |free: &Free| view.shapes.iter().map(|shape| shape.used(&free.rest(), free.devices())).sum::<u128>();
+            if let Some(used) = table.used(&view.shapes, &free.rest(), free.devices()) {
                 prop_assert_eq!(used, one_by_one(&free));
             }
             let free = Free { all: Resources { memory_mib: 20, ..free.all }, ..free };
-            prop_assert_eq!(table.used(&view.shapes, &free, free.devices()), Some(one_by_one(&free)));
+            prop_assert_eq!(table.used(&view.shapes, &free.rest(), free.devices()), Some(one_by_one(&free)));
         }
     }
 }

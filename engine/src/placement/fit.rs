@@ -138,6 +138,12 @@ pub(crate) fn fit(holes: &mut Holes, allowed: &dyn Allowed, gang: &[Shape], judg
     if gang.iter().any(|g| g.each.gpu_milli > 0 && g.skus.is_empty()) {
         return Fit::No;
     }
+    // Most gangs, and there is nothing to choose between: with many clusters that is most of what a look at one costs.
+    if let [group] = gang
+        && group.models().count() < 2
+    {
+        return fit_models(holes, allowed, gang, &[group.models().next()], &mut 0, judge);
+    }
     let alike = gang.iter().any(|g| g.skus.iter().any(|tier| tier.len() > 1));
     let mut best: Option<(Vec<usize>, Vec<Spot>, Waste)> = None;
     let mut answer = Fit::No;

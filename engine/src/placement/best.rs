@@ -10,7 +10,7 @@ use super::value::Amiss;
 /// So many of the best are put in order at a time. Few under test, so that small fleets come to what large ones come to.
 const NEXT: usize = if cfg!(test) { 2 } else { 64 };
 /// Other places kept for an ask at most; half of them stay when there are more.
-const KEPT: usize = if cfg!(test) { 4 } else { 4096 };
+const KEPT: usize = if cfg!(test) { 4 } else { 2048 };
 
 /// A place, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -47,16 +47,19 @@ impl Free {
     }
 
     /// To be looked at.
+    #[inline]
     pub(crate) fn rest(&self) -> Rest<'_> {
         Rest { all: self.all, shares: &self.shares, sharing: self.sharing }
     }
 
     /// What a member of this size takes here; none where no devices are given out so.
+    #[inline]
     fn taken_by(&self, each: &Resources) -> Option<Resources> {
         Some(Resources { gpu_milli: self.sharing.takes(each.gpu_milli)?, ..*each })
     }
 
     /// Devices of which nothing is given out.
+    #[inline]
     pub(crate) fn devices(&self) -> u64 {
         let shared: u64 = self.shares.iter().map(|s| u64::from(*s)).sum();
         self.all.gpu_milli.saturating_sub(shared) / DEVICE
@@ -78,6 +81,7 @@ impl Free {
     }
 
     /// Whether there is room for one member of this size.
+    #[inline]
     pub(crate) fn holds(&self, each: &Resources) -> bool {
         let Some(each) = self.taken_by(each).filter(|each| each.fits_in(&self.all)) else { return false };
         match each.gpu_milli {

@@ -144,10 +144,11 @@ impl<'a> Placer<'a> {
         }
     }
 
-    /// A node changed; of those that are as it was, the first stands for them from here on.
+    /// A node changed; of those that are as it was, the first stands for them from here on. Where that is before it, it did so already.
     fn note(&mut self, cluster: usize, node: u32, was: &Free) {
         let holes = &self.rooms.at(cluster).holes;
-        for node in std::iter::once(node).chain(holes.first_of(node, was)) {
+        let first = holes.first_of(node, was).filter(|first| *first > node);
+        for node in std::iter::once(node).chain(first) {
             let (at, free) = ((cluster as u32, node), holes.free(node));
             let amiss = self.view(at).map_or(Amiss::default(), |view| self.value.amiss(view, free));
             self.index.changed(at, free, amiss);

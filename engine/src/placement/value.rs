@@ -143,12 +143,14 @@ impl Value {
         })
     }
 
+    #[inline]
     fn starved(&self, gpu_milli: u64, cpu_milli: u64) -> i64 {
         let served = (u128::from(cpu_milli) * u128::from(self.served)) >> PARTS;
         gpu_milli.saturating_mul(1000).saturating_sub(u64::try_from(served).unwrap_or(u64::MAX)) as i64
     }
 
     /// What a member pays for what it takes of a device, or for whole ones.
+    #[inline]
     fn price(&self, gpu_milli: u64) -> i64 {
         match gpu_milli {
             share if share < DEVICE => self.left(share as u16),
@@ -156,12 +158,14 @@ impl Value {
         }
     }
 
+    #[inline]
     fn left(&self, milli: u16) -> i64 {
         i64::from(self.worth[usize::from(milli).min(DEVICE as usize)])
     }
 }
 
 /// What is claimed of so much GPU of a model: the less of it is left, the more is amiss.
+#[inline]
 fn claimed(view: &View, gpu_milli: u64) -> i64 {
     let micro = gpu_milli.saturating_mul(1000);
     // Nearly always within 64 bits, where dividing costs a tenth.

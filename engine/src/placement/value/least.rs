@@ -12,6 +12,7 @@ use crate::placement::view::{PARTS, View};
 impl Value {
     /// The least that placing one member on a node can waste: all but the fragments, which are most of the work. Members of the mix can use no
     /// more of the node than before, so the fragments become fewer by no more than what the member takes.
+    #[inline]
     pub(crate) fn at_least(&self, view: &View, (before, amiss): (&Free, &Amiss), each: &Resources) -> Waste {
         let (taken, pieces) = self.taken(before, each);
         let left = before.all.gpu_milli.saturating_sub(taken);
@@ -25,6 +26,7 @@ impl Value {
     }
 
     /// What it wastes, where that is known.
+    #[inline]
     pub(crate) fn waste_of(
         &self,
         view: &View,
@@ -48,6 +50,7 @@ impl Value {
     }
 
     /// How much less GPU is left once a node has one member more, and the pieces that this wastes.
+    #[inline]
     fn taken(&self, before: &Free, each: &Resources) -> (u64, i64) {
         let Some(share) = u16::try_from(each.gpu_milli).ok().filter(|s| (1..DEVICE).contains(&u64::from(*s))) else {
             return (each.gpus() * DEVICE, 0);

@@ -84,6 +84,7 @@ impl Sharing {
     pub const MAX_PARTS: u16 = 1000;
 
     /// Thousandths of a device that a member takes which asks for so many; none where nothing of that size is given out.
+    #[inline]
     pub fn takes(self, gpu_milli: u64) -> Option<u64> {
         match self {
             Sharing::Any => Some(gpu_milli),
@@ -94,6 +95,7 @@ impl Sharing {
     }
 
     /// The largest share of a device that is given out, in thousandths; 0 where none is.
+    #[inline]
     pub fn part_milli(self) -> u16 {
         match self {
             Sharing::Any => 999,

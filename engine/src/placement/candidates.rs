@@ -9,7 +9,7 @@ use super::fit::{Allowed, Fit, Fullest, Shape, Spot, fit, packing_order};
 use super::locality::Wants;
 use super::obstacles::{bars, no_room, stale, too_small};
 use super::price::payable;
-use super::rooms::{Order, Room, Rooms};
+use super::rooms::{ByWaste, Order, Room, Rooms};
 use super::score::Score;
 use super::value::Value;
 use crate::queue::reservations::{Passes, Reservations};
@@ -80,7 +80,7 @@ fn look_for(
     let shapes = room.shapes(gang, Order::BestFirst);
     let stale = stale(room);
     if stale.is_none()
-        && let Some(place) = place(room, value, wants, gang, &shapes, (passes, Order::BestFirst))
+        && let Some(place) = place(room, &room.judge(value), wants, gang, &shapes, (passes, Order::BestFirst))
     {
         return Look::Open(place);
     }
@@ -102,14 +102,13 @@ fn look_for(
 /// The best place for the gang in this cluster now.
 pub(crate) fn place(
     room: &mut Room<'_>,
-    value: &Value,
+    judge: &ByWaste<'_>,
     wants: &Wants<'_>,
     gang: &[GroupNeed],
     shapes: &[Shape],
     (allowed, order): (&dyn Allowed, Order),
 ) -> Option<Place> {
-    let judge = room.judge(value);
-    let Fit::Fits(spots, waste) = fit(&mut room.holes, allowed, shapes, &judge) else { return None };
+    let Fit::Fits(spots, waste) = fit(&mut room.holes, allowed, shapes, judge) else { return None };
     let score = Score::new(room, wants, gang, &spots, waste, order);
     Some(Place { cluster: room.cluster.info.name.clone(), score, spots })
 }

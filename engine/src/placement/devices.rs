@@ -15,7 +15,7 @@ pub(crate) const DEVICE: u64 = 1000;
 pub(crate) type Shares = SmallVec<[u16; 8]>;
 
 /// What is free on one node.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Free {
     /// All of it; `gpu_milli` is that of free devices and of what is left on shared ones.
     pub(crate) all: Resources,
@@ -25,18 +25,41 @@ pub(crate) struct Free {
     pub(crate) sharing: Sharing,
 }
 
+/// What is free on one node, with shares that are somebody else's: they need not be copied to be looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rest<'f> {
+    pub(crate) all: Resources,
+    pub(crate) shares: &'f [u16],
+    pub(crate) sharing: Sharing,
+}
+
+impl Clone for Free {
+    /// As a derived one, but its shares are copied as memory, not one by one: judging a place starts with a copy.
+    fn clone(&self) -> Self {
+        Self { all: self.all, shares: Shares::from_slice(&self.shares), sharing: self.sharing }
+    }
+}
+
 impl Free {
     /// Of no device a part is given out.
     pub(crate) fn whole(all: Resources, sharing: Sharing) -> Self {
         Self { all, shares: Shares::new(), sharing }
     }
 
+    /// To be looked at.
+    #[inline]
+    pub(crate) fn rest(&self) -> Rest<'_> {
+        Rest { all: self.all, shares: &self.shares, sharing: self.sharing }
+    }
+
     /// What a member of this size takes here; none where no devices are given out so.
+    #[inline]
     fn taken_by(&self, each: &Resources) -> Option<Resources> {
         Some(Resources { gpu_milli: self.sharing.takes(each.gpu_milli)?, ..*each })
     }
 
     /// Devices of which nothing is given out.
+    #[inline]
     pub(crate) fn devices(&self) -> u64 {
         let shared: u64 = self.shares.iter().map(|s| u64::from(*s)).sum();
         self.all.gpu_milli.saturating_sub(shared) / DEVICE
@@ -58,6 +81,7 @@ impl Free {
     }
 
     /// Whether there is room for one member of this size.
+    #[inline]
     pub(crate) fn holds(&self, each: &Resources) -> bool {
         let Some(each) = self.taken_by(each).filter(|each| each.fits_in(&self.all)) else { return false };
         match each.gpu_milli {

@@ -138,6 +138,12 @@ pub(crate) fn fit(holes: &mut Holes, allowed: &dyn Allowed, gang: &[Shape], judg
     if gang.iter().any(|g| g.each.gpu_milli > 0 && g.skus.is_empty()) {
         return Fit::No;
     }
+    // Most gangs, and there is nothing to choose between: with many clusters that is most of what a look at one costs.
+    if let [group] = gang
+        && group.models().count() < 2
+    {
+        return fit_models(holes, allowed, gang, &[group.models().next()], &mut 0, judge);
+    }
     let alike = gang.iter().any(|g| g.skus.iter().any(|tier| tier.len() > 1));
     let mut best: Option<(Vec<usize>, Vec<Spot>, Waste)> = None;
     let mut answer = Fit::No;
@@ -169,6 +175,12 @@ fn fit_models(
     looks: &mut u64,
     judge: &dyn Judge,
 ) -> Fit {
+    if let ([group], [sku]) = (gang, models) {
+        return match fit_one(holes, allowed, group, *sku, judge) {
+            Some((spot, waste)) => Fit::Fits(vec![spot], waste),
+            None => Fit::No,
+        };
+    }
     // Each group on its own must fit: cheap, and most that do not fit fail here.
     let alone = |(g, sku): (&Shape, &SkuId)| count(holes, allowed, g, *sku) >= g.count;
     if !gang.iter().zip(models).all(alone) {
@@ -176,9 +188,6 @@ fn fit_models(
     }
     if let Some((spots, waste)) = pack(holes, allowed, gang, models, judge) {
         return Fit::Fits(spots, waste);
-    }
-    if gang.len() == 1 {
-        return Fit::No;
     }
     if let Some((spots, _)) = pack(holes, allowed, gang, models, &Fullest)
         && let Some(waste) = judged(holes, gang, &spots, judge)
@@ -218,6 +227,24 @@ fn judged(holes: &mut Holes, gang: &[Shape], spots: &[Spot], judge: &dyn Judge) 
     fits.then_some(waste)
 }
 
+/// Places a gang of one group, if there is room for all of it. It takes nothing from itself.
+fn fit_one(
+    holes: &Holes,
+    allowed: &dyn Allowed,
+    group: &Shape,
+    sku: SkuId,
+    judge: &dyn Judge,
+) -> Option<(Spot, Waste)> {
+    let holding = holding(holes, allowed, group, sku);
+    let room = holding.iter().map(|of| of.nodes.saturating_mul(of.hold)).fold(0, u64::saturating_add);
+    if room < group.count {
+        return None;
+    }
+    let mut spot = Spot { sku, nodes: BTreeMap::new() };
+    let (placed, waste) = choose(holes, holding, group, &mut spot, judge);
+    (placed == group.count).then_some((spot, waste))
+}
+
 fn pack(
     holes: &mut Holes,
     allowed: &dyn Allowed,
@@ -229,11 +256,7 @@ fn pack(
     let mut spots: Vec<Spot> = models.iter().map(|sku| Spot { sku: *sku, nodes: BTreeMap::new() }).collect();
     let mut waste = Waste::default();
     let whole = packing_order(gang.iter().map(|g| g.each)).into_iter().all(|g| {
-        // A gang of one group takes nothing from itself.
-        let (placed, more) = match gang.len() {
-            1 => choose(holes, allowed, &gang[g], &mut spots[g], judge),
-            _ => place_group(holes, allowed, &gang[g], &mut spots[g], judge),
-        };
+        let (placed, more) = place_group(holes, allowed, &gang[g], &mut spots[g], judge);
         waste = waste.plus(&more);
         placed == gang[g].count
     });
@@ -249,23 +272,42 @@ pub(crate) fn place_group(
     spot: &mut Spot,
     judge: &dyn Judge,
 ) -> (u64, Waste) {
-    let (placed, waste) = choose(holes, allowed, group, spot, judge);
+    let holding = holding(holes, allowed, group, spot.sku);
+    let (placed, waste) = choose(holes, holding, group, spot, judge);
     for (node, members) in &spot.nodes {
         holes.take(*node, &group.each, *members);
     }
     (placed, waste)
 }
 
+/// A class with room for a group.
+struct Holding<'h> {
+    class: &'h Class,
+    /// How many nodes it has.
+    nodes: u64,
+    /// How many of the group's members each of them holds.
+    hold: u64,
+}
+
+/// The classes with room for a group, in packing order.
+fn holding<'h>(holes: &'h Holes, allowed: &'h dyn Allowed, group: &Shape, sku: SkuId) -> Vec<Holding<'h>> {
+    let of = |(class, nodes)| Holding { class, nodes, hold: group.members(class) };
+    usable(holes, allowed, &group.each, sku).map(of).filter(|of| of.hold > 0).collect()
+}
+
 /// As [`place_group`], but nothing is taken: each node gets all members that it holds, so that none would be chosen a second time.
-fn choose(holes: &Holes, allowed: &dyn Allowed, group: &Shape, spot: &mut Spot, judge: &dyn Judge) -> (u64, Waste) {
+fn choose(holes: &Holes, holding: Vec<Holding<'_>>, group: &Shape, spot: &mut Spot, judge: &dyn Judge) -> (u64, Waste) {
     let (mut left, mut waste) = (group.count, Waste::default());
-    for (class, hold) in best_first(holes, allowed, group, spot.sku, judge) {
+    for (Holding { class, hold, .. }, judged, of_judged) in best_first(holding, group, judge) {
         for node in holes.nodes(class) {
             if left == 0 {
                 return (group.count, waste);
             }
             let members = hold.min(left);
-            waste = waste.plus(&judge.waste(class.sku, class.free(), &group.each, members));
+            waste = waste.plus(&match members == judged {
+                true => of_judged,
+                false => judge.waste(class.sku, class.free(), &group.each, members),
+            });
             *spot.nodes.entry(node).or_default() += members;
             left -= members;
         }
@@ -273,36 +315,31 @@ fn choose(holes: &Holes, allowed: &dyn Allowed, group: &Shape, spot: &mut Spot, 
     (group.count - left, waste)
 }
 
-/// The classes that a group takes, each with the members that one of its nodes holds: those first where a member wastes least,
-/// those last where the workload failed. Members without GPUs stay off GPU nodes while other room is there.
-fn best_first<'h>(
-    holes: &'h Holes,
-    allowed: &'h dyn Allowed,
-    group: &Shape,
-    sku: SkuId,
-    judge: &dyn Judge,
-) -> Vec<(&'h Class, u64)> {
-    let mut all = vec![];
-    for (order, (class, nodes)) in usable(holes, allowed, &group.each, sku).enumerate() {
-        let hold = group.members(class);
-        if hold == 0 {
-            continue;
-        }
-        let free = class.free();
-        let members = hold.min(group.count);
-        let waste = judge.waste(class.sku, free, &group.each, members).sum() / members.max(1) as i64;
-        let on_gpus = group.each.gpu_milli == 0 && class.sku.is_some();
+/// The classes that a group takes, each with so many members on one of its nodes and what they waste there: those first where a member
+/// wastes least, those last where the workload failed. Members without GPUs stay off GPU nodes while other room is there.
+fn best_first<'h>(holding: Vec<Holding<'h>>, group: &Shape, judge: &dyn Judge) -> Vec<(Holding<'h>, u64, Waste)> {
+    let judged = |of: Holding<'h>| {
+        let members = of.hold.min(group.count);
+        let waste = judge.waste(of.class.sku, of.class.free(), &group.each, members);
+        Some((of, members, waste))
+    };
+    let mut judged: Vec<_> = holding.into_iter().map(judged).collect();
+    let ranks = judged.iter().enumerate().filter_map(|(order, judged)| {
+        let (of, members, waste) = judged.as_ref()?;
+        let mean = waste.sum() / (*members).max(1) as i64;
+        let on_gpus = group.each.gpu_milli == 0 && of.class.sku.is_some();
         // Of equals the first in packing order.
-        all.push(Reverse((class.failures(), on_gpus, waste, free.all.gpu_milli, order, (class, nodes, hold))));
-    }
+        Some(Reverse((of.class.failures(), on_gpus, mean, of.class.free().all.gpu_milli, order)))
+    });
     // A heap, not a sort: of thousands of classes most groups take one.
-    let mut all = BinaryHeap::from(all);
+    let mut ranks: BinaryHeap<_> = ranks.collect();
     let (mut taken, mut left) = (vec![], group.count);
     while left > 0
-        && let Some(Reverse((.., (class, nodes, hold)))) = all.pop()
+        && let Some(Reverse((.., order))) = ranks.pop()
+        && let Some((of, members, waste)) = judged[order].take()
     {
-        taken.push((class, hold));
-        left = left.saturating_sub(nodes.saturating_mul(hold));
+        left = left.saturating_sub(of.nodes.saturating_mul(of.hold));
+        taken.push((of, members, waste));
     }
     taken
 }

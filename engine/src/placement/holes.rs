@@ -3,6 +3,7 @@
 //! be undone.
 
 use std::cmp::Ordering;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::capacity::Sharing;
@@ -300,10 +301,10 @@ impl Holes {
     /// Takes a node out of its class; false where it is in none.
     fn leave(&mut self, node: u32) -> bool {
         let class = Class::of(self.sku(node), &self.free[node as usize], self.mark_of(node));
-        let Some(nodes) = self.classes.get_mut(&class) else { return false };
-        let there = nodes.remove(&node);
-        if nodes.is_empty() {
-            self.classes.remove(&class);
+        let Entry::Occupied(mut nodes) = self.classes.entry(class) else { return false };
+        let there = nodes.get_mut().remove(&node);
+        if nodes.get().is_empty() {
+            nodes.remove();
         }
         self.change();
         there

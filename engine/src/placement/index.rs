@@ -1,124 +1,40 @@
 //! The best places of each ask, kept from one decision to the next, so that a decision looks at what changed and not at the fleet.
 //!
-//! For each ask (a gang of one member) the index keeps the best places in order, the first node of each class standing for it. A
-//! node that changes is written into a journal; an ask that comes again judges what the journal has since it last came. Beyond
-//! [`KEPT`] places an ask forgets the worst; when it has used up those it kept, it looks at the whole fleet again.
+//! For each ask (a gang of one member) the index keeps the best places ([`super::best`]), the first node of each class standing for it. A
+//! node that changes is written into a journal ([`super::journal`]); an ask that comes again looks at what the journal has since it last came. Beyond
+//! so many places an ask forgets the worst; when it has used up those it kept, it looks at the whole fleet again.
 //!
 //! What is found is what a look at every class would find: a property test holds it to that.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 
+use super::best::{Best, Looks, Spot};
+use super::devices::Free;
+use super::journal::{At, Journal};
 use super::mix::Ask;
 use super::value::Amiss;
 
-/// Places kept for an ask at most; half of them stay when there are more.
-const KEPT: usize = 4096;
-/// Changes that are remembered; an ask that comes after more looks at the whole fleet. Those that were overtaken do not count.
-const JOURNAL: usize = 1 << 16;
 /// Asks that are remembered.
 const ASKS: usize = 1024;
 
-/// A place, the best first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Spot {
-    /// The model's place in the ask's order.
-    pub(crate) rank: u64,
-    /// A member without GPUs on a node with some.
-    pub(crate) on_gpus: bool,
-    /// Waste in steps.
-    pub(crate) wasted: i64,
-    /// Price an hour.
-    pub(crate) cost: u64,
-    /// Waste in millionths of a GPU.
-    pub(crate) exactly: i64,
-    /// The cluster, by its place among the rooms.
-    pub(crate) cluster: u32,
-    /// GPU left on the node: of equals the fullest.
-    pub(crate) gpu_milli: u64,
-    /// The node.
-    pub(crate) node: u32,
-    /// As the node was after this many changes; judged of another state, it means nothing any more.
-    pub(crate) version: u32,
-}
-
-/// A node of a cluster.
-pub(crate) type At = (u32, u32);
-
-/// A node that changed, its version since, and what is amiss with it now.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Change {
-    pub(crate) at: At,
-    pub(crate) version: u32,
-    pub(crate) amiss: Amiss,
-}
-
 #[derive(Debug, Default)]
-struct Best {
-    spots: BinaryHeap<Reverse<Spot>>,
-    /// Spots from here on are not all known; none: all are.
-    forgot: Option<Spot>,
+struct Places {
+    best: Best,
     /// The journal was read so far.
     read: u64,
-}
-
-impl Best {
-    fn add(&mut self, spot: Spot, holds: &impl Fn(&Spot) -> bool) {
-        if self.forgot.is_some_and(|forgot| spot >= forgot) {
-            return;
-        }
-        self.spots.push(Reverse(spot));
-        if self.spots.len() <= KEPT {
-            return;
-        }
-        let mut spots = std::mem::take(&mut self.spots).into_vec();
-        spots.retain(|Reverse(spot)| holds(spot));
-        if spots.len() > KEPT / 2 {
-            // Those before the middle are the better ones.
-            let (_, middle, _) = spots.select_nth_unstable_by_key(KEPT / 2, |Reverse(spot)| *spot);
-            self.forgot = Some(middle.0);
-            spots.truncate(KEPT / 2);
-        }
-        self.spots = spots.into();
-    }
-
-    /// The best that holds. Drops those before it, which hold no more.
-    fn first(&mut self, holds: &impl Fn(&Spot) -> bool) -> Option<Spot> {
-        while let Some(Reverse(spot)) = self.spots.peek() {
-            if holds(spot) {
-                return Some(*spot);
-            }
-            self.spots.pop();
-        }
-        None
-    }
 }
 
 /// The best places of each ask.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    asks: BTreeMap<Ask, Best>,
-    /// By growing numbers.
-    journal: Vec<(u64, Change)>,
-    /// The number of the next change.
-    next: u64,
-    /// The number of the first change that the journal has not forgotten.
-    kept: u64,
+    asks: BTreeMap<Ask, Places>,
+    journal: Journal,
 }
 
 impl Index {
     /// A node is another now, or is the first of its class.
-    pub(crate) fn changed(&mut self, change: Change, version: impl Fn(At) -> u32) {
-        if self.journal.len() >= JOURNAL {
-            // A node that changed again comes again.
-            self.journal.retain(|(_, change)| version(change.at) == change.version);
-            if self.journal.len() > JOURNAL / 2 {
-                let forgotten = self.journal.drain(..self.journal.len() - JOURNAL / 2).next_back();
-                self.kept = forgotten.map_or(self.kept, |(number, _)| number + 1);
-            }
-        }
-        self.journal.push((self.next, change));
-        self.next += 1;
+    pub(crate) fn changed(&mut self, at: At, free: &Free, amiss: Amiss) {
+        self.journal.note(at, free, amiss);
     }
 
     /// Nothing that was judged holds any more.
@@ -126,35 +42,27 @@ impl Index {
         *self = Self::default();
     }
 
-    /// The best place for an ask. `all` names every first node of a class that could do, `judge` says how good a node is, if it
-    /// will do, and `version` what a node's version is now: what was judged of another does not hold any more.
-    pub(crate) fn best(
-        &mut self,
-        ask: &Ask,
-        all: impl Fn() -> Vec<At>,
-        judge: impl Fn(At, Option<&Amiss>) -> Option<Spot>,
-        version: impl Fn(At) -> u32,
-    ) -> Option<Spot> {
-        let holds = |spot: &Spot| version((spot.cluster, spot.node)) == spot.version;
-        if !self.asks.contains_key(ask) {
-            if self.asks.len() >= ASKS {
-                self.asks.clear();
-            }
-            self.asks.insert(ask.clone(), Best { read: u64::MAX, ..Best::default() });
+    /// The best place for an ask, which looks at nodes so; `all` names every first node of a class that could do.
+    pub(crate) fn best(&mut self, ask: Ask, looks: &impl Looks, all: impl Fn() -> Vec<At>) -> Option<Spot> {
+        if self.asks.len() >= ASKS && !self.asks.contains_key(&ask) {
+            self.asks.clear();
         }
-        let best = self.asks.get_mut(ask)?;
-        let known = best.read != u64::MAX && best.read >= self.kept;
-        if known {
-            let unread = &self.journal[self.journal.partition_point(|(number, _)| *number < best.read)..];
-            let changes = unread.iter().map(|(_, change)| change);
-            let latest = changes.filter(|change| version(change.at) == change.version);
-            latest.filter_map(|change| judge(change.at, Some(&change.amiss))).for_each(|spot| best.add(spot, &holds));
-        }
-        if !known || best.first(&holds).is_none() && best.forgot.is_some() {
+        let each = ask.each;
+        let mut new = false;
+        let places = self.asks.entry(ask).or_insert_with(|| {
+            new = true;
+            Places::default()
+        });
+        let best = &mut places.best;
+        self.journal
+            .since(places.read, &each)
+            .filter(|_| !new)
+            .for_each(|(at, amiss)| best.changed(at, Some(amiss), looks));
+        if new || best.first(looks).is_none() && best.forgot() {
             *best = Best::default();
-            all().into_iter().filter_map(|at| judge(at, None)).for_each(|spot| best.add(spot, &holds));
+            all().into_iter().for_each(|at| best.changed(at, None, looks));
         }
-        best.read = self.next;
-        best.first(&holds)
+        places.read = self.journal.next();
+        best.first(looks)
     }
 }

@@ -2,16 +2,19 @@
 //! `kept` of it for the next, the exact question
 //! whether a gang fits (`fit`), what keeps it out (`obstacles`), where it failed
 //! lately (`avoid`), what a place wastes (`value`, from the `mix` of what is asked for, each model's `view` of it
-//! and the prices of `cutting`) and which of several places is best (`score`). Reads state and capacity, changes neither; called by
+//! and the prices of `cutting`) and which of several places is best (`score`; the `best` of each ask, as it is `asked`, kept in an `index` from the `journal` of what changed). Reads state and capacity, changes neither; called by
 //! `queue`, `plan` and, for traces, through `placer`.
 
+mod asked;
 pub(crate) mod avoid;
+mod best;
 pub(crate) mod candidates;
 pub(crate) mod cutting;
 pub(crate) mod devices;
 pub(crate) mod fit;
 pub(crate) mod holes;
 pub(crate) mod index;
+mod journal;
 pub(crate) mod kept;
 pub(crate) mod locality;
 pub(crate) mod mix;

@@ -8,28 +8,31 @@ use protocol::ids::ClusterName;
 use protocol::sku::Sku;
 use protocol::workload::{GroupNeed, WorkloadSpec};
 
+use super::asked::Asked;
+use super::best::Spot;
 use super::candidates::{Place, place, settle};
 use super::devices::Free;
 use super::fit;
 use super::holes::SkuId;
-use super::index::{At, Change, Index, Spot};
+use super::index::Index;
+use super::journal::At;
 use super::kept::Kept;
 use super::locality::Wants;
 use super::mix::{Ask, Mix};
 use super::models::Models;
-use super::rooms::{Order, Room, Rooms, ready};
-use super::score::{STEP, Score};
+use super::rooms::{ByWaste, Order, Room, Rooms, ready};
+use super::score::Score;
 use super::value::{Amiss, Value, Waste};
 use super::view::View;
 use crate::capacity::{Capacity, NodeCapacity};
 use crate::state::State;
 
 /// A model of a cluster.
-struct Model {
+pub(crate) struct Model {
     /// Its place among the fleet's.
-    place: usize,
+    pub(crate) place: usize,
     /// Thousandths of the fleet's currency for a GPU-hour, where known.
-    price: Option<u64>,
+    pub(crate) price: Option<u64>,
 }
 
 /// Rooms with a value: what the next gang's place is chosen by.
@@ -121,9 +124,10 @@ impl<'a> Placer<'a> {
         let spec = WorkloadSpec::default();
         let wants = Wants::without_data(&spec);
         let mut best: Option<Place> = None;
-        for room in self.rooms.values_mut() {
+        for (room, models) in self.rooms.values_mut().zip(&self.models) {
             let shapes = room.shapes(gang, order);
-            if let Some(place) = place(room, &self.value, &wants, gang, &shapes, (&fit::Everywhere, order))
+            let judge = ByWaste::new(&self.value, models.iter().map(|model| self.value.view_at(model.place)));
+            if let Some(place) = place(room, &judge, &wants, gang, &shapes, (&fit::Everywhere, order))
                 && best.as_ref().is_none_or(|b| place.score < b.score)
             {
                 best = Some(place);
@@ -140,14 +144,14 @@ impl<'a> Placer<'a> {
         }
     }
 
-    /// A node changed; of those that are as it was, the first stands for them from here on.
+    /// A node changed; of those that are as it was, the first stands for them from here on. Where that is before it, it did so already.
     fn note(&mut self, cluster: usize, node: u32, was: &Free) {
         let holes = &self.rooms.at(cluster).holes;
-        for node in std::iter::once(node).chain(holes.first_of(node, was)) {
-            let (at, version) = ((cluster as u32, node), holes.version(node));
-            let amiss = self.view(at).map_or(Amiss::default(), |view| self.value.amiss(view, holes.free(node)));
-            let rooms = &self.rooms;
-            self.index.changed(Change { at, version, amiss }, |at| version_of(rooms, at));
+        let first = holes.first_of(node, was).filter(|first| *first > node);
+        for node in std::iter::once(node).chain(first) {
+            let (at, free) = ((cluster as u32, node), holes.free(node));
+            let amiss = self.view(at).map_or(Amiss::default(), |view| self.value.amiss(view, free));
+            self.index.changed(at, free, amiss);
         }
     }
 
@@ -157,7 +161,12 @@ impl<'a> Placer<'a> {
         self.value.view_at(self.model(cluster, sku)?.place)
     }
 
-    fn model(&self, cluster: u32, sku: SkuId) -> Option<&Model> {
+    /// The fleet's models.
+    pub(crate) fn skus(&self) -> impl Iterator<Item = &Sku> {
+        self.fleet.keys()
+    }
+
+    pub(crate) fn model(&self, cluster: u32, sku: SkuId) -> Option<&Model> {
         self.models[cluster as usize].get(usize::from(sku?))
     }
 
@@ -181,62 +190,9 @@ impl<'a> Placer<'a> {
 
     fn find(&self, index: &mut Index, need: &GroupNeed, order: Order) -> Option<Spot> {
         let ask = Ask { each: need.each, skus: need.skus.clone() };
-        let gpus = need.each.gpu_milli;
-        // By the fleet's models: how early the ask names one that it accepts.
-        let rank = |sku: &Sku| match order {
-            _ if !need.accepts(sku) => None,
-            Order::BestFirst => Some(need.skus.iter().position(|s| s == sku).unwrap_or(0) as u64),
-            Order::Alike => Some(0),
-        };
-        let ranks: Vec<Option<u64>> = self.fleet.keys().map(rank).collect();
-        let accepted = |cluster: u32, sku: SkuId| match gpus {
-            0 => Some(0),
-            _ => ranks[self.model(cluster, sku)?.place],
-        };
-        let all = || {
-            let mut all: Vec<At> = vec![];
-            for (cluster, room) in (0u32..).zip(self.rooms.values()) {
-                let models = std::iter::once(None).chain((0..).zip(room.models().iter()).map(|(sku, _)| Some(sku)));
-                let models = models.filter(|sku| accepted(cluster, *sku).is_some());
-                let nodes = models.flat_map(|sku| room.holes.firsts(sku, gpus));
-                all.extend(nodes.map(|node| (cluster, node)));
-            }
-            all
-        };
-        let judge = |(cluster, node): At, amiss: Option<&Amiss>| {
-            let holes = &self.rooms.at(cluster as usize).holes;
-            let (sku, free) = (holes.sku(node), holes.free(node));
-            if !free.holds(&need.each) {
-                return None;
-            }
-            let rank = accepted(cluster, sku)?;
-            let exactly = self.view((cluster, node)).map_or(0, |view| match amiss {
-                Some(amiss) => self.value.waste_from(view, (free, amiss), &need.each, 1).sum(),
-                None => self.value.waste(view, free, &need.each, 1).sum(),
-            });
-            let price = || self.model(cluster, sku)?.price;
-            let cost = match gpus {
-                0 => 0,
-                _ => price().map_or(u64::MAX, |p| p.saturating_mul(need.each.gpus())),
-            };
-            Some(Spot {
-                rank,
-                on_gpus: gpus == 0 && sku.is_some(),
-                wasted: exactly.div_euclid(STEP),
-                cost,
-                exactly,
-                cluster,
-                gpu_milli: free.all.gpu_milli,
-                node,
-                version: holes.version(node),
-            })
-        };
-        index.best(&ask, all, judge, |at| version_of(&self.rooms, at))
+        let asked = Asked::new(self, need, order);
+        index.best(ask, &asked, || asked.all())
     }
-}
-
-fn version_of(rooms: &Rooms<'_>, (cluster, node): At) -> u32 {
-    rooms.at(cluster as usize).holes.version(node)
 }
 
 #[cfg(test)]

@@ -55,6 +55,13 @@ pub(crate) struct ByWaste<'v> {
     views: Vec<Option<&'v View>>,
 }
 
+impl<'v> ByWaste<'v> {
+    /// Of a cluster with models that the mix looks at so.
+    pub(crate) fn new(value: &'v Value, views: impl Iterator<Item = Option<&'v View>>) -> Self {
+        Self { value, views: views.collect() }
+    }
+}
+
 impl Judge for ByWaste<'_> {
     fn waste(&self, sku: SkuId, free: &Free, each: &Resources, members: u64) -> Waste {
         match sku.and_then(|s| self.views.get(usize::from(s)).copied().flatten()) {
@@ -138,7 +145,7 @@ impl<'a> Room<'a> {
 
     /// Judges places of this cluster by what they waste.
     pub(crate) fn judge<'v>(&self, value: &'v Value) -> ByWaste<'v> {
-        ByWaste { value, views: self.models().skus().map(|sku| value.view(sku)).collect() }
+        ByWaste::new(value, self.models().skus().map(|sku| value.view(sku)))
     }
 
     /// Models of this cluster that a group accepts, best first. One that accepts any gets the cheapest first; models with one

@@ -11,6 +11,8 @@
 //!
 //! The weights are round numbers between which quality hardly differs; bench/results/quality.json has what they make.
 
+mod least;
+
 use std::collections::BTreeMap;
 
 use protocol::resources::Resources;
@@ -121,12 +123,8 @@ impl Value {
         each: &Resources,
         members: u64,
     ) -> Waste {
-        let price = |milli: u64| match milli {
-            share if share < DEVICE => self.left(share as u16),
-            whole => whole.div_ceil(DEVICE) as i64 * i64::from(WHOLE),
-        };
         let takes = before.sharing.takes(each.gpu_milli).unwrap_or(each.gpu_milli);
-        let own = price(takes).saturating_mul(members as i64);
+        let own = self.price(takes).saturating_mul(members as i64);
         let mut waste = self.amiss(view, &before.after(each, members)).0.less(&amiss.0);
         waste.pieces -= own;
         waste
@@ -137,19 +135,45 @@ impl Value {
         let left = free.all.gpu_milli;
         let devices = free.devices();
         let worth = devices as i64 * i64::from(WHOLE) + free.shares.iter().map(|s| self.left(*s)).sum::<i64>();
-        let served = (u128::from(free.all.cpu_milli) * u128::from(self.served)) >> PARTS;
-        let micro = left.saturating_mul(1000);
         Amiss(Waste {
             pieces: -worth,
-            starved: micro.saturating_sub(u64::try_from(served).unwrap_or(u64::MAX)) as i64,
-            fragments: view.fragments(free, devices),
-            claimed: -((u128::from(micro) * u128::from(view.claimed()) / 1_000_000) as i64),
+            starved: self.starved(left, free.all.cpu_milli),
+            fragments: view.fragments(&free.rest(), devices),
+            claimed: claimed(view, left),
         })
     }
 
+    #[inline]
+    fn starved(&self, gpu_milli: u64, cpu_milli: u64) -> i64 {
+        let served = (u128::from(cpu_milli) * u128::from(self.served)) >> PARTS;
+        gpu_milli.saturating_mul(1000).saturating_sub(u64::try_from(served).unwrap_or(u64::MAX)) as i64
+    }
+
+    /// What a member pays for what it takes of a device, or for whole ones.
+    #[inline]
+    fn price(&self, gpu_milli: u64) -> i64 {
+        match gpu_milli {
+            share if share < DEVICE => self.left(share as u16),
+            whole => whole.div_ceil(DEVICE) as i64 * i64::from(WHOLE),
+        }
+    }
+
+    #[inline]
     fn left(&self, milli: u16) -> i64 {
         i64::from(self.worth[usize::from(milli).min(DEVICE as usize)])
     }
+}
+
+/// What is claimed of so much GPU of a model: the less of it is left, the more is amiss.
+#[inline]
+fn claimed(view: &View, gpu_milli: u64) -> i64 {
+    let micro = gpu_milli.saturating_mul(1000);
+    // Nearly always within 64 bits, where dividing costs a tenth.
+    let claimed = match micro.checked_mul(view.claimed()) {
+        Some(parts) => (parts / 1_000_000) as i64,
+        None => (u128::from(micro) * u128::from(view.claimed()) / 1_000_000) as i64,
+    };
+    -claimed
 }
 
 /// A member's pieces of a device: a share is one, whole devices are as many.

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use protocol::sku::Sku;
 
-use super::devices::{DEVICE, Free};
+use super::devices::{DEVICE, Rest};
 use super::mix::Mix;
 
 /// Weights of the mix are parts of 2^20.
 pub(super) const PARTS: u32 = 20;
+/// For nodes with no more whole devices than this the shapes that these are enough for are looked up.
+const MOST_DEVICES: u64 = 16;
 /// The most fields of a [`Table`]: 256 KiB a model.
 const MOST_FIELDS: usize = 1 << 15;
 
@@ -50,6 +52,8 @@ struct Table {
     rows: Vec<(u64, u64)>,
     /// By thousandths of a device, how many shapes ask for no more.
     up_to_share: Vec<u32>,
+    /// By whole devices, how many shapes ask for no more.
+    up_to_devices: Vec<u32>,
     /// How many shapes ask for shares.
     shares: usize,
 }
@@ -76,13 +80,18 @@ impl View {
         view
     }
 
+    /// All parts of the mix: about 2^[`PARTS`], and more where the mix has many rare members.
+    pub(super) fn parts(&self) -> u64 {
+        self.outside + self.inside
+    }
+
     pub(super) fn claimed(&self) -> u64 {
         self.claimed
     }
 
     /// The GPU left on a node that a member of the mix can't use, the mean over the mix: all of it, where the member does not
     /// fit; else that of devices with less left than one of its shares. `devices` are those of which nothing is given out.
-    pub(super) fn fragments(&self, free: &Free, devices: u64) -> i64 {
+    pub(super) fn fragments(&self, free: &Rest<'_>, devices: u64) -> i64 {
         let left = free.all.gpu_milli;
         if left == 0 {
             return 0;
@@ -110,7 +119,7 @@ impl Shape {
     }
 
     /// The GPU on a node that these members can use, times their parts of the mix.
-    fn used(&self, free: &Free, devices: u64) -> u128 {
+    fn used(&self, free: &Rest<'_>, devices: u64) -> u128 {
         let (left, needs) = (free.all.gpu_milli, self.gpu_milli);
         let most = if devices > 0 { DEVICE } else { free.shares.last().map_or(0, |s| u64::from(*s)) };
         let holds = free.sharing.takes(needs).is_some()
@@ -126,7 +135,7 @@ impl Shape {
     }
 
     /// Parts of the mix with these GPUs whose cpu and memory are there.
-    fn fitting(&self, free: &Free) -> u64 {
+    fn fitting(&self, free: &Rest<'_>) -> u64 {
         let with_cpu = self.members.partition_point(|m| m.0 <= free.all.cpu_milli);
         if free.all.memory_mib >= self.most_memory {
             return with_cpu.checked_sub(1).map_or(0, |last| self.up_to[last]);
@@ -155,12 +164,14 @@ impl Table {
             }
         }
         let up_to = |milli: u64| shapes.partition_point(|shape| shape.gpu_milli <= milli);
-        let up_to_share = (0..=DEVICE).map(|milli| u32::try_from(up_to(milli)).unwrap_or(u32::MAX)).collect();
-        Some(Self { cpus, rows, up_to_share, shares: up_to(DEVICE - 1) })
+        let looked_up = |milli: u64| u32::try_from(up_to(milli)).unwrap_or(u32::MAX);
+        let up_to_share = (0..=DEVICE).map(looked_up).collect();
+        let up_to_devices = (0..=MOST_DEVICES).map(|devices| looked_up(devices * DEVICE)).collect();
+        Some(Self { cpus, rows, up_to_share, up_to_devices, shares: up_to(DEVICE - 1) })
     }
 
     /// The sum of [`Shape::used`] over all shapes; none where memory may be too little for some that would fit else.
-    fn used(&self, shapes: &[Shape], free: &Free, devices: u64) -> Option<u128> {
+    fn used(&self, shapes: &[Shape], free: &Rest<'_>, devices: u64) -> Option<u128> {
         let width = shapes.len() + 1;
         let first = self.cpus.partition_point(|cpu| *cpu <= free.all.cpu_milli) * width;
         let row = &self.rows[first..first + width];
@@ -175,6 +186,7 @@ impl Table {
             _ if free.sharing.takes(DEVICE).is_none() => self.shares,
             1 => up_to(DEVICE),
             _ if free.sharing.takes(2 * DEVICE).is_none() => up_to(DEVICE),
+            more if more <= MOST_DEVICES => self.up_to_devices[more as usize] as usize,
             more => shapes.partition_point(|shape| shape.gpu_milli <= more.saturating_mul(DEVICE)),
         };
         let reached = if whole > self.shares { whole } else { shared };
@@ -202,6 +214,7 @@ mod tests {
     use protocol::resources::Resources;
     use protocol::workload::{GroupNeed, Spread};
 
+    use super::super::devices::Free;
     use super::*;
 
     fn need() -> impl Strategy<Value = GroupNeed> {
@@ -238,12 +251,12 @@ mod tests {
             mix.see(&needs);
             let view = View::of(&mix, &Sku::parse("T4").unwrap(), 0);
             let table = view.table.as_ref().unwrap();
-            let one_by_one = |free: &Free| view.shapes.iter().map(|shape| shape.used(free, free.devices())).sum::<u128>();
-            if let Some(used) = table.used(&view.shapes, &free, free.devices()) {
+            let one_by_one = |free: &Free| view.shapes.iter().map(|shape| shape.used(&free.rest(), free.devices())).sum::<u128>();
+            if let Some(used) = table.used(&view.shapes, &free.rest(), free.devices()) {
                 prop_assert_eq!(used, one_by_one(&free));
             }
             let free = Free { all: Resources { memory_mib: 20, ..free.all }, ..free };
-            prop_assert_eq!(table.used(&view.shapes, &free, free.devices()), Some(one_by_one(&free)));
+            prop_assert_eq!(table.used(&view.shapes, &free.rest(), free.devices()), Some(one_by_one(&free)));
         }
     }
 }

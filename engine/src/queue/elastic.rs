@@ -115,7 +115,7 @@ impl<'a> Walk<'a> {
             let shapes = room.shapes(gang, Order::BestFirst);
             let allowed = (&Passes::default() as &dyn crate::placement::fit::Allowed, Order::BestFirst);
             let wants = Wants::without_data(&workload.spec);
-            let found = place(room, &self.placer.value, &wants, gang, &shapes, allowed);
+            let found = place(room, &room.judge(&self.placer.value), &wants, gang, &shapes, allowed);
             closed.into_iter().for_each(|(node, kept)| room.holes.keep_for(node, kept));
             let Some(found) = found else { continue };
             take(room, gang, &found.spots);

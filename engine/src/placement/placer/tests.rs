@@ -1,4 +1,4 @@
-//! The index against a look at everything: whatever happened before, both find places that are as good.
+//! The index against a look at everything: whatever happened before, both find places that are as good, and an index made anew the very same.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
@@ -16,16 +16,24 @@ const LAST: usize = 6;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Place(GroupNeed),
-    Free { cluster: usize, row: usize, cpu: u64, gpus: u64, ready: bool },
+    /// And whether it is counted into the mix: when that has grown, nothing that was kept holds.
+    Place(GroupNeed, bool),
+    Free {
+        cluster: usize,
+        row: usize,
+        cpu: u64,
+        gpus: u64,
+        ready: bool,
+    },
 }
 
 fn need() -> impl Strategy<Value = GroupNeed> {
     let milli = prop_oneof![Just(0u64), (1..10u64).prop_map(|s| s * 100), (1..4u64).prop_map(|g| g * 1000)];
     let skus = prop_oneof![3 => Just(vec![]), 1 => Just(vec!["T4"]), 1 => Just(vec!["L4", "T4"])];
-    (1..5u64, milli, skus).prop_map(|(cpu, gpu_milli, skus)| GroupNeed {
+    let count = prop_oneof![5 => Just(1u32), 1 => 2..4u32];
+    (1..5u64, milli, skus, count).prop_map(|(cpu, gpu_milli, skus, count)| GroupNeed {
         name: GroupName::new("a").unwrap(),
-        count: 1,
+        count,
         each: Resources { cpu_milli: cpu * 1000, memory_mib: 10, gpu_milli },
         skus: if gpu_milli == 0 { vec![] } else { skus.iter().map(|s| Sku::parse(s).unwrap()).collect() },
         spread: Spread::None,
@@ -35,7 +43,7 @@ fn need() -> impl Strategy<Value = GroupNeed> {
 fn step() -> impl Strategy<Value = Step> {
     let free = (0..2usize, 0..=LAST, 0..9u64, 0..5u64, prop::bool::weighted(0.8));
     prop_oneof![
-        4 => need().prop_map(Step::Place),
+        4 => (need(), prop::bool::weighted(0.2)).prop_map(|(need, seen)| Step::Place(need, seen)),
         1 => free.prop_map(|(cluster, row, cpu, gpus, ready)| Step::Free { cluster, row, cpu, gpus, ready }),
     ]
 }
@@ -87,10 +95,21 @@ proptest! {
         let mut placer = Placer::of_fleet(&state, &capacity);
         for step in steps {
             match step {
-                Step::Place(need) => {
+                Step::Place(need, seen) => {
                     let gang = [need];
-                    placer.see(&gang);
-                    let fast = placer.one(&gang[0], Order::Alike).map(|p| (p.score.decisive(), p.spots));
+                    if seen {
+                        placer.see(&gang);
+                    }
+                    if gang[0].count > 1 {
+                        placer.place(&gang, Order::Alike);
+                        continue;
+                    }
+                    let kept = std::mem::take(&mut placer.index);
+                    let anew = placer.one(&gang[0], Order::Alike);
+                    placer.index = kept;
+                    let fast = placer.one(&gang[0], Order::Alike);
+                    prop_assert_eq!(&fast, &anew);
+                    let fast = fast.map(|p| (p.score.decisive(), p.spots));
                     let slow = placer.best(&gang, Order::Alike).map(|p| (p.score.decisive(), p.spots));
                     prop_assert_eq!(fast.as_ref().map(|f| &f.0), slow.as_ref().map(|s| &s.0), "{:?} {:?}", fast, slow);
                     prop_assert_eq!(placer.place(&gang, Order::Alike).is_some(), slow.is_some());

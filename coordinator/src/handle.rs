@@ -5,7 +5,7 @@
 
 use engine::capacity::Capacity;
 use engine::commands::{Command, Outcome, Refusal};
-use engine::plan::Plan;
+use engine::plan::{Memory, Plan};
 use engine::state::State;
 use protocol::api::NodeStatus;
 use protocol::ids::{
@@ -31,6 +31,8 @@ pub struct View<'a> {
     pub capacity: &'a Capacity,
     /// The last plan of this replica, where it leads; else none (compute with `engine::plan` where needed).
     pub plan: Option<&'a Plan>,
+    /// What the planner of this replica remembers: nothing yet where it does not lead.
+    pub memory: &'a Memory,
     /// Nodes and their devices one by one, where this replica keeps them.
     pub fleet: Option<&'a dyn NodeSource>,
     /// This replica's place in the cluster.

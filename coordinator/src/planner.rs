@@ -76,6 +76,11 @@ impl Planner {
         self.last.as_ref()
     }
 
+    /// What it remembers from plan to plan.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
     /// Plans if it is time to; the commands are to be committed, in order, before the next plan.
     pub fn plan(&mut self, state: &State, capacity: &Capacity, now: Now, epoch: Epoch) -> Option<Vec<Command>> {
         let since = self.planned_at.map(|at| now.mono.since(at));

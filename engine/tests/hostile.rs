@@ -25,7 +25,7 @@ fn ask(state: &State, fleet: &Fleet, now: UnixMs) {
     let plan = plan_on(state, &fleet.capacity, &Memory::new(0), now, 16);
     for key in state.workloads.keys().take(8) {
         explain(state, &fleet.capacity, now, key);
-        forecast(state.clone(), fleet.capacity.clone(), now, key);
+        forecast(state.clone(), fleet.capacity.clone(), Memory::new(0), now, key);
     }
     pools(state, &fleet.capacity, now);
     drop(plan);
@@ -157,7 +157,7 @@ proptest! {
             warnings(&state, &fleet.capacity, &spec);
             spec.pool = (pool < 2).then(|| script::pool(&format!("p{pool}")));
             let edit = engine::ahead::Edit::Submit { key: key("imagined"), spec: Box::new(spec.clone()) };
-            let _told = whatif(state.clone(), fleet.capacity.clone(), UnixMs(at), &[edit]);
+            let _told = whatif(state.clone(), fleet.capacity.clone(), Memory::new(0), UnixMs(at), &[edit]);
             let name = format!("w{i}");
             apply(&mut state, Command::Submit { key: key(&name), uid: uid(&name), spec: Box::new(spec) });
         }

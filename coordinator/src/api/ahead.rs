@@ -8,6 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use engine::ahead::{Changes, Edit, Forecast, forecast, whatif};
 use engine::capacity::Capacity;
+use engine::plan::Memory;
 use protocol::ids::UnixMs;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -41,8 +42,9 @@ pub async fn get_forecast(
 ) -> Result<Json<Forecast>, ApiError> {
     let key = key(path)?;
     let wanted = key.clone();
-    let found =
-        work_out(&api, params.consistency()?, move |state, capacity, now| forecast(state, capacity, now, &wanted));
+    let found = work_out(&api, params.consistency()?, move |state, capacity, memory, now| {
+        forecast(state, capacity, memory, now, &wanted)
+    });
     found.await?.map(Json).ok_or_else(|| no_workload(&key))
 }
 
@@ -57,21 +59,24 @@ pub async fn post_whatif(
         let given = edits.len();
         return Err(ApiError::Malformed(format!("edits: {given} are given; from 1 to {MOST_EDITS} are taken")));
     }
-    let changes =
-        work_out(&api, Consistency::Linearizable, move |state, capacity, now| whatif(state, capacity, now, &edits));
+    let changes = work_out(&api, Consistency::Linearizable, move |state, capacity, memory, now| {
+        whatif(state, capacity, memory, now, &edits)
+    });
     changes.await?.map(Json).map_err(|(edit, fault)| ApiError::Malformed(format!("edits[{edit}]: {fault}")))
 }
 
 async fn work_out<T: Send + 'static>(
     api: &Api,
     consistency: Consistency,
-    question: impl FnOnce(engine::State, Capacity, UnixMs) -> T + Send + 'static,
+    question: impl FnOnce(engine::State, Capacity, Memory, UnixMs) -> T + Send + 'static,
 ) -> Result<T, ApiError> {
     let stopping = || ApiError::Unavailable("this coordinator is shutting down".into());
     let turn = tokio::time::timeout(api.settings().timeout, RUNNING.acquire()).await;
     let turn = turn.map_err(|_| ApiError::Overloaded("other questions are being worked out: try again".into()))?;
     let _turn = turn.map_err(|_| stopping())?;
-    let copy = api.read(consistency, |view| (view.state.clone(), view.capacity.clone(), view.now)).await?;
-    let (state, capacity, now) = copy;
-    tokio::task::spawn_blocking(move || question(state, capacity, now)).await.map_err(|_| stopping())
+    let copy = api
+        .read(consistency, |view| (view.state.clone(), view.capacity.clone(), view.memory.clone(), view.now))
+        .await?;
+    let (state, capacity, memory, now) = copy;
+    tokio::task::spawn_blocking(move || question(state, capacity, memory, now)).await.map_err(|_| stopping())
 }

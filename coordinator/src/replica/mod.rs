@@ -317,6 +317,7 @@ impl Replica {
             state: &self.state,
             capacity: self.fleet.last_capacity(),
             plan: self.planner.last_plan().filter(|_| self.reign.is_some()),
+            memory: self.planner.memory(),
             fleet: Some(&self.fleet),
             status: &self.status,
             now: now.unix,

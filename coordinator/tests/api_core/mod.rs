@@ -5,7 +5,7 @@
 
 pub mod http;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use coordinator::handle::{
@@ -236,6 +236,9 @@ fn beside(state: &State, switches: &Switches, now: UnixMs) -> (Option<plan::Plan
     (plan, status)
 }
 
+/// Its planner has planned nothing yet.
+static NOTHING: LazyLock<plan::Memory> = LazyLock::new(plan::Memory::default);
+
 fn view<'a>(
     state: &'a State,
     switches: &'a Switches,
@@ -244,7 +247,7 @@ fn view<'a>(
     now: UnixMs,
 ) -> View<'a> {
     let fleet = switches.fleet.as_deref().map(|f| f as &dyn NodeSource);
-    View { state, capacity: &switches.capacity, plan, fleet, status, now }
+    View { state, capacity: &switches.capacity, plan, memory: &NOTHING, fleet, status, now }
 }
 
 pub fn key(text: &str) -> WorkloadKey {

@@ -1,5 +1,7 @@
 //! When does a workload start?
 
+use std::collections::BTreeSet;
+
 use protocol::ids::{ClusterName, UnixMs, WorkloadKey};
 use protocol::resources::Span;
 use serde::{Deserialize, Serialize};
@@ -7,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Ahead;
 use crate::capacity::Capacity;
 use crate::lifecycle::Phase;
-use crate::plan::explain;
+use crate::plan::{Memory, explain};
 use crate::reasons::{Basis, WaitCause};
 use crate::state::State;
 
@@ -26,6 +28,9 @@ pub struct Forecast {
     pub ends: u64,
     /// The last of them, the latest first; at most 16.
     pub after: Vec<Ended>,
+    /// Workloads that have to give it room before; at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gives: Vec<String>,
     /// How many attempts run by then of which nobody knows when they end.
     pub endless: u64,
     /// All of it in one sentence.
@@ -44,15 +49,16 @@ pub struct Ended {
     pub basis: Basis,
 }
 
-/// Forecasts a workload's start; none where there is no such workload. Takes the state and capacity to itself: it goes on from them.
-pub fn forecast(state: State, capacity: Capacity, at: UnixMs, key: &WorkloadKey) -> Option<Forecast> {
+/// Forecasts a workload's start; none where there is no such workload. Takes the state, capacity and what the planner remembers to itself: it
+/// goes on from them.
+pub fn forecast(state: State, capacity: Capacity, memory: Memory, at: UnixMs, key: &WorkloadKey) -> Option<Forecast> {
     let workload = state.workloads.get(key)?;
     let now = state.now.max(at);
     if workload.phase != Phase::Queued {
         let text = explain(&state, &capacity, at, key).map(|e| e.summary).unwrap_or_default();
-        return Some(Forecast { at: None, cluster: None, ends: 0, after: vec![], endless: 0, text });
+        return Some(Forecast { at: None, cluster: None, ends: 0, after: vec![], gives: vec![], endless: 0, text });
     }
-    let mut ahead = Ahead::new(state, capacity, at);
+    let mut ahead = Ahead::new(state, capacity, memory, at);
     let mut after: Vec<Ended> = vec![];
     let (start, out_of_time) = loop {
         if let Some(started) = ahead.settle().into_iter().find(|started| started.key == *key) {
@@ -66,8 +72,11 @@ pub fn forecast(state: State, capacity: Capacity, at: UnixMs, key: &WorkloadKey)
         after.extend(ended.into_iter().map(|(key, basis)| Ended { workload: key.to_string(), at, basis }));
     };
     let endless = ahead.endless();
+    let gives: BTreeSet<String> =
+        ahead.gave.iter().filter(|gave| gave.to == *key).map(|gave| gave.room.to_string()).collect();
+    let mut gives: Vec<String> = gives.into_iter().collect();
     let text = match start.as_ref() {
-        Some((at, cluster)) => starts(now, *at, cluster, &after),
+        Some((at, cluster)) => starts(now, *at, cluster, &after, &gives),
         None if out_of_time => format!(
             "it does not start within {}: nobody looks further ahead than that, for too much happens until then",
             Span(ahead.now.0.saturating_sub(now.0))
@@ -77,18 +86,24 @@ pub fn forecast(state: State, capacity: Capacity, at: UnixMs, key: &WorkloadKey)
     let ends = after.len() as u64;
     after.reverse();
     after.truncate(NAMED);
+    gives.truncate(NAMED);
     let (at, cluster) = start.unzip();
-    Some(Forecast { at, cluster, ends, after, endless, text })
+    Some(Forecast { at, cluster, ends, after, gives, endless, text })
 }
 
 fn count(n: u64, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
-fn starts(now: UnixMs, at: UnixMs, cluster: &ClusterName, after: &[Ended]) -> String {
-    if after.is_empty() && at == now {
+fn starts(now: UnixMs, at: UnixMs, cluster: &ClusterName, after: &[Ended], gives: &[String]) -> String {
+    if after.is_empty() && gives.is_empty() && at == now {
         return format!("it starts now, in {cluster}");
     }
+    let once = match gives {
+        [] => String::new(),
+        [one] => format!(", once {one} has given its room"),
+        [one, others @ ..] => format!(", once {one} and {} have given room", count(others.len() as u64, "other")),
+    };
     let left = Span(at.0.saturating_sub(now.0));
     let all = after.len() as u64;
     let of = |basis: fn(&Basis) -> bool, words: &str| {
@@ -112,7 +127,10 @@ fn starts(now: UnixMs, at: UnixMs, cluster: &ClusterName, after: &[Ended]) -> St
             )
         }
     };
-    format!("it starts in about {left}, in {cluster}{ends}")
+    if at == now {
+        return format!("it starts at once, in {cluster}{once}{ends}");
+    }
+    format!("it starts in about {left}, in {cluster}{once}{ends}")
 }
 
 /// Once everything has ended of which the end is expected.

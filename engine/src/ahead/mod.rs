@@ -2,8 +2,8 @@
 //! (`queue::estimates`). Nobody submits anything, nothing fails, and everything ends when it is expected to. What has no expected end
 //! stays. `forecast` asks when one workload starts, `whatif` what changes if the fleet, a pool or the line were different.
 //!
-//! Used for questions alone: nothing that is found here is ever committed. A pool's right to room that others borrowed needs no wait
-//! here, and who gives room is gone at once, so that times may be up to a minute early.
+//! Used for questions alone: nothing that is found here is ever committed. It begins with what the planner remembers, so that room is taken back
+//! when that has lasted long enough. Who gives room is gone at once: times may be early by the grace that it has.
 
 mod edits;
 mod forecast;
@@ -20,6 +20,7 @@ use crate::capacity::Capacity;
 use crate::commands::{Command, Outcome, Refusal};
 use crate::placement::rooms::{free, healthy};
 use crate::plan::{Bounds, Kept, Memory, plan_again};
+use crate::queue::SETTLING_MS;
 use crate::queue::estimates::ends;
 use crate::reasons::Basis;
 use crate::state::{Attempt, State};
@@ -42,6 +43,13 @@ pub(crate) struct Started {
     cluster: ClusterName,
 }
 
+/// A workload gave room, all that it had or members, and starts again if it was all.
+#[derive(Debug, Clone)]
+pub(crate) struct Gave {
+    room: WorkloadKey,
+    to: WorkloadKey,
+}
+
 /// The time to come.
 pub(crate) struct Ahead {
     state: State,
@@ -49,6 +57,10 @@ pub(crate) struct Ahead {
     memory: Memory,
     kept: Kept,
     now: UnixMs,
+    /// When room can be taken back again in a cluster in which attempts ended.
+    settles: Option<UnixMs>,
+    /// Who gave room to whom, in that order.
+    gave: Vec<Gave>,
     /// Attempts that were met, each with its expected end: an end that has come must not be expected anew.
     met: BTreeSet<(Uid, AttemptNumber)>,
     /// What ends when, and on what that rests.
@@ -59,10 +71,20 @@ pub(crate) struct Ahead {
 
 impl Ahead {
     /// From here on.
-    pub(crate) fn new(state: State, capacity: Capacity, at: UnixMs) -> Self {
-        let now = state.now.max(at);
-        let (met, agenda) = (BTreeSet::new(), BTreeMap::new());
-        Self { state, capacity, memory: Memory::new(0), kept: Kept::default(), now, met, agenda, work: 0, plans: 0 }
+    pub(crate) fn new(state: State, capacity: Capacity, memory: Memory, at: UnixMs) -> Self {
+        Self {
+            now: state.now.max(at),
+            state,
+            capacity,
+            memory,
+            kept: Kept::default(),
+            settles: None,
+            gave: vec![],
+            met: BTreeSet::new(),
+            agenda: BTreeMap::new(),
+            work: 0,
+            plans: 0,
+        }
     }
 
     /// Places what can be placed now. Returns who started, in that order.
@@ -89,8 +111,11 @@ impl Ahead {
             for preemption in plan.preemptions {
                 let victims: Vec<WorkloadKey> = preemption.victims.iter().map(|v| v.key.clone()).collect();
                 let shrinks = preemption.shrinks.clone();
+                let to = preemption.by.clone();
                 if self.apply(Command::Preempt(Box::new(preemption))).is_ok() {
                     changed = true;
+                    let givers = victims.iter().chain(shrinks.iter().map(|shrink| &shrink.key));
+                    self.gave.extend(givers.map(|room| Gave { room: room.clone(), to: to.clone() }));
                     shrinks.iter().for_each(|shrink| self.shrunk(&shrink.key, &shrink.members));
                     victims.iter().for_each(|key| self.end(key, AttemptState::Stopped));
                 }
@@ -122,7 +147,9 @@ impl Ahead {
         let failed =
             self.state.waiting().filter_map(|key| self.state.workloads.get(key)).filter(|w| !w.attempts.is_empty());
         let taken_again = failed.filter_map(|w| w.avoids(self.now).next_end()).min();
-        let next = [end, again, taken_again].into_iter().flatten().min()?;
+        let taken_back = [self.memory.next_lasted(self.now), self.settles.take()].into_iter().flatten();
+        let taken_back = taken_back.filter(|at| *at > self.now && self.takes_back()).min();
+        let next = [end, again, taken_again, taken_back].into_iter().flatten().min()?;
         self.now = self.now.max(next);
         let mut ended = vec![];
         while let Some(entry) = self.agenda.first_entry().filter(|entry| entry.key().0 <= self.now) {
@@ -136,6 +163,12 @@ impl Ahead {
             }
         }
         Some(ended)
+    }
+
+    /// Whether anybody ever has to give room, and somebody waits for some.
+    fn takes_back(&self) -> bool {
+        let gives = !self.state.pools.is_plain() || !self.state.indices.elastic.is_empty();
+        gives && self.state.waiting().next().is_some()
     }
 
     /// How many live attempts have no expected end.
@@ -192,6 +225,7 @@ impl Ahead {
         self.state.durations = durations;
         let held: Vec<GroupPlacement> = attempt.held().cloned().collect();
         give_back(&mut self.capacity, &self.state, &attempt, &held);
+        self.settles = Some(UnixMs(self.now.0.saturating_add(SETTLING_MS)));
     }
 
     /// Members of a live attempt are gone, and their room is free.
@@ -207,6 +241,7 @@ impl Ahead {
         };
         let _outcome = self.apply(Command::Report { cluster: attempt.cluster.clone(), report });
         give_back(&mut self.capacity, &self.state, &attempt, members);
+        self.settles = Some(UnixMs(self.now.0.saturating_add(SETTLING_MS)));
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Ahead, Edit, EditFault};
 use crate::capacity::Capacity;
 use crate::lifecycle::Phase;
-use crate::plan::plan;
+use crate::plan::{Memory, plan};
 use crate::state::State;
 
 /// The most workloads that an answer names.
@@ -70,17 +70,23 @@ pub struct Changes {
     pub same: u64,
 }
 
-/// Compares the time to come as it is and with the edits. Takes the state and capacity to itself: it goes on from them. A fault comes
+/// Compares the time to come as it is and with the edits. Takes the state, capacity and what the planner remembers to itself. A fault comes
 /// with the place of its edit.
-pub fn whatif(state: State, capacity: Capacity, at: UnixMs, edits: &[Edit]) -> Result<Changes, (usize, EditFault)> {
-    let mut edited = Ahead::new(state.clone(), capacity.clone(), at);
+pub fn whatif(
+    state: State,
+    capacity: Capacity,
+    memory: Memory,
+    at: UnixMs,
+    edits: &[Edit],
+) -> Result<Changes, (usize, EditFault)> {
+    let mut edited = Ahead::new(state.clone(), capacity.clone(), memory.clone(), at);
     let now = edited.now;
     // Who runs where is told before the edits: some of them end what runs.
     let there = running(&state);
     for (number, edit) in edits.iter().enumerate() {
         edited.edit(number, edit).map_err(|fault| (number, fault))?;
     }
-    let mut before = fates(Ahead::new(state, capacity, at), &there);
+    let mut before = fates(Ahead::new(state, capacity, memory, at), &there);
     let mut changes = vec![];
     let (mut changed, mut same) = (0, 0);
     for (key, after) in fates(edited, &there) {

@@ -45,6 +45,7 @@ use crate::reasons::{Decision, Lent, Obstacle, Passed, QuotaBound, Reserved, Sho
 use crate::state::{Attempt, Avoids, Cluster, Likeness, State, Waiter, Workload};
 use looks::Looks;
 use order::{Order, Standing};
+pub(crate) use reclaim::SETTLING_MS;
 pub use reclaim::{LASTING_MS, Memory};
 use reservations::{Passes, Reservations};
 

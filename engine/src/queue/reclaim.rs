@@ -28,7 +28,7 @@ use crate::state::{Attempt, Workload};
 /// back, in ms.
 pub const LASTING_MS: u64 = 30_000;
 /// How long after an attempt's end nothing more is taken back in its cluster, in ms: capacity comes every second or so.
-const SETTLING_MS: u64 = 2_000;
+pub(crate) const SETTLING_MS: u64 = 2_000;
 
 /// What a planner remembers from plan to plan: since when things are as they are. A new leader begins anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +67,12 @@ impl Memory {
     /// How long things must have been so, in ms.
     pub(super) fn lasting_ms(&self) -> u64 {
         self.lasting_ms
+    }
+
+    /// When something has next lasted long enough for room to be taken back; none where nothing is on its way there.
+    pub(crate) fn next_lasted(&self, now: UnixMs) -> Option<UnixMs> {
+        let lasted = |since: &UnixMs| UnixMs(since.0.saturating_add(self.lasting_ms));
+        self.over.values().chain(self.starved.values()).map(lasted).filter(|at| *at > now).min()
     }
 
     /// What was kept for gangs that wait.

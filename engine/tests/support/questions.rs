@@ -49,7 +49,8 @@ fn fate(fate: &Fate) -> String {
 
 impl World {
     pub fn forecast(&self, name: &str) -> String {
-        let found = forecast(self.state.clone(), self.fleet.capacity.clone(), self.at(), &key(name));
+        let found =
+            forecast(self.state.clone(), self.fleet.capacity.clone(), self.memory.clone(), self.at(), &key(name));
         let Some(found) = found else { return "no such workload".into() };
         let mut story = format!("{}\n", found.text);
         for ended in &found.after {
@@ -60,7 +61,7 @@ impl World {
 
     pub fn whatif(&self, words: &[&str]) -> String {
         let edits: Vec<Edit> = words.split(|w| *w == "+").map(edit).collect();
-        match whatif(self.state.clone(), self.fleet.capacity.clone(), self.at(), &edits) {
+        match whatif(self.state.clone(), self.fleet.capacity.clone(), self.memory.clone(), self.at(), &edits) {
             Err((_, fault)) => format!("refused: {fault}"),
             Ok(changes) => {
                 let mut story = format!("{} change, {} stay\n", changes.changed, changes.same);

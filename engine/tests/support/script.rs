@@ -57,7 +57,7 @@ pub struct World {
     growths: Vec<Growth>,
     raises: Vec<Raising>,
     drains: Vec<DrainEnd>,
-    memory: plan::Memory,
+    pub(super) memory: plan::Memory,
 }
 
 /// Runs a script and tells its story.

@@ -167,16 +167,16 @@ fn core(mut state: State, now: Arc<Mutex<UnixMs>>) -> Handle {
                 voters: vec![ReplicaId(1)],
             };
             let now = *now.lock().unwrap();
-            let (capacity, plan, fleet) = (&Default::default(), None, None);
+            let (capacity, plan, fleet, memory) = (&Default::default(), None, None, &Default::default());
             match request {
                 Request::Read { job, .. } => {
-                    job(Ok(&View { state: &state, capacity, plan, fleet, status: &status, now }));
+                    job(Ok(&View { state: &state, capacity, plan, memory, fleet, status: &status, now }));
                 }
                 Request::Propose { command, reply } => {
                     let outcome = state.apply(LogIndex(state.applied.0 + 1), &command, now).outcome;
                     reply(
                         outcome.map_err(Into::into),
-                        &View { state: &state, capacity, plan, fleet, status: &status, now },
+                        &View { state: &state, capacity, plan, memory, fleet, status: &status, now },
                     );
                 }
                 _ => {}

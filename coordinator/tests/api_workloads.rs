@@ -250,6 +250,22 @@ async fn cancel_ends_and_delete_removes() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_becoming_free_is_said_to_be() {
+    let core = Core::start();
+    core.join(info("eu-1", "eu-west", &["H100"]), vec![node("n-1", Some("H100"), 8)]).await;
+    let api = serve(&core, quick()).await;
+    api.post_yaml(&batch("a", 1, 0)).await;
+    assert_eq!(core.place().await, 1);
+    let taken = api.post_yaml(&batch("a", 1, 0)).await.failure(409, "AlreadyExists");
+    assert!(taken.contains("delete it first"), "{taken}");
+    assert_eq!(api.ask("DELETE", &format!("{WORKLOADS}/a"), &[], "").await.code, 200);
+    let taken = api.post_yaml(&batch("a", 1, 0)).await.failure(409, "AlreadyExists");
+    assert!(taken.contains("default/a is being deleted"), "{taken}");
+    core.report("default/a", AttemptState::Stopped).await;
+    assert_eq!(api.post_yaml(&batch("a", 1, 0)).await.code, 201);
+}
+
+#[tokio::test]
 async fn an_unconfirmed_submission_is_tried_again_and_makes_one_workload() {
     let core = Core::start();
     let api = serve(&core, quick()).await;

@@ -141,7 +141,11 @@ pub async fn create(
     let command = Command::Submit { key: key.clone(), uid, spec };
     let (about, reasons) = (Arc::new(key.clone()), api.reasons().clone());
     let look = move |outcome: &Outcome, view: &View<'_>| (outcome.clone(), created(view, &reasons, &about, uid));
-    let (outcome, seen) = submit(&api, &command, look).await?.0;
+    let (outcome, seen) = match submit(&api, &command, look).await {
+        Ok((answer, _)) => answer,
+        Err(Failed { error: ApiError::AlreadyExists(text), .. }) => return Err(taken(&api, &key, text).await),
+        Err(failed) => return Err(failed.error),
+    };
     let (version, existed) = match outcome {
         Outcome::Submitted { version, existed } => (version, existed),
         other => return Err(ApiError::Unavailable(format!("unexpected answer to a submission: {other:?}"))),
@@ -162,6 +166,16 @@ pub async fn create(
     };
     let code = if existed { StatusCode::OK } else { StatusCode::CREATED };
     Ok((code, warning_headers(&warnings), body::Shown(&shown)).into_response())
+}
+
+/// The error of a name that is taken: that it becomes free, where its workload is being deleted.
+async fn taken(api: &Api, key: &WorkloadKey, text: String) -> ApiError {
+    let wanted = key.clone();
+    let deleted = move |view: &View<'_>| view.state.workloads.get(&wanted).is_some_and(|w| w.delete_requested);
+    ApiError::AlreadyExists(match api.read(Consistency::Stale, deleted).await {
+        Ok(true) => format!("workload {key} is being deleted: once its attempt has ended the name is free"),
+        _ => text,
+    })
 }
 
 /// The error of a body that could not be read.

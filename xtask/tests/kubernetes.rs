@@ -97,7 +97,7 @@ fn check_tries_clusters_and_leaves_nothing(folder: &Path) {
     for each in [": batch is Succeeded", ": gpu is Succeeded", ": nothing is left of them"] {
         assert_eq!(said.matches(each).count(), 2, "{each} of {said}");
     }
-    assert!(said.contains("all is well on 2 clusters"), "{said}");
+    assert!(said.contains("all is well (clusters: 2)"), "{said}");
     eprintln!("checked in {:.1} s:\n{said}", began.elapsed().as_secs_f64());
     assert_eq!(namespaces_of_checks(&one), [""; 0]);
 

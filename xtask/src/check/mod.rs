@@ -108,7 +108,7 @@ impl Check {
         }
         match checked {
             Ok(()) if stays.is_empty() => {
-                println!("all is well on {} clusters, and nothing of the check is left there", clusters.len());
+                println!("all is well (clusters: {}), and nothing of the check is left there", clusters.len());
                 Ok(())
             }
             Ok(()) => bail!("{}", stays.join("; ")),
@@ -125,8 +125,7 @@ impl Check {
             cluster.make_namespaces().await?;
         }
         eprintln!(
-            "starting a coordinator and {} agents; each waits 15 s until it trusts a Lease that it made anew",
-            clusters.len()
+            "starting a coordinator and an agent of each; an agent waits 15 s until it trusts a Lease that it made anew"
         );
         let federation = Federation::start(program, folder, clusters, self.patience).await?;
         let mut failed = 0;

@@ -19,7 +19,7 @@ pub mod process;
 
 pub use build::{Binaries, BuildError, Tool};
 pub use client::{connect, make_namespace};
-pub use control_plane::{Component, ControlPlane, Settings, StartError};
+pub use control_plane::{Component, ControlPlane, Settings, StartError, free_port};
 pub use fake::FakeNodes;
 pub use images::{Image, ImageError, Images};
 pub use node::{NodeError, NodeLack, NodeSettings};

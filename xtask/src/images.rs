@@ -24,9 +24,14 @@ pub struct Arguments {
     folder: Option<PathBuf>,
 }
 
+/// The repository's folder.
+pub fn repository() -> anyhow::Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the repository")
+}
+
 /// Does it.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the repository")?;
+    let repository = repository()?;
     let program = built::program(repository, "cli", "tidewater", &arguments.profile, |_| ())?;
     let guard = built::guard(repository, None, &arguments.profile)?;
     let folder = match &arguments.folder {

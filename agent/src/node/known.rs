@@ -39,12 +39,16 @@ impl Known {
 
     /// The XID that made a GPU sick.
     pub fn sick_xid(&self, uuid: &str) -> Option<u64> {
-        self.0.iter().find(|k| k.report.uuid == uuid)?.sick_xid
+        self.of(uuid)?.sick_xid
     }
 
     /// The XIDs that were told of a GPU so far.
     pub fn xids(&self, uuid: &str) -> Xids {
-        self.0.iter().find(|k| k.report.uuid == uuid).map(|k| k.report.xids.clone()).unwrap_or_default()
+        self.of(uuid).map(|known| known.report.xids.clone()).unwrap_or_default()
+    }
+
+    fn of(&self, uuid: &str) -> Option<&KnownDevice> {
+        self.0.iter().find(|known| known.report.uuid == uuid)
     }
 
     /// Whether any GPU is lost.

@@ -224,8 +224,7 @@ impl Ahead {
         self.report(key, state);
         self.state.durations = durations;
         let held: Vec<GroupPlacement> = attempt.held().cloned().collect();
-        give_back(&mut self.capacity, &self.state, &attempt, &held);
-        self.settles = Some(UnixMs(self.now.0.saturating_add(SETTLING_MS)));
+        self.free(&attempt, &held);
     }
 
     /// Members of a live attempt are gone, and their room is free.
@@ -240,7 +239,12 @@ impl Ahead {
             at: self.now,
         };
         let _outcome = self.apply(Command::Report { cluster: attempt.cluster.clone(), report });
-        give_back(&mut self.capacity, &self.state, &attempt, members);
+        self.free(&attempt, members);
+    }
+
+    /// The room of an attempt's members is free.
+    fn free(&mut self, attempt: &Attempt, members: &[GroupPlacement]) {
+        give_back(&mut self.capacity, &self.state, attempt, members);
         self.settles = Some(UnixMs(self.now.0.saturating_add(SETTLING_MS)));
     }
 }

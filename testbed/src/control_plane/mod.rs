@@ -30,6 +30,7 @@ pub use audit::Audited;
 pub use credentials::CredentialsError;
 use credentials::Files;
 use ports::Ports;
+pub use ports::free_port;
 pub use settings::{Audit, Component, Settings};
 
 /// How often a start is tried with other ports when somebody took one meanwhile.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 
 const FIRST: u16 = 20_000;
@@ -33,27 +33,29 @@ impl Ports {
     /// As many that nobody listens on.
     pub(super) fn free() -> io::Result<Self> {
         Ok(Self {
-            etcd: free()?,
-            etcd_peer: free()?,
-            api_server: free()?,
-            controller_manager: free()?,
-            scheduler: free()?,
-            kwok: free()?,
-            core_dns: free()?,
-            kuberay: free()?,
-            spark_operator: free()?,
+            etcd: free_port()?,
+            etcd_peer: free_port()?,
+            api_server: free_port()?,
+            controller_manager: free_port()?,
+            scheduler: free_port()?,
+            kwok: free_port()?,
+            core_dns: free_port()?,
+            kuberay: free_port()?,
+            spark_operator: free_port()?,
         })
     }
 }
 
-fn free() -> io::Result<u16> {
+/// A port of loopback on which nobody listens by TCP or UDP, and that this process has not given out before.
+pub fn free_port() -> io::Result<u16> {
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     // Processes begin at different places, so that they seldom try the same.
     let span = LAST - FIRST;
     let begin = uuid::Uuid::new_v4().as_u128() % u128::from(span);
     for step in 0..span {
         let port = FIRST + ((begin + u128::from(step)) % u128::from(span)) as u16;
-        if !given.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        let address = (Ipv4Addr::LOCALHOST, port);
+        if !given.contains(&port) && TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
             given.insert(port);
             return Ok(port);
         }

@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
+use testbed::free_port;
 use testbed::process::{Lifetime, Process, Program, tail};
 
 use super::cluster::Cluster;
@@ -30,7 +31,8 @@ pub struct Federation {
 impl Federation {
     /// Starts it, and waits until every cluster can be placed on.
     pub async fn start(program: &Path, folder: &Path, clusters: &[Cluster], within: Duration) -> anyhow::Result<Self> {
-        let (quic, http) = (free_port()?, free_port()?);
+        let quic = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let mut federation = Self {
             program: program.to_owned(),
             folder: folder.to_owned(),
@@ -155,14 +157,4 @@ impl Federation {
 /// A list in an answer.
 pub fn items<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
     answer[name].as_array().map_or(&[], Vec::as_slice)
-}
-
-/// An address on loopback that nobody listened on a moment ago, by TCP or UDP.
-fn free_port() -> anyhow::Result<SocketAddr> {
-    loop {
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        if UdpSocket::bind(address).is_ok() {
-            return Ok(address);
-        }
-    }
 }

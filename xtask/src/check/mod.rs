@@ -13,6 +13,7 @@ use anyhow::{Context, bail, ensure};
 use testbed::images::built;
 use testbed::{Image, bed::Bed};
 
+use crate::images::repository;
 use crate::kubernetes::Place;
 use cluster::Cluster;
 use federation::Federation;
@@ -144,7 +145,6 @@ impl Check {
 
 fn build() -> anyhow::Result<PathBuf> {
     eprintln!("building tidewater");
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the repository")?;
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-    Ok(built::program(repository, "cli", "tidewater", profile, |_| ())?)
+    Ok(built::program(repository()?, "cli", "tidewater", profile, |_| ())?)
 }

@@ -42,7 +42,7 @@ use crate::pools::admission::{Asks, Ledger};
 use crate::pools::reclaim::Rights;
 use crate::pools::usage::{holds, needs};
 use crate::reasons::{Decision, Lent, Obstacle, Passed, QuotaBound, Reserved, Shortfall, WaitCause, Waiting};
-use crate::state::{Attempt, Avoids, Cluster, Likeness, State, Waiter, Workload};
+use crate::state::{Avoids, Cluster, Likeness, State, Waiter, Workload};
 use looks::Looks;
 use order::{Order, Standing};
 pub(crate) use reclaim::SETTLING_MS;
@@ -215,11 +215,6 @@ impl<'a> Walk<'a> {
             let first = open.filter_map(|places| places.range(next..).next().copied());
             first.chain(reservations.waiting(state, pool).filter(|line| *line >= next)).min()
         });
-    }
-
-    /// What lives in a cluster.
-    pub(crate) fn live_in(&self, cluster: &ClusterName) -> impl Iterator<Item = (&'a Workload, &'a Attempt)> + use<'a> {
-        self.placer.rooms.get(cluster).map(Room::live).into_iter().flatten()
     }
 
     fn turn(&mut self, waiter: &'a Waiter) -> Turn<'a> {

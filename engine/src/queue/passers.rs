@@ -76,9 +76,8 @@ impl<'a> Walk<'a> {
         }
         let gang = self.allowed(&ledger, seeker, asks).ok()?;
         let ends = |(_, attempt): &Passer<'a>| attempt.stop.is_some();
-        // Whatever is ending beside them may leave room enough.
-        let there: BTreeSet<&'a ClusterName> = passers.iter().map(|(_, attempt)| &attempt.cluster).collect();
-        let live: Vec<Passer<'a>> = there.into_iter().flat_map(|cluster| self.live_in(cluster)).collect();
+        // Whatever is ending beside them, or in another cluster, may leave room enough.
+        let going: Vec<Passer<'a>> = self.placer.rooms.iter().flat_map(|(name, _)| self.state.going_in(name)).collect();
         // As few as possible give up their room: it may be enough that their pool's part is free, or that others are ending.
         let (mut place, mut given): (Option<Place>, Vec<Passer<'a>>) = (None, vec![]);
         for step in [Step::AsIs, Step::WithoutEnding, Step::WithoutPassers] {
@@ -86,8 +85,8 @@ impl<'a> Walk<'a> {
                 Step::AsIs => vec![],
                 Step::WithoutEnding => {
                     // Members that leave, too.
-                    live.iter().for_each(|(_, attempt)| self.give(attempt, attempt.leaving()));
-                    live.iter().copied().filter(ends).collect()
+                    going.iter().for_each(|(_, attempt)| self.give(attempt, attempt.leaving()));
+                    going.iter().copied().filter(ends).collect()
                 }
                 Step::WithoutPassers => passers.iter().copied().filter(|passer| !ends(passer)).collect(),
             };

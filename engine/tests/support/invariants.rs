@@ -286,7 +286,9 @@ fn ends(workload: &Workload, command: &Command, before: &State) -> bool {
 /// The views, made again the slow way.
 fn check_views(state: &State) -> Check {
     let mut queued: Vec<&Workload> = state.workloads.values().filter(|w| w.phase == Phase::Queued).collect();
-    queued.sort_by_key(|w| (-i64::from(w.spec.priority), w.submitted_at.0 + slow_pools::late_ms(state, w), w.order));
+    queued.sort_by_key(|w| {
+        (-i64::from(w.spec.priority), w.submitted_at.0 + super::slow_line::late_ms(state, w), w.order)
+    });
     let line: Vec<&WorkloadKey> = state.waiting().collect();
     hold!(line == queued.iter().map(|w| &w.key).collect::<Vec<_>>(), "the line is not the queued ones in order");
     for name in state.workloads.values().flat_map(|w| &w.spec.placement.data).map(|need| &need.name) {

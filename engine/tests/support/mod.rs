@@ -9,6 +9,7 @@ pub mod invariants;
 pub mod operations;
 pub mod questions;
 pub mod script;
+pub mod slow_line;
 pub mod slow_pools;
 
 use std::collections::BTreeMap;

@@ -12,6 +12,8 @@ use protocol::ids::*;
 use protocol::pool::{Lending, LineOrder, PoolSpec, Quota, Resource, WithinPool};
 use protocol::workload::Preemptible;
 
+use super::slow_line::{counts_as, late_ms};
+
 /// The slow model: water rises in steps. At level `n/d` each pool that still wants has its share times the level; the level at
 /// which all is handed out is found among the points at which one is full.
 fn slow_fill(left: u64, wants: &[u64], shares: &[u64], piece: u64) -> Vec<u64> {
@@ -455,37 +457,6 @@ pub fn is_divided(state: &State, fleet: &Sums, what: &str) -> bool {
 /// An amount; 0 where there is none.
 pub fn of(sums: Option<&Sums>, what: &str) -> u64 {
     sums.and_then(|s| s.get(what)).copied().unwrap_or(0)
-}
-
-/// Hours of one GPU (of a core, for one without) that a workload counts as, rounded down to a power of four: what it has had, or what is left
-/// of what it declares.
-fn counts_as(w: &Workload, now: UnixMs) -> u64 {
-    let size = |sums: &Sums| match of(Some(sums), "gpu") {
-        0 => of(Some(sums), "cpu"),
-        gpus => gpus,
-    };
-    let mut had = 0;
-    for attempt in &w.attempts {
-        let Some(since) = attempt.running_at else { continue };
-        let alone =
-            Workload { attempts: vec![engine::state::Attempt { ended_at: None, ..attempt.clone() }], ..w.clone() };
-        had += size(&holds(&alone)) * (attempt.ended_at.unwrap_or(now).0.saturating_sub(since.0)) / 1000;
-    }
-    let mut gang = Sums::new();
-    for need in w.spec.gang() {
-        add(&mut gang, "gpu", need.each.gpu_milli * u64::from(need.count));
-        add(&mut gang, "cpu", need.each.cpu_milli * u64::from(need.count));
-    }
-    let all = w.spec.expected_duration.map_or(0, |d| size(&gang) * d.0 / 1000);
-    let length = if all > had { all - had } else { had };
-    let hours = length / 3_600_000;
-    if hours == 0 { 0 } else { 1 << (hours.ilog2() / 2 * 2) }
-}
-
-/// How much later than its submission a waiting workload stands in line.
-pub fn late_ms(state: &State, w: &Workload) -> u64 {
-    let least = state.pools.spec(&w.pool).is_some_and(|s| s.order == LineOrder::LeastServed);
-    if least { counts_as(w, state.now) * 36_000_000 } else { 0 }
 }
 
 /// A preemption that was taken: each victim in turn was in a pool that held more than its part, or of lower priority in a pool

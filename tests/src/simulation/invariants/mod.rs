@@ -18,6 +18,8 @@ mod no_loss;
 mod one_live;
 mod quotas;
 mod sequences;
+#[path = "../../../../engine/tests/support/slow_line.rs"]
+mod slow_line;
 #[path = "../../../../engine/tests/support/slow_pools.rs"]
 #[allow(dead_code, clippy::unwrap_used)]
 mod slow_pools;

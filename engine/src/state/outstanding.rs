@@ -12,7 +12,8 @@ impl State {
     /// Commands to a cluster that its agent has not confirmed, by number: what a new leader, or a new session, sends again.
     ///
     /// A launch is outstanding until the first report, a resize until the agent has done all of it or the attempt is stopped, a stop
-    /// until the attempt is gone. An attempt that was stopped before it
+    /// until the attempt is gone. While a resize is, those before it by which members came are said again as it, under their own
+    /// numbers: a frame that includes what came in between has to include those members. An attempt that was stopped before it
     /// was accepted has the stop alone: an agent that never saw the launch notes that it is over, and starts nothing for a
     /// workload that is not wanted any more; a launch that is still on its way has the lower number and comes first. Attempts of another life of the agent have neither: this
     /// one could start what still runs, or call gone what it never knew.
@@ -24,7 +25,7 @@ impl State {
             .flat_map(|(workload, attempt)| {
                 let unseen = attempt.revision == 0 && attempt.stop.is_none();
                 let launch = unseen.then(|| (attempt.launch, launch_order(workload, attempt)));
-                launch.into_iter().chain(resize_order(workload, attempt)).chain(stop_order(workload, attempt))
+                launch.into_iter().chain(resize_orders(workload, attempt)).chain(stop_order(workload, attempt))
             })
             .collect();
         orders.sort_by_key(|(number, _)| *number);
@@ -51,6 +52,17 @@ pub(crate) fn resize_order(workload: &Workload, attempt: &Attempt) -> Option<(Co
         grace_ms: GRACE_MS,
     };
     Some((resize.number, Order::Resize(Box::new(order))))
+}
+
+/// The same under the number of each order by which members came, and its own. An agent passes over what it has heard of.
+fn resize_orders(workload: &Workload, attempt: &Attempt) -> impl Iterator<Item = (CommandNumber, Order)> {
+    let last = resize_order(workload, attempt);
+    let arrived = attempt.arrivals.iter().map(|arrival| arrival.number).filter(|number| *number > attempt.launch);
+    let earlier: Vec<_> = last
+        .iter()
+        .flat_map(|(last, order)| arrived.clone().filter(move |n| n < last).map(move |n| (n, order.clone())))
+        .collect();
+    earlier.into_iter().chain(last)
 }
 
 /// The order that ends an attempt, where that was asked for.

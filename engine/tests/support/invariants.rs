@@ -314,6 +314,10 @@ fn check_views(state: &State) -> Check {
             }
             if let Some(resize) = a.resize.as_ref().filter(|r| !r.settled && a.stop.is_none()) {
                 expected.insert(resize.number, ("resize", w.uid, a.number));
+                // And where members came before: whoever heard of what lies between must have them.
+                for came in a.arrivals.iter().map(|arrival| arrival.number).filter(|n| *n > a.launch) {
+                    expected.insert(came, ("resize", w.uid, a.number));
+                }
             }
             if let Some((number, _)) = a.stop {
                 expected.insert(number, ("stop", w.uid, a.number));

@@ -22,6 +22,7 @@
 //! propose, commit                      plans without committing; commits that
 //! report CLUSTER WORKLOAD/ATTEMPT:REVISION:STATE[:RESIZE[:settled][:GROUP@NODE*MEMBERS missing]]
 //! catchup CLUSTER                      its capacity frame includes every command so far
+//! frame CLUSTER NUMBER NODE=GPUS ...   its frame includes commands up to this one, and so many GPUs of these nodes are free
 //! ```
 
 use std::fmt::Write;
@@ -270,6 +271,16 @@ impl World {
             }
             "catchup" => {
                 self.fleet.catch_up(&self.state, words[0]);
+                String::new()
+            }
+            "frame" => {
+                let there = self.fleet.capacity.clusters.get_mut(&cluster(words[0])).unwrap();
+                there.watermark = CommandNumber(number(words[1]));
+                for (name, gpus) in words[2..].iter().map(|word| word.split_once('=').unwrap()) {
+                    let node = there.nodes.iter_mut().find(|n| n.name.as_str() == name).unwrap();
+                    let held = node.total.gpus() - number::<u64>(gpus);
+                    node.free = node.total.saturating_sub(&resources(held * 8, held * 64, held));
+                }
                 String::new()
             }
             "at" => {

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::ids::{ClusterName, PoolName, Uid, UnixMs};
+use protocol::ids::{ClusterName, NodeName, PoolName, Uid, UnixMs};
 use protocol::pool::{PoolSpec, Resource};
 use protocol::workload::Preemptible;
 
@@ -73,6 +73,11 @@ impl Memory {
     pub(crate) fn next_lasted(&self, now: UnixMs) -> Option<UnixMs> {
         let lasted = |since: &UnixMs| UnixMs(since.0.saturating_add(self.lasting_ms));
         self.over.values().chain(self.starved.values()).map(lasted).filter(|at| *at > now).min()
+    }
+
+    /// The gangs that wait and have nodes kept for them, with those.
+    pub fn kept(&self) -> impl Iterator<Item = (Uid, (&ClusterName, &[NodeName]))> {
+        self.promises.iter().map(|(uid, promise)| (*uid, promise.place()))
     }
 
     /// What was kept for gangs that wait.

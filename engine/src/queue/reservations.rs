@@ -45,6 +45,11 @@ impl Promise {
         Self { at: Some(now), cluster, nodes }
     }
 
+    /// Where it is.
+    pub(super) fn place(&self) -> (&ClusterName, &[NodeName]) {
+        (&self.cluster, &self.nodes)
+    }
+
     /// Those of its nodes that take members now, as the room numbers them.
     fn nodes(&self, room: &mut Room<'_>) -> Vec<u32> {
         let places = room.places();

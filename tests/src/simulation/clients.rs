@@ -50,6 +50,8 @@ pub(crate) enum Wish {
         cluster: ClusterName,
         to: Cordoning,
     },
+    /// Not a client's: the person removes a cluster, on which nothing lives.
+    Remove(ClusterName),
     /// A pool is made, or changed.
     Set(usize),
     /// Not a client's: what a leader that was deposed had planned.
@@ -94,9 +96,9 @@ impl Operation {
         matches!(&self.wish, Wish::Forget(said) if said == word)
     }
 
-    /// Whether it says of a cluster whether it takes anything new.
+    /// Whether it says of a cluster whether it takes anything new, or is there at all.
     pub fn is_of_a_cordon(&self) -> bool {
-        matches!(self.wish, Wish::Cordon { .. })
+        matches!(self.wish, Wish::Cordon { .. } | Wish::Remove(_))
     }
 }
 
@@ -257,6 +259,10 @@ impl Clients {
             }
             Wish::Forget(word) => Some(word.command()),
             Wish::Cordon { cluster, to } => Some(Command::Cordon { cluster: cluster.clone(), to: to.clone() }),
+            Wish::Remove(cluster) => {
+                let reason = "its lease has run out".to_owned();
+                Some(Command::RemoveCluster { cluster: cluster.clone(), reason, lost_for_good: false })
+            }
             Wish::Late(binding) => Some(Command::Bind(binding.clone())),
             Wish::Set(place) => {
                 let PoolSetting { name, spec } = &self.settings[*place];
@@ -389,7 +395,7 @@ impl World {
             (Wish::Late(binding), Outcome::Bound { .. }) => {
                 Fact::LateBinding { planned_in: binding.epoch, taken: true }
             }
-            (Wish::Forget(_), Outcome::Ended { .. }) | (Wish::Cordon { .. }, Outcome::Done) => return,
+            (Wish::Forget(_), Outcome::Ended { .. }) | (Wish::Cordon { .. } | Wish::Remove(_), Outcome::Done) => return,
             _ => Fact::Refused { what: format!("an outcome that does not fit: {outcome:?}") },
         };
         self.judge.hear(self.now_us, &fact);
@@ -401,6 +407,10 @@ impl World {
             (Wish::End { job, .. }, Refusal::NoWorkload { .. }) if self.clients.jobs[*job].deleted => {}
             // What one replica showed was old, or an earlier try of it took effect.
             (Wish::Forget(_), Refusal::NotAbandoned { .. } | Refusal::NoWorkload { .. }) => {}
+            (Wish::Cordon { .. }, Refusal::ClusterRemoved { .. }) | (Wish::Remove(_), Refusal::ClusterStays { .. }) => {
+            }
+            // It was removed and let in again, and has not joined yet.
+            (Wish::Cordon { .. } | Wish::Remove(_), Refusal::UnknownCluster { .. }) => {}
             (Wish::Late(binding), _) => {
                 let fact = Fact::LateBinding { planned_in: binding.epoch, taken: false };
                 self.judge.hear(self.now_us, &fact);

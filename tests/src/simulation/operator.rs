@@ -1,6 +1,6 @@
 //! The person: looks now and then at attempts that nobody in the federation can see any more, goes to the machine, and says
 //! that they are gone where they are. The person tells the truth. And cordons clusters, drains them and opens them again, as people
-//! with screwdrivers do; once faults are over, all of them are open.
+//! with screwdrivers do; in some worlds also removes what is drained and lets it in again. Once faults are over, all of them are there and open.
 
 use engine::commands::{Command, Cordoning};
 use engine::state::State;
@@ -16,8 +16,12 @@ const EVERY_US: u64 = 5 * SECOND;
 
 /// How likely the person cordons or drains some cluster at a look, per mille.
 const CORDONS: u64 = 400;
-/// How likely the person opens one that is not, at a look, per mille.
+/// How likely the person opens one that is not, or lets one in that was removed, at a look, per mille.
 const OPENS: u64 = 400;
+/// How likely the person removes one that is cordoned and has nothing any more, at a look, per mille, in worlds where that is done.
+const REMOVES: u64 = 500;
+/// One world in so many: where clusters go, fewer workloads fail over, and what is wrong with that is found later.
+const WORLDS_A_REMOVAL: u64 = 8;
 
 /// What the person says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,17 +67,25 @@ impl World {
         self.operator_cordons(replica);
     }
 
-    /// The person cordons, drains or opens a cluster, one word at a time.
+    /// The person cordons, drains, removes or opens a cluster, one word at a time.
     fn operator_cordons(&mut self, replica: usize) {
         if self.clients.operations.values().any(Operation::is_of_a_cordon) {
             return;
         }
         let Some(core) = self.replicas[replica].core.as_ref() else { return };
-        let clusters = &core.state().clusters;
-        let closed: Vec<ClusterName> =
-            clusters.iter().filter(|(_, c)| c.cordon.is_some()).map(|(name, _)| name.clone()).collect();
+        let (clusters, removed) = (&core.state().clusters, &core.state().removed);
+        let closed = clusters.iter().filter(|(_, c)| c.cordon.is_some()).map(|(name, _)| name.clone());
+        let away = removed.iter().filter(|(_, removal)| !removal.readmitted).map(|(name, _)| name.clone());
+        let closed: Vec<ClusterName> = away.chain(closed).collect();
         let known: Vec<ClusterName> = clusters.keys().cloned().collect();
+        let idle = |name: &&ClusterName| clusters.contains_key(*name) && core.state().live_in(name).next().is_none();
+        let idle = closed.iter().find(idle).cloned();
+        let removes = self.seed % WORLDS_A_REMOVAL == WORLDS_A_REMOVAL - 1 && !self.calm;
         let random = &mut self.dice.operator;
+        if let Some(cluster) = idle.filter(|_| removes && random.chance(REMOVES)) {
+            self.begin(Wish::Remove(cluster), None);
+            return;
+        }
         let word = match closed.first() {
             Some(cluster) if self.calm || random.chance(OPENS) => Some((cluster.clone(), Cordoning::Lift)),
             _ if self.calm || known.is_empty() || !random.chance(CORDONS) => None,

@@ -5,8 +5,9 @@ use std::process::{Command, Output};
 use std::time::Instant;
 
 use testbed::bed::Bed;
+use testbed::images::RAY_ANSWER;
 use testbed::process::Record;
-use testbed::{Binaries, Images, NodeSettings, Settings, node};
+use testbed::{Binaries, Image, Images, NodeSettings, Settings, node};
 
 fn xtask(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -89,9 +90,8 @@ fn clusters_outlive_up_and_down_ends_exactly_them() {
 fn check_tries_clusters_and_leaves_nothing(folder: &Path) {
     let [one, two] = ["cluster-1", "cluster-2"].map(|c| folder.join(c).join("kubeconfig").display().to_string());
     let both = ["check", "--kubeconfig", &one, "--kubeconfig", &two, "--patience", "150"];
-    // Built beside this test where the whole workspace is tested; else the command builds it.
-    let program = Path::new(env!("CARGO_BIN_EXE_xtask")).with_file_name("tidewater").display().to_string();
-    let built = if Path::new(&program).exists() { vec!["--program", &*program] } else { vec![] };
+    let built = built();
+    let built: Vec<&str> = built.iter().map(String::as_str).collect();
     let began = Instant::now();
     let check = xtask(folder, &[&both[..], &built].concat());
     let said = out(&check);
@@ -106,9 +106,42 @@ fn check_tries_clusters_and_leaves_nothing(folder: &Path) {
     let check = xtask(folder, &[&both[..], &["--program", "/bin/false"]].concat());
     assert!(!check.status.success() && err(&check).contains("tidewater identity"), "{}", err(&check));
     assert_eq!(namespaces_of_checks(&two), [""; 0]);
+    // Nobody waits for what can't come.
+    let began = Instant::now();
+    let check = xtask(folder, &[&["check", "--kubeconfig", &one, "--ray-image", "ray"][..], &built].concat());
+    let said = out(&check);
+    assert!(!check.status.success() && began.elapsed().as_secs() < 200, "{said}{}", err(&check));
+    assert!(said.contains("ray is Queued") && said.contains("does not run ray"), "{said}{}", err(&check));
+    assert!(said.contains("batch is Succeeded") && err(&check).contains("did not succeed: 1"), "{said}{}", err(&check));
+    assert_eq!(namespaces_of_checks(&one), [""; 0]);
     let check = xtask(folder, &["check", "--kubeconfig", &one, "--kubeconfig", "/no/such/file"]);
     assert!(!check.status.success() && err(&check).contains("/no/such/file"), "{}", err(&check));
     assert_eq!(namespaces_of_checks(&one), [""; 0]);
+}
+
+/// Names `tidewater` where it is built beside this test, as when the whole workspace is tested; else the command builds it.
+fn built() -> Vec<String> {
+    let program = Path::new(env!("CARGO_BIN_EXE_xtask")).with_file_name("tidewater");
+    if program.exists() { vec!["--program".to_owned(), program.display().to_string()] } else { vec![] }
+}
+
+/// With images as people name theirs.
+fn check_tries_ray_and_spark(folder: &Path, kubeconfig: &Path) {
+    let [batch, ray, spark] = [Image::Batch, Image::Ray, Image::Spark].map(|image| image.reference());
+    let kubeconfig = kubeconfig.display().to_string();
+    let images = ["--image", &batch, "--ray-image", &ray, "--spark-image", &spark];
+    let main = ["--spark-main", "local:///opt/tidewater/squares.py"];
+    let built = built();
+    let built: Vec<&str> = built.iter().map(String::as_str).collect();
+    let check = xtask(folder, &[&["check", "--kubeconfig", &kubeconfig][..], &images, &main, &built].concat());
+    let said = out(&check);
+    assert!(check.status.success(), "{said}{}", err(&check));
+    for name in ["batch", "ray", "spark"] {
+        assert!(said.contains(&format!(": {name} is Succeeded")), "{name} of {said}");
+    }
+    assert!(said.contains("this is member 1") && said.contains(RAY_ANSWER) && said.contains("SUM 332833500"), "{said}");
+    assert!(said.contains("nothing is left of them"), "{said}");
+    eprintln!("{said}");
 }
 
 fn namespaces_of_checks(kubeconfig: &str) -> Vec<String> {
@@ -123,7 +156,7 @@ fn namespaces_of_checks(kubeconfig: &str) -> Vec<String> {
 
 #[test]
 fn a_real_node_goes_with_down_even_if_its_first_process_was_killed() {
-    let node = NodeSettings::new(match Images::provide(&[], &|line| eprintln!("{line}")) {
+    let node = NodeSettings::new(match Images::provide(&[Image::Ray, Image::Spark], &|line| eprintln!("{line}")) {
         Ok(images) => images,
         Err(error) => return skipped(error.is_lack(), &error.to_string()),
     });
@@ -135,11 +168,11 @@ fn a_real_node_goes_with_down_even_if_its_first_process_was_killed() {
     }
     let dir = tempfile::tempdir().expect("a folder");
     let _down = Down(dir.path());
-    let up = xtask(dir.path(), &["up", "--clusters", "2", "--real-node"]);
+    let up = xtask(dir.path(), &["up", "--clusters", "2", "--real-node", "--ray", "--spark"]);
     assert!(up.status.success(), "{}", err(&up));
     eprintln!("{}", err(&up));
     let status = out(&xtask(dir.path(), &["status"]));
-    assert_eq!(status.matches(" runs\n").count(), 10 + 4, "{status}");
+    assert_eq!(status.matches(" runs\n").count(), 10 + 4 + 2, "{status}");
     assert_eq!(status.matches("kubelet ").count(), 1, "the first of them has the node: {status}");
     let cluster = dir.path().join("cluster-1");
     let record = |name: &str| Record::read(&cluster.join(name)).expect("a record");
@@ -150,6 +183,7 @@ fn a_real_node_goes_with_down_even_if_its_first_process_was_killed() {
         groups.into_iter().filter(|group| group.join(&branch).exists()).count()
     };
     let clusters = Bed::new(dir.path().to_owned()).clusters().expect("clusters");
+    check_tries_ray_and_spark(dir.path(), &clusters[0].kubeconfig());
     let interface = clusters[0].link().expect("it has a node").interface();
     let linked = || Path::new("/sys/class/net").join(&interface).exists();
     assert!(branches() > 0 && init.lives() && linked());

@@ -5,16 +5,28 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
-use kube::api::{Api, DeleteParams, ListParams};
-use kube::core::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, PostParams};
+use kube::core::{GroupVersionKind, NamespaceResourceScope};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
+
+use super::programs::Programs;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(300);
 /// What Tidewater makes carries this.
 const OURS: &str = "app.kubernetes.io/managed-by=tidewater";
+/// The account of Spark's drivers.
+const DRIVERS: &str = "spark";
+/// What operators make pods of, where the cluster knows it.
+const OF_OPERATORS: [(&str, &str, &str); 3] = [
+    ("ray.io", "v1", "RayJob"),
+    ("ray.io", "v1", "RayCluster"),
+    ("sparkoperator.k8s.io", "v1beta2", "SparkApplication"),
+];
 
 /// One of the clusters.
 pub struct Cluster {
@@ -24,19 +36,21 @@ pub struct Cluster {
     pub kubeconfig: PathBuf,
     /// Its server's version and its nodes, for people.
     pub seen: String,
+    /// What is tried on it.
+    pub programs: Programs,
     client: Client,
 }
 
 impl Cluster {
     /// Sees whether it can be reached and what is there.
-    pub async fn look(name: &str, kubeconfig: &Path) -> anyhow::Result<Self> {
+    pub async fn look(name: &str, kubeconfig: &Path, programs: Programs) -> anyhow::Result<Self> {
         let client = testbed::connect(kubeconfig).await?;
         let place = || format!("{}: its API server", kubeconfig.display());
         let version = client.apiserver_version().await.with_context(place)?.git_version;
         let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.with_context(place)?.items;
         let seen = format!("Kubernetes {version}, nodes: {}", nodes.len());
         // The agent is started in another folder.
-        Ok(Self { name: name.to_owned(), kubeconfig: kubeconfig.canonicalize()?, seen, client })
+        Ok(Self { name: name.to_owned(), kubeconfig: kubeconfig.canonicalize()?, seen, programs, client })
     }
 
     /// The agent's own namespace.
@@ -55,6 +69,35 @@ impl Cluster {
             let made = testbed::make_namespace(&self.client, &name).await;
             made.with_context(|| format!("{}: the namespace {name} can't be made", self.name))?;
         }
+        if self.programs.spark.is_some() {
+            let may = self.drivers_may_make_executors().await;
+            may.with_context(|| format!("{}: Spark's drivers can't be given leave to make executors", self.name))?;
+        }
+        Ok(())
+    }
+
+    /// Spark's driver makes its executors itself, as the account by which agents call drivers where nothing else is said.
+    async fn drivers_may_make_executors(&self) -> anyhow::Result<()> {
+        let (namespace, meta) =
+            (self.of_workloads(), || ObjectMeta { name: Some(DRIVERS.into()), ..ObjectMeta::default() });
+        let account = ServiceAccount { metadata: meta(), ..ServiceAccount::default() };
+        let binding = RoleBinding {
+            metadata: meta(),
+            role_ref: RoleRef {
+                api_group: "rbac.authorization.k8s.io".into(),
+                kind: "ClusterRole".into(),
+                name: "edit".into(),
+            },
+            subjects: Some(vec![Subject {
+                kind: "ServiceAccount".into(),
+                name: DRIVERS.into(),
+                namespace: Some(namespace.clone()),
+                api_group: None,
+            }]),
+        };
+        let new = PostParams::default();
+        Api::<ServiceAccount>::namespaced(self.client.clone(), &namespace).create(&new, &account).await?;
+        Api::<RoleBinding>::namespaced(self.client.clone(), &namespace).create(&new, &binding).await?;
         Ok(())
     }
 
@@ -81,6 +124,19 @@ impl Cluster {
             left.extend(self.objects::<Service>(&namespace).await?);
             left.extend(self.objects::<ConfigMap>(&namespace).await?);
             left.extend(self.objects::<Secret>(&namespace).await?);
+        }
+        for (group, version, kind) in OF_OPERATORS {
+            let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+            let all = Api::<DynamicObject>::namespaced_with(self.client.clone(), &self.of_workloads(), &resource);
+            match all.list(&ListParams::default()).await {
+                Ok(objects) => {
+                    let names = objects.items.iter().filter_map(|object| object.metadata.name.as_deref());
+                    left.extend(names.map(|name| format!("{kind} {name}")));
+                }
+                // The cluster does not know the kind.
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(error).with_context(|| format!("{}: what is left is not seen", self.name)),
+            }
         }
         Ok(left)
     }

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod federation;
+mod programs;
 mod workloads;
 
 use std::path::{Path, PathBuf};
@@ -11,15 +12,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use testbed::images::built;
-use testbed::{Image, bed::Bed};
 
 use crate::images::repository;
 use crate::kubernetes::Place;
 use cluster::Cluster;
 use federation::Federation;
-
-/// What pods run, where nothing else is said.
-const IMAGE: &str = "busybox:1.37";
+use programs::Programs;
 
 /// What is checked, and with what.
 #[derive(Debug, clap::Args)]
@@ -27,10 +25,8 @@ pub struct Arguments {
     /// A cluster by its kubeconfig, whose current context counts; once for each cluster. Left out: the clusters that `up` has started.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Vec<PathBuf>,
-    /// What the workloads' pods run: it needs `sh`, and the clusters' nodes must be able to pull it [default: busybox:1.37, and in the
-    /// bed's clusters the image of their real node].
-    #[arg(long, value_name = "IMAGE")]
-    image: Option<String>,
+    #[command(flatten)]
+    programs: programs::Named,
     /// The `tidewater` that is checked; left out: it is built from this repository.
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
@@ -43,46 +39,30 @@ pub struct Arguments {
 
 /// Does it.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let given = !arguments.kubeconfig.is_empty();
-    let files = match given {
-        true => arguments.kubeconfig,
-        false => of_bed(&arguments.place.bed())?,
+    let programs = &arguments.programs;
+    let clusters = match arguments.kubeconfig.is_empty() {
+        false => arguments.kubeconfig.into_iter().map(|file| (file, programs.of_given())).collect(),
+        true => programs.bed(&arguments.place.bed())?,
     };
-    let usual = if given { IMAGE.to_owned() } else { Image::Batch.reference() };
-    let check = Check {
-        image: arguments.image.unwrap_or(usual),
-        patience: Duration::from_secs(arguments.patience),
-        program: arguments.program,
-    };
+    let check = Check { patience: Duration::from_secs(arguments.patience), program: arguments.program };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(check.run(&files))
-}
-
-fn of_bed(bed: &Bed) -> anyhow::Result<Vec<PathBuf>> {
-    let files: Vec<PathBuf> = bed.clusters()?.iter().map(|cluster| cluster.kubeconfig()).collect();
-    ensure!(
-        !files.is_empty(),
-        "there are no clusters in {}: name some with --kubeconfig FILE, or start some with `cargo xtask kubernetes up`",
-        bed.folder().display()
-    );
-    Ok(files)
+    runtime.block_on(check.run(clusters))
 }
 
 /// How it is checked.
 struct Check {
-    image: String,
     patience: Duration,
     program: Option<PathBuf>,
 }
 
 impl Check {
-    async fn run(&self, files: &[PathBuf]) -> anyhow::Result<()> {
+    async fn run(&self, files: Vec<(PathBuf, Programs)>) -> anyhow::Result<()> {
         // Names of its own: whatever else is in these clusters is not this check's, and no agent there sees what is.
         let id = &uuid::Uuid::new_v4().simple().to_string()[..8];
         let mut clusters = vec![];
         // All of them before anything is made in one.
-        for (place, file) in files.iter().enumerate() {
-            let cluster = Cluster::look(&format!("check-{id}-{}", place + 1), file).await?;
+        for (place, (file, programs)) in files.into_iter().enumerate() {
+            let cluster = Cluster::look(&format!("check-{id}-{}", place + 1), &file, programs).await?;
             println!("{}: {}, {}", cluster.name, file.display(), cluster.seen);
             clusters.push(cluster);
         }
@@ -130,9 +110,9 @@ impl Check {
         );
         let federation = Federation::start(program, folder, clusters, self.patience).await?;
         let mut failed = 0;
-        for (cluster, made) in clusters.iter().zip(workloads::submit(&federation, clusters, &self.image)?) {
-            for name in made {
-                failed += usize::from(!workloads::follow(&federation, cluster, &name, self.patience).await?);
+        for (cluster, made) in clusters.iter().zip(workloads::submit(&federation, clusters)?) {
+            for workload in made {
+                failed += usize::from(!workloads::follow(&federation, cluster, &workload, self.patience).await?);
             }
             cluster.until_nothing_is_left(self.patience).await?;
             println!("{}: nothing is left of them", cluster.name);

@@ -1,31 +1,54 @@
-//! What is run on each cluster: two members that say their number, and one with a GPU where one is free.
+//! What is run on each cluster: two members that say their number, one with a GPU where one is free, and Ray and Spark where their images
+//! are known.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use testbed::images::{RAY_ANSWER, RAY_SQUARES};
 
 use super::cluster::Cluster;
 use super::federation::{Federation, items};
+use super::programs::Programs;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(300);
 
-/// Submits what each cluster gets; returns the names, cluster by cluster.
-pub fn submit(federation: &Federation, clusters: &[Cluster], image: &str) -> anyhow::Result<Vec<Vec<String>>> {
+/// The most lines of a log that are shown of its end.
+const SHOWN: usize = 24;
+
+/// A workload that was handed in.
+pub struct Made {
+    name: &'static str,
+    /// What its log has to have, beside its success.
+    says: Option<&'static str>,
+}
+
+/// Submits what each cluster gets; returns that, cluster by cluster.
+pub fn submit(federation: &Federation, clusters: &[Cluster]) -> anyhow::Result<Vec<Vec<Made>>> {
     let capacity = federation.json(&["capacity"])?;
     let mut all = vec![];
     for cluster in clusters {
+        let programs = &cluster.programs;
         let mut made = vec![];
-        let mut hand_in = |name: &str, members: Value| {
+        let mut hand_in = |name: &'static str, says: Option<&'static str>, framework: Value| {
             let file =
-                federation.file(&format!("{}-{name}.yaml", cluster.name), &workload(cluster, name, image, members))?;
-            made.push(name.to_owned());
+                federation.file(&format!("{}-{name}.yaml", cluster.name), &workload(cluster, name, framework))?;
+            made.push(Made { name, says });
             federation.ask(&["submit", "-f", &file])
         };
-        hand_in("batch", json!({"count": 2}))?;
+        // Nodes that kwok plays write no log.
+        hand_in("batch", None, batch(programs, json!({"count": 2})))?;
         match free_model(&capacity, cluster) {
-            Some(model) => drop(hand_in("gpu", json!({"count": 1, "gpus": 1, "gpu": [model]}))?),
+            Some(model) => drop(hand_in("gpu", None, batch(programs, json!({"count": 1, "gpus": 1, "gpu": [model]})))?),
             None => println!("{}: no whole GPU is free, so that none is tried", cluster.name),
+        }
+        match &programs.ray {
+            Some(image) => drop(hand_in("ray", Some(RAY_ANSWER), ray(image))?),
+            None => println!("{}: no image of Ray is known (--ray-image), so that it is not tried", cluster.name),
+        }
+        match &programs.spark {
+            Some(spark) => drop(hand_in("spark", spark.says, spark.framework())?),
+            None => println!("{}: no image of Spark is known (--spark-image), so that it is not tried", cluster.name),
         }
         all.push(made);
     }
@@ -39,27 +62,41 @@ fn free_model<'a>(capacity: &'a Value, cluster: &Cluster) -> Option<&'a str> {
         .find_map(|row| row["sku"].as_str())
 }
 
-fn workload(cluster: &Cluster, name: &str, image: &str, members: Value) -> Value {
+fn batch(programs: &Programs, members: Value) -> Value {
     let mut group = json!({"name": "w", "cpu": 0.1, "memory": "64Mi"});
     if let (Some(group), Value::Object(members)) = (group.as_object_mut(), members) {
         group.extend(members);
     }
+    let command = ["sh", "-c", "echo this is member $JOB_COMPLETION_INDEX"];
+    json!({"batch": {"image": programs.batch, "command": command, "groups": [group]}})
+}
+
+/// A head and two workers, of which each computes a part.
+fn ray(image: &str) -> Value {
+    json!({"ray": {
+        "image": image,
+        "entrypoint": format!("python3 -c \"{RAY_SQUARES}\""),
+        "head": {"cpu": "700m", "memory": "3Gi"},
+        "workers": [{"name": "workers", "count": 2, "cpu": "400m", "memory": "2Gi"}],
+    }})
+}
+
+fn workload(cluster: &Cluster, name: &str, mut spec: Value) -> Value {
+    spec["placement"] = json!({"regions": {"require": [cluster.name]}});
     json!({
         "apiVersion": "tidewater.dev/v1",
         "kind": "Workload",
         "metadata": {"name": name, "namespace": cluster.of_workloads()},
-        "spec": {
-            "placement": {"regions": {"require": [cluster.name]}},
-            "batch": {"image": image, "command": ["sh", "-c", "echo this is member $JOB_COMPLETION_INDEX"], "groups": [group]},
-        },
+        "spec": spec,
     })
 }
 
-/// Waits for a workload's end, and deletes it. Says what became of it; returns whether it succeeded.
-pub async fn follow(federation: &Federation, cluster: &Cluster, name: &str, within: Duration) -> anyhow::Result<bool> {
+/// Waits for a workload's end, and deletes it. Says what became of it; returns whether it did what it should.
+pub async fn follow(federation: &Federation, cluster: &Cluster, made: &Made, within: Duration) -> anyhow::Result<bool> {
+    let name = made.name;
     let of = |arguments: &[&str]| federation.ask(&[arguments, &["-n", &cluster.of_workloads(), name]].concat());
-    let (began, mut phase) = (Instant::now(), String::new());
-    while !matches!(&*phase, "Succeeded" | "Failed" | "Unknown") && began.elapsed() < within {
+    let (began, mut phase, mut hopeless) = (Instant::now(), String::new(), false);
+    while !matches!(&*phase, "Succeeded" | "Failed" | "Unknown") && !hopeless && began.elapsed() < within {
         tokio::time::sleep(LOOK).await;
         let workload: Value = serde_json::from_str(&of(&["get", "-o", "json"])?)?;
         let now = workload["status"]["phase"].as_str().unwrap_or_default();
@@ -67,21 +104,45 @@ pub async fn follow(federation: &Federation, cluster: &Cluster, name: &str, with
             phase = now.to_owned();
             println!("{}: {name} is {phase}", cluster.name);
         }
+        hopeless = phase == "Queued" && is_hopeless(&of(&["why", "-o", "json"])?)?;
     }
-    let succeeded = phase == "Succeeded";
-    match succeeded {
+    let mut did = phase == "Succeeded";
+    match did {
         true => match of(&["logs"]) {
-            Ok(log) if !log.is_empty() => print!("{}", indented(&log)),
-            Ok(_) => println!("    it has no log"),
-            // Nodes that kwok plays write none.
+            Ok(log) => {
+                match log.is_empty() {
+                    true => println!("    it has no log"),
+                    false => print!("{}", indented(&telling(&log, made.says))),
+                }
+                if let Some(says) = made.says.filter(|says| !log.contains(says)) {
+                    println!("{}: {name} does not say {says:?}", cluster.name);
+                    did = false;
+                }
+            }
             Err(error) => {
-                println!("    it has no log: {}", error.to_string().rsplit("error: ").next().unwrap_or_default())
+                println!("    it has no log: {}", error.to_string().rsplit("error: ").next().unwrap_or_default());
+                did = made.says.is_none();
             }
         },
         false => print!("{}", indented(&[of(&["describe"])?, of(&["why"])?].concat())),
     }
     of(&["delete"])?;
-    Ok(succeeded)
+    Ok(did)
+}
+
+/// Whether no cluster can ever run it as things are, by the answer to `why`.
+fn is_hopeless(why: &str) -> anyhow::Result<bool> {
+    let why: Value = serde_json::from_str(why)?;
+    Ok(why["waiting"]["cause"]["kind"] == "impossible")
+}
+
+/// The lines of a log that have what it is to say; all of a short one where that is nothing, and the end of a long one.
+fn telling(log: &str, says: Option<&str>) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    let telling: Vec<&str> =
+        lines.iter().copied().filter(|line| says.is_some_and(|says| line.contains(says))).collect();
+    let shown = if telling.is_empty() { &lines[lines.len().saturating_sub(SHOWN)..] } else { &telling[..] };
+    shown.join("\n")
 }
 
 fn indented(text: &str) -> String {

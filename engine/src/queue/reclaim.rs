@@ -102,7 +102,11 @@ impl<'a> Walk<'a> {
         let lasted = |since: &UnixMs| since.0.saturating_add(before.lasting_ms) <= now.0;
         let over: BTreeSet<&PoolName> =
             memory.over.iter().filter(|(_, since)| lasted(since)).map(|((pool, _), _)| pool).collect();
-        let starved: Vec<Starved<'a>> = std::mem::take(&mut self.starved);
+        let mut starved: Vec<Starved<'a>> = std::mem::take(&mut self.starved);
+        // What those leave that are called back here is seen by the next plan: it may be room enough.
+        if !preemptions.is_empty() {
+            starved.clear();
+        }
         let mut promised = BTreeSet::new();
         let mut live: BTreeMap<ClusterName, Live<'a>> = BTreeMap::new();
         for gang in &starved {

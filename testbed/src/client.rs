@@ -9,7 +9,9 @@ use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::client::ConfigExt;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
@@ -46,6 +48,28 @@ pub async fn make_namespace(client: &Client, name: &str) -> kube::Result<()> {
     let mut namespace = Namespace::default();
     namespace.metadata.name = Some(name.to_owned());
     Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.map(drop)
+}
+
+/// Makes the account `spark` in a namespace, as which agents call Spark's drivers where nothing else is said, and lets it make executors there:
+/// that is for the namespace's owner to do.
+pub async fn drivers_may_make_executors(client: &Client, namespace: &str) -> kube::Result<()> {
+    let named = || ObjectMeta { name: Some("spark".to_owned()), ..ObjectMeta::default() };
+    let account = ServiceAccount { metadata: named(), ..ServiceAccount::default() };
+    let accounts = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
+    accounts.create(&PostParams::default(), &account).await?;
+    let role_ref = RoleRef {
+        api_group: "rbac.authorization.k8s.io".to_owned(),
+        kind: "ClusterRole".to_owned(),
+        name: "edit".to_owned(),
+    };
+    let subject = Subject {
+        kind: "ServiceAccount".to_owned(),
+        name: "spark".to_owned(),
+        namespace: Some(namespace.to_owned()),
+        api_group: None,
+    };
+    let binding = RoleBinding { metadata: named(), role_ref, subjects: Some(vec![subject]) };
+    Api::<RoleBinding>::namespaced(client.clone(), namespace).create(&PostParams::default(), &binding).await.map(drop)
 }
 
 /// A client of another server of the same control plane: same authority, no rights.

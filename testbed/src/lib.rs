@@ -18,7 +18,7 @@ pub mod node;
 pub mod process;
 
 pub use build::{Binaries, BuildError, Tool};
-pub use client::{connect, make_namespace};
+pub use client::{connect, drivers_may_make_executors, make_namespace};
 pub use control_plane::{Component, ControlPlane, Settings, StartError, free_port};
 pub use fake::FakeNodes;
 pub use images::{Image, ImageError, Images};

@@ -126,7 +126,7 @@ impl Of {
             Of::Ray => runtime_operators::ray(uid, namespace),
             Of::Spark => {
                 make_namespace(client, namespace).await?;
-                runtime_operators::drivers_may(client, namespace).await?;
+                testbed::drivers_may_make_executors(client, namespace).await?;
                 runtime_operators::spark(uid, namespace)
             }
         }

@@ -8,8 +8,7 @@ use std::time::Duration;
 use agent::runtime::Runtime;
 use agent::runtime::kubernetes::KubernetesSettings;
 use anyhow::{Context, ensure};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
-use k8s_openapi::api::rbac::v1::RoleBinding;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client, Resource};
@@ -17,7 +16,7 @@ use protocol::control::{AttemptState, LaunchOrder};
 use protocol::errors::FailureClass;
 use protocol::workload::Framework;
 use serde_json::{Value, json};
-use testbed::{Binaries, make_namespace};
+use testbed::{Binaries, drivers_may_make_executors, make_namespace};
 
 use super::runtime::limit;
 use super::runtime_world::{Running, nothing_left, order, plane, settings, until};
@@ -119,20 +118,6 @@ pub fn spark(uid: u128, namespace: &str) -> anyhow::Result<LaunchOrder> {
     of(uid, namespace, json!({"spark": spec}), ["driver", "executors"])
 }
 
-/// As the owner of a namespace lets Spark's drivers make executors there.
-pub async fn drivers_may(client: &Client, namespace: &str) -> anyhow::Result<()> {
-    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
-    accounts.create(&Default::default(), &serde_json::from_value(json!({"metadata": {"name": "spark"}}))?).await?;
-    let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), namespace);
-    let binding = json!({
-        "metadata": {"name": "spark"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
-        "subjects": [{"kind": "ServiceAccount", "name": "spark", "namespace": namespace}],
-    });
-    bindings.create(&Default::default(), &serde_json::from_value(binding)?).await?;
-    Ok(())
-}
-
 /// The agent makes the driver; the test makes the executor as the driver would, from the template that it finds.
 async fn without_spark_operator(client: &Client) -> anyhow::Result<()> {
     let order = spark(33, "bare")?;
@@ -144,7 +129,7 @@ async fn without_spark_operator(client: &Client) -> anyhow::Result<()> {
             matches!(state, AttemptState::Starting { waiting_for } if waiting_for.contains("account spark may not create pods"))
         })
         .await?;
-    drivers_may(client, "bare").await?;
+    drivers_may_make_executors(client, "bare").await?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), "bare");
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "bare");
     let of_attempt = ListParams::default().labels(&format!("tidewater.dev/attempt={}", order.attempt));
@@ -182,7 +167,7 @@ async fn without_spark_operator(client: &Client) -> anyhow::Result<()> {
 async fn a_quota_without_room_for_executors(client: &Client) -> anyhow::Result<()> {
     let order = spark(37, "narrow")?;
     limit(client, "narrow", json!({"pods": "1"})).await?;
-    drivers_may(client, "narrow").await?;
+    drivers_may_make_executors(client, "narrow").await?;
     let patience = Duration::from_secs(5);
     let settings = KubernetesSettings { start_patience: patience, ..settings(&[("runs-for", "600s")]) };
     let mut running = Running::new(client.clone(), settings);
@@ -217,7 +202,7 @@ async fn spark_fails(client: &Client) -> anyhow::Result<()> {
     let mut running = Running::new(client.clone(), settings(&[]));
     running.runtime.recover().await?;
     make_namespace(client, "spark").await?;
-    drivers_may(client, "spark").await?;
+    drivers_may_make_executors(client, "spark").await?;
     running.start(&order).await?;
     let failed =
         json!({"driverInfo": {}, "applicationState": {"state": "FAILED", "errorMessage": "driver container failed"}});

@@ -76,17 +76,18 @@ impl<'a> Walk<'a> {
         }
         let gang = self.allowed(&ledger, seeker, asks).ok()?;
         let ends = |(_, attempt): &Passer<'a>| attempt.stop.is_some();
-        // Whatever is ending beside them, or in another cluster, may leave room enough.
-        let going: Vec<Passer<'a>> = self.placer.rooms.iter().flat_map(|(name, _)| self.state.going_in(name)).collect();
         // As few as possible give up their room: it may be enough that their pool's part is free, or that others are ending.
         let (mut place, mut given): (Option<Place>, Vec<Passer<'a>>) = (None, vec![]);
         for step in [Step::AsIs, Step::WithoutEnding, Step::WithoutPassers] {
             let more = match step {
                 Step::AsIs => vec![],
+                // Whatever is ending beside them, or in another cluster, may leave room enough.
                 Step::WithoutEnding => {
+                    let rooms = self.placer.rooms.iter();
+                    let going: Vec<Passer<'a>> = rooms.flat_map(|(name, _)| self.state.going_in(name)).collect();
                     // Members that leave, too.
                     going.iter().for_each(|(_, attempt)| self.give(attempt, attempt.leaving()));
-                    going.iter().copied().filter(ends).collect()
+                    going.into_iter().filter(ends).collect()
                 }
                 Step::WithoutPassers => passers.iter().copied().filter(|passer| !ends(passer)).collect(),
             };

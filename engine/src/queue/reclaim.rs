@@ -98,15 +98,15 @@ impl<'a> Walk<'a> {
         }
         let rights = self.rights.take().unwrap_or_else(|| self.new_rights());
         let mut memory = Memory { promises, ..self.remember(before, &rights) };
+        // What those leave that are called back is seen by the next plan: it may be room enough.
+        if !preemptions.is_empty() {
+            return (preemptions, memory);
+        }
         let now = self.now;
         let lasted = |since: &UnixMs| since.0.saturating_add(before.lasting_ms) <= now.0;
         let over: BTreeSet<&PoolName> =
             memory.over.iter().filter(|(_, since)| lasted(since)).map(|((pool, _), _)| pool).collect();
-        let mut starved: Vec<Starved<'a>> = std::mem::take(&mut self.starved);
-        // What those leave that are called back here is seen by the next plan: it may be room enough.
-        if !preemptions.is_empty() {
-            starved.clear();
-        }
+        let starved: Vec<Starved<'a>> = std::mem::take(&mut self.starved);
         let mut promised = BTreeSet::new();
         let mut live: BTreeMap<ClusterName, Live<'a>> = BTreeMap::new();
         for gang in &starved {

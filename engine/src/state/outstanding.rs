@@ -55,14 +55,11 @@ pub(crate) fn resize_order(workload: &Workload, attempt: &Attempt) -> Option<(Co
 }
 
 /// The same under the number of each order by which members came, and its own. An agent passes over what it has heard of.
-fn resize_orders(workload: &Workload, attempt: &Attempt) -> impl Iterator<Item = (CommandNumber, Order)> {
-    let last = resize_order(workload, attempt);
-    let arrived = attempt.arrivals.iter().map(|arrival| arrival.number).filter(|number| *number > attempt.launch);
-    let earlier: Vec<_> = last
-        .iter()
-        .flat_map(|(last, order)| arrived.clone().filter(move |n| n < last).map(move |n| (n, order.clone())))
-        .collect();
-    earlier.into_iter().chain(last)
+fn resize_orders(workload: &Workload, attempt: &Attempt) -> Vec<(CommandNumber, Order)> {
+    let Some((last, order)) = resize_order(workload, attempt) else { return vec![] };
+    let arrived = attempt.arrivals.iter().map(|arrival| arrival.number);
+    let numbers = arrived.filter(|number| attempt.launch < *number && *number < last).chain([last]);
+    numbers.map(|number| (number, order.clone())).collect()
 }
 
 /// The order that ends an attempt, where that was asked for.

@@ -11,7 +11,7 @@ use kube::api::{Api, ListParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::{Value, json};
 use testbed::images::{RAY_ANSWER, RAY_SQUARES};
-use testbed::{Component, ControlPlane, Image, Images, NodeSettings, Settings, node};
+use testbed::{Component, ControlPlane, Image, Images, NodeSettings, Settings, drivers_may_make_executors, node};
 
 use super::api::{phase, text};
 use super::dashboard;
@@ -40,7 +40,7 @@ pub fn frameworks(world: &World) -> anyhow::Result<Done> {
         let north = ControlPlane::start(&binaries, real).await?;
         eprintln!("    the cluster with the real node is ready after {:.1} s", north.ready_in().as_secs_f64());
         let south = with_h100_nodes(&binaries, played, FAKE_NODES).await?;
-        drivers_may_make_executors(&north.client()).await?;
+        drivers_may_make_executors(&north.client(), "default").await?;
         anyhow::Ok([north, south])
     })?;
     let mut federation = Federation::prepare(world, 1)?;
@@ -256,26 +256,6 @@ async fn make_answer(client: &Client) -> anyhow::Result<()> {
     let secret = json!({"metadata": {"name": "answer"}, "stringData": {"number": "42"}});
     let secrets: Api<DynamicObject> = Api::namespaced_with(client.clone(), "default", &resource("", "v1", "Secret"));
     secrets.create(&Default::default(), &serde_json::from_value(secret)?).await?;
-    Ok(())
-}
-
-/// As whoever owns the namespace gave them leave.
-async fn drivers_may_make_executors(client: &Client) -> anyhow::Result<()> {
-    let objects = [
-        (resource("", "v1", "ServiceAccount"), json!({"metadata": {"name": "spark"}})),
-        (
-            resource("rbac.authorization.k8s.io", "v1", "RoleBinding"),
-            json!({
-                "metadata": {"name": "spark"},
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
-                "subjects": [{"kind": "ServiceAccount", "name": "spark", "namespace": "default"}],
-            }),
-        ),
-    ];
-    for (resource, object) in objects {
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), "default", &resource);
-        api.create(&Default::default(), &serde_json::from_value(object)?).await?;
-    }
     Ok(())
 }
 

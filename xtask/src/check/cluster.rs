@@ -5,10 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams};
 use kube::core::{GroupVersionKind, NamespaceResourceScope};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
@@ -19,8 +17,6 @@ use super::programs::Programs;
 const LOOK: Duration = Duration::from_millis(300);
 /// What Tidewater makes carries this.
 const OURS: &str = "app.kubernetes.io/managed-by=tidewater";
-/// The account of Spark's drivers.
-const DRIVERS: &str = "spark";
 /// What operators make pods of, where the cluster knows it.
 const OF_OPERATORS: [(&str, &str, &str); 3] = [
     ("ray.io", "v1", "RayJob"),
@@ -70,34 +66,9 @@ impl Cluster {
             made.with_context(|| format!("{}: the namespace {name} can't be made", self.name))?;
         }
         if self.programs.spark.is_some() {
-            let may = self.drivers_may_make_executors().await;
+            let may = testbed::drivers_may_make_executors(&self.client, &self.of_workloads()).await;
             may.with_context(|| format!("{}: Spark's drivers can't be given leave to make executors", self.name))?;
         }
-        Ok(())
-    }
-
-    /// Spark's driver makes its executors itself, as the account by which agents call drivers where nothing else is said.
-    async fn drivers_may_make_executors(&self) -> anyhow::Result<()> {
-        let (namespace, meta) =
-            (self.of_workloads(), || ObjectMeta { name: Some(DRIVERS.into()), ..ObjectMeta::default() });
-        let account = ServiceAccount { metadata: meta(), ..ServiceAccount::default() };
-        let binding = RoleBinding {
-            metadata: meta(),
-            role_ref: RoleRef {
-                api_group: "rbac.authorization.k8s.io".into(),
-                kind: "ClusterRole".into(),
-                name: "edit".into(),
-            },
-            subjects: Some(vec![Subject {
-                kind: "ServiceAccount".into(),
-                name: DRIVERS.into(),
-                namespace: Some(namespace.clone()),
-                api_group: None,
-            }]),
-        };
-        let new = PostParams::default();
-        Api::<ServiceAccount>::namespaced(self.client.clone(), &namespace).create(&new, &account).await?;
-        Api::<RoleBinding>::namespaced(self.client.clone(), &namespace).create(&new, &binding).await?;
         Ok(())
     }
 

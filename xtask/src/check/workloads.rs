@@ -94,46 +94,44 @@ fn workload(cluster: &Cluster, name: &str, mut spec: Value) -> Value {
 /// Waits for a workload's end, and deletes it. Says what became of it; returns whether it did what it should.
 pub async fn follow(federation: &Federation, cluster: &Cluster, made: &Made, within: Duration) -> anyhow::Result<bool> {
     let name = made.name;
-    let of = |arguments: &[&str]| federation.ask(&[arguments, &["-n", &cluster.of_workloads(), name]].concat());
+    let namespace = cluster.of_workloads();
+    let of = |command: &str| federation.ask(&[command, "-n", &namespace, name]);
+    let json_of = |command: &str| federation.json(&[command, "-n", &namespace, name]);
     let (began, mut phase, mut hopeless) = (Instant::now(), String::new(), false);
     while !matches!(&*phase, "Succeeded" | "Failed" | "Unknown") && !hopeless && began.elapsed() < within {
         tokio::time::sleep(LOOK).await;
-        let workload: Value = serde_json::from_str(&of(&["get", "-o", "json"])?)?;
+        let workload = json_of("get")?;
         let now = workload["status"]["phase"].as_str().unwrap_or_default();
         if phase != now {
             phase = now.to_owned();
             println!("{}: {name} is {phase}", cluster.name);
         }
-        hopeless = phase == "Queued" && is_hopeless(&of(&["why", "-o", "json"])?)?;
+        // No cluster can ever run it as things are.
+        hopeless = phase == "Queued" && json_of("why")?["waiting"]["cause"]["kind"] == "impossible";
     }
-    let mut did = phase == "Succeeded";
-    match did {
-        true => match of(&["logs"]) {
-            Ok(log) => {
-                match log.is_empty() {
-                    true => println!("    it has no log"),
-                    false => print!("{}", indented(&telling(&log, made.says))),
-                }
-                if let Some(says) = made.says.filter(|says| !log.contains(says)) {
-                    println!("{}: {name} does not say {says:?}", cluster.name);
-                    did = false;
+    let did = match &*phase {
+        "Succeeded" => {
+            let log = of("logs");
+            match &log {
+                Ok(log) if !log.is_empty() => print!("{}", indented(&telling(log, made.says))),
+                Ok(_) => println!("    it has no log"),
+                Err(error) => {
+                    println!("    it has no log: {}", error.to_string().rsplit("error: ").next().unwrap_or_default())
                 }
             }
-            Err(error) => {
-                println!("    it has no log: {}", error.to_string().rsplit("error: ").next().unwrap_or_default());
-                did = made.says.is_none();
+            let lacks = made.says.filter(|says| !log.is_ok_and(|log| log.contains(says)));
+            if let Some(says) = lacks {
+                println!("{}: {name} does not say {says:?}", cluster.name);
             }
-        },
-        false => print!("{}", indented(&[of(&["describe"])?, of(&["why"])?].concat())),
-    }
-    of(&["delete"])?;
+            lacks.is_none()
+        }
+        _ => {
+            print!("{}", indented(&[of("describe")?, of("why")?].concat()));
+            false
+        }
+    };
+    of("delete")?;
     Ok(did)
-}
-
-/// Whether no cluster can ever run it as things are, by the answer to `why`.
-fn is_hopeless(why: &str) -> anyhow::Result<bool> {
-    let why: Value = serde_json::from_str(why)?;
-    Ok(why["waiting"]["cause"]["kind"] == "impossible")
 }
 
 /// The lines of a log that have what it is to say; all of a short one where that is nothing, and the end of a long one.

@@ -105,7 +105,6 @@ impl History {
 
     /// Whether a node is kept for another gang that waits.
     fn is_kept_from(&self, uid: Uid, cluster: &ClusterName, node: &NodeName) -> bool {
-        let mut others = self.memory.kept().filter(|(whose, _)| *whose != uid);
-        others.any(|(_, (there, nodes))| there == cluster && nodes.contains(node))
+        self.memory.kept().any(|(whose, (there, nodes))| whose != uid && there == cluster && nodes.contains(node))
     }
 }

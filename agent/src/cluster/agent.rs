@@ -77,10 +77,14 @@ impl Agent {
         now: MonotonicMs,
         unix: UnixMs,
     ) -> Result<(Self, Vec<Output>), OpenError> {
-        let contents = journal.take_contents();
+        let mut contents = journal.take_contents();
         let mut table = Table::new(&config.nodes);
-        for record in contents.records.values().filter(|r| !r.is_final()) {
-            if let Some(launched) = &record.launched {
+        for record in contents.records.values_mut().filter(|r| !r.is_final()) {
+            let is_acked = record.is_acked();
+            if let Some(launched) = &mut record.launched {
+                if is_acked {
+                    launched.free_untold();
+                }
                 table.hold(&launched.order, &launched.held());
             }
         }
@@ -394,10 +398,17 @@ impl Agent {
         let progress = &mut record.progress;
         // No further than what was said: a later revision must not count as acknowledged before it exists.
         progress.acked = progress.acked.max(revision.min(progress.report.revision));
-        if record.is_final() && record.is_acked() {
+        if !record.is_acked() {
+            return;
+        }
+        if record.is_final() {
             self.records.remove(&attempt);
             self.journal.remove(attempt);
             out.push(Output::Forget { attempt });
+        } else if let Some(launched) = &mut record.launched
+            && launched.free_untold()
+        {
+            self.table.hold(&launched.order, &launched.held());
         }
     }
 

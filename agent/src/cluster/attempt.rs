@@ -64,16 +64,24 @@ pub(crate) struct Sized {
     pub leaving: Vec<MemberAssignment>,
     /// Members that were ordered and are not there.
     pub missing: Vec<GroupPlacement>,
+    /// Members that ended by themselves and that the coordinators have not on record as missing. They hold what they were given: an order
+    /// that was given without knowing would bring them again, where a frame had shown their room as free.
+    pub untold: Vec<MemberAssignment>,
     /// By group the next member's rank: none is ever given again, so that what is said of a member that went is never taken for word of
     /// one that came.
     pub next: BTreeMap<GroupName, u32>,
 }
 
 impl Launched {
-    /// Everything that holds something: members that are there, and members that go.
+    /// Everything that holds something: members that are there, members that go, and members that nobody knows to be missing.
     pub fn held(&self) -> Assignment {
-        let leaving = self.sized.iter().flat_map(|sized| &sized.leaving);
-        Assignment { members: self.assignment.members.iter().chain(leaving).cloned().collect() }
+        let beyond = self.sized.iter().flat_map(|sized| sized.leaving.iter().chain(&sized.untold));
+        Assignment { members: self.assignment.members.iter().chain(beyond).cloned().collect() }
+    }
+
+    /// Nothing is held any more for members that ended by themselves; whether anything was.
+    pub fn free_untold(&mut self) -> bool {
+        self.sized.as_mut().is_some_and(|sized| !std::mem::take(&mut sized.untold).is_empty())
     }
 
     /// The members that are there, as a placement.

@@ -15,7 +15,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefin
 use super::attempt::{KnownAttempt, Launched, Progress, Record};
 
 /// The layout that this build writes and reads.
-const FORMAT: u128 = 11;
+const FORMAT: u128 = 12;
 /// Memory for pages. The journal holds the live attempts of one cluster: small.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
 

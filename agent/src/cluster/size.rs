@@ -1,6 +1,6 @@
 //! A running attempt gets more or fewer members. What is added is given its devices at once, or is missing; what goes keeps its devices
-//! until the runtime has seen it gone. All of it is durable before the runtime hears of it, and said again after a restart: the
-//! newest placement counts, whatever the runtime had done of earlier ones.
+//! until the runtime has seen it gone, and what ended by itself until the coordinators have that on record. All of it is durable before
+//! the runtime hears of it, and said again after a restart: the newest placement counts, whatever the runtime had done of earlier ones.
 
 use protocol::control::ResizeOrder;
 use protocol::ids::{AttemptId, CommandNumber, GroupName, UnixMs};
@@ -27,12 +27,17 @@ impl Agent {
             self.reports.send(record, out);
             return Ok(());
         };
+        // What ended by itself comes again with this order, or is not wanted any more.
+        if launched.free_untold() {
+            self.table.hold(&launched.order, &launched.held());
+        }
         let before = launched.sized.take();
         let mut sized = Sized {
             number,
             grace_ms: order.grace_ms,
             leaving: before.as_ref().map_or_else(Vec::new, |before| before.leaving.clone()),
             missing: vec![],
+            untold: vec![],
             next: before.map_or_else(|| next_ranks(launched), |before| before.next),
         };
         let has = launched.placement();
@@ -78,6 +83,7 @@ impl Agent {
         let lost: Vec<MemberAssignment> = launched.assignment.members.iter().filter(|m| is(m)).cloned().collect();
         launched.assignment.members.retain(|m| !is(m));
         lost.iter().for_each(|m| add(&mut sized.missing, &launched.one(m)));
+        sized.untold.extend(lost);
         let changed = before != (sized.leaving.len(), launched.assignment.members.len());
         launched.sized = Some(sized);
         if !changed {
@@ -96,7 +102,6 @@ impl Agent {
     fn tell_of_size(&mut self, attempt: AttemptId, unix: UnixMs, out: &mut Vec<Output>) -> Result<(), JournalError> {
         let Some(record) = self.records.get_mut(&attempt) else { return Ok(()) };
         let Some(launched) = &record.launched else { return Ok(()) };
-        self.table.release(attempt);
         self.table.hold(&launched.order, &launched.held());
         self.journal.put_launched(attempt, launched)?;
         let report = &mut record.progress.report;

@@ -374,10 +374,11 @@ impl Table {
         })
     }
 
-    /// Holds what an attempt was given, also on nodes that are not here yet.
+    /// Holds what an attempt was given, and nothing else of what it held before, also on nodes that are not here yet.
     pub(crate) fn hold(&mut self, order: &LaunchOrder, assignment: &Assignment) {
+        let before = self.reservations.remove(order.attempt);
         let touched = self.reservations.insert(order, assignment);
-        self.refresh_named(touched.iter());
+        self.refresh_named(before.iter().chain(&touched));
         self.refresh_pods_of(order.attempt);
     }
 

@@ -116,8 +116,7 @@ impl Attempt {
         if !more.is_empty() {
             self.arrivals.push(Arrival { number, placement: more.to_vec() });
         }
-        let extra = self.arrivals.len().saturating_sub(KEPT_ARRIVALS);
-        self.arrivals.drain(..extra);
+        self.forget_arrivals();
         add(&mut self.placement, more);
         let taken = take(&mut self.placement, less);
         debug_assert!(taken, "only members that are there are taken away");
@@ -128,9 +127,34 @@ impl Attempt {
         self.resize = Some(Resize { number, at: now, settled: false, gone_at, missing: vec![], leaving });
     }
 
-    /// Takes the agent's word on the newest resize; returns the members that turn out to be missing. A word on an older one, or on
-    /// members that it has not beyond its floor, counts for nothing.
+    /// No more of them than are kept.
+    fn forget_arrivals(&mut self) {
+        let extra = self.arrivals.len().saturating_sub(KEPT_ARRIVALS);
+        self.arrivals.drain(..extra);
+    }
+
+    /// What is missing of an order that was superseded comes again with the newest, which was given without knowing: until the agent has
+    /// heard of that one, its frames show this room as free. Some of it may be what the newest took away; so more may count as taken than is.
+    fn comes_again(&mut self, word: &Resized) {
+        let Some(newest) = self.resize.as_ref().map(|resize| resize.number).filter(|newest| *newest > word.number)
+        else {
+            return;
+        };
+        let mut later = vec![];
+        let after = self.arrivals.iter().filter(|arrival| arrival.number > word.number);
+        after.for_each(|arrival| add(&mut later, &arrival.placement));
+        let before = beyond(&self.placement, &later);
+        let again = beyond(&before, &beyond(&before, &word.missing));
+        if !again.is_empty() {
+            self.arrivals.push(Arrival { number: newest, placement: again });
+            self.forget_arrivals();
+        }
+    }
+
+    /// Takes the agent's word on the newest resize; returns the members that turn out to be missing. A word on members that it has not
+    /// beyond its floor counts for nothing.
     pub(crate) fn hear_of_size(&mut self, word: &Resized, spec: &WorkloadSpec, now: UnixMs) -> Vec<GroupPlacement> {
+        self.comes_again(word);
         let Some(resize) = self.resize.as_mut().filter(|resize| resize.number == word.number) else { return vec![] };
         if word.settled {
             resize.settled = true;

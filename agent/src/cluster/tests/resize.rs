@@ -92,7 +92,7 @@ fn a_crash_loses_no_member_and_the_newest_size_is_said_again() {
 }
 
 #[test]
-fn what_finds_no_room_or_ends_by_itself_is_missing_and_holds_nothing() {
+fn what_finds_no_room_is_missing_and_holds_nothing() {
     let disk = Disk::default();
     let (mut agent, _) = open(&disk, vec![]);
     connect(&mut agent, 0, R1, 3, 60_000);
@@ -101,10 +101,55 @@ fn what_finds_no_room_or_ends_by_itself_is_missing_and_holds_nothing() {
     let word = last(&step(&mut agent, 3, command(R1, 2, 3, resize(1, 2, 5))));
     assert_eq!(word.missing[0].nodes, [NodeShare { node: node("b"), members: 5 }]);
     assert_eq!(held(&agent, 1), 0);
-    step(&mut agent, 4, command(R1, 3, 3, resize(1, 2, 2)));
-    let word = last(&step(&mut agent, 5, gone(&[2])));
+}
+
+/// Two members on each node, and the one of rank 2 ended by itself: told with the revision that is returned.
+fn one_ends_by_itself(agent: &mut Agent) -> u64 {
+    connect(agent, 0, R1, 3, 60_000);
+    step(agent, 1, command(R1, 1, 3, launch(1, 2, 2)));
+    step(agent, 2, Input::Runtime { attempt: attempt(1), state: AttemptState::Running });
+    step(agent, 3, command(R1, 2, 3, resize(1, 2, 2)));
+    let out = step(agent, 4, gone(&[2]));
+    let word = last(&out);
     assert_eq!((word.settled, word.missing[0].nodes[0].members), (true, 1));
-    assert_eq!(held(&agent, 1), 2);
+    reports(&out).last().unwrap().1.revision
+}
+
+fn committed(revision: u64) -> Input {
+    let message = CoordinatorMessage::ReportCommitted { attempt: attempt(1), revision };
+    Input::FromCoordinator { replica: R1, message }
+}
+
+#[test]
+fn what_ends_by_itself_holds_its_devices_until_that_is_on_record() {
+    let disk = Disk::default();
+    let (mut agent, _) = open(&disk, vec![]);
+    let revision = one_ends_by_itself(&mut agent);
+    assert_eq!(held(&agent, 1), 4);
+    step(&mut agent, 5, committed(revision - 1));
+    assert_eq!(held(&agent, 1), 4, "that was an earlier word");
+    // Whether it is on record is asked again after a restart.
+    let (mut agent, _) = open(&disk.crash(false), vec![(attempt(1), AttemptState::Running)]);
+    assert_eq!(held(&agent, 1), 4);
+    connect(&mut agent, 6, R1, 3, 60_000);
+    step(&mut agent, 7, committed(revision));
+    assert_eq!((held(&agent, 0), held(&agent, 1)), (4, 2));
+}
+
+#[test]
+fn an_order_that_was_given_without_knowing_brings_it_again() {
+    let disk = Disk::default();
+    let (mut agent, _) = open(&disk, vec![]);
+    one_ends_by_itself(&mut agent);
+    let out = step(&mut agent, 5, command(R1, 3, 3, resize(1, 1, 2)));
+    assert_eq!(told(&out), Some((on(&[(0, "a"), (3, "b"), (4, "b")]), vec![1])));
+    let word = last(&out);
+    assert_eq!((word.number, word.missing), (CommandNumber(3), vec![]));
+    assert_eq!((held(&agent, 0), held(&agent, 1)), (4, 4));
+    // Or it is not wanted any more, and then holds nothing.
+    step(&mut agent, 6, gone(&[3]));
+    step(&mut agent, 7, command(R1, 4, 3, resize(1, 1, 1)));
+    assert_eq!((held(&agent, 0), held(&agent, 1)), (4, 2));
 }
 
 #[test]

@@ -47,7 +47,7 @@ use looks::Looks;
 use order::{Order, Standing};
 pub(crate) use reclaim::SETTLING_MS;
 pub use reclaim::{LASTING_MS, Memory};
-use reservations::{Passes, Reservations};
+use reservations::{Passes, Reservations, is_lent};
 
 /// What became of one workload of the line.
 pub(crate) enum Turn<'a> {
@@ -154,7 +154,7 @@ impl<'a> Walk<'a> {
         let (ledger, demands) = books::ledger(state, books, now);
         let order = Order::new(state, &ledger);
         let (found_none, last, standing, starved) = (BTreeMap::new(), None, Standing::default(), vec![]);
-        let reservations = Reservations::new(&mut placer, (state, now), memory.promises());
+        let reservations = Reservations::new(&mut placer, (state, now), &ledger, memory.promises());
         let (rights, all_lent) = (OnceCell::new(), OnceCell::new());
         Self {
             state,
@@ -371,10 +371,8 @@ impl<'a> Walk<'a> {
         if let Some(reserved) = self.call(seeker) {
             return Verdict { cause: WaitCause::Quota(short), barred: vec![], reserved: Some(reserved) };
         }
-        // What was let past it may use its pool's part until it starts: its nodes stay kept. But not where the part would not
-        // hold it even then: whoever has that part instead may need these very nodes, and both would wait for ever.
-        let lent = short.bound == QuotaBound::Entitlement && short.needs <= short.most;
-        let reserved = if lent { self.reserve(seeker, gang, None) } else { None };
+        // What was let past it may use its pool's part until it starts.
+        let reserved = if is_lent(&short) { self.reserve(seeker, gang, None) } else { None };
         if reserved.is_none() {
             self.ledger.claim(&self.state.pools, &short, pool, &needs(gang), by(workload));
         }

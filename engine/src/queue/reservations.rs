@@ -23,7 +23,9 @@ use crate::placement::holes::{AVOIDED, Class, KeptFor};
 use crate::placement::placer::Placer;
 use crate::placement::price::payable;
 use crate::placement::rooms::{Order, Room};
-use crate::reasons::{Obstacle, Passed, Reserved};
+use crate::pools::admission::{Asks, Ledger};
+use crate::pools::usage::{holds, needs};
+use crate::reasons::{Obstacle, Passed, QuotaBound, Reserved, Shortfall};
 use crate::state::{Line, State, Workload};
 
 /// The most gangs of a plan that nodes are kept for.
@@ -43,6 +45,11 @@ impl Promise {
     /// Nodes on which room is being made for a gang: nobody else may use them.
     pub(super) fn of_hole(cluster: ClusterName, nodes: Vec<NodeName>, now: UnixMs) -> Self {
         Self { at: Some(now), cluster, nodes }
+    }
+
+    /// Whether the gang was to start by now, or it is not known when.
+    fn is_late(&self, now: UnixMs) -> bool {
+        self.at.is_none_or(|at| at <= now)
     }
 
     /// Where it is.
@@ -110,8 +117,14 @@ impl Allowed for Passes {
 
 impl<'a> Reservations<'a> {
     /// What was promised before is kept from the start of a plan on: room that was made for a gang must not go to whoever's turn
-    /// comes first, least of all to those that gave it. Not for a gang that has others ahead of it in its line that came later.
-    pub(crate) fn new(placer: &mut Placer<'a>, (state, now): (&State, UnixMs), promises: &Promises) -> Self {
+    /// comes first, least of all to those that gave it. Not for a gang that has others ahead of it in its line that came later, nor for one
+    /// for which nothing will be kept at its turn, as its pool's part would not hold it.
+    pub(crate) fn new(
+        placer: &mut Placer<'a>,
+        (state, now): (&State, UnixMs),
+        ledger: &Ledger,
+        promises: &Promises,
+    ) -> Self {
         let mut kept = Self::default();
         for (uid, promise) in promises {
             let workload = state.by_uid.get(uid).and_then(|key| state.workloads.get(key));
@@ -125,9 +138,12 @@ impl<'a> Reservations<'a> {
             let outranked = first.is_some_and(before);
             // The data that it requires may have been moved meanwhile.
             let has_data = state.has_data(&workload.spec, &promise.cluster);
-            let Some(room) = placer.rooms.get_mut(&promise.cluster).filter(|_| !outranked && has_data) else {
+            let beyond =
+                beyond_part(state, ledger, workload).is_some_and(|short| promise.is_late(now) || !is_lent(&short));
+            if outranked || !has_data || beyond {
                 continue;
-            };
+            }
+            let Some(room) = placer.rooms.get_mut(&promise.cluster) else { continue };
             let nodes = promise.nodes(room);
             let taken = nodes.iter().any(|node| room.holes.kept_for(*node).is_some());
             if taken || nodes.len() < promise.nodes.len() || kept.all.len() >= MOST_RESERVATIONS {
@@ -299,7 +315,7 @@ impl<'a> Reservations<'a> {
         let kept = before
             .filter(still)
             .and_then(|p| kept_before(placer, &mut self.ends, (state, now), p, (workload, gang), id));
-        let late = before.is_none_or(|promise| promise.at.is_none_or(|at| at <= now));
+        let late = before.is_none_or(|promise| promise.is_late(now));
         let fresh = match barred {
             Some(barred) => self.soonest(placer, (state, now), (workload, gang), barred),
             None if late => return None,
@@ -362,6 +378,25 @@ impl<'a> Reservations<'a> {
     pub(crate) fn promises(&self) -> Promises {
         self.all.iter().filter_map(|r| Some((r.uid, r.promise.clone()?))).collect()
     }
+}
+
+/// Whether a gang is beyond its pool's part only for what others have of it: its nodes stay kept until its time. But not where the part
+/// would not hold it even then: whoever has that part instead may need these very nodes, and both would wait for ever.
+pub(super) fn is_lent(short: &Shortfall) -> bool {
+    short.bound == QuotaBound::Entitlement && short.needs <= short.most
+}
+
+/// What keeps a gang from its pool's part, once those are gone that were let past it.
+fn beyond_part(state: &State, ledger: &Ledger, workload: &Workload) -> Option<Shortfall> {
+    let (pools, pool) = (&state.pools, &workload.pool);
+    let asks = Asks { preemptible: workload.spec.preemptible, end: None, passes: false };
+    let gang = needs(&workload.spec.gang());
+    ledger.forbids(pools, pool, &gang, asks)?;
+    let mut ledger = ledger.clone();
+    for (_, attempt) in state.passers(workload.uid).filter(|(passer, _)| passer.pool == *pool) {
+        ledger.give(pools, pool, &holds(attempt.held()));
+    }
+    ledger.forbids(pools, pool, &gang, asks)
 }
 
 /// The nodes that were kept for a gang before, where it still fits on them once attempts end. They are kept for nobody afterwards.

@@ -464,7 +464,7 @@ pub fn of(sums: Option<&Sums>, what: &str) -> u64 {
 pub fn check_preemption(before: &State, p: &Preemption, now: UnixMs) -> Result<(), String> {
     let fleet: Sums = p.fleet.iter().map(|(resource, amount)| (resource.to_string(), amount)).collect();
     // By the division alone: what a stuck pool got because it asked again is no right against others.
-    let parts = division(before, &fleet, &demands(before, &p.clusters, before.now));
+    let parts = division(before, &fleet, &demands(before, &p.clusters, now));
     let by = &before.workloads[&p.by];
     let going = |w: &Workload| w.attempts.last().is_some_and(|a| a.stop.is_some());
     // Members that go count as gone from the start.

@@ -60,12 +60,19 @@ fn about() -> Result<Value> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     Ok(json!({
         "machine": machine()?,
-        "commit": said("git", &["describe", "--always", "--dirty", "--abbrev=12"])?,
+        "commit": commit()?,
         "command": format!("cargo run --release -p bench -- {}", arguments.join(" ")),
         "profile": if cfg!(debug_assertions) { "debug" } else { "release" },
         "date": said("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"])?,
         "rustc": said("rustc", &["--version"])?,
     }))
+}
+
+/// The commit, marked where anything but results is another than in it: those are what is being written.
+fn commit() -> Result<String> {
+    let commit = said("git", &["describe", "--always", "--abbrev=12"])?;
+    let changed = said("git", &["status", "--porcelain", "--", ":/", ":(top,exclude)bench/results"])?;
+    Ok(if changed.is_empty() { commit } else { format!("{commit}-dirty") })
 }
 
 fn machine() -> Result<Value> {

@@ -145,9 +145,13 @@ impl Attempt {
         after.for_each(|arrival| add(&mut later, &arrival.placement));
         let before = beyond(&self.placement, &later);
         let again = beyond(&before, &beyond(&before, &word.missing));
-        if !again.is_empty() {
-            self.arrivals.push(Arrival { number: newest, placement: again });
-            self.forget_arrivals();
+        match self.arrivals.last_mut().filter(|last| last.number == newest) {
+            _ if again.is_empty() => {}
+            Some(last) => add(&mut last.placement, &again),
+            None => {
+                self.arrivals.push(Arrival { number: newest, placement: again });
+                self.forget_arrivals();
+            }
         }
     }
 

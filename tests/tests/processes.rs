@@ -8,6 +8,7 @@ mod processes {
     pub mod api;
     pub mod attempts;
     pub mod bad_starts;
+    pub mod balancer;
     pub mod certificates;
     pub mod commands;
     pub mod cordons;
@@ -32,6 +33,7 @@ mod processes {
     pub mod pauses;
     pub mod planes;
     pub mod program;
+    pub mod readme;
     pub mod real_node;
     pub mod relay;
     pub mod rights;
@@ -46,7 +48,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use processes::world::World;
 use processes::{
     attempts, bad_starts, certificates, commands, cordons, crashes, cut, damage, dashboard, demo, dev, failover,
-    install, kubernetes, large, leadership, ledger, nodes, pauses, program, real_node, rights, shares, tokens,
+    install, kubernetes, large, leadership, ledger, nodes, pauses, program, readme, real_node, rights, shares, tokens,
 };
 use testbed::images::program::PackError;
 use testbed::{BuildError, ImageError, NodeLack};
@@ -94,6 +96,7 @@ const TESTS: &[(&str, Test)] = &[
     ("damage::a_flipped_bit_is_never_served", damage::flipped),
     ("damage::a_flipped_bit_of_an_agents_journal_starts_nothing_twice", damage::journal),
     ("install::the_manifests_make_a_federation_that_runs_jobs_though_a_replica_moves", install::as_it_is),
+    ("readme::takes_two_kubeconfigs_to_a_federation_as_it_is_written", readme::as_written),
     ("certificates::an_agent_cannot_say_that_it_is_another_cluster", certificates::other_cluster),
     ("certificates::a_replica_of_another_authority_is_not_let_in", certificates::other_authority),
     ("certificates::a_replica_with_anothers_certificate_does_not_start", certificates::other_replica),

@@ -26,7 +26,7 @@ const CLUSTER: &str = "here";
 const NODES: &str = "tidewater-nodes";
 const GPUS: usize = 4;
 /// What the manifests call it.
-const IMAGE: &str = concat!("localhost/tidewater:", env!("CARGO_PKG_VERSION"));
+pub const IMAGE: &str = concat!("localhost/tidewater:", env!("CARGO_PKG_VERSION"));
 
 /// The manifests make a federation whose jobs run, also after a replica has moved.
 pub fn as_it_is(world: &World) -> anyhow::Result<Done> {
@@ -119,7 +119,7 @@ fn is_roots(plane: &ControlPlane) -> anyhow::Result<()> {
 }
 
 /// A disk that is kept for this claim.
-fn disk(world: &World, claim: &str) -> anyhow::Result<Value> {
+pub fn disk(world: &World, claim: &str) -> anyhow::Result<Value> {
     let place = world.path(&format!("disk-{claim}"));
     std::fs::create_dir(&place)?;
     chown(&place, Some(USER), Some(USER))?;
@@ -133,7 +133,7 @@ fn disk(world: &World, claim: &str) -> anyhow::Result<Value> {
 }
 
 /// A way to the API, as people have it.
-fn forward(world: &World, kubectl: &Kubectl<'_>) -> anyhow::Result<(Program, Api)> {
+pub fn forward(world: &World, kubectl: &Kubectl<'_>) -> anyhow::Result<(Program, Api)> {
     let port = free_port()?;
     let ports = format!("{port}:7700");
     let command = kubectl.command(&["port-forward", "--namespace", NAMESPACE, "service/tidewater", &ports]);

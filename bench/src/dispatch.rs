@@ -269,10 +269,15 @@ async fn count(client: &Client) -> Result<usize> {
 }
 
 fn figures(ours: &Side, raw: &Side, made: [usize; 3], load_before: f64) -> Figures {
-    let mut table = table(&["", "Jobs a second", "CPU ms a Job: API servers and etcd", "agents", "coordinator"]);
-    for (name, side) in [("through Tidewater", ours), ("raw, 64 connections", raw)] {
+    // An attempt has a record beside its Job.
+    let objects = made.iter().sum::<usize>() as f64 / made[0].max(1) as f64;
+    let columns =
+        ["", "Jobs a second", "objects a second", "CPU ms a Job: API servers and etcd", "agents", "coordinator"];
+    let mut table = table(&columns);
+    for (name, side, objects) in [("through Tidewater", ours, objects), ("raw, 64 connections", raw, 1.0)] {
+        let rates = [side.per_s(), side.per_s() * objects].map(|rate| format!("{rate:.0}"));
         let cpu = (0..3).map(|of| format!("{:.2}", side.cpu_ms(of)));
-        table.add_row([name.to_owned(), format!("{:.0}", side.per_s())].into_iter().chain(cpu));
+        table.add_row([name.to_owned()].into_iter().chain(rates).chain(cpu));
     }
     let mut figures = Map::new();
     let mut put = |key: &str, value: Value| figures.insert(key.to_owned(), value);
@@ -280,7 +285,9 @@ fn figures(ours: &Side, raw: &Side, made: [usize; 3], load_before: f64) -> Figur
     put("raw_per_s", json!(round(raw.per_s())));
     put("ours_of_raw", json!(round(ours.per_s() / raw.per_s())));
     put("jobs", json!(ours.jobs));
-    put("objects_for_a_job", json!(round(made.iter().sum::<usize>() as f64 / made[0].max(1) as f64)));
+    put("objects_for_a_job", json!(round(objects)));
+    put("ours_objects_per_s", json!(round(ours.per_s() * objects)));
+    put("objects_of_raw", json!(round(ours.per_s() * objects / raw.per_s())));
     put("load_before", json!(round(load_before)));
     for (key, of) in [("servers", 0), ("agents", 1), ("coordinator", 2)] {
         put(&format!("ours_{key}_cpu_ms"), json!(round(ours.cpu_ms(of))));

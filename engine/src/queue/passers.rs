@@ -10,12 +10,21 @@ use super::reservations::Promise;
 use super::{Seeker, Walk, by};
 use crate::commands::{Preemption, Victim};
 use crate::placement::candidates::{Place, take};
-use crate::pools::admission::Asks;
+use crate::pools::admission::{Asks, Ledger};
 use crate::pools::usage::{holds, needs};
 use crate::reasons::Reserved;
-use crate::state::{Attempt, Workload};
+use crate::state::{Attempt, State, Workload};
 
 type Passer<'a> = (&'a Workload, &'a Attempt);
+
+/// The books once those are gone that were let past a gang.
+pub(super) fn ledger_without(state: &State, ledger: &Ledger, workload: &Workload) -> Ledger {
+    let mut ledger = ledger.clone();
+    for (_, attempt) in state.passers(workload.uid).filter(|(passer, _)| passer.pool == workload.pool) {
+        ledger.give(&state.pools, &workload.pool, &holds(attempt.held()));
+    }
+    ledger
+}
 
 /// Whose room a gang is looked for with, one after the other.
 enum Step {
@@ -69,11 +78,7 @@ impl<'a> Walk<'a> {
     fn without(&mut self, seeker: &Seeker<'a>, passers: &[Passer<'a>]) -> Option<(Place, Vec<Victim>)> {
         let (pools, pool) = (&self.state.pools, &seeker.likeness.pool);
         let asks = Asks { passes: false, ..seeker.asks };
-        let mut ledger = self.ledger.clone();
-        for (passer, attempt) in passers.iter().filter(|(passer, _)| passer.pool == *pool) {
-            debug_assert!(attempt.ended_at.is_none(), "{} lives", passer.key);
-            ledger.give(pools, pool, &holds(attempt.held()));
-        }
+        let mut ledger = ledger_without(self.state, &self.ledger, seeker.workload);
         let gang = self.allowed(&ledger, seeker, asks).ok()?;
         let ends = |(_, attempt): &Passer<'a>| attempt.stop.is_some();
         // As few as possible give up their room: it may be enough that their pool's part is free, or that others are ending.

@@ -15,6 +15,7 @@ use protocol::ids::{ClusterName, NodeName, PoolName, Uid, UnixMs, WorkloadKey};
 use protocol::workload::GroupNeed;
 
 use super::estimates::lasts;
+use super::passers::ledger_without;
 use super::soonest::{AllEnds, Soonest, on_nodes, soonest};
 use crate::lifecycle::Phase;
 use crate::placement::candidates::{Barred, Place};
@@ -24,7 +25,7 @@ use crate::placement::placer::Placer;
 use crate::placement::price::payable;
 use crate::placement::rooms::{Order, Room};
 use crate::pools::admission::{Asks, Ledger};
-use crate::pools::usage::{holds, needs};
+use crate::pools::usage::needs;
 use crate::reasons::{Obstacle, Passed, QuotaBound, Reserved, Shortfall};
 use crate::state::{Line, State, Workload};
 
@@ -392,11 +393,7 @@ fn beyond_part(state: &State, ledger: &Ledger, workload: &Workload) -> Option<Sh
     let asks = Asks { preemptible: workload.spec.preemptible, end: None, passes: false };
     let gang = needs(&workload.spec.gang());
     ledger.forbids(pools, pool, &gang, asks)?;
-    let mut ledger = ledger.clone();
-    for (_, attempt) in state.passers(workload.uid).filter(|(passer, _)| passer.pool == *pool) {
-        ledger.give(pools, pool, &holds(attempt.held()));
-    }
-    ledger.forbids(pools, pool, &gang, asks)
+    ledger_without(state, ledger, workload).forbids(pools, pool, &gang, asks)
 }
 
 /// The nodes that were kept for a gang before, where it still fits on them once attempts end. They are kept for nobody afterwards.

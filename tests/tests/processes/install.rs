@@ -5,6 +5,7 @@
 //! own device plugin gives GPUs out that only the stand-in for the driver's library has. Whose each of them is the coordinators know exactly.
 
 use std::os::unix::fs::{MetadataExt, chown};
+use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
@@ -26,7 +27,7 @@ const CLUSTER: &str = "here";
 const NODES: &str = "tidewater-nodes";
 const GPUS: usize = 4;
 /// What the manifests call it.
-pub const IMAGE: &str = concat!("localhost/tidewater:", env!("CARGO_PKG_VERSION"));
+const IMAGE: &str = concat!("localhost/tidewater:", env!("CARGO_PKG_VERSION"));
 
 /// The manifests make a federation whose jobs run, also after a replica has moved.
 pub fn as_it_is(world: &World) -> anyhow::Result<Done> {
@@ -34,13 +35,10 @@ pub fn as_it_is(world: &World) -> anyhow::Result<Done> {
     let images = Images::provide(&[Image::Batch], &|line| eprintln!("    {line}"))?;
     let settings = Settings::with_real_node(world.path("plane"), NodeSettings::new(images));
     let binaries = programs(&[settings.tools(), vec![Tool::Kubectl, Tool::DevicePlugin]].concat())?;
-    let (program, guard, licence) = (tidewater(), pod_guard()?, folder().join("../LICENSE"));
-    let image = ProgramImage { reference: IMAGE, program: &program, beside: &[&guard], licence: &licence };
-    let packed = pack(&image, &world.path("image"))?;
-    eprintln!("    the image: {} MiB, {}", packed.bytes >> 20, packed.digest);
+    let image = image(world)?;
     let runtime = runtime()?;
     let plane = runtime.block_on(ControlPlane::start(&binaries, settings))?;
-    plane.load_image(&packed.archive)?;
+    plane.load_image(&image)?;
     let kubectl = Kubectl::of(world, &binaries, &plane)?;
     let gpus = Gpus::make(world, GPUS)?;
     let installed = install(world, &kubectl, &gpus).and_then(|()| {
@@ -57,12 +55,19 @@ pub fn as_it_is(world: &World) -> anyhow::Result<Done> {
     Ok(Done::Holds)
 }
 
+/// The image of this build, as the manifests call it; where its archive is.
+pub fn image(world: &World) -> anyhow::Result<PathBuf> {
+    let (program, guard, licence) = (tidewater(), pod_guard()?, folder().join("../LICENSE"));
+    let image = ProgramImage { reference: IMAGE, program: &program, beside: &[&guard], licence: &licence };
+    let packed = pack(&image, &world.path("image"))?;
+    eprintln!("    the image: {} MiB, {}", packed.bytes >> 20, packed.digest);
+    Ok(packed.archive)
+}
+
 /// As `deploy/README.md` has it, with disks that an administrator would have.
 fn install(world: &World, kubectl: &Kubectl<'_>, gpus: &Gpus) -> anyhow::Result<()> {
     kubectl.install("namespace")?;
-    let claims = ["data-coordinator-1", "data-coordinator-2", "data-coordinator-3"];
-    let disks = claims.iter().map(|claim| disk(world, claim)).collect::<anyhow::Result<Vec<_>>>()?;
-    kubectl.give(&["create", "-f", "-"], &disks)?;
+    give_disks(world, kubectl)?;
     let create = |what: &[&str], from: &[String]| {
         let from: Vec<&str> = from.iter().map(String::as_str).collect();
         kubectl.run(&[&["create", "--namespace", NAMESPACE], what, &from].concat()).map(drop)
@@ -118,8 +123,15 @@ fn is_roots(plane: &ControlPlane) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A disk for each coordinator, as an administrator would have them.
+pub fn give_disks(world: &World, kubectl: &Kubectl<'_>) -> anyhow::Result<()> {
+    let claims = ["data-coordinator-1", "data-coordinator-2", "data-coordinator-3"];
+    let disks = claims.iter().map(|claim| disk(world, claim)).collect::<anyhow::Result<Vec<_>>>()?;
+    kubectl.give(&["create", "-f", "-"], &disks).map(drop)
+}
+
 /// A disk that is kept for this claim.
-pub fn disk(world: &World, claim: &str) -> anyhow::Result<Value> {
+fn disk(world: &World, claim: &str) -> anyhow::Result<Value> {
     let place = world.path(&format!("disk-{claim}"));
     std::fs::create_dir(&place)?;
     chown(&place, Some(USER), Some(USER))?;

@@ -6,15 +6,14 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 use serde_json::json;
-use testbed::images::program::{ProgramImage, pack};
 use testbed::node::check;
 use testbed::{Binaries, ControlPlane, Image, Images, NodeSettings, Settings, Tool};
 
 use super::balancer;
 use super::deploy::{Kubectl, folder};
-use super::install::{IMAGE, disk, forward};
+use super::install::{forward, give_disks, image};
 use super::planes::{programs, runtime};
-use super::program::{Program, pod_guard, tidewater};
+use super::program::{Program, tidewater};
 use super::world::{MARK, PATIENCE, World};
 use crate::Done;
 
@@ -42,21 +41,17 @@ pub fn as_written(world: &World) -> anyhow::Result<Done> {
     let images = Images::provide(&[Image::Batch], &|line| eprintln!("    {line}"))?;
     let settings = |name| Settings::with_real_node(world.path(name), NodeSettings::new(images.clone()));
     let binaries = programs(&[settings("none").tools(), vec![Tool::Kubectl]].concat())?;
-    let (program, guard, licence) = (tidewater(), pod_guard()?, folder().join("../LICENSE"));
-    let image = ProgramImage { reference: IMAGE, program: &program, beside: &[&guard], licence: &licence };
-    let packed = pack(&image, &world.path("image"))?;
+    let image = image(world)?;
     let runtime = runtime()?;
     let mut planes = vec![];
     for (name, _) in CLUSTERS {
         let plane = runtime.block_on(ControlPlane::start(&binaries, settings(name)))?;
-        plane.load_image(&packed.archive)?;
+        plane.load_image(&image)?;
         planes.push(plane);
     }
     let kubectls =
         planes.iter().map(|plane| Kubectl::of(world, &binaries, plane)).collect::<anyhow::Result<Vec<_>>>()?;
-    let claims = ["data-coordinator-1", "data-coordinator-2", "data-coordinator-3"];
-    let disks = claims.iter().map(|claim| disk(world, claim)).collect::<anyhow::Result<Vec<_>>>()?;
-    kubectls[0].give(&["create", "-f", "-"], &disks)?;
+    give_disks(world, &kubectls[0])?;
     let balancer = balancer::play(&runtime, &planes[0])?;
 
     let used = run(world, &binaries, &planes, (&script, &fleet)).and_then(|said| {

@@ -94,8 +94,8 @@ impl Attempt {
         self.resize.as_ref().map_or(self.launch, |resize| resize.number)
     }
 
-    /// What it holds that a capacity frame with this watermark does not include. More than that where a leader's frame is older than what
-    /// was taken away again since: room is better thought taken for a moment than given out twice.
+    /// What it holds that a capacity frame with this watermark does not include. More than that where a frame has members that came first
+    /// and are gone, and not those that came later: room is better thought taken for a moment than given out twice.
     pub fn unseen(&self, watermark: CommandNumber) -> impl Iterator<Item = &[GroupPlacement]> {
         let whole = self.arrivals.is_empty() && self.launch > watermark;
         let later = self.arrivals.iter().filter(move |arrival| arrival.number > watermark);
@@ -133,6 +133,17 @@ impl Attempt {
         self.arrivals.drain(..extra);
     }
 
+    /// These are not held any more, so that no frame lacks them. By which of its orders each had come is not known; taken off the first
+    /// that gave such members, no frame that has those is thought to have the later ones too. What it holds is what came and was not taken off.
+    fn no_longer(&mut self, gone: &[GroupPlacement]) {
+        let mut gone = gone.to_vec();
+        for arrival in &mut self.arrivals {
+            let left = beyond(&arrival.placement, &gone);
+            gone = beyond(&gone, &beyond(&arrival.placement, &left));
+            arrival.placement = left;
+        }
+    }
+
     /// What is missing of an order that was superseded comes again with the newest, which was given without knowing: until the agent has
     /// heard of that one, its frames show this room as free. Some of it may be what the newest took away; so more may count as taken than is.
     fn comes_again(&mut self, word: &Resized) {
@@ -145,6 +156,7 @@ impl Attempt {
         after.for_each(|arrival| add(&mut later, &arrival.placement));
         let before = beyond(&self.placement, &later);
         let again = beyond(&before, &beyond(&before, &word.missing));
+        self.no_longer(&again);
         match self.arrivals.last_mut().filter(|last| last.number == newest) {
             _ if again.is_empty() => {}
             Some(last) => add(&mut last.placement, &again),
@@ -160,19 +172,23 @@ impl Attempt {
     pub(crate) fn hear_of_size(&mut self, word: &Resized, spec: &WorkloadSpec, now: UnixMs) -> Vec<GroupPlacement> {
         self.comes_again(word);
         let Some(resize) = self.resize.as_mut().filter(|resize| resize.number == word.number) else { return vec![] };
+        let mut went = vec![];
         if word.settled {
             resize.settled = true;
-            if !std::mem::take(&mut resize.leaving).is_empty() {
+            went = std::mem::take(&mut resize.leaving);
+            if !went.is_empty() {
                 resize.gone_at = Some(now);
             }
         }
         let missing = beyond(&word.missing, &resize.missing);
+        self.no_longer(&went);
         let Ok(left) = self.without(&missing, spec) else { return vec![] };
         let Some(resize) = &mut self.resize else { return vec![] };
         if !missing.is_empty() {
             resize.gone_at = Some(now);
         }
         add(&mut resize.missing, &missing);
+        self.no_longer(&missing);
         self.placement = left;
         missing
     }

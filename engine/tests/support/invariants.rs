@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::commands::{Applied, Binding, Command, Refusal};
-use engine::state::{Attempt, Workload};
+use engine::state::{Attempt, KEPT_ARRIVALS, Workload};
 use engine::{Phase, State};
 use protocol::capacity::NodeState;
-use protocol::control::{AttemptReport, AttemptState, Order, StopCause};
+use protocol::control::{AttemptReport, AttemptState, GroupPlacement, Order, StopCause};
 use protocol::errors::FailureClass;
 use protocol::ids::*;
 use protocol::resources::Resources;
@@ -322,12 +322,24 @@ fn check_views(state: &State) -> Check {
             if let Some((number, _)) = a.stop {
                 expected.insert(number, ("stop", w.uid, a.number));
             }
+            let came = sorted(a.arrivals.iter().flat_map(|arrival| &arrival.placement));
+            let all_kept = (1..KEPT_ARRIVALS).contains(&a.arrivals.len());
+            hold!(!all_kept || came == sorted(a.held()), "{} holds another than what came: {a:?}", w.key);
         }
         let told: Vec<_> = state.outstanding(name).iter().map(|(n, o)| (*n, named(o))).collect();
         hold!(told == expected.into_iter().collect::<Vec<_>>(), "outstanding({name}) is wrong: {told:?}");
         hold!(told.iter().all(|(n, _)| *n <= cluster.last_command), "a number above the last was given out");
     }
     Ok(())
+}
+
+/// Members by group and node.
+fn sorted<'a>(groups: impl Iterator<Item = &'a GroupPlacement>) -> BTreeMap<(&'a GroupName, &'a NodeName), u32> {
+    let mut sum = BTreeMap::new();
+    for group in groups {
+        group.nodes.iter().for_each(|share| *sum.entry((&group.group, &share.node)).or_default() += share.members);
+    }
+    sum
 }
 
 fn named(order: &Order) -> (&'static str, Uid, AttemptNumber) {

@@ -178,6 +178,9 @@ fn reservations_are_whole_gpus_in_proportion_and_sum_up_to_the_fleet() {
     let reservations: Vec<u64> = trace.pools.values().map(|p| p.reservation).collect();
     assert_eq!(reservations, [42, 85, 169]);
     assert_eq!(reservations.iter().sum::<u64>(), 296);
+    let trace = trace.reserving(50);
+    let rights: Vec<(u64, u32)> = trace.pools.values().map(|p| (p.reservation, p.share)).collect();
+    assert_eq!(rights, [(21, 42), (42, 85), (85, 169)]);
 }
 
 fn lists() -> impl Strategy<Value = Vec<Job>> {

@@ -27,12 +27,12 @@ Files are comma-separated and known by their header:
   jobs    job,pool,arrival_s,gpus,duration_s                       jobs with times, which want nodes with equal GPUs
 
 Method waits (jobs with times): each comes at its time and runs for as long as it says, in virtual time. A job of up to a node's GPUs
-needs one node, a larger one whole nodes of one cluster. A pool's reservation is in proportion to its GPU time; in its line those go
-first that have had the least (--pool-order). What is preempted goes on from its last checkpoint, one each half hour. Wait is all the
+needs one node, a larger one whole nodes of one cluster. A pool's reservation is in proportion to its GPU time, and all of them are the
+fleet, or as much of it as --reserved says; in its line those go first that have had the least (--pool-order). What is preempted goes on from its last checkpoint, one each half hour. Wait is all the
 time between a job's arrival and its end in which it did not run.
 Baselines know no pools and preempt nobody: one line, first come, first served, in which those behind may start where the first does not
 fit. strict-fifo is first-fit where everybody waits for the first.
-With -o json a line each: policy, declared, order (of the pools, where there are such), mean_wait_s, median_wait_s, p99_wait_s,
+With -o json a line each: policy, declared, order (of the pools, where there are such), reserved_percent, mean_wait_s, median_wait_s, p99_wait_s,
 mean_slowdown of (wait + run) / max(run, 10 min), mean_completion_s, used_percent (GPU time until the last arrival), preemptions, lost_gpu_h (run again after a checkpoint), least_pool,
 least_of_entitlement (its GPU time over what it was entitled to while it had demand; the least of all pools), least_kept_of_entitlement
 (the same moment by moment: what a pool has beyond its part at one time makes up for nothing at another).
@@ -45,7 +45,8 @@ Examples:
   tidewater replay --nodes nodes.csv --jobs jobs.csv --policy tidewater,fgd --clusters 4 --report out
   tidewater replay --method saturation --nodes nodes.csv --jobs jobs.csv --seed 7 --policy fgd -o json
   tidewater replay --jobs philly.csv --policy all --report out
-  tidewater replay --jobs philly.csv --declared --pool-order submitted -o json")]
+  tidewater replay --jobs philly.csv --declared --pool-order submitted -o json
+  tidewater replay --jobs philly.csv --reserved 80    # do pools with large gangs fare better?")]
 pub struct Args {
     /// How jobs arrive and what is counted [default: waits for jobs with times, else saturation]
     #[arg(long, value_enum)]
@@ -75,6 +76,9 @@ pub struct Args {
     /// Who goes first in the pools' lines, for jobs with times: `order` of a pool
     #[arg(long, value_enum, default_value_t = PoolOrder::LeastServed, value_name = "ORDER")]
     pool_order: PoolOrder,
+    /// How much of the fleet all pools' reservations are, for jobs with times; the rest is divided by shares
+    #[arg(long, default_value_t = 100, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(..=100))]
+    reserved: u64,
     /// Write a table and plots here
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
@@ -166,6 +170,9 @@ fn saturation(
 ) -> anyhow::Result<()> {
     if args.declared {
         return Err(Failure::input("--declared is for jobs with times: nothing ends at saturation").into());
+    }
+    if args.reserved != 100 {
+        return Err(Failure::input("--reserved is for jobs with times: others have no pools").into());
     }
     let pods = trace::pods(jobs).map_err(bad)?;
     let mut ran = vec![];

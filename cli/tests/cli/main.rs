@@ -11,6 +11,7 @@ mod help;
 mod objects;
 mod outputs;
 mod pools;
+mod replay;
 mod requests;
 mod submit;
 

@@ -19,7 +19,7 @@ pub(super) fn run(
     nodes: Vec<NodeRow>,
     jobs: Vec<Job>,
 ) -> anyhow::Result<()> {
-    let trace = Trace::new(nodes, jobs).map_err(bad)?;
+    let trace = Trace::new(nodes, jobs).map_err(bad)?.reserving(args.reserved);
     let mut ran: Vec<Ran> = vec![];
     for policy in policies.iter().copied() {
         let terms = terms(args, policy);
@@ -34,7 +34,8 @@ pub(super) fn run(
     }
     if matches!(global.output, Format::Json) {
         return ran.iter().zip(policies).try_for_each(|((_, outcome), policy)| {
-            let figures = replay::report::figures(*policy, terms(args, *policy), &Summary::of(&trace, outcome));
+            let mut figures = replay::report::figures(*policy, terms(args, *policy), &Summary::of(&trace, outcome));
+            figures["reserved_percent"] = args.reserved.into();
             out.print(&format!("{figures}\n"))
         });
     }

@@ -130,6 +130,16 @@ impl Trace {
         Ok(Self { nodes, jobs, pools })
     }
 
+    /// With reservations that sum up to this part of the fleet only, in percent; the rest is divided by shares as they were.
+    #[must_use]
+    pub fn reserving(mut self, percent: u64) -> Self {
+        let reserved = pools(&self.jobs, self.gpus() * percent / 100);
+        for (name, pool) in &mut self.pools {
+            pool.reservation = reserved.get(name).map_or(0, |of| of.reservation);
+        }
+        self
+    }
+
     /// A job as pods: how many, and what each asks for.
     fn pods(&self, job: usize) -> (u32, Pod) {
         let (node, gpus) = (self.nodes[0].devices, self.jobs[job].gpus);

@@ -138,8 +138,12 @@ impl Attempt {
     fn no_longer(&mut self, gone: &[GroupPlacement]) {
         let mut gone = gone.to_vec();
         for arrival in &mut self.arrivals {
+            // What an agent says again, which is most, takes nothing off.
+            if gone.is_empty() {
+                return;
+            }
             let left = beyond(&arrival.placement, &gone);
-            gone = beyond(&gone, &beyond(&arrival.placement, &left));
+            gone = beyond(&gone, &arrival.placement);
             arrival.placement = left;
         }
     }
@@ -156,9 +160,11 @@ impl Attempt {
         after.for_each(|arrival| add(&mut later, &arrival.placement));
         let before = beyond(&self.placement, &later);
         let again = beyond(&before, &beyond(&before, &word.missing));
+        if again.is_empty() {
+            return;
+        }
         self.no_longer(&again);
         match self.arrivals.last_mut().filter(|last| last.number == newest) {
-            _ if again.is_empty() => {}
             Some(last) => add(&mut last.placement, &again),
             None => {
                 self.arrivals.push(Arrival { number: newest, placement: again });

@@ -322,9 +322,9 @@ fn check_views(state: &State) -> Check {
             if let Some((number, _)) = a.stop {
                 expected.insert(number, ("stop", w.uid, a.number));
             }
-            let came = sorted(a.arrivals.iter().flat_map(|arrival| &arrival.placement));
+            let came = summed(a.arrivals.iter().flat_map(|arrival| &arrival.placement));
             let all_kept = (1..KEPT_ARRIVALS).contains(&a.arrivals.len());
-            hold!(!all_kept || came == sorted(a.held()), "{} holds another than what came: {a:?}", w.key);
+            hold!(!all_kept || came == summed(a.held()), "{} holds another than what came: {a:?}", w.key);
         }
         let told: Vec<_> = state.outstanding(name).iter().map(|(n, o)| (*n, named(o))).collect();
         hold!(told == expected.into_iter().collect::<Vec<_>>(), "outstanding({name}) is wrong: {told:?}");
@@ -334,7 +334,7 @@ fn check_views(state: &State) -> Check {
 }
 
 /// Members by group and node.
-fn sorted<'a>(groups: impl Iterator<Item = &'a GroupPlacement>) -> BTreeMap<(&'a GroupName, &'a NodeName), u32> {
+fn summed<'a>(groups: impl Iterator<Item = &'a GroupPlacement>) -> BTreeMap<(&'a GroupName, &'a NodeName), u32> {
     let mut sum = BTreeMap::new();
     for group in groups {
         group.nodes.iter().for_each(|share| *sum.entry((&group.group, &share.node)).or_default() += share.members);

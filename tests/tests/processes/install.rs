@@ -203,7 +203,7 @@ fn whose_gpus(kubectl: &Kubectl<'_>, api: &Api, gpus: &Gpus) -> anyhow::Result<(
     let theirs = gpus.named_in(&theirs)?;
     let group = json!({"name": "w", "count": 1, "cpu": "100m", "memory": "32Mi", "gpus": 1, "gpu": ["H100"]});
     let command = "echo \"has $NVIDIA_VISIBLE_DEVICES\"; sleep 600";
-    submit_with(api, "gpu", json!(["sh", "-c", command]), group)?;
+    api.submit(&job("gpu", json!(["sh", "-c", command]), group))?;
     api.until("gpu", &["Running"], PATIENCE)?;
     let pods = ["pods", "--namespace", "default", "-l", "tidewater.dev/attempt"];
     let pods = kubectl.get(&pods)?;
@@ -246,23 +246,28 @@ fn address(kubectl: &Kubectl<'_>, pod: &str) -> anyhow::Result<String> {
 
 /// Hands in a batch job of two members; it is acknowledged by a majority.
 fn submit(api: &Api, name: &str) -> anyhow::Result<()> {
-    let group = json!({"name": "w", "count": 2, "cpu": "100m", "memory": "32Mi"});
-    submit_with(api, name, json!(["echo", "hello"]), group)
+    api.submit(&hello(name))
 }
 
-fn submit_with(api: &Api, name: &str, command: Value, group: Value) -> anyhow::Result<()> {
-    api.submit(&json!({
+/// A batch job of two members.
+pub fn hello(name: &str) -> Value {
+    let group = json!({"name": "w", "count": 2, "cpu": "100m", "memory": "32Mi"});
+    job(name, json!(["echo", "hello"]), group)
+}
+
+fn job(name: &str, command: Value, group: Value) -> Value {
+    json!({
         "apiVersion": "tidewater.dev/v1",
         "kind": "Workload",
         "metadata": {"name": name, "namespace": "default", "uid": uuid::Uuid::new_v4().to_string()},
         "spec": {"batch": {"image": Image::Batch.reference(), "command": command, "groups": [group]}},
-    }))
+    })
 }
 
 /// What a person would look at.
-fn tell(kubectl: &Kubectl<'_>) {
+pub fn tell(kubectl: &Kubectl<'_>) {
     let looks: [&[&str]; 7] = [
-        &["get", "pods,pvc,pv", "--all-namespaces", "-o", "wide"],
+        &["get", "pods,services,pvc,pv", "--all-namespaces", "-o", "wide"],
         &["describe", "pods", "--namespace", NAMESPACE],
         &["logs", "--namespace", NAMESPACE, "-l", "app.kubernetes.io/component=coordinator", "--prefix", "--tail=20"],
         &["logs", "--namespace", NAMESPACE, "-l", "app.kubernetes.io/component=agent", "--tail=40"],

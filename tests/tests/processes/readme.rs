@@ -11,7 +11,7 @@ use testbed::{Binaries, ControlPlane, Image, Images, NodeSettings, Settings, Too
 
 use super::balancer;
 use super::deploy::{Kubectl, folder};
-use super::install::{forward, give_disks, image};
+use super::install::{forward, give_disks, hello, image, tell};
 use super::planes::{programs, runtime};
 use super::program::{Program, tidewater};
 use super::world::{MARK, PATIENCE, World};
@@ -60,15 +60,7 @@ pub fn as_written(world: &World) -> anyhow::Result<Done> {
         used(world, &kubectls[0])
     });
     if used.is_err() {
-        for kubectl in &kubectls {
-            let looks: [&[&str]; 2] = [
-                &["get", "pods,services", "-A", "-o", "wide"],
-                &["logs", "-n", "tidewater", "deployment/agent", "--tail=30"],
-            ];
-            looks
-                .iter()
-                .for_each(|look| eprintln!("{}", kubectl.run(look).unwrap_or_else(|error| format!("{error:#}"))));
-        }
+        kubectls.iter().for_each(tell);
     }
     used?;
     drop(balancer);
@@ -110,21 +102,12 @@ fn run(world: &World, binaries: &Binaries, planes: &[ControlPlane], texts: (&str
 fn used(world: &World, kubectl: &Kubectl<'_>) -> anyhow::Result<()> {
     let (forwarding, api) = forward(world, kubectl)?;
     for (name, region) in CLUSTERS {
-        api.submit(&json!({
-            "apiVersion": "tidewater.dev/v1", "kind": "Workload",
-            "metadata": {"name": name, "namespace": "default", "uid": uuid::Uuid::new_v4().to_string()},
-            "spec": {
-                "placement": {"regions": {"require": [region]}},
-                "batch": {
-                    "image": Image::Batch.reference(), "command": ["echo", "hello"],
-                    "groups": [{"name": "w", "count": 2, "cpu": "100m", "memory": "32Mi"}],
-                },
-            },
-        }))?;
+        let mut workload = hello(name);
+        workload["spec"]["placement"] = json!({"regions": {"require": [region]}});
+        api.submit(&workload)?;
     }
     for (name, _) in CLUSTERS {
-        api.until(name, &["Succeeded"], PATIENCE)?;
-        let workload = api.get(&format!("/apis/tidewater.dev/v1/namespaces/default/workloads/{name}"))?;
+        let workload = api.until(name, &["Succeeded"], PATIENCE)?;
         ensure!(workload["status"]["cluster"] == name, "it ran elsewhere: {workload}");
     }
     drop(forwarding);
